@@ -1,0 +1,1 @@
+//! Measurements of trustkeep against its peers.

@@ -1,0 +1,2 @@
+//! The program `trustkeep`.
+fn main() {}

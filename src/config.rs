@@ -1,0 +1,92 @@
+//! Limits and intervals, with their units; checked once when something is opened, then immutable.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+/// How many entries each table may hold. Reaching a limit is a typed error or a counted rejection, never growth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Trusted peers; a grant beyond it is refused as full. 10 million.
+    pub trusted_max: usize,
+    /// Requests waiting for an operator. 256.
+    pub pending_max: usize,
+    /// Of these, from one source (an authenticated node, else an address). 16.
+    pub pending_per_source_max: usize,
+    /// Our own unanswered requests; one more forgets the oldest. 4096.
+    pub outgoing_max: usize,
+    /// Peers whose newest stamps are remembered; peers in other tables are never forgotten. 1 million.
+    pub floors_max: usize,
+    /// Events kept for one slow subscriber; beyond it events are lost and their number is reported. 1024.
+    pub subscription_events_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            trusted_max: 10_000_000,
+            pending_max: 256,
+            pending_per_source_max: 16,
+            outgoing_max: 4096,
+            floors_max: 1_000_000,
+            subscription_events_max: 1024,
+        }
+    }
+}
+
+/// Whether an answer that tells a peer of a grant waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// A peer hears of a grant only once the grant survives power loss.
+    #[default]
+    BeforeAnswer,
+    /// A peer hears of a grant at once; a crash within the next save may forget what the peer was told.
+    Eventually,
+}
+
+/// Times and policy of the handshake. Every duration is checked against the wall clock or the tick as its field says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HandshakeConfig {
+    /// A direct message older than this, by its stamp and our wall clock, is dropped. 5 minutes.
+    pub message_age_max: Duration,
+    /// A message stamped further than this ahead of our wall clock is dropped. 30 seconds.
+    pub future_skew_max: Duration,
+    /// How often expired entries are looked for, by the tick. 5 minutes.
+    pub housekeeping_every: Duration,
+    /// How long an unanswered request, received or sent, is kept, by the tick. 30 days.
+    pub entry_lifetime: Duration,
+    /// How long one connection may take to deliver its message, by the tick. 10 seconds.
+    pub receive_timeout: Duration,
+    /// How long a revoked peer's tunnel may stay open for the farewell message, by the tick. 500 milliseconds.
+    pub farewell_max: Duration,
+    /// How long shutting down waits for calls in the background, by the tick. 2 seconds.
+    pub shutdown_wait: Duration,
+    /// Whether a peer hears of a grant before it is durable.
+    pub durability: Durability,
+}
+
+impl Default for HandshakeConfig {
+    fn default() -> Self {
+        Self {
+            message_age_max: Duration::from_secs(5 * 60),
+            future_skew_max: Duration::from_secs(30),
+            housekeeping_every: Duration::from_secs(5 * 60),
+            entry_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+            receive_timeout: Duration::from_secs(10),
+            farewell_max: Duration::from_millis(500),
+            shutdown_wait: Duration::from_secs(2),
+            durability: Durability::BeforeAnswer,
+        }
+    }
+}
+
+/// The largest message on the wire, in bytes. Fixed by the protocol.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest justification or reason that is kept, in bytes of UTF-8 after filtering. Fixed by the protocol.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// The TCP port on which a node listens unless told otherwise.
+pub const DEFAULT_PORT: u16 = 4440;

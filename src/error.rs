@@ -1,0 +1,224 @@
+//! Public errors, grouped by who must act.
+//!
+//! [`OpenError`]: an operator, for the store cannot start. [`PersistError`]: whoever waits for durability, for memory is
+//! ahead of the disk. [`WriteError`]: the caller, who gets the value back. What the rules of the handshake refuse is
+//! ordinary data and lives with them, as [`Rejection`](crate::machine::rejection::Rejection).
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a store did not open. Nothing was changed, except where a variant says so.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no store here, and creating one was not asked for; or the parent directory is missing.
+    Missing {
+        /// What is missing.
+        path: PathBuf,
+    },
+    /// The path, or something in it, is not what a store consists of (a file, a symbolic link, somebody else's
+    /// directory). Choose another directory.
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
+    /// Another process, or another store of this process, owns the directory.
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The owner's process id, if its lock file tells.
+        pid: Option<u32>,
+    },
+    /// A file is damaged. Restore it from a copy, or choose another `RecoverPolicy`, knowing what it may bring back.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that cannot be trusted, counted from the start of the file.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A file was written by a newer release; it is not touched. Use that release.
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The file's format version.
+        found: u32,
+        /// The newest version that this release reads.
+        supported: u32,
+    },
+    /// A file belongs to another store. Move it away.
+    OtherStore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory is marked as a store, but its data is gone. Restore it from a copy; a store that loses its data
+    /// is never silently begun anew.
+    DataMissing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The operating system refused an operation.
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The first state could not be made durable.
+    Persist(PersistError),
+}
+
+impl OpenError {
+    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { operation, path: path.into(), source }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { path } => write!(f, "{}: no such store", path.display()),
+            Self::Foreign { path, found } => write!(f, "{}: not a trust store: {found}", path.display()),
+            Self::InUse { path, pid: Some(pid) } => {
+                write!(f, "{}: the store is in use by process {pid}", path.display())
+            }
+            Self::InUse { path, pid: None } => write!(f, "{}: the store is in use", path.display()),
+            Self::Damaged { path, offset, reason } => write!(
+                f,
+                "{}: damaged at byte {offset}: {reason}; restore the file from a copy, or open with a recover policy \
+                 that accepts the loss",
+                path.display()
+            ),
+            Self::NewerFormat { path, found, supported } => write!(
+                f,
+                "{}: format version {found} is newer than {supported}, the newest this release reads; use a newer \
+                 release",
+                path.display()
+            ),
+            Self::OtherStore { path } => {
+                write!(f, "{}: belongs to another store; move it out of this directory", path.display())
+            }
+            Self::DataMissing { path } => write!(
+                f,
+                "{}: marked as a store, but its data files are gone; restore them from a copy",
+                path.display()
+            ),
+            Self::Io { operation, path, source } => write!(f, "{}: {operation}: {source}", path.display()),
+            Self::Persist(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Persist(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+/// Why something published is not durable (yet). Memory keeps it; unless the store is gone, it is tried again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum PersistError {
+    /// A file operation failed. It is retried with back-off, from fresh files, until it works.
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// The time allowed ran out first.
+    TimedOut {
+        /// The failure that stood in the way, if the disk and not merely the time was the reason.
+        cause: Option<Box<PersistError>>,
+    },
+    /// The store was dropped before this could be saved.
+    Abandoned,
+    /// The keeper thread panicked: a defect of this crate (or of a test double). Reads and writes go on in memory.
+    KeeperPanicked,
+    /// The call came from inside the closure of `update`, where waiting would never end.
+    Reentrant,
+}
+
+impl PersistError {
+    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { operation, path: path.into(), source: Arc::new(source) }
+    }
+}
+
+impl fmt::Display for PersistError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { operation, path, source } => write!(f, "{}: {operation}: {source}", path.display()),
+            Self::TimedOut { cause: Some(cause) } => write!(f, "not durable in the time allowed: {cause}"),
+            Self::TimedOut { cause: None } => f.write_str("not durable in the time allowed"),
+            Self::Abandoned => f.write_str("the store was dropped before this was saved"),
+            Self::KeeperPanicked => f.write_str("the thread that saves the store panicked; nothing is saved any more"),
+            Self::Reentrant => f.write_str("called from inside update, where waiting would never end"),
+        }
+    }
+}
+
+impl core::error::Error for PersistError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source.as_ref()),
+            Self::TimedOut { cause: Some(cause) } => Some(cause.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// Why a change was not made; hands back what was to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteError<T> {
+    /// The store was closed.
+    Closed(T),
+    /// A table is at its limit; nothing changed. Revoke something, or open with higher limits.
+    Full(T),
+    /// The call came from inside the closure of `update`; change things through its argument instead.
+    Reentrant(T),
+}
+
+impl<T> WriteError<T> {
+    /// What was to be changed.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Closed(value) | Self::Full(value) | Self::Reentrant(value) => value,
+        }
+    }
+
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> WriteError<U> {
+        match self {
+            Self::Closed(value) => WriteError::Closed(f(value)),
+            Self::Full(value) => WriteError::Full(f(value)),
+            Self::Reentrant(value) => WriteError::Reentrant(f(value)),
+        }
+    }
+}
+
+impl<T> fmt::Display for WriteError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed(_) => "the store is closed",
+            Self::Full(_) => "the store is full",
+            Self::Reentrant(_) => "called from inside update",
+        })
+    }
+}
+
+impl<T: fmt::Debug> core::error::Error for WriteError<T> {}

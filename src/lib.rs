@@ -1,0 +1,11 @@
+//! A lock-free, crash-safe trust store and handshake manager.
+
+pub mod config;
+pub mod error;
+pub mod machine;
+pub mod peer;
+pub mod time;
+
+pub use error::{OpenError, PersistError, WriteError};
+pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};
+pub use time::{Now, Tick, WallMillis};

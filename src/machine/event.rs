@@ -1,0 +1,132 @@
+//! What happened, for whoever subscribes: one event for every grant, every loss and every request that was shown.
+#![forbid(unsafe_code)]
+
+use crate::peer::{Fingerprint, NodeId};
+
+/// Which rule approved a request without an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AutoReason {
+    /// We had asked it as well.
+    Mutual,
+    /// We share a network with it.
+    SameNetwork,
+    /// It is on the allow-list.
+    AllowListed,
+    /// The node approves everybody.
+    AutoApprove,
+}
+
+/// Why trust was granted or lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeReason {
+    /// A call to the store itself (`grant`, `revoke`, `update`).
+    Direct,
+    /// An operator approved a pending peer.
+    Approved,
+    /// A rule approved a request.
+    Auto(AutoReason),
+    /// The peer accepted our request.
+    Accepted,
+    /// We revoked it.
+    Revoked,
+    /// It revoked us.
+    RevokedByPeer,
+    /// An authentic message showed it to have another key than the record.
+    KeyChanged,
+}
+
+/// Whether trust was granted or lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustState {
+    /// The peer is trusted now (or under other terms than before).
+    Granted,
+    /// The peer is no longer trusted.
+    Revoked,
+}
+
+/// One thing that happened, in the order of publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// `handshake.received`: a request passed every check.
+    Received {
+        /// Who asked.
+        peer: NodeId,
+        /// Why, filtered.
+        justification: String,
+    },
+    /// `handshake.pending`: a peer waits for an operator.
+    Pending {
+        /// Who waits.
+        peer: NodeId,
+        /// Why, filtered.
+        justification: String,
+        /// Of the key that would be approved.
+        fingerprint: Fingerprint,
+    },
+    /// `handshake.auto_approved`: a rule approved a request.
+    AutoApproved {
+        /// Who asked.
+        peer: NodeId,
+        /// Which rule.
+        reason: AutoReason,
+        /// The label of the allow-list entry, if it has one.
+        label: Option<String>,
+    },
+    /// `handshake.approved`: an operator approved a peer.
+    Approved {
+        /// Whom.
+        peer: NodeId,
+    },
+    /// `handshake.rejected`: the peer refused our request.
+    Rejected {
+        /// Who refused.
+        peer: NodeId,
+        /// Its reason, filtered.
+        reason: String,
+    },
+    /// `trust.changed`: on every grant and every loss.
+    TrustChanged {
+        /// Whose trust.
+        peer: NodeId,
+        /// Granted or lost.
+        state: TrustState,
+        /// Why.
+        reason: ChangeReason,
+    },
+    /// `trust.revoked`: we revoked a peer.
+    Revoked {
+        /// Whom.
+        peer: NodeId,
+    },
+    /// `trust.revoked_by_peer`: a peer revoked us.
+    RevokedByPeer {
+        /// Who did.
+        peer: NodeId,
+    },
+    /// `lagged`: this subscriber was too slow, and this many events are missing here.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl Event {
+    /// The topic under which programs know this kind of event.
+    #[must_use]
+    pub const fn topic(&self) -> &'static str {
+        match self {
+            Self::Received { .. } => "handshake.received",
+            Self::Pending { .. } => "handshake.pending",
+            Self::AutoApproved { .. } => "handshake.auto_approved",
+            Self::Approved { .. } => "handshake.approved",
+            Self::Rejected { .. } => "handshake.rejected",
+            Self::TrustChanged { .. } => "trust.changed",
+            Self::Revoked { .. } => "trust.revoked",
+            Self::RevokedByPeer { .. } => "trust.revoked_by_peer",
+            Self::Lagged { .. } => "lagged",
+        }
+    }
+}

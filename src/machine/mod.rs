@@ -1,0 +1,10 @@
+//! The pure core: what the rules say about a message, an operator's command or the passing of time.
+//!
+//! `step(view, now, input)` reads one consistent moment of the tables and answers with the changes and effects that the
+//! rules ask for, or with the rule that refuses. No clock, file, socket, lock, thread or random source is reachable
+//! from here; the same arguments give the same answer, so the rules can be tested, simulated and fuzzed by themselves.
+//! The rules are numbered in `docs/protocol.md`.
+#![forbid(unsafe_code)]
+
+pub mod event;
+pub mod view;

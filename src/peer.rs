@@ -1,0 +1,391 @@
+//! Who a peer is: ids, keys, fingerprints, and the record that says a peer is trusted.
+//!
+//! A [`NodeId`] is never 0 and a [`PublicKey`] is never malformed or of small order, wherever it comes from; code that
+//! holds one does not check again.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::num::NonZeroU32;
+use core::str::FromStr;
+
+use base64::Engine as _;
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest as _, Sha256};
+
+use crate::time::WallMillis;
+
+/// A node of the network: any `u32` but 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(NonZeroU32);
+
+impl NodeId {
+    /// The node with this number; `None` for 0, which is no node.
+    #[must_use]
+    pub const fn new(id: u32) -> Option<Self> {
+        match NonZeroU32::new(id) {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
+    }
+
+    /// The number, never 0.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// The number 0 (or a text that is no number from 1 to 4294967295) was offered as a node id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidNodeId;
+
+impl fmt::Display for InvalidNodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a node id is a number from 1 to 4294967295")
+    }
+}
+
+impl core::error::Error for InvalidNodeId {}
+
+impl TryFrom<u32> for NodeId {
+    type Error = InvalidNodeId;
+
+    fn try_from(id: u32) -> Result<Self, InvalidNodeId> {
+        Self::new(id).ok_or(InvalidNodeId)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = InvalidNodeId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNodeId> {
+        // `u32::from_str` takes a leading plus sign; an id does not.
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(InvalidNodeId);
+        }
+        text.parse::<u32>().ok().and_then(Self::new).ok_or(InvalidNodeId)
+    }
+}
+
+impl From<NodeId> for u32 {
+    fn from(id: NodeId) -> Self {
+        id.get()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.0)
+    }
+}
+
+/// An Ed25519 public key under which signatures mean something: on the curve, canonical, not of small order.
+///
+/// `Debug` prints the fingerprint, not the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+/// Why 32 bytes (or a text) are not a [`PublicKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidKey {
+    /// The text is not strict, padded standard base64 of exactly 32 bytes.
+    Encoding,
+    /// The bytes are no canonical encoding of a point of the curve.
+    Malformed,
+    /// The point has small order: anybody can forge signatures that verify under it.
+    Weak,
+}
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encoding => "a public key is 32 bytes in padded standard base64",
+            Self::Malformed => "not a canonical Ed25519 public key",
+            Self::Weak => "a public key of small order, under which anybody can forge signatures",
+        })
+    }
+}
+
+impl core::error::Error for InvalidKey {}
+
+impl PublicKey {
+    /// The key with these bytes, checked.
+    ///
+    /// # Errors
+    /// [`InvalidKey::Malformed`] or [`InvalidKey::Weak`]: refuse whatever came with the key.
+    ///
+    /// # Complexity
+    /// One point decompression and compression, some microseconds.
+    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, InvalidKey> {
+        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| InvalidKey::Malformed)?;
+        if key.to_edwards().compress().to_bytes() != bytes {
+            return Err(InvalidKey::Malformed);
+        }
+        if key.is_weak() {
+            return Err(InvalidKey::Weak);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The key with these bytes, which come from a file of ours whose checksum held.
+    ///
+    /// Keys of small order are refused here too (there are fourteen encodings, compared as bytes). That the point lies
+    /// on the curve is not computed again, for that would cost seconds on opening a large store; a point off the curve
+    /// fails closed, since no signature verifies under it and no checked key equals it.
+    pub(crate) fn from_checksummed(bytes: [u8; 32]) -> Result<Self, InvalidKey> {
+        let (mut low, high) = (bytes, bytes[31] & 0x7f);
+        low[31] = high;
+        if SMALL_ORDER_Y.contains(&low) {
+            return Err(InvalidKey::Weak);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The 32 bytes of the key.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key's fingerprint, to be compared by people.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let digest = Sha256::digest(self.0);
+        let mut first = [0; 16];
+        for (to, from) in first.iter_mut().zip(digest.iter()) {
+            *to = *from;
+        }
+        Fingerprint(first)
+    }
+
+    /// The key in padded standard base64, as it stands in messages and peers files.
+    #[must_use]
+    pub fn to_base64(&self) -> String {
+        base64::engine::general_purpose::STANDARD.encode(self.0)
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| InvalidKey::Encoding)?;
+        Self::from_bytes(bytes.try_into().map_err(|_| InvalidKey::Encoding)?)
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.fingerprint())
+    }
+}
+
+/// The first 16 bytes of the SHA-256 of a public key: what an operator compares and approves.
+///
+/// Written as eight groups of four hexadecimal digits, `1a2b:...`; read with or without the colons, in either case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 16]);
+
+/// A text that is not 32 hexadecimal digits, with or without colons between groups of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidFingerprint;
+
+impl fmt::Display for InvalidFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a fingerprint is eight groups of four hexadecimal digits, such as 1a2b:3c4d:...")
+    }
+}
+
+impl core::error::Error for InvalidFingerprint {}
+
+impl FromStr for Fingerprint {
+    type Err = InvalidFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFingerprint> {
+        let mut digits = text.chars().filter(|&c| c != ':').map(|c| c.to_digit(16));
+        let mut bytes = [0; 16];
+        for byte in &mut bytes {
+            let (high, low) = (digits.next().flatten(), digits.next().flatten());
+            let (Some(high), Some(low)) = (high, low) else { return Err(InvalidFingerprint) };
+            *byte = u8::try_from(high * 16 + low).map_err(|_| InvalidFingerprint)?;
+        }
+        if digits.next().is_some() { Err(InvalidFingerprint) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            if index > 0 && index % 2 == 0 {
+                f.write_str(":")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// That a peer is trusted, since when, and under which key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TrustRecord {
+    /// The peer.
+    pub node_id: NodeId,
+    /// The peer's key, or `None` while the record is *unbound*: no key has been vouched for yet.
+    pub public_key: Option<PublicKey>,
+    /// When trust was granted, by our own wall clock; 0 when not known.
+    pub approved_at: WallMillis,
+    /// Whether both sides asked for it.
+    pub mutual: bool,
+    /// The network whose shared membership granted it; 0 for none.
+    pub network: u16,
+}
+
+impl TrustRecord {
+    /// Trust in `node_id` under `key` (a [`PublicKey`], or an `Option` of one); not mutual, no network, time not known.
+    ///
+    /// # Examples
+    /// ```
+    /// use trustkeep::{NodeId, TrustRecord, WallMillis};
+    /// let peer = NodeId::new(7).ok_or(trustkeep::InvalidNodeId)?;
+    /// let record = TrustRecord::new(peer, None).mutual(true).approved_at(WallMillis::new(1_772_532_000_123));
+    /// assert!(record.mutual && record.public_key.is_none());
+    /// # Ok::<(), trustkeep::InvalidNodeId>(())
+    /// ```
+    #[must_use]
+    pub fn new(node_id: NodeId, key: impl Into<Option<PublicKey>>) -> Self {
+        Self { node_id, public_key: key.into(), approved_at: WallMillis::default(), mutual: false, network: 0 }
+    }
+
+    /// The same record, granted at this time.
+    #[must_use]
+    pub const fn approved_at(mut self, at: WallMillis) -> Self {
+        self.approved_at = at;
+        self
+    }
+
+    /// The same record, with or without both sides having asked.
+    #[must_use]
+    pub const fn mutual(mut self, mutual: bool) -> Self {
+        self.mutual = mutual;
+        self
+    }
+
+    /// The same record, granted through this network (0 for none).
+    #[must_use]
+    pub const fn network(mut self, network: u16) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// The same record under this key, or unbound.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Option<PublicKey>>) -> Self {
+        self.public_key = key.into();
+        self
+    }
+}
+
+/// The y coordinates of every point of small order, canonical or not, little-endian, sign bit cleared.
+const SMALL_ORDER_Y: [[u8; 32]; 7] = [
+    // 0, 1 and p - 1
+    [0; 32],
+    with_ends(0x01, 0x00, 0x00),
+    with_ends(0xec, 0xff, 0x7f),
+    // the two of order eight
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    // p and p + 1, the non-canonical 0 and 1
+    with_ends(0xed, 0xff, 0x7f),
+    with_ends(0xee, 0xff, 0x7f),
+];
+
+const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [middle; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_no_node_and_one_is() {
+        assert_eq!(NodeId::new(0), None);
+        assert_eq!(NodeId::try_from(0), Err(InvalidNodeId));
+        assert_eq!("1".parse::<NodeId>(), Ok(NodeId::new(1).unwrap()));
+        for bad in ["", "0", "-1", "+1", "1 ", "4294967296", "x"] {
+            assert_eq!(bad.parse::<NodeId>(), Err(InvalidNodeId), "{bad:?}");
+        }
+        assert_eq!("4294967295".parse::<NodeId>().unwrap().get(), u32::MAX);
+    }
+
+    #[test]
+    fn every_small_order_key_is_weak_on_both_paths() {
+        for y in SMALL_ORDER_Y {
+            for sign in [0, 0x80] {
+                let mut bytes = y;
+                bytes[31] |= sign;
+                // Some of these encodings are malformed as well; none may pass.
+                assert!(PublicKey::from_bytes(bytes).is_err(), "{bytes:02x?}");
+                assert_eq!(PublicKey::from_checksummed(bytes), Err(InvalidKey::Weak));
+                if let Ok(key) = VerifyingKey::from_bytes(&bytes) {
+                    assert!(key.is_weak(), "the table names a key that is not weak: {bytes:02x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_good_key_passes_both_paths_and_its_neighbour_off_the_curve_does_not() {
+        let good = ed25519_dalek::SigningKey::from_bytes(&[0x11; 32]).verifying_key().to_bytes();
+        assert!(PublicKey::from_bytes(good).is_ok());
+        assert!(PublicKey::from_checksummed(good).is_ok());
+        let malformed = (0..=255u8).map(|b| [b; 32]).find(|b| VerifyingKey::from_bytes(b).is_err()).unwrap();
+        assert_eq!(PublicKey::from_bytes(malformed), Err(InvalidKey::Malformed));
+    }
+
+    #[test]
+    fn key_text_is_strict_base64() {
+        let text = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
+        let key: PublicKey = text.parse().unwrap();
+        assert_eq!(key.to_base64(), text);
+        for bad in [&text[..43], "", &format!("{text}\n"), &text.replace("c=", "d="), &text.replace('0', "-")] {
+            assert_eq!(bad.parse::<PublicKey>(), Err(InvalidKey::Encoding), "{bad:?}");
+        }
+        assert_eq!("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse::<PublicKey>(), Err(InvalidKey::Weak));
+    }
+
+    #[test]
+    fn a_fingerprint_reads_back_and_refuses_other_text() {
+        let key: PublicKey = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=".parse().unwrap();
+        let text = key.fingerprint().to_string();
+        assert_eq!(text.len(), 39);
+        assert_eq!(text.parse(), Ok(key.fingerprint()));
+        assert_eq!(text.replace(':', "").to_uppercase().parse(), Ok(key.fingerprint()));
+        for bad in ["", "1a2b", &text[1..], &format!("{text}0"), &text.replace(':', " ")] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(InvalidFingerprint), "{bad:?}");
+        }
+    }
+}
