@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 pub mod machine;
+pub mod node;
 pub mod peer;
 pub mod time;
 
