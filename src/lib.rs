@@ -5,6 +5,7 @@ pub mod error;
 pub mod machine;
 pub mod peer;
 pub mod time;
+pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
 pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};
