@@ -6,6 +6,7 @@ pub mod machine;
 pub mod node;
 pub mod peer;
 pub mod time;
+pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
 pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};

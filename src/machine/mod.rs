@@ -6,5 +6,9 @@
 //! The rules are numbered in `docs/protocol.md`.
 #![forbid(unsafe_code)]
 
+pub mod effect;
 pub mod event;
+pub mod input;
+pub mod outcome;
+pub mod rejection;
 pub mod view;
