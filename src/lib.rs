@@ -4,6 +4,9 @@ pub mod config;
 pub mod error;
 pub mod machine;
 pub mod peer;
+#[cfg(any(test, feature = "__testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
 pub mod wire;
 
