@@ -5,6 +5,9 @@ pub mod error;
 pub mod machine;
 pub mod node;
 pub mod peer;
+#[cfg(any(test, feature = "__testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
 pub mod wire;
 

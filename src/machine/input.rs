@@ -11,6 +11,7 @@ use crate::wire::verify::Verified;
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of whoever steps; never collected")]
 pub enum Input {
     /// A message passed verification.
     Message(Received),

@@ -22,7 +22,6 @@ pub struct Rules {
 
 /// What one input comes to. Shells apply all of it, in one critical section, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
 pub struct Step {
     /// To the tables, published under one generation; empty if nothing is to be published. A peer occurs at most once
     /// per table.

@@ -130,3 +130,80 @@ pub fn decode(message: Message) -> Result<Decoded, Undecodable> {
 fn exactly<const N: usize>(text: &str) -> Option<[u8; N]> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, at, node};
+
+    fn good() -> Message {
+        let mut actor = Actor::new(7, 0xAA);
+        let draft = actor.draft(at(0), node(9), Kind::Request, Some(Nonce([5; 16])));
+        actor.sign(&draft)
+    }
+
+    fn refuses(change: impl FnOnce(&mut Message)) -> Undecodable {
+        let mut message = good();
+        change(&mut message);
+        decode(message).unwrap_err()
+    }
+
+    #[test]
+    fn each_field_must_be_there_and_mean_something() {
+        assert!(decode(good()).is_ok());
+        assert_eq!(refuses(|m| m.kind = "handshake_hello".into()), Undecodable::Kind);
+        assert_eq!(refuses(|m| m.node_id = 0), Undecodable::Sender);
+        assert_eq!(refuses(|m| m.v = None), Undecodable::Version);
+        assert_eq!(refuses(|m| m.v = Some(3)), Undecodable::Version);
+        assert_eq!(refuses(|m| m.public_key.clear()), Undecodable::Key(InvalidKey::Encoding));
+        assert_eq!(refuses(|m| m.stamp_ms = None), Undecodable::Field("stamp_ms"));
+        assert_eq!(refuses(|m| m.nonce = None), Undecodable::Field("nonce"));
+        assert_eq!(refuses(|m| m.signature2 = None), Undecodable::Field("signature2"));
+        assert!(decode(Message { answers: None, ..good() }).unwrap().answers.is_none());
+    }
+
+    #[test]
+    fn the_seconds_must_agree_with_the_stamp() {
+        assert_eq!(refuses(|m| m.timestamp += 1), Undecodable::Field("timestamp"));
+        assert_eq!(refuses(|m| m.timestamp -= 1), Undecodable::Field("timestamp"));
+    }
+
+    #[test]
+    fn a_message_of_version_2_carries_no_signature_of_version_1() {
+        assert_eq!(refuses(|m| m.signature = STANDARD.encode([7; 64])), Undecodable::Field("signature"));
+    }
+
+    #[test]
+    fn version_1_is_not_accepted_and_half_of_version_2_is_no_version_1() {
+        let bare = |m: &mut Message| {
+            (m.v, m.nonce, m.answers, m.stamp_ms, m.signature2) = (None, None, None, None, None);
+            m.signature = STANDARD.encode([7; 64]);
+        };
+        assert_eq!(refuses(bare), Undecodable::Version1);
+        let half = |m: &mut Message| {
+            bare(m);
+            m.nonce = Some(STANDARD.encode([1; 16]));
+        };
+        assert_eq!(refuses(half), Undecodable::Version);
+    }
+
+    #[test]
+    fn base64_is_strict_and_lengths_are_exact() {
+        let nonce = STANDARD.encode([0xFF; 16]);
+        for bad in [
+            nonce.trim_end_matches('=').to_owned(),
+            format!("{nonce}\n"),
+            format!(" {nonce}"),
+            nonce.replace('/', "_"),
+            nonce.replace("w==", "x=="), // the same bytes with stray bits
+            STANDARD.encode([0xFF; 15]),
+            STANDARD.encode([0xFF; 17]),
+        ] {
+            assert_ne!(bad, nonce);
+            assert_eq!(refuses(|m| m.nonce = Some(bad.clone())), Undecodable::Field("nonce"), "{bad:?}");
+            assert_eq!(refuses(|m| m.answers = Some(bad.clone())), Undecodable::Field("answers"), "{bad:?}");
+        }
+        assert!(decode(Message { nonce: Some(nonce), ..good() }).is_ok());
+        assert_eq!(refuses(|m| m.signature2 = Some(STANDARD.encode([7; 63]))), Undecodable::Field("signature2"));
+    }
+}

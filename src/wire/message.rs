@@ -182,3 +182,114 @@ impl fmt::Debug for Message {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &str = r#"{"type":"handshake_request","node_id":7,"public_key":"k","justification":"j","signature":"","reason":"","timestamp":1772532000,"v":2,"nonce":"n","answers":"","stamp_ms":1772532000123,"signature2":"s"}"#;
+
+    fn parse(text: &str) -> Result<Message, ParseError> {
+        Message::parse(text.as_bytes())
+    }
+
+    fn is_malformed(text: &str) -> bool {
+        matches!(parse(text), Err(ParseError::Malformed { .. }))
+    }
+
+    #[test]
+    fn fields_are_written_in_the_order_of_the_protocol() {
+        assert_eq!(String::from_utf8(parse(REQUEST).unwrap().to_json()).unwrap(), REQUEST);
+    }
+
+    #[test]
+    fn fields_are_read_in_any_order_and_unknown_ones_are_ignored() {
+        let text = r#" {"later":{"a":[1,{"b":null}]}, "signature2":"s","stamp_ms":1772532000123,"answers":"","nonce":"n","v":2,
+            "timestamp":1772532000,"reason":"","signature":"","justification":"j","public_key":"k","node_id":7,
+            "type":"handshake_request"} "#;
+        assert_eq!(parse(text), parse(REQUEST));
+    }
+
+    #[test]
+    fn missing_null_and_empty_are_the_same() {
+        let named = |value: &str| {
+            let fields = ["type", "public_key", "justification", "signature", "reason"];
+            let texts: Vec<_> = fields.iter().map(|name| format!("\"{name}\":{value}")).collect();
+            parse(&format!("{{{}}}", texts.join(","))).unwrap()
+        };
+        assert_eq!(named("null"), named("\"\""));
+        assert_eq!(named("null"), parse("{}").unwrap());
+        let nulls = r#"{"node_id":null,"timestamp":null,"v":null,"nonce":null,"answers":null,"stamp_ms":null,"signature2":null}"#;
+        assert_eq!(parse(nulls).unwrap(), parse("{}").unwrap());
+        assert!(parse(nulls).unwrap().is_version_1());
+    }
+
+    #[test]
+    fn one_field_of_version_2_makes_it_version_2() {
+        for field in
+            [r#""v":2"#, r#""v":1"#, r#""nonce":"x""#, r#""answers":"x""#, r#""stamp_ms":0"#, r#""signature2":"x""#]
+        {
+            assert!(!parse(&format!("{{{field}}}")).unwrap().is_version_1(), "{field}");
+        }
+        for field in [r#""signature":"x""#, r#""timestamp":5"#, r#""nonce":"","answers":"","signature2":"""#] {
+            assert!(parse(&format!("{{{field}}}")).unwrap().is_version_1(), "{field}");
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused_and_trailing_whitespace_is_not() {
+        assert!(parse(&format!("{REQUEST}\r\n\t ")).is_ok());
+        for tail in ["{}", "x", "\0", ","] {
+            assert!(is_malformed(&format!("{REQUEST}{tail}")), "{tail:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_given_twice_is_refused() {
+        for twice in [
+            r#"{"node_id":7,"node_id":7}"#,
+            r#"{"node_id":7,"node_\u0069d":8}"#,
+            r#"{"reason":null,"reason":"x"}"#,
+            r#"{"nonce":"a","nonce":"a"}"#,
+        ] {
+            assert!(is_malformed(twice), "{twice}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_an_integer_in_range() {
+        assert_eq!(parse(r#"{"node_id":4294967295}"#).unwrap().sender(), NodeId::new(u32::MAX));
+        assert_eq!(parse(r#"{"node_id":0}"#).unwrap().sender(), None);
+        for bad in ["-1", "4294967296", "7.0", "7e0", "\"7\"", "true", "[7]", "18446744073709551616", "07"] {
+            assert!(is_malformed(&format!("{{\"node_id\":{bad}}}")), "{bad}");
+        }
+        for bad in ["9223372036854775808", "1.5", "\"1\""] {
+            assert!(is_malformed(&format!("{{\"stamp_ms\":{bad}}}")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_an_object_is_a_message() {
+        let fields_as_array = r#"["handshake_request",7,"k","j","","",1772532000,2,"n","",1772532000123,"s"]"#;
+        for bad in ["", " ", "null", "7", "\"x\"", "[]", fields_as_array, "\u{feff}{}", "{", "{'a':1}", "{\"type\":7}"]
+        {
+            assert!(is_malformed(bad), "{bad:?}");
+        }
+        assert!(Message::parse(b"{\"reason\":\"\xff\"}").is_err());
+        assert!(is_malformed(r#"{"reason":"\ud800"}"#));
+    }
+
+    #[test]
+    fn the_largest_message_is_read_and_one_byte_more_is_not() {
+        let padded = |bytes: usize| format!("{REQUEST}{}", " ".repeat(bytes - REQUEST.len()));
+        assert!(parse(&padded(MESSAGE_BYTES_MAX)).is_ok());
+        assert_eq!(parse(&padded(MESSAGE_BYTES_MAX + 1)), Err(ParseError::TooLarge));
+    }
+
+    #[test]
+    fn deep_nesting_costs_an_error_at_most() {
+        let deep = format!("{{\"x\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
+        let _ = parse(&deep);
+        assert!(is_malformed(&format!("{{\"x\":{}", "[".repeat(60_000))));
+    }
+}

@@ -1,0 +1,7 @@
+//! Test doubles shared by unit tests, integration tests, fuzz targets and benches; not part of the public API.
+#![forbid(unsafe_code)]
+
+pub mod actor;
+pub mod model;
+#[cfg(test)]
+mod story;
