@@ -7,4 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub(crate) mod flush_plan;
+pub mod tables;
 pub mod view;
