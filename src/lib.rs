@@ -1,10 +1,16 @@
 //! A lock-free, crash-safe trust store and handshake manager.
 
+pub mod clock;
 pub mod config;
 pub mod error;
+mod keeper;
 pub mod machine;
+mod map;
 pub mod node;
 pub mod peer;
+mod persist;
+mod store;
+mod sync;
 #[cfg(any(test, feature = "__testing"))]
 #[doc(hidden)]
 pub mod testing;
@@ -12,5 +18,15 @@ pub mod time;
 pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
+pub use machine::event::Event;
 pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};
+pub use persist::file::LoadMode;
+pub use persist::recover::RecoverPolicy;
+pub use store::{
+    Batch, Change, FailingDisk, Generation, Health, KeeperState, Options, Receipt, Revoked, Snapshot, Subscription,
+    TrustReader, TrustStore,
+};
 pub use time::{Now, Tick, WallMillis};
+
+#[doc(hidden)]
+pub use persist::{FileEntry, Storage, StorageFile};

@@ -11,10 +11,12 @@ pub mod check;
 pub mod effect;
 pub mod event;
 pub mod filter;
+pub(crate) mod flush_plan;
 pub mod input;
 pub mod outcome;
 pub mod rejection;
 pub mod step;
+pub mod tables;
 pub mod view;
 
 mod accept;

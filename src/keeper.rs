@@ -1,0 +1,117 @@
+//! The thread that makes published states durable and frees the versions that nobody holds any more.
+//!
+//! INVARIANT I-K1: it takes state and closed flag in one critical section of the writer lock, after it was rung; it never
+//! encodes, writes or syncs while holding that lock.
+//! INVARIANT I-K2: whatever happens to it, a panic included, everybody who waits on it is answered.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::error::PersistError;
+use crate::machine::flush_plan::{FlushPlan, Next};
+use crate::machine::tables::Tables;
+use crate::persist::snapshots::SnapshotSaver;
+use crate::store::progress::Stopped;
+use crate::store::shared::Shared;
+use crate::sync::{Arc, Deadline};
+
+/// Makes one state durable.
+pub(crate) trait Saver: Send {
+    /// After `Ok` the state survives kill and power loss. After an error the next call starts afresh.
+    fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError>;
+}
+
+impl Saver for SnapshotSaver {
+    fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
+        SnapshotSaver::save(self, generation, tables)
+    }
+}
+
+/// Of a store without a directory: what is in memory is as durable as it will ever be.
+#[derive(Debug)]
+pub(crate) struct InMemory;
+
+impl Saver for InMemory {
+    fn save(&mut self, _generation: u64, _tables: &Tables) -> Result<(), PersistError> {
+        Ok(())
+    }
+}
+
+/// The body of the thread.
+pub(crate) fn run(shared: Arc<Shared>, saver: Box<dyn Saver>) {
+    let mut keeper = Keeper { shared, saver: Some(saver), plan: FlushPlan::default(), left: false };
+    keeper.run();
+    keeper.left = true;
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    /// Gone once this is dropped: the directory's lock goes with it, before anybody hears that the keeper has left.
+    saver: Option<Box<dyn Saver>>,
+    plan: FlushPlan,
+    left: bool,
+}
+
+impl Keeper {
+    fn run(&mut self) {
+        loop {
+            let (tables, seen) = self.shared.pick_up();
+            let now = self.shared.now();
+            match self.plan.next(now.tick, seen) {
+                Next::Save => self.save(seen.newest, &tables),
+                Next::Leave => return,
+                Next::Sleep(until) => {
+                    drop(tables);
+                    let sweep_again = (self.shared.sweep() > 0).then_some(SWEEP_EVERY);
+                    let wake = until
+                        .map(|until| Duration::from_millis(u64::try_from(until.millis_since(now.tick)).unwrap_or(0)))
+                        .into_iter()
+                        .chain(sweep_again)
+                        .min();
+                    self.shared.wait_for_ring(wake.map_or(Deadline::NEVER, Deadline::after));
+                }
+            }
+        }
+    }
+
+    fn save(&mut self, generation: u64, tables: &Tables) {
+        let Some(saver) = &mut self.saver else { return };
+        let outcome = saver.save(generation, tables);
+        let progress = &self.shared.progress;
+        match outcome {
+            Ok(()) => {
+                if let Some(failing) = progress.failing() {
+                    tracing::info!(generation, attempts = failing.attempts, "saving works again");
+                }
+                self.plan.saved();
+                progress.saved(generation);
+            }
+            Err(error) => {
+                let now = self.shared.now();
+                let at_risk = self.shared.generation().saturating_sub(progress.durable());
+                tracing::error!(%error, generation, at_risk, "a save failed; it will be retried");
+                self.plan.failed(now.tick);
+                progress.failed(&error, now.wall);
+            }
+        }
+    }
+}
+
+impl Drop for Keeper {
+    /// Runs when the thread leaves and when it panics.
+    fn drop(&mut self) {
+        self.shared.sweep();
+        self.saver = None;
+        self.shared.progress.stop(if self.left { Stopped::Left } else { Stopped::Panicked });
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// How often to look again while somebody holds old versions.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);

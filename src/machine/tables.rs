@@ -1,0 +1,167 @@
+//! All tables of one moment, as persistent maps: what a writer derives the next state from and the keeper saves.
+//!
+//! Cloning is constant in the number of entries, so that the keeper takes a consistent state out of the writer's
+//! critical section without holding it up.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::view::{Floor, Outgoing, Pending, TableChange, View};
+use crate::map::TrustMap;
+use crate::map::mix::Mix;
+use crate::map::trie::Trie;
+use crate::peer::{NodeId, TrustRecord};
+use crate::time::WallMillis;
+
+/// One consistent state of every table.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    pub(crate) trusted: TrustMap,
+    pub(crate) pending: Trie<Arc<Pending>>,
+    pub(crate) outgoing: Trie<Arc<Outgoing>>,
+    pub(crate) revoked: Trie<WallMillis>,
+    pub(crate) floors: Trie<Floor>,
+}
+
+/// What a set of changes touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Touched {
+    /// The trusted table: readers need a new version.
+    pub(crate) trusted: bool,
+    /// Any table but the floors: the keeper must be rung.
+    pub(crate) urgent: bool,
+    /// Anything at all.
+    pub(crate) any: bool,
+}
+
+impl Tables {
+    pub(crate) fn new(mix: Mix) -> Self {
+        Self {
+            trusted: TrustMap::new(mix),
+            pending: Trie::new(mix),
+            outgoing: Trie::new(mix),
+            revoked: Trie::new(mix),
+            floors: Trie::new(mix),
+        }
+    }
+
+    /// The next state, and what differs. Changes that change nothing are left out.
+    pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
+        let (mut trusted, mut pending, mut outgoing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut revoked, mut floors) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                TableChange::Trusted(peer, record) => {
+                    if self.trusted.get(*peer) != record.as_ref() {
+                        trusted.push((*peer, *record));
+                    }
+                }
+                TableChange::Pending(peer, entry) => {
+                    if self.pending.get(peer.get()).map(Arc::as_ref) != entry.as_ref() {
+                        pending.push((peer.get(), entry.clone().map(Arc::new)));
+                    }
+                }
+                TableChange::Outgoing(peer, entry) => {
+                    if self.outgoing.get(peer.get()).map(Arc::as_ref) != entry.as_ref() {
+                        outgoing.push((peer.get(), entry.clone().map(Arc::new)));
+                    }
+                }
+                TableChange::Revoked(peer, at) => {
+                    if self.revoked.get(peer.get()) != at.as_ref() {
+                        revoked.push((peer.get(), *at));
+                    }
+                }
+                TableChange::Floor(peer, floor) => {
+                    if self.floors.get(peer.get()) != floor.as_ref() {
+                        floors.push((peer.get(), *floor));
+                    }
+                }
+            }
+        }
+        let trusted_touched = !trusted.is_empty();
+        let urgent = trusted_touched || !(pending.is_empty() && outgoing.is_empty() && revoked.is_empty());
+        let touched = Touched { trusted: trusted_touched, urgent, any: urgent || !floors.is_empty() };
+        let next = Self {
+            trusted: self.trusted.apply(trusted),
+            pending: self.pending.apply(pending),
+            outgoing: self.outgoing.apply(outgoing),
+            revoked: self.revoked.apply(revoked),
+            floors: self.floors.apply(floors),
+        };
+        (next, touched)
+    }
+}
+
+fn peer_of(id: u32) -> Option<NodeId> {
+    NodeId::new(id)
+}
+
+impl View for Tables {
+    fn trusted(&self, peer: NodeId) -> Option<TrustRecord> {
+        self.trusted.get(peer).copied()
+    }
+
+    fn trusted_len(&self) -> usize {
+        self.trusted.len()
+    }
+
+    fn pending(&self, peer: NodeId) -> Option<&Pending> {
+        self.pending.get(peer.get()).map(Arc::as_ref)
+    }
+
+    fn pending_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Pending)> + '_> {
+        Box::new(self.pending.iter().filter_map(|(id, entry)| Some((peer_of(id)?, entry.as_ref()))))
+    }
+
+    fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn outgoing(&self, peer: NodeId) -> Option<&Outgoing> {
+        self.outgoing.get(peer.get()).map(Arc::as_ref)
+    }
+
+    fn outgoing_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Outgoing)> + '_> {
+        Box::new(self.outgoing.iter().filter_map(|(id, entry)| Some((peer_of(id)?, entry.as_ref()))))
+    }
+
+    fn outgoing_len(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    fn revoked(&self, peer: NodeId) -> Option<WallMillis> {
+        self.revoked.get(peer.get()).copied()
+    }
+
+    fn floor(&self, peer: NodeId) -> Option<Floor> {
+        self.floors.get(peer.get()).copied()
+    }
+
+    fn floor_iter(&self) -> Box<dyn Iterator<Item = (NodeId, Floor)> + '_> {
+        Box::new(self.floors.iter().filter_map(|(id, floor)| Some((peer_of(id)?, *floor))))
+    }
+
+    fn floor_len(&self) -> usize {
+        self.floors.len()
+    }
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_counts_as_touched() {
+        let peer = NodeId::new(7).unwrap();
+        let record = TrustRecord::new(peer, None);
+        let empty = Tables::new(Mix::new(1));
+        let (granted, touched) = empty.apply(&[TableChange::Trusted(peer, Some(record))]);
+        assert_eq!(touched, Touched { trusted: true, urgent: true, any: true });
+        let (_, touched) = granted.apply(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);
+        assert_eq!(touched, Touched::default());
+        let (_, touched) = granted.apply(&[TableChange::Floor(peer, Some(Floor::EMPTY))]);
+        assert_eq!(touched, Touched { trusted: false, urgent: false, any: true });
+        let (_, touched) = granted.apply(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
+        assert_eq!(touched, Touched { trusted: false, urgent: true, any: true });
+    }
+}

@@ -1,0 +1,228 @@
+//! A storage that is a directory, and the lock that makes one process its owner.
+//!
+//! Everything is reached relative to the open directory, never through a symbolic link; files are created exclusively
+//! with mode 0600, the directory with 0700. The lock file is never removed or renamed.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::recover::{LOCK, Listing};
+use super::{FileEntry, Storage, StorageFile, mapping};
+use crate::error::OpenError;
+
+/// How files are read when a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LoadMode {
+    /// Mapped into memory, except on network and FUSE file systems, where `Read` is used by itself.
+    #[default]
+    Map,
+    /// Read into memory.
+    Read,
+}
+
+/// A directory, opened.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    directory: OwnedFd,
+    mode: LoadMode,
+    /// Held for as long as this lives; `None` for one that only looks.
+    _lock: Option<File>,
+}
+
+impl Directory {
+    /// Opens and locks a store's directory; makes it if it is missing and `create` says so.
+    pub(crate) fn own(path: &Path, create: bool, mode: LoadMode) -> Result<Self, OpenError> {
+        let made = match open_directory(path) {
+            Err(OpenError::Missing { .. }) if create => {
+                make_directory(path)?;
+                true
+            }
+            Err(error) => return Err(error),
+            Ok(_) => false,
+        };
+        let mut this = Self::look(path, mode)?;
+        let listing = Listing::new(&super::load::list(&this)?);
+        if let Some(found) = listing.foreign_directory() {
+            return Err(OpenError::Foreign { path: path.to_owned(), found: format!("{found} is in it") });
+        }
+        let empty = listing == Listing::default();
+        if empty && !create {
+            return Err(OpenError::Missing { path: path.to_owned() });
+        }
+        if empty && !made {
+            // Ours from now on, and nobody else's business.
+            rustix::fs::fchmod(&this.directory, Mode::RWXU)
+                .map_err(|error| OpenError::io("change the mode of", path, error.into()))?;
+        }
+        this._lock = Some(lock(path, &this.directory)?);
+        Ok(this)
+    }
+
+    /// Opens a store's directory without locking it, to look and not to touch.
+    pub(crate) fn look(path: &Path, mode: LoadMode) -> Result<Self, OpenError> {
+        let directory = open_directory(path)?;
+        let mode = if mode == LoadMode::Map && mapping_is_unsafe(&directory) { LoadMode::Read } else { mode };
+        Ok(Self { path: path.to_owned(), directory, mode, _lock: None })
+    }
+
+    fn open_file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+    }
+}
+
+impl Storage for Directory {
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_bytes() == b"." || name.to_bytes() == b".." {
+                continue;
+            }
+            let stat = match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // Removed since it was listed: a live store rotates its files.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+            entries.push(FileEntry { name: name.to_string_lossy().into_owned(), bytes });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut file = self.open_file(name)?;
+        match self.mode {
+            LoadMode::Map => mapping::with_mapped(&file, look),
+            LoadMode::Read => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes)?;
+                look(&bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Box::new(File::from(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.directory, from, &self.directory, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        // Through a descriptor of its own, so that none is used again after its fsync failed.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::fsync(rustix::fs::openat(&self.directory, ".", flags, Mode::empty())?)?)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+}
+
+impl StorageFile for File {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(self, bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        rustix::io::Errno::NOENT => OpenError::Missing { path: path.to_owned() },
+        rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
+            OpenError::Foreign { path: path.to_owned(), found: "it is no directory, or a symbolic link".to_owned() }
+        }
+        error => OpenError::io("open", path, error.into()),
+    })
+}
+
+fn make_directory(path: &Path) -> Result<(), OpenError> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str() == OsStr::new("") => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(OpenError::Missing { path: path.to_owned() }),
+    };
+    DirBuilder::new().mode(0o700).create(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing { path: parent.to_owned() },
+        _ => OpenError::io("create the directory", path, error),
+    })?;
+    // The parent may itself be reached through a symbolic link; that is its owner's choice.
+    rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(rustix::fs::fsync)
+        .map_err(|error| OpenError::io("fsync", parent, error.into()))
+}
+
+/// Takes the directory's lock and writes our process id into it, for the message that others will see.
+fn lock(path: &Path, directory: &OwnedFd) -> Result<File, OpenError> {
+    let lock_path = path.join(LOCK);
+    let fail = |operation, error| OpenError::io(operation, &lock_path, error);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(|error| fail("open", error.into()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = [0; 20];
+            let read = file.read_at(&mut pid, 0).unwrap_or(0);
+            let text = String::from_utf8_lossy(pid.get(..read).unwrap_or_default()).into_owned();
+            return Err(OpenError::InUse { path: path.to_owned(), pid: text.trim().parse().ok() });
+        }
+        Err(TryLockError::Error(error)) => return Err(fail("lock", error)),
+    }
+    // Somebody may have replaced the file between opening and locking: then the lock is on nothing that others see.
+    let (held, named) = (
+        file.metadata().map_err(|error| fail("examine", error))?,
+        rustix::fs::statat(directory, LOCK, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| fail("examine", error.into()))?,
+    );
+    if (held.ino(), held.dev()) != (named.st_ino, named.st_dev) {
+        return Err(OpenError::InUse { path: path.to_owned(), pid: None });
+    }
+    let pid = format!("{}\n", std::process::id());
+    file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0)).map_err(|error| fail("write", error))?;
+    Ok(file)
+}
+
+/// On network and FUSE file systems another machine or process may cut a mapped file under us.
+fn mapping_is_unsafe(directory: &OwnedFd) -> bool {
+    const NFS: u32 = 0x6969;
+    const SMB: u32 = 0x517b;
+    const SMB2: u32 = 0xfe53_4d42;
+    const CIFS: u32 = 0xff53_4d42;
+    const FUSE: u32 = 0x6573_5546;
+    const NINE_P: u32 = 0x0102_1997;
+    const CEPH: u32 = 0x00c3_6400;
+    const AFS: u32 = 0x5346_414f;
+    match rustix::fs::fstatfs(directory) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic numbers have 32 bits")]
+        Ok(statfs) => [NFS, SMB, SMB2, CIFS, FUSE, NINE_P, CEPH, AFS].contains(&(statfs.f_type as u32)),
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,354 @@
+//! The store: one owner, any number of readers, one writer at a time, and a keeper that saves.
+//!
+//! The way of a change: under the writer lock the next state is derived from the newest and published through one atomic
+//! swap; then the keeper's doorbell is rung; the keeper takes the newest state and makes it durable. Readers and writers
+//! never wait for it. `docs/design.md` draws this; `docs/concurrency.md` argues every ordering.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod events;
+mod health;
+mod options;
+pub(crate) mod progress;
+mod reader;
+mod receipt;
+pub(crate) mod shared;
+mod snapshot;
+mod waiters;
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::path::Path;
+
+pub use batch::Batch;
+pub use events::Subscription;
+pub use health::{FailingDisk, Health, KeeperState};
+pub use options::Options;
+pub use reader::TrustReader;
+pub use receipt::{Generation, Receipt, Revoked};
+pub use snapshot::{Change, Snapshot};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::error::{OpenError, PersistError, WriteError};
+use crate::keeper::{self, Saver};
+use crate::machine::tables::Tables;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::sync::{Arc, Deadline, JoinHandle, Mutex, spawn};
+use progress::{OnFailure, Stopped};
+use shared::Shared;
+pub(crate) use shared::{TransactError, Transaction};
+
+/// The owner of a trust store; share it in an `Arc`. Dropping it tries once to save what is left and joins the keeper.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use trustkeep::{NodeId, TrustRecord, TrustStore};
+/// let store = TrustStore::open(dir.path().join("store"))?;
+/// let peer = NodeId::new(7).ok_or("not an id")?;
+///
+/// let receipt = store.grant(TrustRecord::new(peer, None))?; // visible to every reader now
+/// assert!(store.is_trusted(peer));
+/// receipt.wait_durable()?; // survives kill -9 and power loss from here on
+///
+/// let revoked = store.revoke(peer)?;
+/// assert!(!store.is_trusted(peer));
+/// assert!(revoked.was.is_some());
+/// store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TrustStore {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    close_deadline: Duration,
+}
+
+impl TrustStore {
+    /// Opens the store in this directory with the default [`Options`]; creates it if it is missing (the parent must
+    /// exist). Blocks until the first state is durable.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A damaged store is an error, never an empty store.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::options().open(dir)
+    }
+
+    /// Options for opening a store.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// A store without a directory, for tests and for trust that need not outlive the process.
+    ///
+    /// # Panics
+    /// If the operating system gives neither random bytes nor a thread.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        match Self::options().in_memory() {
+            Ok(store) => store,
+            #[expect(clippy::panic, reason = "documented; a system without threads or randomness cannot run this")]
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) fn start(
+        tables: Tables,
+        generation: u64,
+        saver: Box<dyn Saver>,
+        limits: Limits,
+        clock: std::sync::Arc<dyn Clock>,
+        close_deadline: Duration,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(tables, generation, limits, clock));
+        let thread = spawn("trustkeep-keeper", {
+            let shared = Arc::clone(&shared);
+            move || keeper::run(shared, saver)
+        })?;
+        Ok(Self { shared, keeper: Mutex::new(Some(thread)), close_deadline })
+    }
+
+    /// A reading handle; each hot thread should have its own.
+    #[must_use]
+    pub fn reader(&self) -> TrustReader {
+        TrustReader::new(self.shared.cell().reader())
+    }
+
+    /// The trusted records of this moment.
+    ///
+    /// # Ordering
+    /// Lock-free, constant time.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.shared.cell().load_full())
+    }
+
+    /// Whether the peer is trusted. A [`TrustReader`] answers faster.
+    ///
+    /// # Ordering
+    /// Lock-free and linearizable: sees every change whose call returned before this one began. Takes no lock, waits for
+    /// nothing and frees no old version. A thread's first call may allocate.
+    #[must_use]
+    pub fn is_trusted(&self, peer: NodeId) -> bool {
+        self.shared.cell().with(|version| version.trusted.contains(peer))
+    }
+
+    /// Whether the peer is trusted under this key; of a record without a key, no.
+    ///
+    /// # Ordering
+    /// As [`TrustStore::is_trusted`].
+    #[must_use]
+    pub fn is_trusted_with_key(&self, peer: NodeId, key: &PublicKey) -> bool {
+        self.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key))
+    }
+
+    /// The peer's record, if it is trusted.
+    ///
+    /// # Ordering
+    /// As [`TrustStore::is_trusted`].
+    #[must_use]
+    pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
+        self.shared.cell().with(|version| version.trusted.get(peer).copied())
+    }
+
+    /// Trusts a peer, or changes the terms on which it is trusted; lifts a revocation and settles what was pending.
+    ///
+    /// # Ordering
+    /// When this returns, every read that begins sees it. Waits only for other writers' publishes, never for the disk.
+    ///
+    /// # Durability
+    /// As the receipt says. Granting what is there already changes and writes nothing.
+    ///
+    /// # Complexity
+    /// Logarithmic in the number of records, with base 16.
+    ///
+    /// # Errors
+    /// [`WriteError`] with the record; nothing changed.
+    pub fn grant(&self, record: TrustRecord) -> Result<Receipt, WriteError<TrustRecord>> {
+        self.write(|batch| batch.grant(record).is_ok()).map_or_else(
+            |error| Err(error.map(|()| record)),
+            |(fits, receipt)| if fits { Ok(receipt) } else { Err(WriteError::Full(record)) },
+        )
+    }
+
+    /// Revokes a peer, trusted or not, and marks it as revoked until an operator lifts that.
+    ///
+    /// # Ordering
+    /// As [`TrustStore::grant`].
+    ///
+    /// # Durability
+    /// Enforced at once, durable as the receipt says: a revocation is kept as firmly as a grant.
+    ///
+    /// # Errors
+    /// [`WriteError`] with the id; nothing changed.
+    pub fn revoke(&self, peer: NodeId) -> Result<Revoked, WriteError<NodeId>> {
+        self.write(|batch| batch.revoke(peer))
+            .map(|(was, receipt)| Revoked::new(receipt, was))
+            .map_err(|error| error.map(|()| peer))
+    }
+
+    /// Makes several changes that readers see as one, under one generation.
+    ///
+    /// `f` runs under the writer lock: it should be short. If it panics, nothing has changed. Reading the store from it
+    /// is fine and shows the state before; changing or waiting from it is an error, not a deadlock.
+    ///
+    /// # Ordering
+    /// As [`TrustStore::grant`].
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing changed.
+    pub fn update<R>(&self, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
+        self.write(f)
+    }
+
+    fn write<R>(&self, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
+        let now = self.shared.now().wall;
+        let outcome = self.shared.transact(|tables| {
+            let mut batch = Batch::new(tables, self.shared.limits.trusted_max);
+            let value = f(&mut batch);
+            let (changes, events) = batch.finish(now);
+            Ok::<_, core::convert::Infallible>(Transaction { changes, events, value })
+        });
+        outcome.map_err(|error| match error {
+            TransactError::Refused(never) => match never {},
+            TransactError::Write(error) => error,
+        })
+    }
+
+    /// Blocks until everything published before this call is durable; asks for an attempt now, even if the disk failed
+    /// a moment ago.
+    ///
+    /// # Durability
+    /// As [`Receipt::wait_durable`], for the generation that is returned and all before it.
+    ///
+    /// # Errors
+    /// The first failure from now on; the store goes on trying.
+    pub fn flush(&self) -> Result<Generation, PersistError> {
+        if self.shared.is_inside() {
+            return Err(PersistError::Reentrant);
+        }
+        let generation = self.shared.generation();
+        let ticket = self.shared.progress.ticket(generation, OnFailure::ReportNext);
+        if self.shared.progress.failing().is_some() {
+            self.shared.hurry();
+        }
+        ticket.wait(Deadline::NEVER).map(|()| Generation::new(generation))
+    }
+
+    /// The newest published generation.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation::new(self.shared.generation())
+    }
+
+    /// The newest generation that survives kill and power loss.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    #[must_use]
+    pub fn durable_generation(&self) -> Generation {
+        Generation::new(self.shared.progress.durable())
+    }
+
+    /// Blocks until the peer is trusted, at most this long; true if it is. False also when the store closes.
+    ///
+    /// # Ordering
+    /// No grant is missed, whenever it happens; each waiter is woken once; a timeout leaves nothing behind.
+    #[must_use]
+    pub fn wait_for_trust(&self, peer: NodeId, timeout: Duration) -> bool {
+        self.is_trusted(peer) || self.shared.wait_for_trust(peer, Deadline::after(timeout))
+    }
+
+    /// Events from now on, in the order of publication.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        self.shared.subscribe()
+    }
+
+    /// How durability is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::new(&self.shared.progress, self.shared.generation(), self.shared.superseded_len())
+    }
+
+    /// Refuses further changes, saves what is not durable yet (if anything), and gives the directory free.
+    ///
+    /// Goes on trying through failures until the deadline (`Options::close_deadline`). Calling it again tries again;
+    /// concurrent calls are fine. Reading goes on working.
+    ///
+    /// # Durability
+    /// After `Ok` everything ever published is durable. If nothing changed, nothing is written.
+    ///
+    /// # Errors
+    /// [`PersistError::TimedOut`] with the failure behind it: the changes are still in memory, and the store goes on
+    /// trying until it is dropped.
+    pub fn close(&self) -> Result<Generation, PersistError> {
+        if self.shared.is_inside() {
+            return Err(PersistError::Reentrant);
+        }
+        let deadline = Deadline::after(self.close_deadline);
+        let generation = self.shared.close(false);
+        let stopped = self.shared.progress.wait_stopped(deadline);
+        if stopped.is_some() {
+            self.join();
+        }
+        if self.shared.progress.durable() >= generation {
+            return match stopped {
+                // The directory is free, or there is nobody left to free it later.
+                Some(_) => Ok(Generation::new(generation)),
+                None => Err(PersistError::TimedOut { cause: None }),
+            };
+        }
+        Err(match stopped {
+            Some(Stopped::Panicked) => PersistError::KeeperPanicked,
+            Some(Stopped::Left) => PersistError::Abandoned,
+            None => {
+                PersistError::TimedOut { cause: self.shared.progress.failing().map(|failing| Box::new(failing.error)) }
+            }
+        })
+    }
+
+    fn join(&self) {
+        if let Some(thread) = self.keeper.lock().take() {
+            // A panic in there was reported through `progress`.
+            let _ = thread.join();
+        }
+    }
+
+    /// Runs `decide` on the newest state of all tables and publishes what it asks for, in one critical section of the
+    /// writer lock. If it refuses or panics, nothing has changed.
+    pub(crate) fn transact<T, E>(
+        &self,
+        decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
+    ) -> Result<(T, Receipt), TransactError<E>> {
+        self.shared.transact(decide)
+    }
+
+    /// All tables of one moment; `None` from inside a closure that runs under the writer lock.
+    pub(crate) fn tables(&self) -> Option<Arc<Tables>> {
+        self.shared.tables()
+    }
+}
+
+impl Drop for TrustStore {
+    /// Tries once to save what is not durable and joins the keeper; may wait for the disk. Never panics; what could not
+    /// be saved is logged.
+    fn drop(&mut self) {
+        let generation = self.shared.close(true);
+        self.join();
+        let durable = self.shared.progress.durable();
+        if durable < generation {
+            tracing::error!(generation, durable, "a store was dropped with changes that could not be saved");
+        }
+    }
+}
+
+impl fmt::Debug for TrustStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustStore").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! How a store is opened.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+use std::path::Path;
+
+use super::TrustStore;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Limits;
+use crate::error::OpenError;
+use crate::keeper::{InMemory, Saver};
+use crate::machine::tables::Tables;
+use crate::map::mix::Mix;
+use crate::persist::Storage;
+use crate::persist::file::{Directory, LoadMode};
+use crate::persist::format::StoreId;
+use crate::persist::load::{Loaded, load};
+use crate::persist::recover::RecoverPolicy;
+
+/// How to open a store; made by `TrustStore::options`.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use std::time::Duration;
+/// let store = trustkeep::TrustStore::options()
+///     .create(true)
+///     .close_deadline(Duration::from_secs(5))
+///     .open(dir.path().join("store"))?;
+/// assert_eq!(store.snapshot().len(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options open nothing by themselves"]
+pub struct Options {
+    create: bool,
+    recover: RecoverPolicy,
+    load_mode: LoadMode,
+    limits: Limits,
+    pub(super) close_deadline: Duration,
+    clock: std::sync::Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            create: true,
+            recover: RecoverPolicy::Fail,
+            load_mode: LoadMode::Map,
+            limits: Limits::default(),
+            close_deadline: Duration::from_secs(10),
+            clock: std::sync::Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Options {
+    /// Whether to create the store if it is missing. Yes, unless told otherwise.
+    pub const fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// What to do when the newest state is damaged. Refuse, unless told otherwise.
+    pub const fn recover(mut self, policy: RecoverPolicy) -> Self {
+        self.recover = policy;
+        self
+    }
+
+    /// How files are read. Mapped, unless told otherwise.
+    pub const fn load_mode(mut self, mode: LoadMode) -> Self {
+        self.load_mode = mode;
+        self
+    }
+
+    /// How much each table may hold.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long `close` goes on trying to save. 10 seconds, unless told otherwise.
+    pub const fn close_deadline(mut self, deadline: Duration) -> Self {
+        self.close_deadline = deadline;
+        self
+    }
+
+    /// Where the store reads the time.
+    pub fn clock(mut self, clock: std::sync::Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store in this directory, creating it if it is missing and that is allowed (the parent must exist).
+    ///
+    /// # Ordering
+    /// Blocking: reads and checks every byte of the newest state, and writes the first one of a new store.
+    ///
+    /// # Durability
+    /// What the store holds when this returns is durable.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing was changed, except that a recovery the policy allows may have set files aside.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<TrustStore, OpenError> {
+        let directory = Directory::own(dir.as_ref(), self.create, self.load_mode)?;
+        self.open_storage(std::sync::Arc::new(directory))
+    }
+
+    /// Opens the store in this storage, of which the caller is the only owner.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    #[doc(hidden)]
+    pub fn open_storage(self, storage: std::sync::Arc<dyn Storage>) -> Result<TrustStore, OpenError> {
+        let Loaded { tables, generation, saver } =
+            load(storage, self.create, self.recover, self.clock.now(), fresh_identity)?;
+        self.start(tables, generation, Box::new(saver))
+    }
+
+    /// A store without a directory: nothing survives it, everything counts as durable at once.
+    pub(super) fn in_memory(self) -> Result<TrustStore, OpenError> {
+        self.start(Tables::new(Mix::new(fresh_identity()?.seed)), 0, Box::new(InMemory))
+    }
+
+    fn start(self, tables: Tables, generation: u64, saver: Box<dyn Saver>) -> Result<TrustStore, OpenError> {
+        TrustStore::start(tables, generation, saver, self.limits, self.clock, self.close_deadline)
+            .map_err(|error| OpenError::io("start the keeper thread of", "", error))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell's source of randomness for a new store")]
+fn fresh_identity() -> Result<StoreId, OpenError> {
+    let (mut id, mut seed) = ([0; 16], [0; 8]);
+    getrandom::fill(&mut id)
+        .and_then(|()| getrandom::fill(&mut seed))
+        .map_err(|error| OpenError::io("get random bytes for", "", std::io::Error::from(error)))?;
+    Ok(StoreId { id, seed: u64::from_le_bytes(seed) })
+}

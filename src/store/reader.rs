@@ -1,0 +1,51 @@
+//! The handle that a hot thread asks on every packet.
+#![forbid(unsafe_code)]
+
+use super::receipt::Generation;
+use super::shared::Version;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::sync::CellReader;
+
+/// A reader of its own for each thread; cheap to clone, may outlive the store.
+///
+/// It keeps the version it saw last, looks whether there is a newer one before every answer, and sees every change that
+/// was published before the call. A reader that is never asked keeps its version (at most one whole map) in memory.
+///
+/// # Ordering
+/// All methods are wait-free and answer from whole generations, in order, never going back. None frees an old version
+/// while the store lives: after the first (which may allocate), none allocates or makes a system call either.
+#[derive(Clone, Debug)]
+pub struct TrustReader(CellReader<Version>);
+
+impl TrustReader {
+    pub(super) fn new(cell: CellReader<Version>) -> Self {
+        Self(cell)
+    }
+
+    /// Whether the peer is trusted.
+    ///
+    /// # Complexity
+    /// Logarithmic in the number of trusted peers, with base 16.
+    #[must_use]
+    pub fn is_trusted(&mut self, peer: NodeId) -> bool {
+        self.0.load().trusted.contains(peer)
+    }
+
+    /// Whether the peer is trusted under this key. Of a record without a key: no.
+    #[must_use]
+    pub fn is_trusted_with_key(&mut self, peer: NodeId, key: &PublicKey) -> bool {
+        self.0.load().trusted.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key))
+    }
+
+    /// The peer's record, if it is trusted.
+    #[must_use]
+    pub fn get(&mut self, peer: NodeId) -> Option<TrustRecord> {
+        self.0.load().trusted.get(peer).copied()
+    }
+
+    /// The generation that answers come from: the newest that changed a trusted record.
+    #[must_use]
+    pub fn generation(&mut self) -> Generation {
+        Generation::new(self.0.load().generation)
+    }
+}

@@ -1,0 +1,114 @@
+//! Generations, and receipts that say when one is durable.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::time::Duration;
+
+use super::progress::OnFailure;
+use super::shared::Shared;
+use crate::error::PersistError;
+use crate::peer::TrustRecord;
+use crate::sync::{Arc, Deadline};
+
+/// A number that every saved change of any table raises by one. Readers, which see trusted records only, may skip some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(u64);
+
+impl Generation {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A change that is visible to every reader, and the means to learn when it survives a crash.
+///
+/// Dropping it is fine: the change becomes durable all the same.
+#[derive(Clone, Debug)]
+#[must_use = "the change is visible but perhaps not durable yet; drop the receipt to say that this does not matter"]
+pub struct Receipt {
+    shared: Arc<Shared>,
+    generation: u64,
+}
+
+impl Receipt {
+    pub(super) fn new(shared: Arc<Shared>, generation: u64) -> Self {
+        Self { shared, generation }
+    }
+
+    /// The generation that contains the change. A call that changed nothing gives the newest one.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation)
+    }
+
+    /// Whether the change survives kill and power loss by now.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.shared.progress.durable() >= self.generation
+    }
+
+    /// Blocks until the change is durable, or until saving fails.
+    ///
+    /// # Durability
+    /// After `Ok` this change and all before it survive kill and power loss, on a disk that honours fsync.
+    ///
+    /// # Errors
+    /// The failure that stands, else the first that occurs; the store goes on trying all the same. From inside `update`:
+    /// [`PersistError::Reentrant`].
+    pub fn wait_durable(&self) -> Result<(), PersistError> {
+        self.wait(OnFailure::Report, Deadline::NEVER)
+    }
+
+    /// Blocks until the change is durable, at most this long; failures on the way are waited out.
+    ///
+    /// # Durability
+    /// As [`Receipt::wait_durable`].
+    ///
+    /// # Errors
+    /// [`PersistError::TimedOut`] with the failure that stood in the way, if any; the store goes on trying.
+    pub fn wait_durable_timeout(&self, timeout: Duration) -> Result<(), PersistError> {
+        self.wait(OnFailure::RideOut, Deadline::after(timeout))
+    }
+
+    fn wait(&self, on_failure: OnFailure, deadline: Deadline) -> Result<(), PersistError> {
+        if self.is_durable() {
+            return Ok(());
+        }
+        if self.shared.is_inside() {
+            return Err(PersistError::Reentrant);
+        }
+        self.shared.progress.ticket(self.generation, on_failure).wait(deadline)
+    }
+}
+
+/// The outcome of a revocation.
+#[derive(Clone, Debug)]
+#[must_use = "the revocation is enforced but perhaps not durable yet"]
+#[non_exhaustive]
+pub struct Revoked {
+    /// When the revocation is durable.
+    pub receipt: Receipt,
+    /// What the peer's record was, if it was trusted.
+    pub was: Option<TrustRecord>,
+}
+
+impl Revoked {
+    pub(super) fn new(receipt: Receipt, was: Option<TrustRecord>) -> Self {
+        Self { receipt, was }
+    }
+}

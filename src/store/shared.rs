@@ -1,0 +1,354 @@
+//! What a store's handles and its keeper share, and the one place where state is published.
+//!
+//! INVARIANT I-S1: under the writer lock, `cell` holds `core.version`, and `core.version` holds `core.tables.trusted`.
+//! INVARIANT I-S2: publish first, then ring. The keeper is rung, then takes state and closed flag in one critical section
+//! of the writer lock (C-1 in `docs/concurrency.md`).
+//! INVARIANT I-S3: a superseded version is dropped by a writer or by the keeper only, and only when nobody else holds it;
+//! so no reader frees memory as long as the store lives.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use super::events::{Hub, Subscription};
+use super::progress::Progress;
+use super::receipt::Receipt;
+use super::waiters::{TrustWaiters, Waiting};
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::error::WriteError;
+use crate::machine::event::Event;
+use crate::machine::flush_plan::Situation;
+use crate::machine::tables::Tables;
+use crate::machine::view::{TableChange, View};
+use crate::map::TrustMap;
+use crate::peer::NodeId;
+use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
+use crate::time::Now;
+
+/// What readers see: the trusted records of one generation.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) generation: u64,
+    pub(crate) trusted: TrustMap,
+}
+
+/// A change of state that a closure asks for inside the writer's critical section.
+#[derive(Debug)]
+pub(crate) struct Transaction<T> {
+    /// Published together under one generation; none if empty or without effect.
+    pub(crate) changes: Vec<TableChange>,
+    /// Queued for subscribers in the same critical section.
+    pub(crate) events: Vec<Event>,
+    /// Handed to the caller.
+    pub(crate) value: T,
+}
+
+/// Why a transaction changed nothing.
+#[derive(Debug)]
+pub(crate) enum TransactError<E> {
+    /// The closure refused.
+    Refused(E),
+    /// The store did.
+    Write(WriteError<()>),
+}
+
+/// State that handles, receipts and the keeper share.
+pub(crate) struct Shared {
+    cell: SnapshotCell<Version>,
+    /// The newest published generation, for those who must not take the lock.
+    generation: AtomicU64,
+    /// The thread that runs a caller's closure inside the lock; 0 for none.
+    inside: AtomicU64,
+    core: Mutex<Core>,
+    doorbell: Doorbell,
+    pub(crate) progress: Progress,
+    pub(crate) clock: std::sync::Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+}
+
+/// What the writer lock guards.
+struct Core {
+    tables: Arc<Tables>,
+    version: Arc<Version>,
+    generation: u64,
+    /// The newest generation that changed anything but floors.
+    urgent: u64,
+    /// The newest generation that the keeper has seen.
+    picked_up: u64,
+    closed: bool,
+    abandon: bool,
+    retry_now: bool,
+    superseded: Vec<Superseded>,
+    /// Length of `superseded` at which a writer looks for what can go.
+    sweep_at: usize,
+    waiters: TrustWaiters,
+    hub: Hub,
+}
+
+/// An old state that somebody may still hold.
+struct Superseded {
+    version: Option<Arc<Version>>,
+    tables: Arc<Tables>,
+}
+
+impl Superseded {
+    /// Whether nobody else holds it. Nobody can begin to: it is no longer published, and what holds it is counted.
+    fn is_free(&self) -> bool {
+        self.version.as_ref().is_none_or(|version| Arc::strong_count(version) == 1)
+            && Arc::strong_count(&self.tables) == 1
+    }
+}
+
+/// What is left to do once the lock is released.
+struct Afterwards {
+    generation: u64,
+    ring: bool,
+    granted: Vec<Waiting>,
+}
+
+impl Shared {
+    pub(crate) fn new(tables: Tables, generation: u64, limits: Limits, clock: std::sync::Arc<dyn Clock>) -> Self {
+        let version = Arc::new(Version { generation, trusted: tables.trusted.clone() });
+        Self {
+            cell: SnapshotCell::new(Arc::clone(&version)),
+            generation: AtomicU64::new(generation),
+            inside: AtomicU64::new(0),
+            core: Mutex::new(Core {
+                tables: Arc::new(tables),
+                version,
+                generation,
+                urgent: generation,
+                picked_up: generation,
+                closed: false,
+                abandon: false,
+                retry_now: false,
+                superseded: Vec::new(),
+                sweep_at: SWEEP_AT_LEAST,
+                waiters: TrustWaiters::default(),
+                hub: Hub::default(),
+            }),
+            doorbell: Doorbell::new(),
+            progress: Progress::new(generation),
+            clock,
+            limits,
+        }
+    }
+
+    pub(crate) fn cell(&self) -> &SnapshotCell<Version> {
+        &self.cell
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The newest published generation.
+    pub(crate) fn generation(&self) -> u64 {
+        // ORDERING: Acquire, pairs with the Release store in `commit` (C-4): who reads a generation here and then loads
+        // the cell finds that generation's records or newer ones.
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether this thread is inside a closure that runs under the lock, where taking it would never end.
+    pub(crate) fn is_inside(&self) -> bool {
+        // ORDERING: Relaxed (C-5); a thread can find its own token only if it wrote it itself, in program order.
+        self.inside.load(Ordering::Relaxed) == thread_token()
+    }
+
+    fn enter(&self) -> Result<MutexGuard<'_, Core>, WriteError<()>> {
+        if self.is_inside() {
+            return Err(WriteError::Reentrant(()));
+        }
+        let core = self.core.lock();
+        if core.closed { Err(WriteError::Closed(())) } else { Ok(core) }
+    }
+
+    /// Runs `decide` on the newest state and publishes what it asks for, in one critical section of the writer lock.
+    ///
+    /// If `decide` refuses or panics, nothing has changed.
+    pub(crate) fn transact<T, E>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
+    ) -> Result<(T, Receipt), TransactError<E>> {
+        let mut core = self.enter().map_err(TransactError::Write)?;
+        let transaction = {
+            let _inside = Inside::mark(&self.inside);
+            decide(&core.tables).map_err(TransactError::Refused)?
+        };
+        let done = self.commit(&mut core, &transaction.changes, transaction.events).map_err(TransactError::Write)?;
+        drop(core);
+        for waiting in done.granted {
+            waiting.wake(true);
+        }
+        if done.ring {
+            self.doorbell.ring();
+        }
+        Ok((transaction.value, Receipt::new(Arc::clone(self), done.generation)))
+    }
+
+    fn commit(
+        &self,
+        core: &mut Core,
+        changes: &[TableChange],
+        events: Vec<Event>,
+    ) -> Result<Afterwards, WriteError<()>> {
+        let (next, touched) = core.tables.apply(changes);
+        let mut done = Afterwards { generation: core.generation, ring: false, granted: Vec::new() };
+        if touched.any {
+            let (len, before) = (next.trusted_len(), core.tables.trusted_len());
+            if len > self.limits.trusted_max && len > before {
+                return Err(WriteError::Full(()));
+            }
+            // Floors alone ring only as the first change since the keeper looked: it then sets its own alarm.
+            done.ring = touched.urgent || core.generation == core.picked_up;
+            core.generation += 1;
+            done.generation = core.generation;
+            if touched.urgent {
+                core.urgent = core.generation;
+            }
+            let version = touched.trusted.then(|| {
+                let next = Arc::new(Version { generation: core.generation, trusted: next.trusted.clone() });
+                self.cell.store(Arc::clone(&next));
+                core::mem::replace(&mut core.version, next)
+            });
+            let tables = core::mem::replace(&mut core.tables, Arc::new(next));
+            // ORDERING: Release, pairs with the Acquire load in `generation` (C-4); after the cell's store.
+            self.generation.store(core.generation, Ordering::Release);
+            core.superseded.push(Superseded { version, tables });
+            if core.superseded.len() >= core.sweep_at {
+                core.superseded.retain(|old| !old.is_free());
+                core.sweep_at = 2 * core.superseded.len() + SWEEP_AT_LEAST;
+            }
+        }
+        for change in changes {
+            if let TableChange::Trusted(peer, Some(_)) = change {
+                core.waiters.take(*peer, &mut done.granted);
+            }
+        }
+        core.hub.send(events);
+        Ok(done)
+    }
+
+    /// The newest state of all tables, one consistent moment.
+    pub(crate) fn tables(&self) -> Option<Arc<Tables>> {
+        if self.is_inside() {
+            return None;
+        }
+        Some(Arc::clone(&self.core.lock().tables))
+    }
+
+    pub(crate) fn subscribe(&self) -> Subscription {
+        if self.is_inside() {
+            return Subscription::ended();
+        }
+        let mut core = self.core.lock();
+        if core.closed { Subscription::ended() } else { core.hub.subscribe(self.limits.subscription_events_max) }
+    }
+
+    /// Blocks until the peer is trusted, the deadline passes or the store closes; true if it is trusted.
+    pub(crate) fn wait_for_trust(&self, peer: NodeId, deadline: Deadline) -> bool {
+        let is_trusted = || self.cell.with(|version| version.trusted.contains(peer));
+        let Ok(mut core) = self.enter() else { return is_trusted() };
+        if core.tables.trusted.contains(peer) {
+            return true;
+        }
+        // Registered and looked in one critical section, so no grant falls between the two.
+        let waiting = core.waiters.register(peer);
+        drop(core);
+        match waiting.wait(deadline) {
+            Some(granted) => granted,
+            None if self.core.lock().waiters.forget(peer, &waiting) => false,
+            // A grant or the end took it between the deadline and here, and its answer is on the way.
+            None => waiting.wait(Deadline::NEVER).unwrap_or(false),
+        }
+    }
+
+    /// Lets no further change in. `abandon`: the keeper leaves after one more attempt even if that fails.
+    pub(crate) fn close(&self, abandon: bool) -> u64 {
+        let (generation, waiting) = {
+            let mut core = self.core.lock();
+            core.closed = true;
+            core.abandon |= abandon;
+            core.retry_now = true;
+            core.hub.end();
+            (core.generation, core.waiters.take_all())
+        };
+        for waiting in waiting {
+            waiting.wake(false);
+        }
+        self.doorbell.ring();
+        generation
+    }
+
+    /// Has the keeper try now, whatever pause it makes after a failure.
+    pub(crate) fn hurry(&self) {
+        self.core.lock().retry_now = true;
+        self.doorbell.ring();
+    }
+
+    /// For the keeper: the newest state and everything that decides what to do with it, in one critical section.
+    pub(crate) fn pick_up(&self) -> (Arc<Tables>, Situation) {
+        let mut core = self.core.lock();
+        core.picked_up = core.generation;
+        let situation = Situation {
+            newest: core.generation,
+            urgent: core.urgent,
+            durable: self.progress.durable(),
+            closed: core.closed,
+            abandon: core.abandon,
+            retry_now: core::mem::take(&mut core.retry_now),
+        };
+        (Arc::clone(&core.tables), situation)
+    }
+
+    /// For the keeper: blocks until rung or until the deadline.
+    pub(crate) fn wait_for_ring(&self, deadline: Deadline) {
+        self.doorbell.wait(deadline);
+    }
+
+    /// Frees old versions that nobody holds any more, outside the lock; returns how many are still held.
+    pub(crate) fn sweep(&self) -> usize {
+        let mut superseded = core::mem::take(&mut self.core.lock().superseded);
+        superseded.retain(|old| !old.is_free());
+        let mut core = self.core.lock();
+        superseded.append(&mut core.superseded);
+        core.superseded = superseded;
+        core.superseded.len()
+    }
+
+    /// How many old versions are kept because somebody holds them or nobody has looked yet.
+    pub(crate) fn superseded_len(&self) -> usize {
+        if self.is_inside() { 0 } else { self.core.lock().superseded.len() }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("generation", &self.generation())
+            .field("durable", &self.progress.durable())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Marks this thread as being inside a caller's closure, until dropped (by a panic too).
+struct Inside<'a>(&'a AtomicU64);
+
+impl<'a> Inside<'a> {
+    fn mark(inside: &'a AtomicU64) -> Self {
+        // ORDERING: Relaxed (C-5); only this thread looks for its own token.
+        inside.store(thread_token(), Ordering::Relaxed);
+        Self(inside)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        // ORDERING: Relaxed (C-5); as above.
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Writers look for what can go when this many more old versions than were held at the last look have gathered: the
+/// cost of looking is spread over as many publishes.
+const SWEEP_AT_LEAST: usize = 64;

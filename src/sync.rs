@@ -1,0 +1,80 @@
+//! The only door to concurrency: locks, atomics, the published cell, the doorbell, threads.
+//!
+//! Every type here has a twin of the same methods for the model checker, chosen by `cfg(all(test, trustkeep_loom))`, so
+//! that the protocols built on them are run under every interleaving. Files that use this module carry no inline tests
+//! (those could not run outside a model); their models are in `loom_tests`. What must hold between the two sides of each
+//! protocol is written down in `docs/concurrency.md`.
+#![forbid(unsafe_code)]
+
+#[cfg(not(all(test, trustkeep_loom)))]
+#[path = "sync/native.rs"]
+mod imp;
+#[cfg(all(test, trustkeep_loom))]
+#[path = "sync/model.rs"]
+mod imp;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use imp::{
+    Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Mutex, MutexGuard, Ordering, QueueReceiver, QueueSender,
+    SnapshotCell, TrySendError, queue, spawn, thread_token,
+};
+
+/// A moment until which a thread is willing to wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Wait for ever.
+    pub(crate) const NEVER: Self = Self(None);
+
+    /// This long from now; for ever if that moment cannot be expressed.
+    #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]
+    pub(crate) fn after(wait: Duration) -> Self {
+        Self(Instant::now().checked_add(wait))
+    }
+
+    pub(crate) fn instant(self) -> Option<Instant> {
+        self.0
+    }
+}
+
+/// A slot that one thread waits on and another fills, once.
+///
+/// Each waiting thread has its own, so that a hundred waiters are woken one by one and never as a herd.
+#[derive(Debug)]
+pub(crate) struct OneShot<T> {
+    value: Mutex<Option<T>>,
+    filled: Condvar,
+}
+
+impl<T> OneShot<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: Mutex::new(None), filled: Condvar::new() }
+    }
+
+    /// Fills the slot and wakes its waiter; a slot that is full already keeps what it has.
+    pub(crate) fn put(&self, value: T) {
+        let mut slot = self.value.lock();
+        if slot.is_none() {
+            *slot = Some(value);
+            drop(slot);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Blocks until the slot is filled or the deadline passes; `None` means the latter.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Option<T> {
+        let mut slot = self.value.lock();
+        loop {
+            if let Some(value) = slot.take() {
+                return Some(value);
+            }
+            let (guard, timed_out) = self.filled.wait_until(slot, deadline);
+            slot = guard;
+            if timed_out {
+                return slot.take();
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The real primitives: arc-swap, parking_lot, crossbeam-channel, std threads.
+#![forbid(unsafe_code)]
+#![expect(clippy::disallowed_types, reason = "this file is the door that the fence leads to")]
+
+use std::io;
+
+use super::Deadline;
+
+pub(crate) use parking_lot::MutexGuard;
+pub(crate) use std::sync::Arc;
+pub(crate) use std::sync::atomic::Ordering;
+pub(crate) use std::thread::JoinHandle;
+
+/// A lock that is not poisoned by a panic and hands itself on fairly now and then.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(parking_lot::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
+    }
+}
+
+/// A number that threads share. A type of its own, so that naming the standard one elsewhere stays an error.
+#[derive(Debug, Default)]
+pub(crate) struct AtomicU64(std::sync::atomic::AtomicU64);
+
+impl AtomicU64 {
+    pub(crate) const fn new(value: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(value))
+    }
+
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+
+    pub(crate) fn store(&self, value: u64, order: Ordering) {
+        self.0.store(value, order);
+    }
+}
+
+/// Wakes threads that wait for a condition under a [`Mutex`].
+#[derive(Debug)]
+pub(crate) struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self(parking_lot::Condvar::new())
+    }
+
+    /// Waits for a notification or the deadline; true means the deadline passed.
+    pub(crate) fn wait_until<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        deadline: Deadline,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let timed_out = match deadline.instant() {
+            Some(instant) => self.0.wait_until(&mut guard, instant).timed_out(),
+            None => {
+                self.0.wait(&mut guard);
+                false
+            }
+        };
+        (guard, timed_out)
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The published version: readers load it without locking, one writer at a time replaces it.
+#[derive(Debug)]
+pub(crate) struct SnapshotCell<T>(Arc<arc_swap::ArcSwap<T>>);
+
+impl<T> SnapshotCell<T> {
+    pub(crate) fn new(value: Arc<T>) -> Self {
+        Self(Arc::new(arc_swap::ArcSwap::new(value)))
+    }
+
+    /// Borrows the newest version for one look; wait-free, and never frees an old version as long as somebody else
+    /// (the writer's list of superseded ones) holds it too.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.0.load())
+    }
+
+    /// The newest version.
+    pub(crate) fn load_full(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
+    /// Publishes; everything before it is visible to whoever loads the value.
+    pub(crate) fn store(&self, value: Arc<T>) {
+        self.0.store(value);
+    }
+
+    pub(crate) fn reader(&self) -> CellReader<T> {
+        CellReader(arc_swap::Cache::new(Arc::clone(&self.0)))
+    }
+}
+
+/// A handle that keeps the version it saw last and looks whether there is a newer one before each use.
+#[derive(Debug)]
+pub(crate) struct CellReader<T>(arc_swap::Cache<Arc<arc_swap::ArcSwap<T>>, Arc<T>>);
+
+impl<T> CellReader<T> {
+    pub(crate) fn load(&mut self) -> &Arc<T> {
+        self.0.load()
+    }
+}
+
+impl<T> Clone for CellReader<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// A signal with room for one ring: ringing twice before somebody listens is ringing once.
+#[derive(Debug)]
+pub(crate) struct Doorbell {
+    rope: crossbeam_channel::Sender<()>,
+    bell: crossbeam_channel::Receiver<()>,
+}
+
+impl Doorbell {
+    pub(crate) fn new() -> Self {
+        let (rope, bell) = crossbeam_channel::bounded(1);
+        Self { rope, bell }
+    }
+
+    /// Never blocks. A full channel means that a ring is waiting already, which is as good.
+    pub(crate) fn ring(&self) {
+        let _ = self.rope.try_send(());
+    }
+
+    /// Blocks until rung or until the deadline.
+    pub(crate) fn wait(&self, deadline: Deadline) {
+        match deadline.instant() {
+            Some(instant) => self.bell.recv_deadline(instant).unwrap_or(()),
+            // The rope hangs beside the bell: they part only together.
+            None => self.bell.recv().unwrap_or(()),
+        }
+    }
+}
+
+/// The sending end of a bounded queue.
+#[derive(Debug)]
+pub(crate) struct QueueSender<T>(crossbeam_channel::Sender<T>);
+
+/// The receiving end of a bounded queue.
+#[derive(Debug)]
+pub(crate) struct QueueReceiver<T>(crossbeam_channel::Receiver<T>);
+
+/// A queue of at most `capacity` values.
+pub(crate) fn queue<T>(capacity: usize) -> (QueueSender<T>, QueueReceiver<T>) {
+    let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
+    (QueueSender(sender), QueueReceiver(receiver))
+}
+
+/// Why a value was not queued.
+pub(crate) use crossbeam_channel::TrySendError;
+
+impl<T> QueueSender<T> {
+    /// Never blocks.
+    pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.0.try_send(value)
+    }
+}
+
+impl<T> QueueReceiver<T> {
+    pub(crate) fn try_recv(&self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+
+    /// Blocks until there is a value, the senders are gone, or the deadline passes.
+    pub(crate) fn recv(&self, deadline: Deadline) -> Option<T> {
+        match deadline.instant() {
+            Some(instant) => self.0.recv_deadline(instant).ok(),
+            None => self.0.recv().ok(),
+        }
+    }
+}
+
+/// Starts a named thread.
+#[expect(clippy::disallowed_methods, reason = "this file is the door that the fence leads to")]
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// A number that no other living thread has; never 0.
+pub(crate) fn thread_token() -> u64 {
+    // ORDERING: Relaxed; only uniqueness matters, which the read-modify-write gives by itself. No partner.
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    thread_local!(static TOKEN: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
+    // A thread whose locals are gone already (a destructor at thread exit) runs no closure of ours: any token will do.
+    TOKEN.try_with(|token| *token).unwrap_or(u64::MAX)
+}
