@@ -7,13 +7,17 @@
 #![forbid(unsafe_code)]
 
 mod identity;
+mod look_up;
 mod random;
 mod registry;
 mod static_registry;
+mod tcp;
+mod tcp_receive;
 mod transport;
 
 pub use identity::{FileIdentity, Identity, IdentityError};
 pub use random::{Random, SystemRandom};
 pub use registry::{Registry, RegistryEntry, RegistryError};
 pub use static_registry::{PeersFileError, StaticRegistry};
+pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
 pub use transport::{Inbox, Received, SendError, Transport};

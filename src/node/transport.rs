@@ -39,11 +39,17 @@ pub trait Transport: Send + Sync {
     /// Must not wait for the peer.
     fn disconnect(&self, peer: NodeId);
 
-    /// Stops receiving for good, cancels what is being received or sent, and lets go of the inbox.
+    /// Stops receiving for good: cancels what was not received whole, and lets go of the inbox.
     ///
     /// # Ordering
-    /// Waits at most `wait` for handlers to finish. May be called again.
-    fn stop(&self, wait: Duration);
+    /// Waits at most `wait` for calls of the inbox to return. May be called again.
+    fn stop_receiving(&self, wait: Duration);
+
+    /// Cancels what is being sent, and refuses to send from now on.
+    ///
+    /// # Ordering
+    /// Must not wait for a peer. May be called again.
+    fn stop_sending(&self);
 }
 
 /// Whoever takes what a transport received.
@@ -118,6 +124,8 @@ pub enum SendError {
     },
     /// The peer was disconnected, or the transport stopped, meanwhile.
     Cancelled,
+    /// The transport, or the identity that was to sign, panicked.
+    Panicked,
     /// A transport of another kind failed.
     Other(Box<dyn core::error::Error + Send + Sync>),
 }
@@ -131,6 +139,7 @@ impl fmt::Display for SendError {
             Self::TimedOut { address } => write!(f, "{address}: no answer in the time allowed"),
             Self::TooLarge { bytes } => write!(f, "a message of {bytes} bytes is larger than the protocol allows"),
             Self::Cancelled => f.write_str("cancelled: the peer was disconnected or the node is stopping"),
+            Self::Panicked => f.write_str("the transport panicked"),
             Self::Other(error) => error.fmt(f),
         }
     }
