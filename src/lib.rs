@@ -19,6 +19,7 @@ pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
 pub use machine::event::Event;
+pub use node::HandshakeManager;
 pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;

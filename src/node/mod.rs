@@ -6,16 +6,27 @@
 //! and a test brings none.
 #![forbid(unsafe_code)]
 
+mod calls;
+mod counters;
+mod cutter;
+mod durable;
+mod effects;
+mod housekeeper;
 mod identity;
 mod look_up;
+mod manager;
+mod outbox;
 mod random;
 mod registry;
+mod shell;
 mod static_registry;
 mod tcp;
 mod tcp_receive;
 mod transport;
 
+pub use calls::{CommandError, RequestOptions, StartError};
 pub use identity::{FileIdentity, Identity, IdentityError};
+pub use manager::{Builder, HandshakeManager};
 pub use random::{Random, SystemRandom};
 pub use registry::{Registry, RegistryEntry, RegistryError};
 pub use static_registry::{PeersFileError, StaticRegistry};
