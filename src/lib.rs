@@ -4,6 +4,8 @@ pub mod clock;
 pub mod config;
 pub mod error;
 mod keeper;
+#[cfg(all(test, trustkeep_loom))]
+mod loom_tests;
 pub mod machine;
 mod map;
 pub mod peer;
