@@ -87,3 +87,21 @@ fn flush_covers_what_was_published_before_it() {
     });
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1]);
 }
+
+/// Who has read a generation finds it (or a newer one) in the published version (C-4).
+#[test]
+fn a_generation_that_was_read_is_published() {
+    let seen = outcomes(|| {
+        let store = Arc::new(open(&Disk::default()));
+        let writer = {
+            let store = Arc::clone(&store);
+            spawn("writer", move || drop(store.grant(record(1)).unwrap())).unwrap()
+        };
+        let read = store.generation().get();
+        let published = store.snapshot().generation().get();
+        assert!(published >= read);
+        writer.join().unwrap();
+        (read, published)
+    });
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 1)]);
+}
