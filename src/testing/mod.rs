@@ -4,4 +4,6 @@
 pub mod actor;
 pub mod model;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod story;
