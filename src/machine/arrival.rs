@@ -1,7 +1,7 @@
 //! The cheap checks of a message, before its signature is verified; [`step`](super::step::step) makes those that
 //! depend on time and tables once more, since both may have moved on by then.
 //!
-//! Order, as in `docs/protocol.md`: [`decode`], then [`check_floor`], then
+//! Order, as in `docs/protocol.md`: [`decode()`], then [`check_floor`], then
 //! [`verify`](crate::wire::verify::verify), then the registry, then `step`.
 #![forbid(unsafe_code)]
 

@@ -84,8 +84,12 @@ mod tests {
     use super::*;
     use crate::machine::effect::When;
     use crate::machine::event::TrustState;
+    use crate::machine::input::Input;
+    use crate::machine::step::step;
     use crate::testing::actor::{Actor, Way, at, sent};
+    use crate::wire::decode::decode;
     use crate::wire::message::Kind;
+    use crate::wire::verify::verify;
 
     /// 9 hears a request of 7 after `prepare`.
     fn heard(way: fn(&Actor) -> Way, prepare: impl FnOnce(&mut Actor, &Actor)) -> (Actor, Result<Step, Rejection>) {
@@ -170,6 +174,21 @@ mod tests {
         assert!(!is_trusted(&heard(tunnel, asked(|_| None)).0), "a tunnel proves the node, nobody named its key");
         assert!(!is_trusted(&heard(registered, asked(|_| Some(other_key()))).0), "our caller named another key");
         assert!(!is_trusted(&heard(registered, |_, _| {}).0), "we have not asked");
+    }
+
+    #[test]
+    fn the_revoked_mark_stands_above_every_rule_that_trusts() {
+        // A revoked peer has no outgoing entry; that the mark wins does not hang on it.
+        let (mut asker, mut us) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.request(at(0), asker.id(), Some(asker.public_key())).unwrap();
+        let request = asker.draft(at(50), us.id(), Kind::Request, None);
+        let message = verify(decode(asker.sign(&request)).unwrap(), us.id()).unwrap();
+        let Way { transport, source, lookup } = registered(&asker);
+        let input = Input::Message(Received { message, transport, source, lookup, nonce: us.nonce() });
+        let outcome = |us: &Actor| step(&us.rules, &us.tables, at(60), input.clone()).unwrap().outcome;
+        assert!(matches!(outcome(&us), Outcome::Trusted(_)));
+        us.tables.revoked.insert(asker.id(), at(10).wall);
+        assert_eq!(outcome(&us), Outcome::Queued);
     }
 
     #[test]

@@ -6,4 +6,6 @@ pub mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod story;
