@@ -91,3 +91,79 @@ pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Br
 fn ensure(holds: bool, invariant: &'static str, peer: Option<NodeId>) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(Broken { invariant, peer }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::view::Floor;
+    use crate::peer::TrustRecord;
+    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::wire::message::Kind;
+
+    /// A node with one peer of each table, all in order; the damage is what the test does to it.
+    fn damaged(damage: impl FnOnce(&mut Actor)) -> Option<&'static str> {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        us.request(at(0), node(8), None).unwrap();
+        us.trusts(node(6), None);
+        us.tables.revoked.insert(node(5), at(0).wall);
+        damage(&mut us);
+        let peers = us.tables.trusted.keys().copied().collect::<Vec<_>>();
+        let each = peers.into_iter().try_for_each(|peer| check_peer(&us.rules, &us.tables, peer));
+        check(&us.rules, &us.tables).and(each).err().map(|broken| broken.invariant)
+    }
+
+    #[test]
+    fn each_invariant_is_seen_to_break() {
+        assert_eq!(damaged(|_| {}), None);
+        assert_eq!(
+            damaged(|us| {
+                us.tables.revoked.insert(node(7), at(0).wall);
+            }),
+            Some("I-1")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.tables.trusted.insert(node(6), TrustRecord::new(node(4), None));
+            }),
+            Some("I-1")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.tables.revoked.insert(node(6), at(0).wall);
+            }),
+            Some("I-2")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.tables.revoked.insert(node(8), at(0).wall);
+            }),
+            Some("I-3")
+        );
+        let key = Actor::new(9, 0x11).public_key();
+        assert_eq!(
+            damaged(|us| {
+                us.trusts(node(9), Some(key));
+            }),
+            Some("I-4")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.trusts(node(9), None);
+            }),
+            None
+        );
+        assert_eq!(damaged(|us| us.rules.limits.pending_max = 0), Some("I-5"));
+        assert_eq!(damaged(|us| us.rules.limits.pending_per_source_max = 0), Some("I-5"));
+        assert_eq!(damaged(|us| us.rules.limits.outgoing_max = 0), Some("I-5"));
+        assert_eq!(damaged(|us| us.tables.pending.get_mut(&node(9)).unwrap().justification.push('\n')), Some("I-6"));
+        let sent = at(1).wall;
+        assert_eq!(
+            damaged(|us| {
+                us.tables.floor.insert(node(8), Floor { sent, ..Floor::EMPTY });
+            }),
+            Some("I-7")
+        );
+    }
+}

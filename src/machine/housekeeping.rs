@@ -52,3 +52,61 @@ fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
     by_age.sort_unstable();
     by_age.into_iter().take(too_many).map(|(_, peer)| peer).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::input::Input;
+    use crate::machine::view::Floor;
+    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::time::WallMillis;
+    use crate::wire::message::Kind;
+
+    const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+    /// Node 7, to which 9 is pending and which has asked 8, both at 0.
+    fn waiting() -> Actor {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        us.request(at(0), node(8), None).unwrap();
+        us
+    }
+
+    #[test]
+    fn entries_live_thirty_days_and_not_a_millisecond_more() {
+        let mut us = waiting();
+        assert_eq!(us.step(at(LIFETIME_MS), Input::Housekeeping).unwrap().changes, []);
+        let step = us.step(at(LIFETIME_MS + 1), Input::Housekeeping).unwrap();
+        assert_eq!(step.outcome, Outcome::Kept { pending_expired: 1, outgoing_expired: 1, floors_forgotten: 0 });
+        assert!(us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_expires_nothing() {
+        let mut us = waiting();
+        for wall in [i64::MIN, 0, i64::MAX] {
+            let now = Now { wall: WallMillis::new(wall), ..at(1) };
+            assert_eq!(us.step(now, Input::Housekeeping).unwrap().changes, []);
+        }
+    }
+
+    #[test]
+    fn full_floors_lose_the_longest_silent_strangers_and_no_peer_of_a_table() {
+        let mut us = waiting();
+        us.rules.limits.floors_max = 16;
+        us.trusts(node(101), None);
+        us.tables.revoked.insert(node(102), at(0).wall);
+        // The peers of a table are the longest silent of all; one floor is there already, for the request to 8.
+        for id in 101..116 {
+            let seen = WallMillis::new(i64::from(id));
+            let floor = Floor { key: Some(Actor::new(1, 0x22).public_key()), seen, ..Floor::EMPTY };
+            us.tables.floor.insert(node(id), floor);
+        }
+        us.step(at(1), Input::Housekeeping).unwrap();
+        let left: Vec<u32> = us.tables.floor.keys().map(|peer| peer.get()).collect();
+        let kept: Vec<u32> = [8, 101, 102].into_iter().chain(105..116).collect();
+        assert_eq!(left, kept);
+        assert_eq!(us.step(at(2), Input::Housekeeping).unwrap().changes, [], "below the limit nothing is forgotten");
+    }
+}

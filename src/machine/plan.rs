@@ -177,3 +177,125 @@ impl<'a> Plan<'a> {
 /// How far ahead a sent stamp is reserved. After a crash the next message carries a stamp up to this far ahead of the
 /// clock, so it must stay well below the skew that receivers allow.
 const STAMP_RESERVE_MS: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::input::Command;
+    use crate::testing::actor::{Actor, Way, at, node, sent};
+
+    fn us() -> Actor {
+        Actor::new(7, 0xAA)
+    }
+
+    /// The stamp of a request to 9 made at `ms`.
+    fn stamp(us: &mut Actor, ms: i64) -> WallMillis {
+        let step = us.request(at(ms), node(9), None).unwrap();
+        sent(&step).unwrap().stamp
+    }
+
+    #[test]
+    fn stamps_rise_strictly_though_the_clock_stands_still_or_steps_back() {
+        let mut us = us();
+        assert_eq!(stamp(&mut us, 0), at(0).wall);
+        assert_eq!(stamp(&mut us, 0), at(1).wall);
+        assert_eq!(stamp(&mut us, -5000), at(2).wall);
+        assert_eq!(stamp(&mut us, 9000), at(9000).wall);
+    }
+
+    #[test]
+    fn stamps_of_one_peer_do_not_hold_up_another() {
+        let mut us = us();
+        stamp(&mut us, 5000);
+        let step = us.request(at(0), node(8), None).unwrap();
+        assert_eq!(sent(&step).unwrap().stamp, at(0).wall);
+    }
+
+    #[test]
+    fn the_reserve_is_renewed_only_when_it_is_used_up() {
+        let mut us = us();
+        let mut reserved = |ms| {
+            stamp(&mut us, ms);
+            us.tables.floor[&node(9)].reserved
+        };
+        assert_eq!(reserved(0), at(10_000).wall);
+        assert_eq!(reserved(10_000), at(10_000).wall);
+        assert_eq!(reserved(10_001), at(20_001).wall);
+    }
+
+    #[test]
+    fn after_a_crash_no_stamp_is_used_twice_and_none_is_from_the_future() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        let before = stamp(&mut us, 0);
+        // What a load does.
+        let floor = us.tables.floor.get_mut(&node(9)).unwrap();
+        floor.sent = floor.reserved;
+        let step = us.request(at(-1000), node(9), None).unwrap();
+        assert!(sent(&step).unwrap().stamp > before);
+        assert!(peer.hear_from(at(-1000), &us, sent(&step).unwrap(), Way::open()).is_ok());
+    }
+
+    #[test]
+    fn a_sent_stamp_from_a_clock_that_was_a_year_ahead_is_moved_back_and_reported() {
+        let mut us = us();
+        let year = 365 * 24 * 60 * 60 * 1000;
+        stamp(&mut us, year);
+        let step = us.request(at(0), node(9), None).unwrap();
+        assert!(step.clamped);
+        assert_eq!(sent(&step).unwrap().stamp, at(30_001).wall);
+        assert!(!us.request(at(40_000), node(9), None).unwrap().clamped);
+    }
+
+    #[test]
+    fn a_seen_stamp_from_a_clock_that_was_a_year_ahead_is_moved_back_and_does_not_shut_the_peer_out() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let (key, seen) = (Some(peer.public_key()), at(1 << 40).wall);
+        us.tables.floor.insert(peer.id(), Floor { key, seen, ..Floor::EMPTY });
+        let first = peer.draft(at(0), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(10), &peer, &first, Way::open()).unwrap();
+        assert!(step.clamped);
+        assert_eq!(step.outcome, Outcome::Dropped(Rejection::FloorClamped));
+        assert_eq!(us.hear_from(at(10), &peer, &first, Way::open()), Err(Rejection::Stale));
+        let later = peer.draft(at(30_011), us.id(), Kind::Request, None);
+        assert!(us.hear_from(at(30_020), &peer, &later, Way::open()).is_ok());
+    }
+
+    #[test]
+    fn a_new_key_that_is_vouched_for_takes_over_the_floor() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let request = peer.draft(at(20_000), us.id(), Kind::Request, None);
+        us.hear_from(at(20_000), &peer, &request, Way::open()).unwrap();
+        let mut renewed = Actor::new(9, 0x22);
+        let earlier = renewed.draft(at(10_000), us.id(), Kind::Request, None);
+        us.hear_from(at(20_010), &renewed, &earlier, Way::registered(renewed.public_key())).unwrap();
+        let floor = us.tables.floor[&peer.id()];
+        assert_eq!((floor.key, floor.seen), (Some(renewed.public_key()), at(10_000).wall));
+    }
+
+    #[test]
+    fn full_floors_take_no_newcomer_unless_it_enters_a_table() {
+        let mut us = us();
+        us.rules.limits.floors_max = 0;
+        let mut peer = Actor::new(9, 0x11);
+        let revoke = peer.draft(at(0), us.id(), Kind::Revoke, None);
+        let way = Way::registered(peer.public_key());
+        assert!(us.hear_from(at(0), &peer, &revoke, way.clone()).is_err());
+        assert!(us.tables.floor.is_empty());
+        let request = peer.draft(at(1), us.id(), Kind::Request, None);
+        us.hear_from(at(1), &peer, &request, way).unwrap();
+        assert_eq!(us.tables.floor[&peer.id()].seen, at(1).wall);
+    }
+
+    #[test]
+    fn what_comes_to_nothing_new_changes_nothing() {
+        let mut us = us();
+        us.request(at(0), node(9), None).unwrap();
+        let plan = Plan::new(&us.rules, &us.tables, at(5), node(9));
+        assert_eq!(plan.finish(Outcome::Queued).changes, []);
+        let mut us = us;
+        let changes = us.command(at(6), Command::Cancel { peer: node(9) }).unwrap().changes;
+        assert_eq!(changes, [TableChange::Outgoing(node(9), None)]);
+    }
+}

@@ -43,3 +43,71 @@ pub(super) fn farewell_again(plan: &mut Plan<'_>, nonce: Nonce) {
 
 /// At most one farewell a minute to a peer that goes on talking.
 const FAREWELL_EVERY_MS: i64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, Way, at, sent};
+
+    #[test]
+    fn a_peer_that_is_vouched_for_takes_its_trust_back_and_a_forger_does_not() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let record = us.trusts(peer.id(), Some(peer.public_key()));
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let forger = Actor::new(9, 0xBB);
+        assert_eq!(us.hear_from(at(20), &forger, &revoke, Way::open()), Err(Rejection::NotAuthentic));
+        assert_eq!(us.tables.trusted[&peer.id()], record);
+
+        let step = us.hear_from(at(20), &peer, &revoke, Way::open()).unwrap();
+        assert_eq!(step.outcome, Outcome::RevokedByPeer { was: Some(record) });
+        assert!(us.tables.trusted.is_empty() && us.tables.revoked.is_empty());
+        assert_eq!(step.events.len(), 2);
+    }
+
+    #[test]
+    fn a_revocation_of_nothing_tells_nobody() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let step = us.hear_from(at(20), &peer, &revoke, Way::registered(peer.public_key())).unwrap();
+        assert_eq!(step.outcome, Outcome::Dropped(Rejection::NothingToRevoke));
+        assert!(step.events.is_empty() && step.effects.is_empty());
+    }
+
+    #[test]
+    fn a_revocation_ends_requests_in_both_directions() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.request(at(0), peer.id(), None).unwrap();
+        let request = peer.draft(at(5), us.id(), Kind::Request, None);
+        us.hear_from(at(6), &peer, &request, Way::tunnel(peer.id())).unwrap();
+        assert!(us.tables.pending.len() == 1 && us.tables.outgoing.len() == 1);
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let step = us.hear_from(at(20), &peer, &revoke, Way::tunnel(peer.id())).unwrap();
+        assert!(us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
+        assert_eq!(step.events, [Event::RevokedByPeer { peer: peer.id() }], "no trust was lost, as there was none");
+    }
+
+    #[test]
+    fn two_nodes_that_revoked_each_other_fall_silent() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        peer.trusts(us.id(), Some(us.public_key()));
+        us.revoke(at(0), peer.id()).unwrap();
+        let farewell = peer.revoke(at(100_000), us.id()).unwrap();
+        let registered = |of: &Actor| Way::registered(of.public_key());
+        let way = registered(&peer);
+        let answer = us.hear_from(at(100_010), &peer, sent(&farewell).unwrap(), way).unwrap();
+        let way = registered(&us);
+        let last = peer.hear_from(at(100_020), &us, sent(&answer).unwrap(), way).unwrap();
+        assert_eq!(sent(&last), None);
+    }
+
+    #[test]
+    fn a_forger_of_a_revoked_peer_gets_no_farewell() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        us.revoke(at(0), peer.id()).unwrap();
+        let request = peer.draft(at(100_000), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(100_000), &Actor::new(9, 0xBB), &request, Way::open()).unwrap();
+        assert_eq!(sent(&step), None);
+    }
+}

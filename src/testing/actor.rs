@@ -17,7 +17,7 @@ use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, Source, View as _};
-use crate::peer::{Fingerprint, NodeId, PublicKey};
+use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::{Kind, Message};
 use crate::wire::sign::sign_draft;
@@ -141,6 +141,13 @@ impl Actor {
     /// Its operator gives a command.
     pub fn command(&mut self, now: Now, command: Command) -> Result<Step, Rejection> {
         self.step(now, Input::Operator(command))
+    }
+
+    /// Puts a trusted record into its tables, as a program does through the store.
+    pub fn trusts(&mut self, peer: NodeId, key: Option<PublicKey>) -> TrustRecord {
+        let record = TrustRecord::new(peer, key).approved_at(WallMillis::new(1));
+        self.tables.trusted.insert(peer, record);
+        record
     }
 
     /// Its operator asks `peer` to trust it.

@@ -4,4 +4,8 @@
 pub mod actor;
 pub mod model;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod story;
