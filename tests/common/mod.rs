@@ -75,6 +75,8 @@ pub struct Book {
     pub hangs_about: Mutex<Option<NodeId>>,
     pub panics_about: Mutex<Option<NodeId>>,
     pub reports: Mutex<Vec<(NodeId, bool)>>,
+    /// Reports wait here first.
+    pub reporting: Gate,
 }
 
 impl Book {
@@ -93,10 +95,16 @@ impl Registry for Book {
         Ok(self.entries.lock().unwrap().get(&peer).cloned())
     }
     fn report_grant(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reporting.pass();
+        let panics = *self.panics_about.lock().unwrap() == Some(peer);
+        assert!(!panics, "as the test wants it");
         self.reports.lock().unwrap().push((peer, true));
         Ok(())
     }
     fn report_revoke(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reporting.pass();
+        let panics = *self.panics_about.lock().unwrap() == Some(peer);
+        assert!(!panics, "as the test wants it");
         self.reports.lock().unwrap().push((peer, false));
         Ok(())
     }
