@@ -108,7 +108,7 @@ fn a_flood_of_requests_fills_its_own_share_only() {
     assert_eq!(pending.len(), 18);
     assert!(pending.is_sorted_by_key(|(peer, _)| *peer));
     assert!(pending[16].1.authentic, "so many look-ups later the registry is still asked");
-    assert_eq!(pending[17].1.source, Source::Node(id(51)));
+    assert_eq!((pending[17].1.source, pending[17].1.authentic), (Source::Node(id(51)), true));
 }
 
 #[test]
@@ -189,6 +189,27 @@ fn a_transport_that_panics_loses_that_message_only() {
     assert!(matches!(asked, Err(CommandError::NotSent { .. })), "{asked:?}");
     *wire.panics_to.lock().unwrap() = None;
     drop(manager.request(id(2), "", RequestOptions::default()).unwrap());
+}
+
+/// Panics when asked for the first time.
+struct Startled(std::sync::atomic::AtomicBool);
+
+impl trustkeep::node::Random for Startled {
+    fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()> {
+        assert!(self.0.swap(true, std::sync::atomic::Ordering::SeqCst), "as the test wants it");
+        bytes.fill(7);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_over_a_message_loses_that_message_only() {
+    let random = Arc::new(Startled(false.into()));
+    let (manager, _wire, _ends) = alone(|builder| builder.random(random));
+    manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
+    assert_eq!((count(&manager, "panicked"), manager.pending().len()), (1, 0));
+    manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
+    assert_eq!((count(&manager, "panicked"), manager.pending().len()), (1, 1));
 }
 
 #[test]

@@ -12,7 +12,6 @@ use super::outbox::Task;
 use super::registry::RegistryError;
 use super::shell::{Done, Shell};
 use super::transport::SendError;
-use crate::config::Durability;
 use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
 use crate::wire::sign::sign_draft;
@@ -48,8 +47,7 @@ impl Shell {
                 Action::ReportRevoke { peer } => (peer, true, self.reporting(peer, None)),
                 Action::Disconnect { .. } => continue,
             };
-            let wait = still.is_some() && self.rules.config.durability == Durability::BeforeAnswer;
-            let queued = if wait {
+            let queued = if still.is_some() {
                 let shell = Arc::clone(self);
                 let release: Task = Box::new(move || shell.queue(peer, reporting, task));
                 self.durable.put(receipt.clone(), release)
