@@ -36,7 +36,11 @@ pub mod peer;
 mod persist;
 mod store;
 mod sync;
+#[cfg(any(test, feature = "__testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
+pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
 pub use machine::event::Event;
@@ -62,6 +66,8 @@ pub mod docs {
     pub mod durability {}
     #[doc = include_str!("../docs/format.md")]
     pub mod format {}
+    #[doc = include_str!("../docs/protocol.md")]
+    pub mod protocol {}
     #[cfg(doctest)]
     #[doc = include_str!("../README.md")]
     pub mod readme {}
