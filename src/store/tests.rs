@@ -1,5 +1,5 @@
 //! What only the crate itself can ask of a store: changes of the tables that the handshake keeps.
-#![expect(clippy::disallowed_methods, reason = "how long a save takes is what is tested")]
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, of how long a save takes among others")]
 
 use core::convert::Infallible;
 use core::time::Duration;
