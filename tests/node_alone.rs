@@ -133,7 +133,7 @@ fn a_registry_that_hangs_or_panics_binds_nothing_and_holds_up_nobody() {
     let book = Arc::new(Book::default());
     *book.hangs_about.lock().unwrap() = Some(id(5));
     *book.panics_about.lock().unwrap() = Some(id(13));
-    book.gate.close();
+    let _shut = book.gate.close();
     for number in [5, 6, 13] {
         book.put(id(number), Some(identity(number).public_key()), any_port());
     }
@@ -216,8 +216,8 @@ fn a_panic_over_a_message_loses_that_message_only() {
 fn one_request_to_a_peer_at_a_time() {
     let (manager, wire, ends) = alone(|builder| builder);
     *wire.hangs_to.lock().unwrap() = Some(id(2));
-    wire.gate.close();
     std::thread::scope(|scope| {
+        let _shut = wire.gate.close();
         let first = scope.spawn(|| manager.request(id(2), "", RequestOptions::default()).map(drop));
         assert_eq!(ends.next().0, id(2));
         let second = manager.request(id(2), "", RequestOptions::default());
@@ -243,7 +243,7 @@ fn a_revoked_peer_is_cut_off_in_time_whether_the_farewell_leaves_or_not() {
     assert_eq!(ends.cut.recv_timeout(Duration::from_millis(400)), Ok(id(2)), "at once when the farewell has left");
 
     *wire.hangs_to.lock().unwrap() = Some(id(3));
-    wire.gate.close();
+    let _shut = wire.gate.close();
     let begun = Instant::now();
     drop(manager.revoke(id(3)).unwrap());
     assert!(!manager.is_trusted(id(3)));
@@ -260,7 +260,7 @@ fn a_request_after_a_revocation_waits_until_the_peer_is_cut_off() {
     let (manager, wire, ends) = alone(|builder| builder);
     drop(manager.store().grant(TrustRecord::new(id(2), identity(2).public_key())).unwrap());
     *wire.hangs_to.lock().unwrap() = Some(id(2));
-    wire.gate.close();
+    let _shut = wire.gate.close();
     drop(manager.revoke(id(2)).unwrap());
     assert_eq!(ends.next(), (id(2), "handshake_revoke".to_owned()));
     *wire.hangs_to.lock().unwrap() = None;
@@ -277,7 +277,7 @@ fn a_request_after_a_revocation_waits_until_the_peer_is_cut_off() {
 fn messages_to_one_peer_keep_their_order_and_hold_up_no_other() {
     let (manager, wire, ends) = alone(|builder| builder);
     *wire.hangs_to.lock().unwrap() = Some(id(2));
-    wire.gate.close();
+    let _shut = wire.gate.close();
     for number in [2, 3] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }
@@ -297,7 +297,7 @@ fn an_answer_waits_for_the_disk_and_a_revocation_does_not() {
     let disk = Arc::new(Disk::default());
     let store = Arc::new(TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap());
     let (manager, _wire, ends) = alone_with(store, |builder| builder);
-    disk.gate.close();
+    let _shut = disk.gate.close();
     for number in [2, 3, 4] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }
@@ -325,7 +325,7 @@ fn whoever_prefers_latency_does_not_wait_for_the_disk() {
     let mut config = HandshakeConfig::default();
     config.durability = Durability::Eventually;
     let (manager, _wire, ends) = alone_with(store, |builder| builder.config(config));
-    disk.gate.close();
+    let _shut = disk.gate.close();
     manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
     let approved = manager.approve(id(2), None).unwrap();
     assert_eq!(ends.next(), (id(2), "handshake_accept".to_owned()));
@@ -342,8 +342,8 @@ fn stopping_waits_no_longer_than_it_may_and_once_only() {
     let registry = Arc::clone(&book);
     let (manager, wire, ends) = alone(|builder| builder.config(config).registry(registry));
     *wire.hangs_to.lock().unwrap() = Some(id(2));
-    wire.gate.close();
-    book.reporting.close();
+    let _shut = wire.gate.close();
+    let _shut = book.reporting.close();
     for number in [2, 3] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }
@@ -367,7 +367,7 @@ fn stopping_waits_no_longer_than_it_may_and_once_only() {
 fn stopping_finishes_what_can_be_finished() {
     let (manager, wire, ends) = alone(|builder| builder);
     *wire.hangs_to.lock().unwrap() = Some(id(2));
-    wire.gate.close();
+    let _shut = wire.gate.close();
     manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
     drop(manager.reject(id(2), "").unwrap());
     assert_eq!(ends.next().0, id(2));
@@ -396,7 +396,7 @@ fn a_registry_that_hangs_or_panics_over_a_report_holds_up_no_message() {
     let book = Arc::new(Book::default());
     let registry = Arc::clone(&book);
     let (manager, _wire, ends) = alone(|builder| builder.registry(registry));
-    book.reporting.close();
+    let _shut = book.reporting.close();
     for number in [2, 3] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }

@@ -52,8 +52,10 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub fn close(&self) {
+    /// Closes it until it is opened, at the latest when the answer is dropped: a test that fails must not hang.
+    pub fn close(&self) -> Shut<'_> {
         *self.closed.lock().unwrap() = true;
+        Shut(self)
     }
     pub fn open(&self) {
         *self.closed.lock().unwrap() = false;
@@ -64,6 +66,14 @@ impl Gate {
         while *closed {
             closed = self.changed.wait(closed).unwrap();
         }
+    }
+}
+
+pub struct Shut<'a>(&'a Gate);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.0.open();
     }
 }
 
