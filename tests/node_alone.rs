@@ -271,6 +271,11 @@ fn a_request_after_a_revocation_waits_until_the_peer_is_cut_off() {
     // Nobody else waits for anything.
     drop(manager.request(id(3), "", RequestOptions::default()).unwrap());
     assert!(ends.cut.recv_timeout(A_WHILE).is_err());
+    // A transport that hangs over it delays the request, and does not stop it.
+    let _shut = wire.cutting.close();
+    drop(manager.revoke(id(2)).unwrap());
+    drop(manager.request(id(2), "", RequestOptions::default()).unwrap());
+    assert!(ends.cut.try_recv().is_err());
 }
 
 #[test]
@@ -422,6 +427,7 @@ fn a_dropped_manager_leaves_the_store_open() {
     let store = Arc::new(TrustStore::in_memory());
     let (manager, wire, _ends) = alone_with(Arc::clone(&store), |builder| builder);
     drop(manager);
+    assert!(*wire.stopped.lock().unwrap(), "nobody is there to receive for");
     drop(store.grant(TrustRecord::new(id(2), None)).unwrap());
     eventually("its threads let go of the transport", || Arc::strong_count(&wire) == 1);
     // A store that was shut down with its node takes nothing more.

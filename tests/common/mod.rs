@@ -129,6 +129,9 @@ pub struct Wire {
     pub hangs_to: Mutex<Option<NodeId>>,
     /// Sends to this peer panic.
     pub panics_to: Mutex<Option<NodeId>>,
+    /// Disconnecting waits here.
+    pub cutting: Gate,
+    pub stopped: Mutex<bool>,
 }
 
 pub struct WireEnds {
@@ -145,6 +148,8 @@ impl Wire {
             gate: Gate::default(),
             hangs_to: Mutex::new(None),
             panics_to: Mutex::new(None),
+            cutting: Gate::default(),
+            stopped: Mutex::new(false),
         };
         (Arc::new(wire), WireEnds { sent: sent_end, cut: cut_end })
     }
@@ -164,9 +169,12 @@ impl Transport for Wire {
         Ok(())
     }
     fn disconnect(&self, peer: NodeId) {
+        self.cutting.pass();
         let _ = self.cut.lock().unwrap().send(peer);
     }
-    fn stop_receiving(&self, _: Duration) {}
+    fn stop_receiving(&self, _: Duration) {
+        *self.stopped.lock().unwrap() = true;
+    }
     fn stop_sending(&self) {
         self.gate.open();
     }
