@@ -10,6 +10,9 @@ pub mod peer;
 mod persist;
 mod store;
 mod sync;
+#[cfg(any(test, feature = "__testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
 
 pub use error::{OpenError, PersistError, WriteError};

@@ -18,6 +18,8 @@ use crate::peer::NodeId;
 use crate::time::Now;
 
 mod entries;
+#[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
+pub(crate) mod tamper;
 use entries::{Entry, FloorV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
 
 /// The newest format version, the one that is written.
