@@ -147,7 +147,7 @@ fn a_close_that_cannot_save_says_so_and_may_be_called_again() {
             .open_storage(std::sync::Arc::new(disk.clone()))
             .unwrap();
         disk.set_fault(Some(Fault { call: disk.calls() + fault.call - begun().0.calls(), ..fault }));
-        let _ = store.grant(record(3)).unwrap();
+        store.grant(record(3)).unwrap().wait_durable().unwrap_err();
         let error = store.close().unwrap_err();
         assert!(matches!(error, PersistError::TimedOut { .. }), "{call:?} {fault:?}: {error}");
         assert_eq!(errno_of(&error), Some(fault.errno), "{call:?} {fault:?}: {error}");
@@ -172,6 +172,21 @@ fn a_store_dropped_on_a_dead_disk_ends_and_leaves_the_last_durable_state() {
     assert!(!receipt.is_durable());
     disk.set_fault(None);
     assert_eq!(contents(&open(&disk).unwrap()), records([1, 2]));
+}
+
+#[test]
+fn a_state_found_after_a_kill_is_made_durable_before_anybody_relies_on_it() {
+    let (disk, store) = begun();
+    let sync_dir = calls_of_a_save().iter().position(|call| *call == Call::SyncDir).unwrap();
+    disk.set_fault(Some(Fault { call: disk.calls() + sync_dir, sticky: true, errno: EIO }));
+    let _ = store.grant(record(3)).unwrap();
+    drop(store);
+    // The new name is there for processes, and would be gone after a power loss.
+    survives(&disk, &[records([1, 2]), records([1, 2, 3])]);
+    disk.set_fault(None);
+    let store = open(&disk).unwrap();
+    assert_eq!((contents(&store), store.durable_generation().get()), (records([1, 2, 3]), 3));
+    survives(&disk, &[records([1, 2, 3])]);
 }
 
 #[test]
