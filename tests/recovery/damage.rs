@@ -2,7 +2,7 @@
 
 use trustkeep::testing::doors::{fix_checksums, snapshot_name};
 use trustkeep::testing::sim_disk::{Image, SimDisk};
-use trustkeep::{OpenError, RecoverPolicy, TrustStore};
+use trustkeep::{OpenError, RecoverPolicy, TrustStore, WriteError};
 
 use super::{contents, id, open, open_with, record, records};
 
@@ -178,6 +178,33 @@ fn a_newer_format_is_refused_and_left_alone() {
             );
         }
     }
+}
+
+#[test]
+fn a_generation_that_leaves_no_room_for_another_is_none_of_ours() {
+    let whole = closed_store();
+    let numbered = |generation: u64| {
+        let mut bytes = whole[&snapshot_name(3)].clone();
+        bytes[40..48].copy_from_slice(&generation.to_le_bytes());
+        fix_checksums(&mut bytes);
+        with(&whole, &snapshot_name(generation), bytes)
+    };
+    // Whoever put the file there, the next grant must have a number.
+    for image in [numbered(u64::MAX), numbered(1 << 63), with(&whole, &snapshot_name(u64::MAX), vec![0])] {
+        for policy in POLICIES {
+            let (store, _) = opened(&image, policy);
+            assert_eq!(store.generation().get(), 3);
+            assert_eq!(store.grant(record(9)).unwrap().generation().get(), 4);
+        }
+    }
+    // And the twin: a large number that leaves room.
+    let large = (1 << 63) - 1;
+    let (store, disk) = opened(&numbered(large), RecoverPolicy::Fail);
+    assert_eq!(store.generation().get(), large);
+    assert!(matches!(store.grant(record(9)), Err(WriteError::Full(_))), "and no number is used twice");
+    assert_eq!(contents(&store), records([1, 3]));
+    drop(store);
+    assert_eq!(open(&disk).unwrap().generation().get(), large);
 }
 
 #[test]
