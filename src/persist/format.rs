@@ -20,6 +20,9 @@ use crate::time::Now;
 mod entries;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub(crate) mod tamper;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
+
 use entries::{Entry, FloorV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
 
 /// The newest format version, the one that is written.
