@@ -22,6 +22,7 @@ use crate::machine::tables::Tables;
 use crate::machine::view::{TableChange, View};
 use crate::map::TrustMap;
 use crate::peer::NodeId;
+use crate::persist::recover::GENERATION_MAX;
 use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
 use crate::time::Now;
 
@@ -198,6 +199,9 @@ impl Shared {
         if touched.any {
             let (len, before) = (next.trusted_len(), core.tables.trusted_len());
             if len > self.limits.trusted_max && len > before {
+                return Err(WriteError::Full(()));
+            }
+            if core.generation >= GENERATION_MAX {
                 return Err(WriteError::Full(()));
             }
             // Floors alone ring only as the first change since the keeper looked: it then sets its own alarm.
