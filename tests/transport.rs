@@ -67,7 +67,7 @@ impl Registry for Addresses {
 fn towards(address: SocketAddr) -> (TcpTransport, Sender<()>) {
     let (release, hang) = channel();
     let mut config = TcpConfig::listen(any_port());
-    config.look_up_timeout = Duration::from_millis(300);
+    config.look_up_timeout = Duration::from_millis(1500);
     let transport = TcpTransport::bind(config, Arc::new(Addresses(address, std::sync::Mutex::new(hang)))).unwrap();
     (transport, release)
 }

@@ -155,7 +155,8 @@ impl HandshakeManager {
     ///
     /// # Ordering
     /// Blocks while it looks the peer up and sends, within the bounds of the registry's timeout and the transport; and
-    /// until a peer that was just revoked is cut off, at most [`farewell_max`](HandshakeConfig::farewell_max).
+    /// until a peer that was just revoked is cut off, at most [`farewell_max`](HandshakeConfig::farewell_max) and a
+    /// second.
     ///
     /// # Errors
     /// [`CommandError::Refused`] with `AlreadyTrusted` (unless forced), with `RevokedNeedsOperator` (if automatic);
@@ -186,7 +187,8 @@ impl HandshakeManager {
         let draft = at.map(|at| done.effects.remove(at).action);
         shell.perform(done);
         // A peer that was just revoked, by either side, is about to be cut off: that must not hit this request.
-        shell.cutter.wait(peer, Deadline::after(shell.rules.config.farewell_max));
+        let patience = shell.rules.config.farewell_max.saturating_add(CUT_GRACE);
+        shell.cutter.wait(peer, Deadline::after(patience));
         let Some(Action::Send(draft)) = draft else { return Ok(receipt) };
         match shell.send(&draft) {
             Err(source) => Err(CommandError::NotSent { receipt, source }),
@@ -401,3 +403,6 @@ fn sorted<T>(entries: impl Iterator<Item = (NodeId, T)>) -> Vec<(NodeId, T)> {
     entries.sort_by_key(|(peer, _)| *peer);
     entries
 }
+
+/// How long after its time the cutting off of a peer is still waited for: threads may be late on a busy machine.
+const CUT_GRACE: Duration = Duration::from_secs(1);
