@@ -65,9 +65,13 @@ impl Registry for Addresses {
 }
 
 fn towards(address: SocketAddr) -> (TcpTransport, Sender<()>) {
+    towards_with(address, |config| config.look_up_timeout = SOON)
+}
+
+fn towards_with(address: SocketAddr, change: impl FnOnce(&mut TcpConfig)) -> (TcpTransport, Sender<()>) {
     let (release, hang) = channel();
     let mut config = TcpConfig::listen(any_port());
-    config.look_up_timeout = Duration::from_millis(1500);
+    change(&mut config);
     let transport = TcpTransport::bind(config, Arc::new(Addresses(address, std::sync::Mutex::new(hang)))).unwrap();
     (transport, release)
 }
@@ -275,7 +279,7 @@ fn a_message_that_cannot_be_sent_says_why() {
 #[test]
 fn a_look_up_that_hangs_holds_up_nobody_else() {
     let (to, got) = listening(|_| {});
-    let (from, release) = towards(to.local_address());
+    let (from, release) = towards_with(to.local_address(), |config| config.look_up_timeout = Duration::from_secs(4));
     std::thread::scope(|scope| {
         let hanging: Vec<_> = (0..20).map(|_| scope.spawn(|| from.send(id(5), b"never"))).collect();
         for _ in 0..5 {
@@ -301,7 +305,9 @@ fn a_look_up_that_hangs_holds_up_nobody_else() {
 #[test]
 fn disconnecting_cuts_what_is_being_sent_to_that_peer_only() {
     let silent = TcpListener::bind(any_port()).unwrap();
-    let (from, _release) = towards(silent.local_addr().unwrap());
+    let (from, _release) = towards_with(silent.local_addr().unwrap(), |config| {
+        (config.close_wait, config.send_timeout) = (SOON, SOON);
+    });
     std::thread::scope(|scope| {
         let cut = scope.spawn(|| from.send(id(7), b"bye"));
         let mut to_seven = silent.accept().unwrap().0;

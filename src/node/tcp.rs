@@ -31,6 +31,9 @@ pub struct TcpConfig {
     pub send_timeout: Duration,
     /// How long one address may take to answer a connection. 2 seconds.
     pub connect_timeout: Duration,
+    /// How long a sender that has sent everything waits for the receiver to close, to learn that it was not refused;
+    /// a receiver that takes longer counts as having taken the message. 500 milliseconds.
+    pub close_wait: Duration,
     /// How long the registry may take to tell an address. 2 seconds.
     pub look_up_timeout: Duration,
     /// Connections that are being received at a time; one more cuts off the oldest. 256.
@@ -54,6 +57,7 @@ impl Default for TcpConfig {
             receive_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
+            close_wait: Duration::from_millis(500),
             look_up_timeout: Duration::from_secs(2),
             connections_max: 256,
             connections_per_source_max: 16,
@@ -134,7 +138,7 @@ impl TcpTransport {
         };
         let stream = Arc::new(TcpStream::connect_timeout(&address, limit).map_err(failed)?);
         let open = self.open(peer, &stream)?;
-        let sent = deliver(&stream, bytes, until);
+        let sent = deliver(&stream, bytes, until, self.config.close_wait);
         if self.sending.lock().open.remove(&open).is_none() {
             return Err(SendError::Cancelled);
         }
@@ -253,7 +257,7 @@ impl core::error::Error for ListenError {
 }
 
 /// Writes the message, half-closes, and waits for the receiver to close: a reset instead says that it was not taken.
-fn deliver(stream: &TcpStream, bytes: &[u8], until: Deadline) -> io::Result<()> {
+fn deliver(stream: &TcpStream, bytes: &[u8], until: Deadline, close_wait: Duration) -> io::Result<()> {
     let mut stream = stream;
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -266,7 +270,7 @@ fn deliver(stream: &TcpStream, bytes: &[u8], until: Deadline) -> io::Result<()> 
         }
     }
     stream.shutdown(Shutdown::Write)?;
-    let patience = Deadline::after(remaining(until).min(CLOSE_WAIT));
+    let patience = Deadline::after(remaining(until).min(close_wait));
     let mut answer = [0; 64];
     while let Ok(wait) = positive(patience) {
         stream.set_read_timeout(Some(wait))?;
@@ -297,6 +301,3 @@ pub(crate) fn positive(until: Deadline) -> io::Result<Duration> {
     let left = remaining(until);
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
-
-/// How long a sender waits for the receiver to close.
-const CLOSE_WAIT: Duration = Duration::from_millis(500);
