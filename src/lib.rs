@@ -40,6 +40,7 @@ mod sync;
 #[doc(hidden)]
 pub mod testing;
 pub mod time;
+pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
 pub use machine::event::Event;
@@ -65,6 +66,8 @@ pub mod docs {
     pub mod durability {}
     #[doc = include_str!("../docs/format.md")]
     pub mod format {}
+    #[doc = include_str!("../docs/protocol.md")]
+    pub mod protocol {}
     #[cfg(doctest)]
     #[doc = include_str!("../README.md")]
     pub mod readme {}

@@ -72,7 +72,7 @@ struct Core {
     tables: Arc<Tables>,
     version: Arc<Version>,
     generation: u64,
-    /// The newest generation that changed anything but floors.
+    /// The newest generation that changed anything but floors, or that somebody waits for.
     urgent: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,
@@ -103,6 +103,7 @@ impl Superseded {
 /// What is left to do once the lock is released.
 struct Afterwards {
     generation: u64,
+    urgent: bool,
     ring: bool,
     granted: Vec<Waiting>,
 }
@@ -184,7 +185,7 @@ impl Shared {
         if done.ring {
             this.doorbell.ring();
         }
-        Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation)))
+        Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
     }
 
     fn commit(
@@ -194,7 +195,7 @@ impl Shared {
         events: Vec<Event>,
     ) -> Result<Afterwards, WriteError<()>> {
         let (next, touched) = core.tables.apply(changes);
-        let mut done = Afterwards { generation: core.generation, ring: false, granted: Vec::new() };
+        let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
             let (len, before) = (next.trusted_len(), core.tables.trusted_len());
             if len > self.limits.trusted_max && len > before {
@@ -230,6 +231,7 @@ impl Shared {
             }
         }
         core.hub.send(events);
+        done.urgent = core.urgent == core.generation;
         Ok(done)
     }
 
@@ -284,9 +286,17 @@ impl Shared {
         generation
     }
 
-    /// Has the keeper try now, whatever pause it makes after a failure.
-    pub(crate) fn hurry(&self) {
-        self.core.lock().retry_now = true;
+    /// Has the keeper save this generation without the pause that it leaves a change of floors alone; with `retry_now`
+    /// also without the pause after a failure.
+    pub(crate) fn hurry(&self, generation: u64, retry_now: bool) {
+        {
+            let mut core = self.core.lock();
+            if core.urgent >= generation && !retry_now {
+                return;
+            }
+            core.urgent = core.urgent.max(generation);
+            core.retry_now |= retry_now;
+        }
         self.doorbell.ring();
     }
 

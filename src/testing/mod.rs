@@ -1,7 +1,15 @@
 //! Test doubles shared by unit tests, integration tests, fuzz targets and benches; not part of the public API.
 #![forbid(unsafe_code)]
 
+pub mod actor;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub mod doors;
+pub mod model;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod rules;
 #[cfg(not(all(test, trustkeep_loom)))]
 pub mod sim_disk;
+#[cfg(test)]
+mod story;
