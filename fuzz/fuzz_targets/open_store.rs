@@ -94,8 +94,10 @@ fuzz_target!(|input: Input<'_>| {
         Policy::Empty => RecoverPolicy::Empty,
     };
     let disk = SimDisk::from_image(&image);
-    let snapshots: Vec<&String> =
-        image.keys().filter(|name| name.starts_with("snapshot-") && name.ends_with(".tks") && name.len() == 29).collect();
+    let snapshots: Vec<&String> = image
+        .keys()
+        .filter(|name| name.starts_with("snapshot-") && name.ends_with(".tks") && name.len() == 29)
+        .collect();
     let opened = TrustStore::options().recover(policy).open_storage(Arc::new(disk.clone()));
     let after = disk.live_image();
     let Ok(store) = opened else {

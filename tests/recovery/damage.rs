@@ -1,7 +1,7 @@
 //! Files that are not what was written.
 
 use trustkeep::testing::doors::{fix_checksums, snapshot_name};
-use trustkeep::testing::sim_disk::{Image, SimDisk};
+use trustkeep::testing::sim_disk::{Call, Fault, Image, SimDisk};
 use trustkeep::{OpenError, RecoverPolicy, TrustStore, WriteError};
 
 use super::{contents, id, open, open_with, record, records};
@@ -225,4 +225,20 @@ fn leftovers_of_a_crash_are_cleaned_up_and_stand_in_nobodys_way() {
         [GENESIS, "notes.txt", &snapshot_name(3), &snapshot_name(4)],
         "what is not ours stays"
     );
+}
+
+#[test]
+fn leftovers_that_cannot_be_removed_stand_in_nobodys_way_either() {
+    let leftover = format!("{}.tmp0", snapshot_name(4));
+    let littered = with(&closed_store(), &leftover, vec![1, 2, 3]);
+    let (_, disk) = opened(&littered, RecoverPolicy::Fail);
+    let removal = disk.log().iter().position(|call| *call == Call::Remove).unwrap();
+    let disk = SimDisk::from_image(&littered);
+    disk.set_fault(Some(Fault { call: removal, sticky: false, errno: 5 }));
+    let store = open(&disk).unwrap();
+    assert_eq!(disk.live_image()[&leftover], [1, 2, 3], "the fault hit the removal");
+    store.grant(record(4)).unwrap().wait_durable().unwrap();
+    drop(store);
+    assert_eq!(contents(&open(&disk).unwrap()), records([1, 3, 4]));
+    assert!(!disk.live_image().contains_key(&leftover));
 }
