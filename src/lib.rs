@@ -1,5 +1,8 @@
 //! A lock-free, crash-safe trust store and handshake manager.
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;

@@ -108,8 +108,14 @@ impl Storage for Directory {
         match self.mode {
             LoadMode::Map => mapping::with_mapped(&file, look),
             LoadMode::Read => {
+                // A size that no memory holds (of a sparse file, say) is an error, not an abort.
+                let expected = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
                 let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes)?;
+                bytes.try_reserve_exact(expected).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                (&mut file).take(expected as u64).read_to_end(&mut bytes)?;
+                if bytes.len() != expected || file.read(&mut [0])? != 0 {
+                    return Err(io::Error::other("the file changed its length"));
+                }
                 look(&bytes);
                 Ok(())
             }
