@@ -1,4 +1,28 @@
 //! A lock-free, crash-safe trust store and handshake manager.
+//!
+//! A node must know on every packet whether a peer is trusted, take grants and revocations in bursts, and never lose one
+//! to a crash. Here trust is an immutable map behind one atomic pointer: readers never wait, writers never wait for a
+//! disk, and a thread of its own makes each state durable.
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! use trustkeep::{NodeId, TrustRecord, TrustStore};
+//!
+//! let store = TrustStore::open(dir.path().join("store"))?;
+//! let mut reader = store.reader(); // one for each hot thread
+//! let peer = NodeId::new(7).ok_or("0 is no node")?;
+//!
+//! let receipt = store.grant(TrustRecord::new(peer, None))?;
+//! assert!(reader.is_trusted(peer)); // every reader sees it at once
+//! receipt.wait_durable()?; // from here on it survives kill -9 and power loss
+//!
+//! drop(store); // "crash", and come back
+//! let store = TrustStore::open(dir.path().join("store"))?;
+//! assert!(store.is_trusted(peer));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Start with [`TrustStore`]; hot threads use [`TrustReader`]s. The documents are part of this crate: [`docs`].
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -7,16 +31,24 @@ pub mod clock;
 pub mod config;
 pub mod error;
 mod keeper;
+#[cfg(all(test, trustkeep_loom))]
+mod loom_tests;
 pub mod machine;
 mod map;
+pub mod node;
 pub mod peer;
 mod persist;
 mod store;
 mod sync;
+#[cfg(any(test, feature = "__testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
+pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
 pub use machine::event::Event;
+pub use node::HandshakeManager;
 pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
@@ -28,3 +60,18 @@ pub use time::{Now, Tick, WallMillis};
 
 #[doc(hidden)]
 pub use persist::{FileEntry, Storage, StorageFile};
+
+/// The project's documents, so that their examples run and their links are checked.
+pub mod docs {
+    #[doc = include_str!("../docs/concurrency.md")]
+    pub mod concurrency {}
+    #[doc = include_str!("../docs/design.md")]
+    pub mod design {}
+    #[doc = include_str!("../docs/durability.md")]
+    pub mod durability {}
+    #[doc = include_str!("../docs/format.md")]
+    pub mod format {}
+    #[cfg(doctest)]
+    #[doc = include_str!("../README.md")]
+    pub mod readme {}
+}

@@ -35,6 +35,8 @@ pub enum ChangeReason {
     RevokedByPeer,
     /// An authentic message showed it to have another key than the record.
     KeyChanged,
+    /// An authentic message bound a record that had no key yet.
+    KeyAdopted,
 }
 
 /// Whether trust was granted or lost.

@@ -6,7 +6,24 @@
 //! The rules are numbered in `docs/protocol.md`.
 #![forbid(unsafe_code)]
 
+pub mod arrival;
+pub mod check;
+pub mod effect;
 pub mod event;
+pub mod filter;
 pub(crate) mod flush_plan;
+pub mod input;
+pub mod outcome;
+pub mod rejection;
+pub mod step;
 pub mod tables;
 pub mod view;
+
+mod accept;
+mod housekeeping;
+mod operator;
+mod plan;
+mod queue;
+mod reject;
+mod request;
+mod revoke;

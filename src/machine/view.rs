@@ -2,17 +2,18 @@
 //! changes that it may ask for.
 //!
 //! INVARIANT I-1: keys of every table are peers: never 0, never our own id.
-//! INVARIANT I-2: a peer that is trusted has no pending, outgoing or revoked entry; whoever grants clears them.
+//! INVARIANT I-2: no peer is both trusted and revoked. Whoever grants clears the peer's pending, outgoing and revoked
+//! entries; afterwards a trusted peer may come to be pending under another key, or outgoing by a forced request.
+//! INVARIANT I-3: a revoked peer has no outgoing entry; whoever revokes clears trusted, pending and outgoing.
+//!
+//! The rest of the list is in [`check`](super::check).
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
 
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Tick, WallMillis};
-
-/// 16 random bytes that tie an answer to the message it answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Nonce(pub [u8; 16]);
+pub use crate::wire::message::Nonce;
 
 /// Where a message came from, as far as limits are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,7 +65,7 @@ pub struct Pending {
     pub received_at: WallMillis,
     /// The same by the tick; not saved, made anew at load.
     pub received_tick: Tick,
-    /// Where the newest request came from.
+    /// Where its first request came from: the entry stays charged to that source's limit for as long as it waits.
     pub source: Source,
     /// Whether somebody else than the sender vouched for the key.
     pub authentic: bool,
@@ -100,7 +101,8 @@ pub struct Floor {
     pub seen: WallMillis,
     /// The last stamp that we sent it, by our clock; 0 for none. Not saved: after a load it equals `reserved`.
     pub sent: WallMillis,
-    /// No stamp above this was sent without this being saved first: `sent` plus a reserve.
+    /// At least `sent`, by a reserve whenever it is renewed: what the next save remembers as sent, so that a crash and
+    /// a clock that steps back do not make us use a stamp twice.
     pub reserved: WallMillis,
     /// Whether it has spoken version 2; if so, version 1 is never believed from it again.
     pub spoke_v2: bool,

@@ -18,6 +18,9 @@ use crate::peer::NodeId;
 use crate::time::Now;
 
 mod entries;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
+
 use entries::{Entry, FloorV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
 
 /// The newest format version, the one that is written.

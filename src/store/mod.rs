@@ -204,7 +204,7 @@ impl TrustStore {
 
     fn write<R>(&self, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
         let now = self.shared.now().wall;
-        let outcome = self.shared.transact(|tables| {
+        let outcome = Shared::transact(&self.shared, |tables| {
             let mut batch = Batch::new(tables, self.shared.limits.trusted_max);
             let value = f(&mut batch);
             let (changes, events) = batch.finish(now);
@@ -325,7 +325,7 @@ impl TrustStore {
         &self,
         decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
-        self.shared.transact(decide)
+        Shared::transact(&self.shared, decide)
     }
 
     /// All tables of one moment; `None` from inside a closure that runs under the writer lock.

@@ -167,23 +167,23 @@ impl Shared {
     ///
     /// If `decide` refuses or panics, nothing has changed.
     pub(crate) fn transact<T, E>(
-        self: &Arc<Self>,
+        this: &Arc<Self>,
         decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
-        let mut core = self.enter().map_err(TransactError::Write)?;
+        let mut core = this.enter().map_err(TransactError::Write)?;
         let transaction = {
-            let _inside = Inside::mark(&self.inside);
+            let _inside = Inside::mark(&this.inside);
             decide(&core.tables).map_err(TransactError::Refused)?
         };
-        let done = self.commit(&mut core, &transaction.changes, transaction.events).map_err(TransactError::Write)?;
+        let done = this.commit(&mut core, &transaction.changes, transaction.events).map_err(TransactError::Write)?;
         drop(core);
         for waiting in done.granted {
             waiting.wake(true);
         }
         if done.ring {
-            self.doorbell.ring();
+            this.doorbell.ring();
         }
-        Ok((transaction.value, Receipt::new(Arc::clone(self), done.generation)))
+        Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation)))
     }
 
     fn commit(

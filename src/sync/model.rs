@@ -1,1 +1,195 @@
+//! The model checker's primitives: every operation is a scheduling point, and nothing gives an ordering that the real
+//! one does not promise.
+//!
+//! What is not under test here (an event queue) stays invisible to the checker. Waits never time out: the moments at
+//! which a deadline may pass are played through by the pure plan's own tests.
+#![forbid(unsafe_code)]
+#![expect(clippy::disallowed_types, reason = "this file is the door that the fence leads to")]
 
+use std::collections::VecDeque;
+use std::io;
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize};
+
+use super::Deadline;
+
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use loom::sync::{Arc, MutexGuard};
+pub(crate) use loom::thread::JoinHandle;
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Condvar(loom::sync::Condvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self(loom::sync::Condvar::new())
+    }
+
+    pub(crate) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, _: Deadline) -> (MutexGuard<'a, T>, bool) {
+        (self.0.wait(guard).unwrap(), false)
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// An atomic index into a slab that only grows. A mutex around the current value would order readers before later
+/// writers, which the real cell does not; the slab's own lock is invisible to the checker.
+#[derive(Debug)]
+pub(crate) struct SnapshotCell<T>(Arc<Slab<T>>);
+
+/// Each value is wrapped once more, so that no scheduling point (cloning the modelled `Arc` is one) lies under the
+/// slab's lock.
+#[derive(Debug)]
+struct Slab<T> {
+    current: AtomicUsize,
+    values: std::sync::Mutex<Vec<std::sync::Arc<Arc<T>>>>,
+}
+
+impl<T> SnapshotCell<T> {
+    pub(crate) fn new(value: Arc<T>) -> Self {
+        let values = std::sync::Mutex::new(vec![std::sync::Arc::new(value)]);
+        Self(Arc::new(Slab { current: AtomicUsize::new(0), values }))
+    }
+
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.load_full())
+    }
+
+    pub(crate) fn load_full(&self) -> Arc<T> {
+        let index = self.0.current.load(Ordering::Acquire);
+        let value = std::sync::Arc::clone(&self.0.values.lock().unwrap()[index]);
+        Arc::clone(&value)
+    }
+
+    pub(crate) fn store(&self, value: Arc<T>) {
+        let index = {
+            let mut values = self.0.values.lock().unwrap();
+            values.push(std::sync::Arc::new(value));
+            values.len() - 1
+        };
+        self.0.current.swap(index, Ordering::AcqRel);
+    }
+
+    pub(crate) fn reader(&self) -> CellReader<T> {
+        CellReader { cell: Self(Arc::clone(&self.0)), seen: self.load_full() }
+    }
+}
+
+/// As the real one, it looks at the index without ordering and loads anew only if that has moved.
+#[derive(Debug)]
+pub(crate) struct CellReader<T> {
+    cell: SnapshotCell<T>,
+    seen: Arc<T>,
+}
+
+impl<T> CellReader<T> {
+    pub(crate) fn load(&mut self) -> &Arc<T> {
+        let index = self.cell.0.current.load(Ordering::Relaxed);
+        let newest = std::sync::Arc::clone(&self.cell.0.values.lock().unwrap()[index]);
+        if !Arc::ptr_eq(&newest, &self.seen) {
+            self.seen = self.cell.load_full();
+        }
+        &self.seen
+    }
+}
+
+impl<T> Clone for CellReader<T> {
+    fn clone(&self) -> Self {
+        Self { cell: SnapshotCell(Arc::clone(&self.cell.0)), seen: Arc::clone(&self.seen) }
+    }
+}
+
+/// A channel as stale as it may be: a ringer that believes a ring to be waiting already is ordered with nobody.
+#[derive(Debug)]
+pub(crate) struct Doorbell {
+    rung: AtomicBool,
+    lock: loom::sync::Mutex<()>,
+    bell: loom::sync::Condvar,
+}
+
+impl Doorbell {
+    pub(crate) fn new() -> Self {
+        Self { rung: AtomicBool::new(false), lock: loom::sync::Mutex::new(()), bell: loom::sync::Condvar::new() }
+    }
+
+    pub(crate) fn ring(&self) {
+        if self.rung.load(Ordering::Relaxed) {
+            return;
+        }
+        let guard = self.lock.lock().unwrap();
+        self.rung.store(true, Ordering::Relaxed);
+        drop(guard);
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn wait(&self, _: Deadline) {
+        let mut guard = self.lock.lock().unwrap();
+        while !self.rung.load(Ordering::Relaxed) {
+            guard = self.bell.wait(guard).unwrap();
+        }
+        self.rung.store(false, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct QueueSender<T>(std::sync::Arc<std::sync::Mutex<VecDeque<T>>>, usize);
+
+#[derive(Debug)]
+pub(crate) struct QueueReceiver<T>(std::sync::Arc<std::sync::Mutex<VecDeque<T>>>);
+
+pub(crate) use crossbeam_channel::TrySendError;
+
+pub(crate) fn queue<T>(capacity: usize) -> (QueueSender<T>, QueueReceiver<T>) {
+    let values = std::sync::Arc::new(std::sync::Mutex::new(VecDeque::new()));
+    (QueueSender(std::sync::Arc::clone(&values), capacity.max(1)), QueueReceiver(values))
+}
+
+impl<T> QueueSender<T> {
+    pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        let mut values = self.0.lock().unwrap();
+        if values.len() >= self.1 {
+            return Err(TrySendError::Full(value));
+        }
+        values.push_back(value);
+        Ok(())
+    }
+}
+
+impl<T> QueueReceiver<T> {
+    pub(crate) fn try_recv(&self) -> Option<T> {
+        self.0.lock().unwrap().pop_front()
+    }
+
+    /// Models do not wait for events: this one only looks.
+    pub(crate) fn recv(&self, _: Deadline) -> Option<T> {
+        self.try_recv()
+    }
+}
+
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    loom::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+pub(crate) fn thread_token() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    loom::thread_local!(static TOKEN: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    TOKEN.try_with(|token| *token).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,132 @@
+//! The cheap checks of a message, before its signature is verified; [`step`](super::step::step) makes those that
+//! depend on time and tables once more, since both may have moved on by then.
+//!
+//! Order, as in `docs/protocol.md`: [`decode()`], then [`check_floor`], then
+//! [`verify`](crate::wire::verify::verify), then the registry, then `step`.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use super::outcome::Rules;
+use super::rejection::Rejection;
+use super::view::Floor;
+use crate::peer::{NodeId, PublicKey};
+use crate::time::{Now, WallMillis};
+use crate::wire::decode::{self, Decoded};
+use crate::wire::message::Message;
+
+/// Rules: type, age, sender, and every field decoded.
+///
+/// # Errors
+/// [`Rejection`]: drop the message, answer nothing.
+pub fn decode(rules: &Rules, now: Now, message: Message) -> Result<Decoded, Rejection> {
+    if message.kind().is_none() {
+        return Err(Rejection::UnknownType);
+    }
+    check_age(rules, now, message.stamp())?;
+    let sender = message.sender().ok_or(Rejection::SenderZero)?;
+    check_sender(rules, sender)?;
+    Ok(decode::decode(message)?)
+}
+
+/// Rule R-15: newer than what was seen from this peer under this key.
+///
+/// `floor` is the sender's, read just now; no lock need be held. Only an optimisation: `step` decides.
+///
+/// # Errors
+/// [`Rejection::Stale`]: drop the message, answer nothing.
+pub fn check_floor(rules: &Rules, now: Now, floor: Option<Floor>, message: &Decoded) -> Result<(), Rejection> {
+    check_stamp(rules, now, floor.unwrap_or(Floor::EMPTY), message.key(), message.stamp())
+}
+
+pub(super) fn check_sender(rules: &Rules, sender: NodeId) -> Result<(), Rejection> {
+    if sender == rules.own_id { Err(Rejection::SenderIsUs) } else { Ok(()) }
+}
+
+pub(super) fn check_age(rules: &Rules, now: Now, stamp: WallMillis) -> Result<(), Rejection> {
+    let age = now.wall.millis_since(stamp);
+    if age > millis(rules.config.message_age_max) {
+        Err(Rejection::TooOld)
+    } else if age < -millis(rules.config.future_skew_max) {
+        Err(Rejection::FromFuture)
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn check_stamp(
+    rules: &Rules,
+    now: Now,
+    floor: Floor,
+    key: &PublicKey,
+    stamp: WallMillis,
+) -> Result<(), Rejection> {
+    // A floor too far ahead says that some clock was wrong once; `step` moves it back when it sees it.
+    let credible = floor.seen <= latest_credible(rules, now);
+    if floor.key.as_ref() == Some(key) && credible && stamp <= floor.seen { Err(Rejection::Stale) } else { Ok(()) }
+}
+
+/// No honest clock is further ahead than this.
+pub(super) fn latest_credible(rules: &Rules, now: Now) -> WallMillis {
+    now.wall.saturating_add(millis(rules.config.future_skew_max))
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, at, node};
+    use crate::wire::message::Kind;
+
+    #[test]
+    fn a_message_may_be_five_minutes_old_and_thirty_seconds_early() {
+        let mut sender = Actor::new(7, 0xAA);
+        let receiver = Actor::new(9, 0x11).rules;
+        let draft = sender.draft(at(0), node(9), Kind::Request, None);
+        let heard = |ms| decode(&receiver, at(ms), sender.sign(&draft)).map(|_| ());
+        assert_eq!(heard(300_000), Ok(()));
+        assert_eq!(heard(300_001), Err(Rejection::TooOld));
+        assert_eq!(heard(-30_000), Ok(()));
+        assert_eq!(heard(-30_001), Err(Rejection::FromFuture));
+    }
+
+    #[test]
+    fn stamps_at_the_ends_of_time_are_refused_without_overflow() {
+        let mut sender = Actor::new(7, 0xAA);
+        let receiver = Actor::new(9, 0x11).rules;
+        for (stamp, wall, why) in [
+            (i64::MIN, i64::MAX, Rejection::TooOld),
+            (i64::MIN, 0, Rejection::TooOld),
+            (i64::MAX, 0, Rejection::FromFuture),
+            (i64::MAX, i64::MIN, Rejection::FromFuture),
+        ] {
+            let mut draft = sender.draft(at(0), node(9), Kind::Request, None);
+            draft.stamp = WallMillis::new(stamp);
+            let now = Now { wall: WallMillis::new(wall), ..at(0) };
+            assert_eq!(decode(&receiver, now, sender.sign(&draft)), Err(why), "{stamp} at {wall}");
+        }
+    }
+
+    #[test]
+    fn the_first_reason_in_the_order_of_the_checks_is_the_one_that_counts() {
+        let mut sender = Actor::new(7, 0xAA);
+        let draft = sender.draft(at(0), node(9), Kind::Request, None);
+        let mut message = sender.sign(&draft);
+        message.kind = "hello".into();
+        message.node_id = 0;
+        message.public_key = String::new();
+        let rules = Actor::new(9, 0x11).rules;
+        let late = at(400_000);
+        assert_eq!(decode(&rules, late, message.clone()), Err(Rejection::UnknownType));
+        message.kind = Kind::Request.as_wire().into();
+        assert_eq!(decode(&rules, late, message.clone()), Err(Rejection::TooOld));
+        assert_eq!(decode(&rules, at(0), message.clone()), Err(Rejection::SenderZero));
+        message.node_id = 9;
+        assert_eq!(decode(&rules, at(0), message.clone()), Err(Rejection::SenderIsUs));
+        message.node_id = 7;
+        assert_eq!(decode(&rules, at(0), message).map(|_| ()).map_err(|rejection| rejection.name()), Err("bad_key"));
+    }
+}

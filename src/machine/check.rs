@@ -1,0 +1,169 @@
+//! The invariants of the tables, as a checker for tests, simulation and fuzzing.
+//!
+//! - I-1: no table has an entry of our own id (0 is no `NodeId`), and a trusted record names the peer it stands under.
+//! - I-2: no peer is both trusted and revoked.
+//! - I-3: no revoked peer has an outgoing entry.
+//! - I-4: no trusted peer is pending under the key that it is trusted with.
+//! - I-5: pending, pending per source and outgoing are within their limits.
+//! - I-6: every kept text is filtered and bounded.
+//! - I-7: of a floor, `sent` is at most `reserved`, and nothing was seen without a key.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use super::filter::filter;
+use super::outcome::Rules;
+use super::view::{Source, View};
+use crate::peer::NodeId;
+use crate::time::WallMillis;
+
+/// An invariant that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its number in this module's documentation.
+    pub invariant: &'static str,
+    /// The peer that shows it, if it is about one.
+    pub peer: Option<NodeId>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "invariant {} does not hold for peer {peer}", self.invariant),
+            None => write!(f, "invariant {} does not hold", self.invariant),
+        }
+    }
+}
+
+impl core::error::Error for Broken {}
+
+/// Checks every table as a whole, and every peer that is pending or outgoing or has a floor.
+///
+/// # Errors
+/// The first [`Broken`] invariant: a mistake of ours.
+pub fn check(rules: &Rules, view: &dyn View) -> Result<(), Broken> {
+    let limits = &rules.limits;
+    ensure(view.pending_len() <= limits.pending_max, "I-5", None)?;
+    ensure(view.outgoing_len() <= limits.outgoing_max, "I-5", None)?;
+    let mut of_source = BTreeMap::<Source, usize>::new();
+    for (_, entry) in view.pending_iter() {
+        *of_source.entry(entry.source).or_default() += 1;
+    }
+    ensure(of_source.values().all(|&count| count <= limits.pending_per_source_max), "I-5", None)?;
+
+    check_peer(rules, view, rules.own_id)?;
+    let pending = view.pending_iter().map(|(peer, _)| peer);
+    let outgoing = view.outgoing_iter().map(|(peer, _)| peer);
+    let floors = view.floor_iter().map(|(peer, _)| peer);
+    for peer in pending.chain(outgoing).chain(floors) {
+        check_peer(rules, view, peer)?;
+    }
+    Ok(())
+}
+
+/// Checks everything that is known about one peer.
+///
+/// # Errors
+/// The first [`Broken`] invariant: a mistake of ours.
+pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Broken> {
+    let (trusted, pending, outgoing) = (view.trusted(peer), view.pending(peer), view.outgoing(peer));
+    let (revoked, floor) = (view.revoked(peer), view.floor(peer));
+    let known = trusted.is_some() || pending.is_some() || outgoing.is_some() || revoked.is_some() || floor.is_some();
+    let ensure = |holds, invariant| ensure(holds, invariant, Some(peer));
+
+    ensure(!known || peer != rules.own_id, "I-1")?;
+    ensure(trusted.is_none_or(|record| record.node_id == peer), "I-1")?;
+    ensure(trusted.is_none() || revoked.is_none(), "I-2")?;
+    ensure(revoked.is_none() || outgoing.is_none(), "I-3")?;
+    if let (Some(record), Some(entry)) = (trusted, pending) {
+        ensure(record.public_key != Some(entry.key), "I-4")?;
+    }
+    ensure(pending.is_none_or(|entry| filter(&entry.justification) == entry.justification), "I-6")?;
+    ensure(outgoing.is_none_or(|entry| filter(&entry.justification) == entry.justification), "I-6")?;
+    if let Some(floor) = floor {
+        ensure(floor.sent <= floor.reserved, "I-7")?;
+        ensure(floor.key.is_some() || floor.seen == WallMillis::new(0), "I-7")?;
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, invariant: &'static str, peer: Option<NodeId>) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(Broken { invariant, peer }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::view::Floor;
+    use crate::peer::TrustRecord;
+    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::wire::message::Kind;
+
+    /// A node with one peer of each table, all in order; the damage is what the test does to it.
+    fn damaged(damage: impl FnOnce(&mut Actor)) -> Option<&'static str> {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        us.request(at(0), node(8), None).unwrap();
+        us.trusts(node(6), None);
+        us.tables.revoked.insert(node(5), at(0).wall);
+        damage(&mut us);
+        let peers = us.tables.trusted.keys().copied().collect::<Vec<_>>();
+        let each = peers.into_iter().try_for_each(|peer| check_peer(&us.rules, &us.tables, peer));
+        check(&us.rules, &us.tables).and(each).err().map(|broken| broken.invariant)
+    }
+
+    #[test]
+    fn each_invariant_is_seen_to_break() {
+        assert_eq!(damaged(|_| {}), None);
+        assert_eq!(
+            damaged(|us| {
+                us.tables.revoked.insert(node(7), at(0).wall);
+            }),
+            Some("I-1")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.tables.trusted.insert(node(6), TrustRecord::new(node(4), None));
+            }),
+            Some("I-1")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.tables.revoked.insert(node(6), at(0).wall);
+            }),
+            Some("I-2")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.tables.revoked.insert(node(8), at(0).wall);
+            }),
+            Some("I-3")
+        );
+        let key = Actor::new(9, 0x11).public_key();
+        assert_eq!(
+            damaged(|us| {
+                us.trusts(node(9), Some(key));
+            }),
+            Some("I-4")
+        );
+        assert_eq!(
+            damaged(|us| {
+                us.trusts(node(9), None);
+            }),
+            None
+        );
+        assert_eq!(damaged(|us| us.rules.limits.pending_max = 0), Some("I-5"));
+        assert_eq!(damaged(|us| us.rules.limits.pending_per_source_max = 0), Some("I-5"));
+        assert_eq!(damaged(|us| us.rules.limits.outgoing_max = 0), Some("I-5"));
+        assert_eq!(damaged(|us| us.tables.pending.get_mut(&node(9)).unwrap().justification.push('\n')), Some("I-6"));
+        let sent = at(1).wall;
+        assert_eq!(
+            damaged(|us| {
+                us.tables.floor.insert(node(8), Floor { sent, ..Floor::EMPTY });
+            }),
+            Some("I-7")
+        );
+    }
+}

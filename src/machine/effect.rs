@@ -1,0 +1,60 @@
+//! What the rules ask shells to do, and when.
+//!
+//! INVARIANT: an effect that tells anybody of a grant waits for the disk (unless the configuration says otherwise); an
+//! effect that enforces or tells of a restriction never does.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use crate::peer::{NodeId, TrustRecord};
+pub use crate::wire::sign::Draft;
+
+/// Something to do outside the core, in the order of the list it stands in.
+///
+/// Effects are queued in the critical section that publishes the step, and performed after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// When.
+    pub when: When,
+    /// What.
+    pub action: Action,
+}
+
+/// When an effect is to be performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At once.
+    Now,
+    /// Once the generation that this step publishes (or, if it changes nothing, the newest one) is durable; and then
+    /// only if the peer's trusted record still equals `still`: it tells of a grant that may have been taken back
+    /// meanwhile. A step with such an effect rings the keeper even if it changes floors alone.
+    OnceDurable {
+        /// The grant that the effect tells of.
+        still: TrustRecord,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Sign this and send it to the peer, with best effort.
+    Send(Draft),
+    /// Cut the peer's tunnel, when the messages before this were sent or this long has passed, whatever comes first.
+    Disconnect {
+        /// Whose.
+        peer: NodeId,
+        /// The longest that the tunnel may stay.
+        within: Duration,
+    },
+    /// Tell the registry of a grant.
+    ReportGrant {
+        /// The grant.
+        record: TrustRecord,
+    },
+    /// Tell the registry that we revoked a peer.
+    ReportRevoke {
+        /// Whom.
+        peer: NodeId,
+    },
+}

@@ -1,0 +1,112 @@
+//! The passing of time: rules. Ages are measured by the tick, so a wall clock that jumps expires nothing.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+
+use super::arrival::millis;
+use super::outcome::{Outcome, Rules, Step};
+use super::view::{TableChange, View};
+use crate::peer::NodeId;
+use crate::time::{Now, Tick};
+
+pub(super) fn sweep(rules: &Rules, view: &dyn View, now: Now) -> Step {
+    let lifetime = millis(rules.config.entry_lifetime);
+    let expired = |since: Tick| now.tick.millis_since(since) > lifetime;
+    let pending: BTreeSet<NodeId> =
+        view.pending_iter().filter(|(_, entry)| expired(entry.received_tick)).map(|(peer, _)| peer).collect();
+    let outgoing: BTreeSet<NodeId> =
+        view.outgoing_iter().filter(|(_, entry)| expired(entry.sent_tick)).map(|(peer, _)| peer).collect();
+    let floors = floors_to_forget(rules, view);
+
+    let outcome = Outcome::Kept {
+        pending_expired: pending.len(),
+        outgoing_expired: outgoing.len(),
+        floors_forgotten: floors.len(),
+    };
+    let mut changes = Vec::with_capacity(pending.len() + outgoing.len() + floors.len());
+    changes.extend(pending.into_iter().map(|peer| TableChange::Pending(peer, None)));
+    changes.extend(outgoing.into_iter().map(|peer| TableChange::Outgoing(peer, None)));
+    changes.extend(floors.into_iter().map(|peer| TableChange::Floor(peer, None)));
+    Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false }
+}
+
+/// When the floors are at their limit: those of peers in no other table, the longest silent first, until an eighth of
+/// the table is free (so that the next scan is a while away).
+fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
+    let max = rules.limits.floors_max;
+    if view.floor_len() < max {
+        return Vec::new();
+    }
+    let too_many = view.floor_len().saturating_sub(max - max / 8);
+    let in_no_table = |peer: NodeId| {
+        view.trusted(peer).is_none()
+            && view.pending(peer).is_none()
+            && view.outgoing(peer).is_none()
+            && view.revoked(peer).is_none()
+    };
+    let mut by_age: Vec<_> = view
+        .floor_iter()
+        .filter(|(peer, _)| in_no_table(*peer))
+        .map(|(peer, floor)| (floor.seen.max(floor.sent), peer))
+        .collect();
+    by_age.sort_unstable();
+    by_age.into_iter().take(too_many).map(|(_, peer)| peer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::input::Input;
+    use crate::machine::view::Floor;
+    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::time::WallMillis;
+    use crate::wire::message::Kind;
+
+    const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+    /// Node 7, to which 9 is pending and which has asked 8, both at 0.
+    fn waiting() -> Actor {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        us.request(at(0), node(8), None).unwrap();
+        us
+    }
+
+    #[test]
+    fn entries_live_thirty_days_and_not_a_millisecond_more() {
+        let mut us = waiting();
+        assert_eq!(us.step(at(LIFETIME_MS), Input::Housekeeping).unwrap().changes, []);
+        let step = us.step(at(LIFETIME_MS + 1), Input::Housekeeping).unwrap();
+        assert_eq!(step.outcome, Outcome::Kept { pending_expired: 1, outgoing_expired: 1, floors_forgotten: 0 });
+        assert!(us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_expires_nothing() {
+        let mut us = waiting();
+        for wall in [i64::MIN, 0, i64::MAX] {
+            let now = Now { wall: WallMillis::new(wall), ..at(1) };
+            assert_eq!(us.step(now, Input::Housekeeping).unwrap().changes, []);
+        }
+    }
+
+    #[test]
+    fn full_floors_lose_the_longest_silent_strangers_and_no_peer_of_a_table() {
+        let mut us = waiting();
+        us.rules.limits.floors_max = 16;
+        us.trusts(node(101), None);
+        us.tables.revoked.insert(node(102), at(0).wall);
+        // The peers of a table are the longest silent of all; one floor is there already, for the request to 8.
+        for id in 101..116 {
+            let seen = WallMillis::new(i64::from(id));
+            let floor = Floor { key: Some(Actor::new(1, 0x22).public_key()), seen, ..Floor::EMPTY };
+            us.tables.floor.insert(node(id), floor);
+        }
+        us.step(at(1), Input::Housekeeping).unwrap();
+        let left: Vec<u32> = us.tables.floor.keys().map(|peer| peer.get()).collect();
+        let kept: Vec<u32> = [8, 101, 102].into_iter().chain(105..116).collect();
+        assert_eq!(left, kept);
+        assert_eq!(us.step(at(2), Input::Housekeeping).unwrap().changes, [], "below the limit nothing is forgotten");
+    }
+}

@@ -1,0 +1,107 @@
+//! What can happen to a node, as data: a message came, an operator called, or time has passed.
+//!
+//! Everything that the rules may depend on is in here or in the tables: look-ups have been made, nonces have been
+//! drawn and clocks have been read before `step` is asked.
+#![forbid(unsafe_code)]
+
+use super::view::{Nonce, Source};
+use crate::peer::{Fingerprint, NodeId, PublicKey};
+use crate::wire::verify::Verified;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of whoever steps; never collected")]
+pub enum Input {
+    /// A message passed verification.
+    Message(Received),
+    /// An operator, or the program on its own account, asks for something.
+    Operator(Command),
+    /// [`housekeeping_every`](crate::config::HandshakeConfig::housekeeping_every) has passed.
+    Housekeeping,
+}
+
+/// A verified message and what is known about where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The message.
+    pub message: Verified,
+    /// The node that the transport itself authenticated at the other end, if it does such a thing.
+    pub transport: Option<NodeId>,
+    /// Where it came from, as far as limits are concerned.
+    pub source: Source,
+    /// What the registry said about the sender, asked after verification and without a lock.
+    pub lookup: Lookup,
+    /// 16 fresh random bytes, for the answer if there is one.
+    pub nonce: Nonce,
+}
+
+/// What the registry said about a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lookup {
+    /// There is no registry.
+    NotAsked,
+    /// The registry does not know the peer, or no key of it.
+    Unknown,
+    /// The registry did not answer, or not in time.
+    Failed,
+    /// The registry knows the peer.
+    Found {
+        /// Its key.
+        key: PublicKey,
+        /// The networks that it is in, none of them 0.
+        networks: Vec<u16>,
+    },
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Ask a peer to trust us; ask again if we have asked before.
+    Request {
+        /// Whom.
+        peer: NodeId,
+        /// Why; filtered before it is sent.
+        justification: String,
+        /// The key that the peer must show, from the caller, the registry or the peers file.
+        expected_key: Option<PublicKey>,
+        /// 16 fresh random bytes.
+        nonce: Nonce,
+        /// Ask although the peer is trusted already: it may have lost its side of the trust.
+        force: bool,
+        /// Not an operator's own wish: refused for a revoked peer.
+        automatic: bool,
+    },
+    /// Trust a pending peer under the key it is pending with.
+    Approve {
+        /// Whom.
+        peer: NodeId,
+        /// Of the key that was shown; may be left out only while no other key was seen.
+        fingerprint: Option<Fingerprint>,
+        /// 16 fresh random bytes.
+        nonce: Nonce,
+    },
+    /// Refuse a pending peer.
+    Reject {
+        /// Whom.
+        peer: NodeId,
+        /// Why; filtered before it is sent.
+        reason: String,
+        /// 16 fresh random bytes.
+        nonce: Nonce,
+    },
+    /// Forget a request of ours.
+    Cancel {
+        /// To whom.
+        peer: NodeId,
+    },
+    /// Trust a peer no longer, and not again until an operator says so.
+    Revoke {
+        /// Whom.
+        peer: NodeId,
+        /// 16 fresh random bytes.
+        nonce: Nonce,
+    },
+}

@@ -1,0 +1,338 @@
+//! What an operator's commands come to: rules. A command that finds nothing to do says so and changes
+//! nothing.
+#![forbid(unsafe_code)]
+
+use super::effect::{Action, Draft, When};
+use super::event::{ChangeReason, Event, TrustState};
+use super::filter::filter;
+use super::input::Command;
+use super::outcome::{Outcome, Rules, Step};
+use super::plan::Plan;
+use super::reject::forget_answer;
+use super::rejection::Rejection;
+use super::view::{Nonce, Outgoing, PendingKind, TableChange, View};
+use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
+use crate::time::Now;
+use crate::wire::message::Kind;
+
+pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command) -> Result<Step, Rejection> {
+    let plan = |peer: NodeId| {
+        if peer == rules.own_id { Err(Rejection::PeerIsUs) } else { Ok(Plan::new(rules, view, now, peer)) }
+    };
+    match command {
+        Command::Request { peer, justification, expected_key, nonce, force, automatic } => {
+            let plan = plan(peer)?;
+            if plan.trusted.is_some() && !force {
+                return Err(Rejection::AlreadyTrusted);
+            }
+            if plan.revoked.is_some() && automatic {
+                return Err(Rejection::RevokedNeedsOperator);
+            }
+            Ok(request(plan, &justification, expected_key, nonce))
+        }
+        Command::Approve { peer, fingerprint, nonce } => approve(plan(peer)?, fingerprint, nonce),
+        Command::Reject { peer, reason, nonce } => reject(plan(peer)?, &reason, nonce),
+        Command::Cancel { peer } => cancel(plan(peer)?),
+        Command::Revoke { peer, nonce } => revoke(plan(peer)?, nonce),
+    }
+}
+
+///
+fn request(mut plan: Plan<'_>, justification: &str, expected_key: Option<PublicKey>, nonce: Nonce) -> Step {
+    if plan.outgoing.is_none() {
+        forget_oldest(&mut plan);
+    }
+    let justification = filter(justification);
+    // A key that was named once stays named until the request is cancelled or another key is named.
+    let expected_key = expected_key.or(plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key));
+    plan.outgoing = Some(Outgoing {
+        sent_at: plan.now.wall,
+        sent_tick: plan.now.tick,
+        nonce,
+        expected_key,
+        justification: justification.clone(),
+    });
+    plan.revoked = None;
+    let draft = plan.draft(Kind::Request, nonce);
+    let stamp = draft.stamp;
+    plan.act(When::Now, Action::Send(Draft { justification, ..draft }));
+    plan.finish(Outcome::Requested { nonce, stamp })
+}
+
+/// Our own requests never fail for want of room: the oldest go.
+fn forget_oldest(plan: &mut Plan<'_>) {
+    let too_many = (plan.view.outgoing_len() + 1).saturating_sub(plan.rules.limits.outgoing_max);
+    if too_many > 0 {
+        let mut by_age: Vec<_> = plan.view.outgoing_iter().map(|(peer, entry)| (entry.sent_tick, peer)).collect();
+        by_age.sort_unstable();
+        plan.others.extend(by_age.into_iter().take(too_many).map(|(_, peer)| TableChange::Outgoing(peer, None)));
+    }
+}
+
+///
+fn approve(mut plan: Plan<'_>, fingerprint: Option<Fingerprint>, nonce: Nonce) -> Result<Step, Rejection> {
+    let pending = plan.pending.clone().ok_or(Rejection::NothingToDo)?;
+    let current = pending.key.fingerprint();
+    match fingerprint {
+        Some(shown) if shown != current => return Err(Rejection::WrongFingerprint { current }),
+        None if pending.conflicts > 0 => return Err(Rejection::FingerprintRequired { current }),
+        _ => {}
+    }
+    let mutual = plan.outgoing.is_some();
+    let record = TrustRecord::new(plan.peer, pending.key).approved_at(plan.now.wall).mutual(mutual);
+    plan.grant(record, ChangeReason::Approved)?;
+    plan.events.push(Event::Approved { peer: plan.peer });
+    // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
+    // is believed.
+    plan.raise_floor(pending.key, pending.stamp);
+    plan.clamp_seen();
+    if let (PendingKind::Request, Some(answers)) = (pending.kind, pending.nonce) {
+        plan.send_accept(record, nonce, answers);
+    }
+    Ok(plan.finish(Outcome::Approved(record)))
+}
+
+///
+fn reject(mut plan: Plan<'_>, reason: &str, nonce: Nonce) -> Result<Step, Rejection> {
+    let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
+    if let (PendingKind::Request, Some(answers)) = (pending.kind, pending.nonce) {
+        let draft = plan.draft(Kind::Reject, nonce);
+        plan.act(When::Now, Action::Send(Draft { reason: filter(reason), answers: Some(answers), ..draft }));
+    }
+    Ok(plan.finish(Outcome::Rejected))
+}
+
+///
+fn cancel(mut plan: Plan<'_>) -> Result<Step, Rejection> {
+    plan.outgoing.take().ok_or(Rejection::NothingToDo)?;
+    forget_answer(&mut plan);
+    Ok(plan.finish(Outcome::Cancelled))
+}
+
+/// INVARIANT I-3.
+fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejection> {
+    if plan.trusted.is_none() && plan.pending.is_none() && plan.outgoing.is_none() {
+        return Err(Rejection::NothingToDo);
+    }
+    let (peer, was) = (plan.peer, plan.trusted.take());
+    plan.pending = None;
+    plan.outgoing = None;
+    plan.revoked = Some(plan.now.wall);
+    if was.is_some() {
+        let (state, reason) = (TrustState::Revoked, ChangeReason::Revoked);
+        plan.events.push(Event::TrustChanged { peer, state, reason });
+    }
+    plan.events.push(Event::Revoked { peer });
+    let farewell = plan.draft(Kind::Revoke, nonce);
+    plan.act(When::Now, Action::Send(farewell));
+    plan.act(When::Now, Action::Disconnect { peer, within: plan.rules.config.farewell_max });
+    plan.act(When::Now, Action::ReportRevoke { peer });
+    Ok(plan.finish(Outcome::Revoked { was }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, Way, at, node, sent};
+
+    fn us() -> Actor {
+        Actor::new(7, 0xAA)
+    }
+
+    /// `us`, before whom `peer` has been pending since 10.
+    fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
+        let mut us = us();
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), peer, &request, Way::open()).unwrap();
+        (us, request)
+    }
+
+    fn ask(us: &mut Actor, peer: NodeId, force: bool, automatic: bool) -> Result<Step, Rejection> {
+        let (justification, nonce) = (String::new(), us.nonce());
+        us.command(at(50), Command::Request { peer, justification, expected_key: None, nonce, force, automatic })
+    }
+
+    fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
+        let (reason, nonce) = (reason.to_owned(), us.nonce());
+        us.command(at(50), Command::Reject { peer, reason, nonce })
+    }
+
+    #[test]
+    fn a_command_about_a_peer_in_no_table_concerned_has_nothing_to_do() {
+        let mut us = us();
+        us.trusts(node(5), None);
+        us.tables.revoked.insert(node(6), at(0).wall);
+        let before = us.tables.clone();
+        assert_eq!(us.approve(at(50), node(5), None), Err(Rejection::NothingToDo));
+        assert_eq!(refuse(&mut us, node(5), ""), Err(Rejection::NothingToDo));
+        assert_eq!(us.command(at(50), Command::Cancel { peer: node(5) }), Err(Rejection::NothingToDo));
+        assert_eq!(us.revoke(at(50), node(6)), Err(Rejection::NothingToDo));
+        assert_eq!(us.revoke(at(50), node(9)), Err(Rejection::NothingToDo));
+        assert_eq!(us.tables, before);
+    }
+
+    #[test]
+    fn we_are_no_peer_of_ours() {
+        let mut us = us();
+        let own = us.id();
+        assert_eq!(ask(&mut us, own, true, false), Err(Rejection::PeerIsUs));
+        assert_eq!(us.approve(at(50), own, None), Err(Rejection::PeerIsUs));
+        assert_eq!(us.revoke(at(50), own), Err(Rejection::PeerIsUs));
+    }
+
+    #[test]
+    fn a_trusted_peer_is_asked_again_only_by_force() {
+        let mut us = us();
+        let record = us.trusts(node(9), None);
+        assert_eq!(ask(&mut us, node(9), false, false), Err(Rejection::AlreadyTrusted));
+        assert!(ask(&mut us, node(9), true, false).is_ok());
+        assert_eq!(us.tables.trusted[&node(9)], record);
+    }
+
+    #[test]
+    fn a_revoked_peer_is_asked_again_by_an_operator_and_by_nothing_automatic() {
+        let mut us = us();
+        us.tables.revoked.insert(node(9), at(0).wall);
+        assert_eq!(ask(&mut us, node(9), true, true), Err(Rejection::RevokedNeedsOperator));
+        assert!(us.tables.revoked.contains_key(&node(9)));
+        assert!(ask(&mut us, node(9), false, false).is_ok());
+        assert!(us.tables.revoked.is_empty());
+        assert!(ask(&mut us, node(8), false, true).is_ok(), "of anybody else it may be automatic");
+    }
+
+    #[test]
+    fn asking_again_renews_the_request_and_remembers_the_key_that_was_named() {
+        let mut us = us();
+        let key = Actor::new(9, 0x11).public_key();
+        us.request(at(0), node(9), Some(key)).unwrap();
+        let first = us.tables.outgoing[&node(9)].clone();
+        us.request(at(10), node(9), None).unwrap();
+        let second = us.tables.outgoing[&node(9)].clone();
+        assert_ne!(first.nonce, second.nonce);
+        assert_eq!((second.expected_key, second.sent_tick), (Some(key), at(10).tick));
+    }
+
+    #[test]
+    fn one_request_too_many_forgets_the_oldest() {
+        let mut us = us();
+        us.rules.limits.outgoing_max = 2;
+        for (ms, id) in [(0, 103), (1, 101), (2, 103), (3, 102)] {
+            us.request(at(ms), node(id), None).unwrap();
+        }
+        assert_eq!(us.tables.outgoing.keys().copied().collect::<Vec<_>>(), [node(102), node(103)]);
+    }
+
+    #[test]
+    fn what_we_ask_with_is_filtered() {
+        let mut us = us();
+        let nonce = us.nonce();
+        let (peer, justification) = (node(9), "a\nb".to_owned());
+        let command =
+            Command::Request { peer, justification, expected_key: None, nonce, force: false, automatic: false };
+        let step = us.command(at(0), command).unwrap();
+        assert_eq!(sent(&step).unwrap().justification, "ab");
+        assert_eq!(us.tables.outgoing[&peer].justification, "ab");
+    }
+
+    #[test]
+    fn approval_takes_exactly_the_key_that_was_shown() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        let current = peer.public_key().fingerprint();
+        let wrong = Actor::new(9, 0xBB).public_key().fingerprint();
+        assert_eq!(us.approve(at(50), peer.id(), Some(wrong)), Err(Rejection::WrongFingerprint { current }));
+        assert!(us.tables.trusted.is_empty());
+        us.approve(at(50), peer.id(), Some(current)).unwrap();
+        assert_eq!(us.tables.trusted[&peer.id()].public_key, Some(peer.public_key()));
+    }
+
+    #[test]
+    fn after_a_conflict_the_fingerprint_must_be_named_and_before_it_need_not() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, request) = asked_by(&mut peer);
+        us.hear_from(at(20), &Actor::new(9, 0xBB), &request, Way::open()).unwrap();
+        let current = peer.public_key().fingerprint();
+        assert_eq!(us.approve(at(50), peer.id(), None), Err(Rejection::FingerprintRequired { current }));
+        assert!(us.approve(at(50), peer.id(), Some(current)).is_ok());
+
+        let (mut us, _) = asked_by(&mut peer);
+        assert!(us.approve(at(50), peer.id(), None).is_ok());
+    }
+
+    #[test]
+    fn approval_is_mutual_exactly_when_we_had_asked_too() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        us.approve(at(50), peer.id(), None).unwrap();
+        assert!(!us.tables.trusted[&peer.id()].mutual);
+
+        let (mut us, _) = asked_by(&mut peer);
+        us.request(at(40), peer.id(), None).unwrap();
+        us.approve(at(50), peer.id(), None).unwrap();
+        assert!(us.tables.trusted[&peer.id()].mutual && us.tables.outgoing.is_empty());
+    }
+
+    #[test]
+    fn after_approval_nothing_older_than_the_approved_request_is_believed() {
+        let mut peer = Actor::new(9, 0x11);
+        let earlier = peer.draft(at(5), node(7), Kind::Revoke, None);
+        let (mut us, request) = asked_by(&mut peer);
+        us.approve(at(50), peer.id(), None).unwrap();
+        assert_eq!(us.hear_from(at(60), &peer, &earlier, Way::open()), Err(Rejection::Stale));
+        assert_eq!(us.hear_from(at(60), &peer, &request, Way::open()), Err(Rejection::Stale));
+        let later = peer.draft(at(55), us.id(), Kind::Revoke, None);
+        assert!(us.hear_from(at(60), &peer, &later, Way::open()).is_ok());
+    }
+
+    #[test]
+    fn approval_needs_room_in_the_store() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        us.rules.limits.trusted_max = 0;
+        assert_eq!(us.approve(at(50), peer.id(), None), Err(Rejection::StoreFull));
+        assert!(us.tables.pending.contains_key(&peer.id()));
+        us.rules.limits.trusted_max = 1;
+        assert!(us.approve(at(50), peer.id(), None).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_answers_the_request_at_once() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, request) = asked_by(&mut peer);
+        let step = refuse(&mut us, peer.id(), "no\n").unwrap();
+        let draft = sent(&step).unwrap();
+        assert_eq!((draft.kind, draft.reason.as_str(), draft.answers), (Kind::Reject, "no", Some(request.nonce)));
+        assert!(step.effects.iter().all(|effect| effect.when == When::Now));
+        assert!(us.tables.pending.is_empty() && us.tables.revoked.is_empty());
+    }
+
+    #[test]
+    fn a_cancelled_request_can_no_longer_be_answered() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        let request = us.request(at(0), peer.id(), Some(peer.public_key())).unwrap();
+        let accept = peer.draft(at(20), us.id(), Kind::Accept, Some(sent(&request).unwrap().nonce));
+        assert_eq!(us.command(at(10), Command::Cancel { peer: peer.id() }).unwrap().outcome, Outcome::Cancelled);
+        assert_eq!(us.hear_from(at(30), &peer, &accept, Way::open()), Err(Rejection::NotAsked));
+        assert!(us.tables.trusted.is_empty());
+    }
+
+    #[test]
+    fn revoking_clears_every_table_marks_the_peer_and_waits_for_nothing() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        us.request(at(20), peer.id(), None).unwrap();
+        let record = us.trusts(peer.id(), None);
+        let step = us.revoke(at(50), peer.id()).unwrap();
+        assert_eq!(step.outcome, Outcome::Revoked { was: Some(record) });
+        assert!(us.tables.trusted.is_empty() && us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
+        assert_eq!(us.tables.revoked[&peer.id()], at(50).wall);
+        let [farewell, disconnect, report] = &step.effects[..] else { panic!("three effects: {:?}", step.effects) };
+        assert!(matches!(&farewell.action, Action::Send(draft) if draft.kind == Kind::Revoke));
+        let within = us.rules.config.farewell_max;
+        assert_eq!(disconnect.action, Action::Disconnect { peer: peer.id(), within });
+        assert_eq!(report.action, Action::ReportRevoke { peer: peer.id() });
+        assert!(step.effects.iter().all(|effect| effect.when == When::Now));
+        let lost = Event::TrustChanged { peer: peer.id(), state: TrustState::Revoked, reason: ChangeReason::Revoked };
+        assert_eq!(step.events, [lost, Event::Revoked { peer: peer.id() }]);
+    }
+}

@@ -1,0 +1,86 @@
+//! The answer of one step: what to change, what to do, what to tell, and what it came to.
+#![forbid(unsafe_code)]
+
+use super::effect::Effect;
+use super::event::Event;
+use super::rejection::Rejection;
+use super::view::{Nonce, TableChange};
+use crate::config::{HandshakeConfig, Limits};
+use crate::peer::{NodeId, TrustRecord};
+use crate::time::WallMillis;
+
+/// What the rules go by besides the tables; fixed while a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// This node.
+    pub own_id: NodeId,
+    /// Times and policy.
+    pub config: HandshakeConfig,
+    /// Sizes of the tables.
+    pub limits: Limits,
+}
+
+/// What one input comes to. Shells apply all of it, in one critical section, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// To the tables, published under one generation; empty if nothing is to be published. A peer occurs at most once
+    /// per table.
+    pub changes: Vec<TableChange>,
+    /// To be performed after publication, in this order.
+    pub effects: Vec<Effect>,
+    /// To be delivered, in this order.
+    pub events: Vec<Event>,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// A stamp in a floor lay further ahead of the wall clock than clocks may differ and was moved back: some clock was
+    /// wrong once. Shells report it.
+    pub clamped: bool,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// A message was dropped, to be counted like any other, but something had to be recorded or answered even so.
+    Dropped(Rejection),
+    /// A peer that is trusted already asked again; it is told once more.
+    Confirmed(TrustRecord),
+    /// A message led to trust.
+    Trusted(TrustRecord),
+    /// A message was put before the operator: as a new entry, a newer copy of one, or a conflict with one.
+    Queued,
+    /// A peer refused our request.
+    Refused,
+    /// A peer revoked us.
+    RevokedByPeer {
+        /// The trust that was lost.
+        was: Option<TrustRecord>,
+    },
+    /// Our request was entered and is to be sent.
+    Requested {
+        /// The nonce that its answer must carry.
+        nonce: Nonce,
+        /// Its stamp.
+        stamp: WallMillis,
+    },
+    /// An operator approved a peer.
+    Approved(TrustRecord),
+    /// An operator refused a pending peer.
+    Rejected,
+    /// Our request was forgotten.
+    Cancelled,
+    /// We revoked a peer.
+    Revoked {
+        /// The trust that it had.
+        was: Option<TrustRecord>,
+    },
+    /// Time has passed.
+    Kept {
+        /// Pending entries that were too old.
+        pending_expired: usize,
+        /// Outgoing entries that were too old.
+        outgoing_expired: usize,
+        /// Floors of peers in no other table that were forgotten to make room.
+        floors_forgotten: usize,
+    },
+}

@@ -1,0 +1,301 @@
+//! One peer's entries while a step decides about them: the decisions write down how the entries are to be, and
+//! [`Plan::finish`] derives the changes by comparing.
+//!
+//! So a decision that comes to what is already there changes nothing, publishes nothing and writes nothing, and no
+//! peer occurs twice in one table's changes.
+#![forbid(unsafe_code)]
+
+use super::arrival::latest_credible;
+use super::effect::{Action, Draft, Effect, When};
+use super::event::{ChangeReason, Event, TrustState};
+use super::outcome::{Outcome, Rules, Step};
+use super::rejection::Rejection;
+use super::view::{Floor, Nonce, Outgoing, Pending, TableChange, View};
+use crate::config::Durability;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::time::{Now, WallMillis};
+use crate::wire::message::Kind;
+
+pub(super) struct Plan<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) view: &'a dyn View,
+    pub(super) now: Now,
+    pub(super) peer: NodeId,
+    pub(super) trusted: Option<TrustRecord>,
+    pub(super) pending: Option<Pending>,
+    pub(super) outgoing: Option<Outgoing>,
+    pub(super) revoked: Option<WallMillis>,
+    pub(super) floor: Floor,
+    /// Changes of other peers' entries: those that make room.
+    pub(super) others: Vec<TableChange>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) events: Vec<Event>,
+    clamped: bool,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(rules: &'a Rules, view: &'a dyn View, now: Now, peer: NodeId) -> Self {
+        Self {
+            rules,
+            view,
+            now,
+            peer,
+            trusted: view.trusted(peer),
+            pending: view.pending(peer).cloned(),
+            outgoing: view.outgoing(peer).cloned(),
+            revoked: view.revoked(peer),
+            floor: view.floor(peer).unwrap_or(Floor::EMPTY),
+            others: Vec::new(),
+            effects: Vec::new(),
+            events: Vec::new(),
+            clamped: false,
+        }
+    }
+
+    pub(super) fn act(&mut self, when: When, action: Action) {
+        self.effects.push(Effect { when, action });
+    }
+
+    /// Every path to trust ends here. INVARIANT I-2.
+    pub(super) fn grant(&mut self, record: TrustRecord, reason: ChangeReason) -> Result<(), Rejection> {
+        let is_new = self.view.trusted(self.peer).is_none();
+        if is_new && self.view.trusted_len() >= self.rules.limits.trusted_max {
+            return Err(Rejection::StoreFull);
+        }
+        self.trusted = Some(record);
+        self.pending = None;
+        self.outgoing = None;
+        self.revoked = None;
+        self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Granted, reason });
+        self.act(self.when_durable(record), Action::ReportGrant { record });
+        Ok(())
+    }
+
+    /// Trust is lost for a reason other than our own will. Says whether there was any.
+    pub(super) fn lose_trust(&mut self, reason: ChangeReason) -> Option<TrustRecord> {
+        let was = self.trusted.take()?;
+        self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Revoked, reason });
+        Some(was)
+    }
+
+    /// Binds an unbound record to a key that somebody vouches for.
+    pub(super) fn adopt_key(&mut self, record: TrustRecord, key: PublicKey) -> TrustRecord {
+        let bound = record.key(key);
+        self.trusted = Some(bound);
+        // INVARIANT I-4: nothing is left to decide about the key that the record has now.
+        if self.pending.as_ref().is_some_and(|pending| pending.key == key) {
+            self.pending = None;
+        }
+        let reason = ChangeReason::KeyAdopted;
+        self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Granted, reason });
+        bound
+    }
+
+    /// An accept that answers the request with nonce `answers`.
+    pub(super) fn send_accept(&mut self, record: TrustRecord, nonce: Nonce, answers: Nonce) {
+        let draft = self.draft(Kind::Accept, nonce);
+        self.act(self.when_durable(record), Action::Send(Draft { answers: Some(answers), ..draft }));
+    }
+
+    fn when_durable(&self, still: TrustRecord) -> When {
+        match self.rules.config.durability {
+            Durability::BeforeAnswer => When::OnceDurable { still },
+            Durability::Eventually => When::Now,
+        }
+    }
+
+    /// A draft to this peer without texts, stamped later than anything sent to it before.
+    pub(super) fn draft(&mut self, kind: Kind, nonce: Nonce) -> Draft {
+        let (now, latest) = (self.now.wall, latest_credible(self.rules, self.now));
+        if self.floor.sent > latest {
+            self.clamped = true;
+            self.floor.sent = latest;
+            self.floor.reserved = latest;
+        }
+        let stamp = now.max(self.floor.sent.saturating_add(1));
+        self.floor.sent = stamp;
+        if stamp > self.floor.reserved {
+            self.floor.reserved = stamp.saturating_add(STAMP_RESERVE_MS);
+        }
+        let (justification, reason) = (String::new(), String::new());
+        Draft { to: self.peer, kind, justification, reason, nonce, answers: None, stamp }
+    }
+
+    /// Moves a floor back that some wrong clock has left in the future. Says whether it did.
+    pub(super) fn clamp_seen(&mut self) -> bool {
+        let latest = latest_credible(self.rules, self.now);
+        let too_far = self.floor.seen > latest;
+        if too_far {
+            self.clamped = true;
+            self.floor.seen = latest;
+        }
+        too_far
+    }
+
+    /// Nothing as old as `stamp` is believed under `key` from now on. The key must be vouched for.
+    pub(super) fn raise_floor(&mut self, key: PublicKey, stamp: WallMillis) {
+        let seen = if self.floor.key == Some(key) { self.floor.seen.max(stamp) } else { stamp };
+        self.floor = Floor { key: Some(key), seen, spoke_v2: true, ..self.floor };
+    }
+
+    /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
+    pub(super) fn drop_message(self, rejection: Rejection) -> Result<Step, Rejection> {
+        let step = self.finish(Outcome::Dropped(rejection));
+        if step.changes.is_empty() && step.effects.is_empty() { Err(rejection) } else { Ok(step) }
+    }
+
+    pub(super) fn finish(self, outcome: Outcome) -> Step {
+        let Self { view, peer, .. } = self;
+        let in_a_table =
+            self.trusted.is_some() || self.pending.is_some() || self.outgoing.is_some() || self.revoked.is_some();
+        let floor_before = view.floor(peer);
+        // A full table of floors takes no newcomer that nothing else is known about; one that enters a table brings
+        // its floor with it.
+        let floor_fits = floor_before.is_some() || in_a_table || view.floor_len() < self.rules.limits.floors_max;
+        let floor_changed = self.floor != floor_before.unwrap_or(Floor::EMPTY) && floor_fits;
+
+        let mut changes = self.others;
+        if self.trusted != view.trusted(peer) {
+            changes.push(TableChange::Trusted(peer, self.trusted));
+        }
+        if self.pending.as_ref() != view.pending(peer) {
+            changes.push(TableChange::Pending(peer, self.pending));
+        }
+        if self.outgoing.as_ref() != view.outgoing(peer) {
+            changes.push(TableChange::Outgoing(peer, self.outgoing));
+        }
+        if self.revoked != view.revoked(peer) {
+            changes.push(TableChange::Revoked(peer, self.revoked));
+        }
+        if floor_changed {
+            changes.push(TableChange::Floor(peer, Some(self.floor)));
+        }
+        Step { changes, effects: self.effects, events: self.events, outcome, clamped: self.clamped }
+    }
+}
+
+/// How far ahead a sent stamp is reserved. After a crash the next message carries a stamp up to this far ahead of the
+/// clock, so it must stay well below the skew that receivers allow.
+const STAMP_RESERVE_MS: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::input::Command;
+    use crate::testing::actor::{Actor, Way, at, node, sent};
+
+    fn us() -> Actor {
+        Actor::new(7, 0xAA)
+    }
+
+    /// The stamp of a request to 9 made at `ms`.
+    fn stamp(us: &mut Actor, ms: i64) -> WallMillis {
+        let step = us.request(at(ms), node(9), None).unwrap();
+        sent(&step).unwrap().stamp
+    }
+
+    #[test]
+    fn stamps_rise_strictly_though_the_clock_stands_still_or_steps_back() {
+        let mut us = us();
+        assert_eq!(stamp(&mut us, 0), at(0).wall);
+        assert_eq!(stamp(&mut us, 0), at(1).wall);
+        assert_eq!(stamp(&mut us, -5000), at(2).wall);
+        assert_eq!(stamp(&mut us, 9000), at(9000).wall);
+    }
+
+    #[test]
+    fn stamps_of_one_peer_do_not_hold_up_another() {
+        let mut us = us();
+        stamp(&mut us, 5000);
+        let step = us.request(at(0), node(8), None).unwrap();
+        assert_eq!(sent(&step).unwrap().stamp, at(0).wall);
+    }
+
+    #[test]
+    fn the_reserve_is_renewed_only_when_it_is_used_up() {
+        let mut us = us();
+        let mut reserved = |ms| {
+            stamp(&mut us, ms);
+            us.tables.floor[&node(9)].reserved
+        };
+        assert_eq!(reserved(0), at(10_000).wall);
+        assert_eq!(reserved(10_000), at(10_000).wall);
+        assert_eq!(reserved(10_001), at(20_001).wall);
+    }
+
+    #[test]
+    fn after_a_crash_no_stamp_is_used_twice_and_none_is_from_the_future() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        let before = stamp(&mut us, 0);
+        // What a load does.
+        let floor = us.tables.floor.get_mut(&node(9)).unwrap();
+        floor.sent = floor.reserved;
+        let step = us.request(at(-1000), node(9), None).unwrap();
+        assert!(sent(&step).unwrap().stamp > before);
+        assert!(peer.hear_from(at(-1000), &us, sent(&step).unwrap(), Way::open()).is_ok());
+    }
+
+    #[test]
+    fn a_sent_stamp_from_a_clock_that_was_a_year_ahead_is_moved_back_and_reported() {
+        let mut us = us();
+        let year = 365 * 24 * 60 * 60 * 1000;
+        stamp(&mut us, year);
+        let step = us.request(at(0), node(9), None).unwrap();
+        assert!(step.clamped);
+        assert_eq!(sent(&step).unwrap().stamp, at(30_001).wall);
+        assert!(!us.request(at(40_000), node(9), None).unwrap().clamped);
+    }
+
+    #[test]
+    fn a_seen_stamp_from_a_clock_that_was_a_year_ahead_is_moved_back_and_does_not_shut_the_peer_out() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let (key, seen) = (Some(peer.public_key()), at(1 << 40).wall);
+        us.tables.floor.insert(peer.id(), Floor { key, seen, ..Floor::EMPTY });
+        let first = peer.draft(at(0), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(10), &peer, &first, Way::open()).unwrap();
+        assert!(step.clamped);
+        assert_eq!(step.outcome, Outcome::Dropped(Rejection::FloorClamped));
+        assert_eq!(us.hear_from(at(10), &peer, &first, Way::open()), Err(Rejection::Stale));
+        let later = peer.draft(at(30_011), us.id(), Kind::Request, None);
+        assert!(us.hear_from(at(30_020), &peer, &later, Way::open()).is_ok());
+    }
+
+    #[test]
+    fn a_new_key_that_is_vouched_for_takes_over_the_floor() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let request = peer.draft(at(20_000), us.id(), Kind::Request, None);
+        us.hear_from(at(20_000), &peer, &request, Way::open()).unwrap();
+        let mut renewed = Actor::new(9, 0x22);
+        let earlier = renewed.draft(at(10_000), us.id(), Kind::Request, None);
+        us.hear_from(at(20_010), &renewed, &earlier, Way::registered(renewed.public_key())).unwrap();
+        let floor = us.tables.floor[&peer.id()];
+        assert_eq!((floor.key, floor.seen), (Some(renewed.public_key()), at(10_000).wall));
+    }
+
+    #[test]
+    fn full_floors_take_no_newcomer_unless_it_enters_a_table() {
+        let mut us = us();
+        us.rules.limits.floors_max = 0;
+        let mut peer = Actor::new(9, 0x11);
+        let revoke = peer.draft(at(0), us.id(), Kind::Revoke, None);
+        let way = Way::registered(peer.public_key());
+        assert!(us.hear_from(at(0), &peer, &revoke, way.clone()).is_err());
+        assert!(us.tables.floor.is_empty());
+        let request = peer.draft(at(1), us.id(), Kind::Request, None);
+        us.hear_from(at(1), &peer, &request, way).unwrap();
+        assert_eq!(us.tables.floor[&peer.id()].seen, at(1).wall);
+    }
+
+    #[test]
+    fn what_comes_to_nothing_new_changes_nothing() {
+        let mut us = us();
+        us.request(at(0), node(9), None).unwrap();
+        let plan = Plan::new(&us.rules, &us.tables, at(5), node(9));
+        assert_eq!(plan.finish(Outcome::Queued).changes, []);
+        let mut us = us;
+        let changes = us.command(at(6), Command::Cancel { peer: node(9) }).unwrap().changes;
+        assert_eq!(changes, [TableChange::Outgoing(node(9), None)]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Why the rules refuse something: ordinary data, counted by name for messages, returned to operators.
+//!
+//! A dropped message is never answered, so a name here is all that anybody hears of it. Names are stable.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use crate::peer::{Fingerprint, InvalidKey};
+use crate::wire::decode::Undecodable;
+use crate::wire::message::ParseError;
+use crate::wire::verify::BadSignature;
+
+/// The rule that refused a message or a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    // Of messages, in the order of the checks.
+    /// More bytes than a message may have.
+    TooLarge,
+    /// Not one JSON object of the right shape.
+    Malformed,
+    /// A type that this release does not know.
+    UnknownType,
+    /// Older than a direct message may be.
+    TooOld,
+    /// Stamped further ahead of our clock than clocks may differ.
+    FromFuture,
+    /// The sender is node 0.
+    SenderZero,
+    /// The sender claims to be us.
+    SenderIsUs,
+    /// A message of version 1, which this node does not accept.
+    Version1,
+    /// Neither version 1 nor version 2.
+    UnknownVersion,
+    /// The key is absent, malformed or weak.
+    BadKey(InvalidKey),
+    /// A field is absent, not strict base64, of the wrong length, or at odds with another.
+    BadField(&'static str),
+    /// Not newer than the newest message seen from this peer under this key.
+    Stale,
+    /// The signature does not verify.
+    BadSignature,
+    /// Verified for another receiver than this node: a mistake of the shell.
+    WrongReceiver,
+    /// The registry knows the sender under another key.
+    KeyMismatch,
+    /// The newest stamp seen from this peer lay too far ahead of our clock; it was moved back, this message was lost.
+    FloorClamped,
+    /// Nobody but the sender vouches for its key, and this kind of message needs that.
+    NotAuthentic,
+    /// An answer from a peer that we have not asked.
+    NotAsked,
+    /// An answer to another request than our newest one.
+    WrongAnswer,
+    /// An answer from a peer that we have revoked.
+    PeerRevoked,
+    /// An authentic answer under another key than the trusted record's: the record was dropped, no new trust given.
+    KeyChanged,
+    /// A revocation from a peer that has nothing to lose here.
+    NothingToRevoke,
+    /// As many peers as allowed are waiting for an operator.
+    PendingFull,
+    /// As many peers as allowed from one source are waiting for an operator.
+    PendingSourceFull,
+
+    // Of messages and commands.
+    /// As many peers as allowed are trusted.
+    StoreFull,
+
+    // Of commands.
+    /// The peer is this node itself.
+    PeerIsUs,
+    /// The peer is in no table that the command concerns; nothing changed.
+    NothingToDo,
+    /// The peer is trusted already; force the request if it has lost its side of the trust.
+    AlreadyTrusted,
+    /// The peer was revoked: only an operator may ask it again.
+    RevokedNeedsOperator,
+    /// The fingerprint is not, or no longer, that of the pending key.
+    WrongFingerprint {
+        /// The fingerprint of the pending key.
+        current: Fingerprint,
+    },
+    /// Other keys were seen for this peer: the fingerprint of the one to approve must be given.
+    FingerprintRequired {
+        /// The fingerprint of the pending key.
+        current: Fingerprint,
+    },
+}
+
+impl Rejection {
+    /// The name under which it is counted: stable, in snake case.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::UnknownType => "unknown_type",
+            Self::TooOld => "too_old",
+            Self::FromFuture => "from_future",
+            Self::SenderZero => "sender_zero",
+            Self::SenderIsUs => "sender_is_us",
+            Self::Version1 => "version_1",
+            Self::UnknownVersion => "unknown_version",
+            Self::BadKey(_) => "bad_key",
+            Self::BadField(_) => "bad_field",
+            Self::Stale => "stale",
+            Self::BadSignature => "bad_signature",
+            Self::WrongReceiver => "wrong_receiver",
+            Self::KeyMismatch => "key_mismatch",
+            Self::FloorClamped => "floor_clamped",
+            Self::NotAuthentic => "not_authentic",
+            Self::NotAsked => "not_asked",
+            Self::WrongAnswer => "wrong_answer",
+            Self::PeerRevoked => "peer_revoked",
+            Self::KeyChanged => "key_changed",
+            Self::NothingToRevoke => "nothing_to_revoke",
+            Self::PendingFull => "pending_full",
+            Self::PendingSourceFull => "pending_source_full",
+            Self::StoreFull => "store_full",
+            Self::PeerIsUs => "peer_is_us",
+            Self::NothingToDo => "nothing_to_do",
+            Self::AlreadyTrusted => "already_trusted",
+            Self::RevokedNeedsOperator => "revoked_needs_operator",
+            Self::WrongFingerprint { .. } => "wrong_fingerprint",
+            Self::FingerprintRequired { .. } => "fingerprint_required",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the message is too long",
+            Self::Malformed => "the message is not one JSON object of the right shape",
+            Self::UnknownType => "the message is of an unknown type",
+            Self::TooOld => "the message is too old",
+            Self::FromFuture => "the message is stamped too far ahead of our clock",
+            Self::SenderZero => "node 0 is no sender",
+            Self::SenderIsUs => "the sender claims to be this node",
+            Self::Version1 => "messages of version 1 are not accepted",
+            Self::UnknownVersion => "the message is of an unknown version",
+            Self::BadKey(error) => return write!(f, "the sender's key is refused: {error}"),
+            Self::BadField(name) => return write!(f, "field `{name}` is missing, malformed or contradicts another"),
+            Self::Stale => "a message at least as new was seen from this peer",
+            Self::BadSignature => "the signature does not verify",
+            Self::WrongReceiver => "the message was verified for another receiver",
+            Self::KeyMismatch => "the registry knows the sender under another key",
+            Self::FloorClamped => "the newest stamp seen from this peer lay too far ahead and was moved back",
+            Self::NotAuthentic => "nobody vouches for the sender's key",
+            Self::NotAsked => "an answer from a peer that was not asked",
+            Self::WrongAnswer => "an answer to another request than the newest",
+            Self::PeerRevoked => "an answer from a revoked peer",
+            Self::KeyChanged => "the peer answered under a new key; its trust was dropped",
+            Self::NothingToRevoke => "a revocation from a peer that is in no table",
+            Self::PendingFull => "too many peers are pending",
+            Self::PendingSourceFull => "too many peers from one source are pending",
+            Self::StoreFull => "too many peers are trusted",
+            Self::PeerIsUs => "the peer is this node itself",
+            Self::NothingToDo => "nothing to do: the peer is in no table concerned",
+            Self::AlreadyTrusted => "the peer is trusted already",
+            Self::RevokedNeedsOperator => "the peer was revoked: only an operator may ask it again",
+            Self::WrongFingerprint { current } => {
+                return write!(f, "the pending key has another fingerprint: {current}");
+            }
+            Self::FingerprintRequired { current } => {
+                return write!(f, "several keys were seen for this peer: name the fingerprint to approve ({current})");
+            }
+        })
+    }
+}
+
+impl core::error::Error for Rejection {}
+
+impl From<ParseError> for Rejection {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::TooLarge => Self::TooLarge,
+            ParseError::Malformed { .. } => Self::Malformed,
+        }
+    }
+}
+
+impl From<Undecodable> for Rejection {
+    fn from(error: Undecodable) -> Self {
+        match error {
+            Undecodable::Kind => Self::UnknownType,
+            Undecodable::Sender => Self::SenderZero,
+            Undecodable::Version1 => Self::Version1,
+            Undecodable::Version => Self::UnknownVersion,
+            Undecodable::Key(error) => Self::BadKey(error),
+            Undecodable::Field(name) => Self::BadField(name),
+        }
+    }
+}
+
+impl From<BadSignature> for Rejection {
+    fn from(_: BadSignature) -> Self {
+        Self::BadSignature
+    }
+}

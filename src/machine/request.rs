@@ -1,0 +1,230 @@
+//! What becomes of a request: the first of the rules that matches decides, and the last always does.
+#![forbid(unsafe_code)]
+
+use super::event::{AutoReason, ChangeReason, Event};
+use super::filter::filter;
+use super::input::Received;
+use super::outcome::{Outcome, Step};
+use super::plan::Plan;
+use super::queue::enqueue;
+use super::rejection::Rejection;
+use super::step::Standing;
+use super::view::PendingKind;
+use crate::peer::{PublicKey, TrustRecord};
+
+pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    let (message, key) = (&received.message, *received.message.key());
+    //
+    let justification = filter(message.justification());
+    plan.events.push(Event::Received { peer: plan.peer, justification });
+
+    match plan.trusted {
+        // this also cures an accept that was lost. The record stays as it is.
+        Some(record) if record.public_key == Some(key) => {
+            plan.send_accept(record, received.nonce, message.nonce());
+            return Ok(plan.finish(Outcome::Confirmed(record)));
+        }
+        Some(record) if record.public_key.is_none() => {
+            if standing.is_authentic() && !contradicts_caller(&plan, key) {
+                let record = plan.adopt_key(record, key);
+                plan.send_accept(record, received.nonce, message.nonce());
+                return Ok(plan.finish(Outcome::Confirmed(record)));
+            }
+            return wait_for_operator(plan, received, standing);
+        }
+        // nobody tears trust down without being vouched for.
+        Some(_) if !standing.is_authentic() => return wait_for_operator(plan, received, standing),
+        Some(_) => {
+            plan.lose_trust(ChangeReason::KeyChanged);
+        }
+        None => {}
+    }
+    //
+    if plan.revoked.is_some() {
+        return wait_for_operator(plan, received, standing);
+    }
+    //
+    if both_asked(&plan, key, standing) {
+        let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(true);
+        let auto = AutoReason::Mutual;
+        if let Err(full) = plan.grant(record, ChangeReason::Auto(auto)) {
+            return plan.drop_message(full);
+        }
+        // Our caller's word for the key makes the message authentic in hindsight, and nothing older is believed.
+        plan.raise_floor(key, message.stamp());
+        plan.events.push(Event::AutoApproved { peer: plan.peer, reason: auto, label: None });
+        plan.send_accept(record, received.nonce, message.nonce());
+        return Ok(plan.finish(Outcome::Trusted(record)));
+    }
+    wait_for_operator(plan, received, standing)
+}
+
+/// We have asked this peer ourselves, and the registry or our own caller vouches for the key.
+fn both_asked(plan: &Plan<'_>, key: PublicKey, standing: Standing) -> bool {
+    let Some(outgoing) = &plan.outgoing else { return false };
+    let expected = outgoing.expected_key == Some(key);
+    (expected || standing == Standing::Bound) && !contradicts_caller(plan, key)
+}
+
+/// Whether our own caller named another key for this peer. Then no rule may trust this one; an operator can.
+pub(super) fn contradicts_caller(plan: &Plan<'_>, key: PublicKey) -> bool {
+    plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key).is_some_and(|expected| expected != key)
+}
+
+///
+fn wait_for_operator(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    match enqueue(&mut plan, received, standing, PendingKind::Request) {
+        Ok(()) => Ok(plan.finish(Outcome::Queued)),
+        Err(rejection) => plan.drop_message(rejection),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::effect::When;
+    use crate::machine::event::TrustState;
+    use crate::machine::input::Input;
+    use crate::machine::step::step;
+    use crate::testing::actor::{Actor, Way, at, sent};
+    use crate::wire::decode::decode;
+    use crate::wire::message::Kind;
+    use crate::wire::verify::verify;
+
+    /// 9 hears a request of 7 after `prepare`.
+    fn heard(way: fn(&Actor) -> Way, prepare: impl FnOnce(&mut Actor, &Actor)) -> (Actor, Result<Step, Rejection>) {
+        let (mut asker, mut us) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        prepare(&mut us, &asker);
+        let request = asker.draft(at(50), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(60), &asker, &request, way(&asker));
+        (us, step)
+    }
+
+    fn open(_: &Actor) -> Way {
+        Way::open()
+    }
+    fn registered(asker: &Actor) -> Way {
+        Way::registered(asker.public_key())
+    }
+    fn tunnel(asker: &Actor) -> Way {
+        Way::tunnel(asker.id())
+    }
+    fn other_key() -> PublicKey {
+        Actor::new(1, 0x22).public_key()
+    }
+
+    #[test]
+    fn an_unbound_record_adopts_a_key_that_is_vouched_for_and_no_other() {
+        for way in [registered, tunnel] {
+            let (us, step) = heard(way, |us, asker| {
+                us.trusts(asker.id(), None);
+            });
+            let asker = Actor::new(7, 0xAA);
+            let record = us.tables.trusted[&asker.id()];
+            assert_eq!(record.public_key, Some(asker.public_key()));
+            assert_eq!(step.as_ref().unwrap().outcome, Outcome::Confirmed(record));
+            assert_eq!(sent(step.as_ref().unwrap()).unwrap().kind, Kind::Accept);
+        }
+        let (us, step) = heard(open, |us, asker| {
+            us.trusts(asker.id(), None);
+        });
+        let asker = Actor::new(7, 0xAA);
+        assert_eq!(step.unwrap().outcome, Outcome::Queued);
+        assert_eq!(us.tables.trusted[&asker.id()].public_key, None);
+    }
+
+    #[test]
+    fn another_key_ends_trust_only_if_it_is_vouched_for() {
+        let (us, step) = heard(open, |us, asker| {
+            us.trusts(asker.id(), Some(other_key()));
+        });
+        let id = Actor::new(7, 0xAA).id();
+        assert_eq!(step.unwrap().outcome, Outcome::Queued);
+        assert_eq!(us.tables.trusted[&id].public_key, Some(other_key()), "a stranger tears nothing down");
+
+        let (us, step) = heard(registered, |us, asker| {
+            us.trusts(asker.id(), Some(other_key()));
+        });
+        let lost = Event::TrustChanged { peer: id, state: TrustState::Revoked, reason: ChangeReason::KeyChanged };
+        assert!(step.unwrap().events.contains(&lost));
+        assert!(us.tables.trusted.is_empty() && us.tables.pending.contains_key(&id));
+    }
+
+    #[test]
+    fn a_lost_record_stays_lost_though_the_queue_is_full() {
+        let (us, step) = heard(registered, |us, asker| {
+            us.trusts(asker.id(), Some(other_key()));
+            us.rules.limits.pending_max = 0;
+        });
+        assert_eq!(step.unwrap().outcome, Outcome::Dropped(Rejection::PendingFull));
+        assert!(us.tables.trusted.is_empty());
+    }
+
+    #[test]
+    fn having_asked_ourselves_we_trust_a_bound_or_expected_key_and_no_other() {
+        let asked = |expected: fn(&Actor) -> Option<PublicKey>| {
+            move |us: &mut Actor, asker: &Actor| {
+                us.request(at(0), asker.id(), expected(asker)).unwrap();
+            }
+        };
+        let is_trusted = |us: &Actor| !us.tables.trusted.is_empty();
+        assert!(is_trusted(&heard(open, asked(|asker| Some(asker.public_key()))).0));
+        assert!(is_trusted(&heard(registered, asked(|_| None)).0));
+        assert!(!is_trusted(&heard(open, asked(|_| None)).0));
+        assert!(!is_trusted(&heard(tunnel, asked(|_| None)).0), "a tunnel proves the node, nobody named its key");
+        assert!(!is_trusted(&heard(registered, asked(|_| Some(other_key()))).0), "our caller named another key");
+        assert!(!is_trusted(&heard(registered, |_, _| {}).0), "we have not asked");
+    }
+
+    #[test]
+    fn the_revoked_mark_stands_above_every_rule_that_trusts() {
+        // A revoked peer has no outgoing entry; that the mark wins does not hang on it.
+        let (mut asker, mut us) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.request(at(0), asker.id(), Some(asker.public_key())).unwrap();
+        let request = asker.draft(at(50), us.id(), Kind::Request, None);
+        let message = verify(decode(asker.sign(&request)).unwrap(), us.id()).unwrap();
+        let Way { transport, source, lookup } = registered(&asker);
+        let input = Input::Message(Received { message, transport, source, lookup, nonce: us.nonce() });
+        let outcome = |us: &Actor| step(&us.rules, &us.tables, at(60), input.clone()).unwrap().outcome;
+        assert!(matches!(outcome(&us), Outcome::Trusted(_)));
+        us.tables.revoked.insert(asker.id(), at(10).wall);
+        assert_eq!(outcome(&us), Outcome::Queued);
+    }
+
+    #[test]
+    fn trust_by_mutual_request_is_mutual_cleared_and_answered_once_durable() {
+        let (us, step) = heard(open, |us, asker| {
+            us.request(at(0), asker.id(), Some(asker.public_key())).unwrap();
+        });
+        let (step, asker) = (step.unwrap(), Actor::new(7, 0xAA));
+        let record = TrustRecord::new(asker.id(), asker.public_key()).approved_at(at(60).wall).mutual(true);
+        assert_eq!(step.outcome, Outcome::Trusted(record));
+        assert!(us.tables.outgoing.is_empty() && us.tables.pending.is_empty());
+        assert!(step.effects.iter().all(|effect| effect.when == When::OnceDurable { still: record }));
+        assert_eq!(us.tables.floor[&asker.id()].seen, at(50).wall);
+    }
+
+    #[test]
+    fn who_prefers_latency_answers_a_grant_at_once() {
+        let (_, step) = heard(open, |us, asker| {
+            us.rules.config.durability = crate::config::Durability::Eventually;
+            us.request(at(0), asker.id(), Some(asker.public_key())).unwrap();
+        });
+        assert!(step.unwrap().effects.iter().all(|effect| effect.when == When::Now));
+    }
+
+    #[test]
+    fn a_full_store_trusts_nobody_new_and_still_answers_old_friends() {
+        let (us, step) = heard(open, |us, asker| {
+            us.rules.limits.trusted_max = 0;
+            us.request(at(0), asker.id(), Some(asker.public_key())).unwrap();
+        });
+        assert_eq!(step, Err(Rejection::StoreFull));
+        assert!(us.tables.outgoing.len() == 1, "the request can still be answered when there is room");
+        let (_, step) = heard(open, |us, asker| {
+            us.rules.limits.trusted_max = 1;
+            us.trusts(asker.id(), Some(asker.public_key()));
+        });
+        assert!(matches!(step.unwrap().outcome, Outcome::Confirmed(_)));
+    }
+}

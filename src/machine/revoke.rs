@@ -1,0 +1,113 @@
+//! The end of trust: what becomes of a peer's revocation, and how a peer that we revoked hears of it again.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use super::arrival::latest_credible;
+use super::effect::{Action, When};
+use super::event::{ChangeReason, Event};
+use super::outcome::{Outcome, Step};
+use super::plan::Plan;
+use super::rejection::Rejection;
+use super::step::Standing;
+use super::view::Nonce;
+use crate::wire::message::Kind;
+
+/// Rule R-35. The peer's own will leaves no mark: it may ask again.
+pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rejection> {
+    if !standing.is_authentic() {
+        return plan.drop_message(Rejection::NotAuthentic);
+    }
+    if plan.trusted.is_none() && plan.pending.is_none() && plan.outgoing.is_none() {
+        return plan.drop_message(Rejection::NothingToRevoke);
+    }
+    let was = plan.lose_trust(ChangeReason::RevokedByPeer);
+    plan.pending = None;
+    plan.outgoing = None;
+    plan.events.push(Event::RevokedByPeer { peer: plan.peer });
+    plan.act(When::Now, Action::Disconnect { peer: plan.peer, within: Duration::ZERO });
+    Ok(plan.finish(Outcome::RevokedByPeer { was }))
+}
+
+/// Rule R-36: whoever is revoked and still talks to us has perhaps missed the farewell.
+///
+/// The last stamp sent to the peer is the memory of when we last did: nothing but farewells and refusals goes to a
+/// revoked peer. Two nodes that revoked each other therefore fall silent after one exchange.
+pub(super) fn farewell_again(plan: &mut Plan<'_>, nonce: Nonce) {
+    let last_sent = plan.floor.sent.min(latest_credible(plan.rules, plan.now));
+    if plan.revoked.is_some() && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS {
+        let draft = plan.draft(Kind::Revoke, nonce);
+        plan.act(When::Now, Action::Send(draft));
+    }
+}
+
+/// At most one farewell a minute to a peer that goes on talking.
+const FAREWELL_EVERY_MS: i64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, Way, at, sent};
+
+    #[test]
+    fn a_peer_that_is_vouched_for_takes_its_trust_back_and_a_forger_does_not() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let record = us.trusts(peer.id(), Some(peer.public_key()));
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let forger = Actor::new(9, 0xBB);
+        assert_eq!(us.hear_from(at(20), &forger, &revoke, Way::open()), Err(Rejection::NotAuthentic));
+        assert_eq!(us.tables.trusted[&peer.id()], record);
+
+        let step = us.hear_from(at(20), &peer, &revoke, Way::open()).unwrap();
+        assert_eq!(step.outcome, Outcome::RevokedByPeer { was: Some(record) });
+        assert!(us.tables.trusted.is_empty() && us.tables.revoked.is_empty());
+        assert_eq!(step.events.len(), 2);
+    }
+
+    #[test]
+    fn a_revocation_of_nothing_tells_nobody() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let step = us.hear_from(at(20), &peer, &revoke, Way::registered(peer.public_key())).unwrap();
+        assert_eq!(step.outcome, Outcome::Dropped(Rejection::NothingToRevoke));
+        assert!(step.events.is_empty() && step.effects.is_empty());
+    }
+
+    #[test]
+    fn a_revocation_ends_requests_in_both_directions() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.request(at(0), peer.id(), None).unwrap();
+        let request = peer.draft(at(5), us.id(), Kind::Request, None);
+        us.hear_from(at(6), &peer, &request, Way::tunnel(peer.id())).unwrap();
+        assert!(us.tables.pending.len() == 1 && us.tables.outgoing.len() == 1);
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let step = us.hear_from(at(20), &peer, &revoke, Way::tunnel(peer.id())).unwrap();
+        assert!(us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
+        assert_eq!(step.events, [Event::RevokedByPeer { peer: peer.id() }], "no trust was lost, as there was none");
+    }
+
+    #[test]
+    fn two_nodes_that_revoked_each_other_fall_silent() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        peer.trusts(us.id(), Some(us.public_key()));
+        us.revoke(at(0), peer.id()).unwrap();
+        let farewell = peer.revoke(at(100_000), us.id()).unwrap();
+        let registered = |of: &Actor| Way::registered(of.public_key());
+        let way = registered(&peer);
+        let answer = us.hear_from(at(100_010), &peer, sent(&farewell).unwrap(), way).unwrap();
+        let way = registered(&us);
+        let last = peer.hear_from(at(100_020), &us, sent(&answer).unwrap(), way).unwrap();
+        assert_eq!(sent(&last), None);
+    }
+
+    #[test]
+    fn a_forger_of_a_revoked_peer_gets_no_farewell() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        us.revoke(at(0), peer.id()).unwrap();
+        let request = peer.draft(at(100_000), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(100_000), &Actor::new(9, 0xBB), &request, Way::open()).unwrap();
+        assert_eq!(sent(&step), None);
+    }
+}

@@ -1,0 +1,221 @@
+//! The only place where the rules are asked: one input, one consistent view, one answer.
+//!
+//! `step` runs in the critical section that publishes what it asks for, so of two threads with the same message exactly
+//! one moves the floor, and the other finds the message stale.
+#![forbid(unsafe_code)]
+
+use super::arrival::{check_age, check_sender, check_stamp};
+use super::input::{Input, Lookup, Received};
+use super::outcome::{Rules, Step};
+use super::plan::Plan;
+use super::rejection::Rejection;
+use super::view::View;
+use super::{accept, housekeeping, operator, reject, request, revoke};
+use crate::time::Now;
+use crate::wire::message::Kind;
+
+/// What the rules say about one input.
+///
+/// Pure: reads `view`, changes nothing; the same arguments give the same answer.
+///
+/// # Errors
+/// [`Rejection`]: nothing is to be changed, done or told; count it, or hand it to the operator who asked.
+///
+/// # Complexity
+/// A message or command costs a few look-ups; a full pending or outgoing table is scanned once to make room.
+/// Housekeeping scans pending and outgoing, and the floors when they are at their limit.
+///
+/// # Panics
+/// Never.
+///
+/// # Source
+/// `docs/protocol.md`.
+pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<Step, Rejection> {
+    match input {
+        Input::Message(received) => receive(rules, view, now, &received),
+        Input::Operator(command) => operator::decide(rules, view, now, command),
+        Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),
+    }
+}
+
+/// Who, besides the sender itself, says that the key in a message is the sender's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody.
+    Unvouched,
+    /// The transport, the trusted record, or the caller who made our request.
+    Authentic,
+    /// The registry.
+    Bound,
+}
+
+impl Standing {
+    pub(super) const fn is_authentic(self) -> bool {
+        matches!(self, Self::Authentic | Self::Bound)
+    }
+}
+
+fn receive(rules: &Rules, view: &dyn View, now: Now, received: &Received) -> Result<Step, Rejection> {
+    let message = &received.message;
+    if message.receiver() != rules.own_id {
+        return Err(Rejection::WrongReceiver);
+    }
+    check_sender(rules, message.sender())?;
+    check_age(rules, now, message.stamp())?;
+    let mut plan = Plan::new(rules, view, now, message.sender());
+    if plan.floor.key == Some(*message.key()) && plan.clamp_seen() {
+        return plan.drop_message(Rejection::FloorClamped);
+    }
+    check_stamp(rules, now, plan.floor, message.key(), message.stamp())?;
+    let standing = standing(&plan, received)?;
+    if standing.is_authentic() {
+        plan.raise_floor(*message.key(), message.stamp());
+        revoke::farewell_again(&mut plan, received.nonce);
+    }
+    match message.kind() {
+        Kind::Request => request::decide(plan, received, standing),
+        Kind::Accept => accept::decide(plan, received, standing),
+        Kind::Reject => reject::decide(plan, received, standing),
+        Kind::Revoke => revoke::decide(plan, standing),
+    }
+}
+
+/// Rules.
+fn standing(plan: &Plan<'_>, received: &Received) -> Result<Standing, Rejection> {
+    let (message, key) = (&received.message, received.message.key());
+    match &received.lookup {
+        Lookup::Found { key: known, .. } if known == key => return Ok(Standing::Bound),
+        Lookup::Found { .. } => return Err(Rejection::KeyMismatch),
+        Lookup::NotAsked | Lookup::Unknown | Lookup::Failed => {}
+    }
+    let by_transport = received.transport == Some(message.sender());
+    let by_record = plan.trusted.is_some_and(|record| record.public_key == Some(*key));
+    let by_caller = matches!(message.kind(), Kind::Accept | Kind::Reject)
+        && plan
+            .outgoing
+            .as_ref()
+            .is_some_and(|outgoing| outgoing.expected_key == Some(*key) && message.answers() == Some(outgoing.nonce));
+    Ok(if by_transport || by_record || by_caller { Standing::Authentic } else { Standing::Unvouched })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::wire::message::Message;
+    use crate::wire::verify::verify;
+
+    fn two() -> (Actor, Actor) {
+        (Actor::new(7, 0xAA), Actor::new(9, 0x11))
+    }
+
+    #[test]
+    fn of_two_threads_with_the_same_message_exactly_one_wins() {
+        let (mut us, mut peer) = two();
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let revoke = peer.draft(at(0), us.id(), Kind::Revoke, None);
+        let bytes = peer.sign(&revoke).to_json();
+        // Both have passed every check before either has stepped.
+        let received = || {
+            let decoded = crate::machine::arrival::decode(&us.rules, at(0), Message::parse(&bytes).unwrap()).unwrap();
+            let Way { transport, source, lookup } = Way::open();
+            let nonce = crate::machine::view::Nonce([1; 16]);
+            Received { message: verify(decoded, node(7)).unwrap(), transport, source, lookup, nonce }
+        };
+        let (one, two) = (received(), received());
+        assert!(us.step(at(0), Input::Message(one)).is_ok());
+        assert_eq!(us.step(at(0), Input::Message(two)), Err(Rejection::Stale));
+    }
+
+    #[test]
+    fn a_key_that_the_registry_contradicts_is_refused_whoever_else_vouches() {
+        let (mut us, mut peer) = two();
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        let way = Way { transport: Some(peer.id()), ..Way::registered(Actor::new(1, 0x22).public_key()) };
+        assert_eq!(us.hear_from(at(0), &peer, &request, way), Err(Rejection::KeyMismatch));
+        assert!(us.hear_from(at(0), &peer, &request, Way::registered(peer.public_key())).is_ok());
+    }
+
+    #[test]
+    fn a_registry_that_does_not_answer_vouches_for_nobody_and_stops_nobody() {
+        for lookup in [Lookup::Unknown, Lookup::Failed, Lookup::NotAsked] {
+            let (mut us, mut peer) = two();
+            let request = peer.draft(at(0), us.id(), Kind::Request, None);
+            us.hear_from(at(0), &peer, &request, Way { lookup, ..Way::open() }).unwrap();
+            assert!(!us.tables.pending[&peer.id()].authentic);
+        }
+        let (mut us, mut peer) = two();
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::registered(peer.public_key())).unwrap();
+        assert!(us.tables.pending[&peer.id()].authentic);
+    }
+
+    #[test]
+    fn the_key_of_a_pending_entry_vouches_for_nothing() {
+        let (mut us, mut peer) = two();
+        for ms in [0, 1] {
+            let request = peer.draft(at(ms), us.id(), Kind::Request, None);
+            us.hear_from(at(ms), &peer, &request, Way::open()).unwrap();
+        }
+        assert!(!us.tables.pending[&peer.id()].authentic);
+        let revoke = peer.draft(at(2), us.id(), Kind::Revoke, None);
+        assert_eq!(us.hear_from(at(2), &peer, &revoke, Way::open()), Err(Rejection::NotAuthentic));
+    }
+
+    #[test]
+    fn a_tunnel_vouches_for_the_node_at_its_end_only() {
+        let (mut us, mut peer) = two();
+        us.trusts(peer.id(), Some(Actor::new(1, 0x22).public_key()));
+        let revoke = peer.draft(at(0), us.id(), Kind::Revoke, None);
+        assert_eq!(us.hear_from(at(0), &peer, &revoke, Way::tunnel(node(8))), Err(Rejection::NotAuthentic));
+        assert!(us.hear_from(at(0), &peer, &revoke, Way::tunnel(peer.id())).is_ok());
+    }
+
+    #[test]
+    fn only_messages_that_somebody_vouches_for_move_the_floor() {
+        let (mut us, mut peer) = two();
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        assert!(us.tables.floor.is_empty());
+        let request = peer.draft(at(1), us.id(), Kind::Request, None);
+        us.hear_from(at(1), &peer, &request, Way::registered(peer.public_key())).unwrap();
+        let floor = us.tables.floor[&peer.id()];
+        assert_eq!((floor.key, floor.seen, floor.spoke_v2), (Some(peer.public_key()), at(1).wall, true));
+    }
+
+    #[test]
+    fn a_dropped_message_that_somebody_vouches_for_still_moves_the_floor() {
+        let (mut us, mut peer) = two();
+        let accept = peer.draft(at(5), us.id(), Kind::Accept, Some(crate::machine::view::Nonce([3; 16])));
+        let way = Way::registered(peer.public_key());
+        let step = us.hear_from(at(5), &peer, &accept, way.clone()).unwrap();
+        assert_eq!(step.outcome, crate::machine::outcome::Outcome::Dropped(Rejection::NotAsked));
+        assert_eq!(us.hear_from(at(6), &peer, &accept, way), Err(Rejection::Stale));
+    }
+
+    #[test]
+    fn what_was_verified_for_another_receiver_is_not_ours() {
+        let (us, mut peer) = two();
+        let mut other = Actor::new(8, 0x33);
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        let decoded = crate::wire::decode::decode(peer.sign(&request)).unwrap();
+        let Way { transport, source, lookup } = Way::open();
+        let nonce = other.nonce();
+        let message = verify(decoded, us.id()).unwrap();
+        let received = Received { message, transport, source, lookup, nonce };
+        assert_eq!(other.step(at(0), Input::Message(received)), Err(Rejection::WrongReceiver));
+    }
+
+    #[test]
+    fn a_message_that_grew_too_old_during_the_look_up_is_dropped() {
+        let (mut us, mut peer) = two();
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        let decoded = crate::wire::decode::decode(peer.sign(&request)).unwrap();
+        let Way { transport, source, lookup } = Way::open();
+        let (message, nonce) = (verify(decoded, us.id()).unwrap(), us.nonce());
+        let input = Input::Message(Received { message, transport, source, lookup, nonce });
+        assert_eq!(us.step(at(300_001), input.clone()), Err(Rejection::TooOld));
+        assert!(us.step(at(300_000), input).is_ok());
+    }
+}

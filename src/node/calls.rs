@@ -1,0 +1,121 @@
+//! What operators' calls answer: typed outcomes, and typed reasons why not.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::io;
+
+use super::transport::SendError;
+use crate::error::WriteError;
+use crate::machine::rejection::Rejection;
+use crate::peer::PublicKey;
+use crate::store::Receipt;
+
+/// How to ask a peer for trust, besides whom and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestOptions {
+    /// The key that the peer must answer with; if none is given, the one that the registry knows.
+    pub expected_key: Option<PublicKey>,
+    /// Ask although the peer is trusted already: it may have lost its side of the trust.
+    pub force: bool,
+    /// The program asks on its own account, not for an operator: refused for a revoked peer.
+    pub automatic: bool,
+}
+
+impl RequestOptions {
+    /// The same, and only this key will do.
+    #[must_use]
+    pub const fn expected_key(mut self, key: PublicKey) -> Self {
+        self.expected_key = Some(key);
+        self
+    }
+
+    /// The same, also if the peer is trusted already.
+    #[must_use]
+    pub const fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
+    /// The same, on the program's own account.
+    #[must_use]
+    pub const fn automatic(mut self, automatic: bool) -> Self {
+        self.automatic = automatic;
+        self
+    }
+}
+
+/// Why an operator's call did not do what it was to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The rules refuse; nothing changed. The rule says what to do instead.
+    Refused(Rejection),
+    /// A request to this peer is being sent by another call; nothing changed. Wait for that one.
+    AlreadyInFlight,
+    /// The request was entered, and will be answered if it ever arrives, but it could not be sent. Ask again later.
+    NotSent {
+        /// When the entry is durable.
+        receipt: Receipt,
+        /// Why it was not sent.
+        source: SendError,
+    },
+    /// The store takes no changes; nothing changed.
+    Store(WriteError<()>),
+    /// The operating system has no random bytes to give; nothing changed.
+    Random(io::Error),
+    /// The node is shutting down; nothing changed.
+    Stopped,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(rejection) => rejection.fmt(f),
+            Self::AlreadyInFlight => f.write_str("a request to this peer is being sent already"),
+            Self::NotSent { source, .. } => write!(f, "the request is kept, but could not be sent: {source}"),
+            Self::Store(error) => error.fmt(f),
+            Self::Random(error) => write!(f, "no random bytes: {error}"),
+            Self::Stopped => f.write_str("the node is shutting down"),
+        }
+    }
+}
+
+impl core::error::Error for CommandError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Refused(rejection) => Some(rejection),
+            Self::NotSent { source, .. } => Some(source),
+            Self::Store(error) => Some(error),
+            Self::Random(error) => Some(error),
+            Self::AlreadyInFlight | Self::Stopped => None,
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The operating system refuses a thread.
+    Thread(io::Error),
+    /// The transport cannot begin to receive.
+    Transport(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(error) => write!(f, "no thread to run on: {error}"),
+            Self::Transport(error) => write!(f, "the transport does not receive: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Thread(error) | Self::Transport(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! How often each thing went wrong, for operators: counted always, logged at most once a second each.
+//!
+//! A flood of bad messages must not become a flood of log lines, and yet no kind of failure may pass without a trace.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use crate::sync::Mutex;
+use crate::time::Tick;
+
+/// Counts by name. There are as many as there are names in the code: no name comes from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    counts: Mutex<BTreeMap<&'static str, Count>>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    total: u64,
+    logged_total: u64,
+    logged_at: Option<Tick>,
+}
+
+impl Counters {
+    /// Counts one, and logs it unless the same was logged less than a second ago.
+    pub(crate) fn add(&self, name: &'static str, at: Tick, what: &dyn fmt::Display) {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(name).or_default();
+        count.total = count.total.saturating_add(1);
+        if count.logged_at.is_some_and(|last| at.millis_since(last) < LOG_EVERY_MS) {
+            return;
+        }
+        let since = count.total.saturating_sub(count.logged_total);
+        (count.logged_at, count.logged_total) = (Some(at), count.total);
+        drop(counts);
+        tracing::info!(name, since, "{what}");
+    }
+
+    /// Every name that was counted, in the order of the alphabet.
+    pub(crate) fn list(&self) -> Vec<(&'static str, u64)> {
+        self.counts.lock().iter().map(|(name, count)| (*name, count.total)).collect()
+    }
+}
+
+const LOG_EVERY_MS: i64 = 1000;

@@ -1,0 +1,117 @@
+//! Performing what the machine asks for: sending, cutting off, reporting.
+//!
+//! What tells of a grant goes through [`Durable`](super::durable::Durable) first and looks again whether the grant still
+//! stands, in the moment before it leaves. What restricts goes at once. Nothing here can fail in a way that a caller
+//! would have to hear of: a lost message is made good by asking again, and is counted.
+#![forbid(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::cutter::Cut;
+use super::outbox::Task;
+use super::registry::RegistryError;
+use super::shell::Shell;
+use super::transport::SendError;
+use crate::config::Durability;
+use crate::machine::effect::{Action, Draft, Effect, When};
+use crate::peer::{NodeId, TrustRecord};
+use crate::store::Receipt;
+use crate::wire::sign::sign_draft;
+use std::sync::Arc;
+
+impl Shell {
+    /// Performs effects in their order; returns once each is queued somewhere.
+    pub(crate) fn perform(self: &Arc<Self>, effects: Vec<Effect>, receipt: &Receipt) {
+        let mut cuts: Vec<(NodeId, Arc<Cut>)> = Vec::new();
+        for effect in &effects {
+            if let Action::Disconnect { peer, within } = effect.action {
+                // The time runs from here, not from when the farewell is sent.
+                cuts.push((peer, Arc::new(self.cutter.schedule(peer, within))));
+            }
+        }
+        for effect in effects {
+            let still = match effect.when {
+                When::Now => None,
+                When::OnceDurable { still } => Some(still),
+            };
+            let (peer, reporting, task) = match effect.action {
+                Action::Send(draft) => {
+                    // The task holds the cut back until it ran, or was dropped.
+                    let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).map(|(_, cut)| Arc::clone(cut));
+                    (draft.to, false, self.sending(draft, still, cut))
+                }
+                Action::ReportGrant { record } => (record.node_id, true, self.reporting(record.node_id, Some(record))),
+                Action::ReportRevoke { peer } => (peer, true, self.reporting(peer, None)),
+                Action::Disconnect { .. } => continue,
+            };
+            let wait = still.is_some() && self.rules.config.durability == Durability::BeforeAnswer;
+            let queued = if wait {
+                let shell = Arc::clone(self);
+                let release: Task = Box::new(move || shell.queue(peer, reporting, task));
+                self.durable.put(receipt.clone(), release)
+            } else {
+                self.queue(peer, reporting, task);
+                true
+            };
+            if !queued {
+                self.count("queue_full", &"too many answers wait for the disk; one was dropped");
+            }
+        }
+    }
+
+    fn queue(&self, peer: NodeId, reporting: bool, task: Task) {
+        let queue = if reporting { &self.reports } else { &self.outbox };
+        if !queue.put(peer, task) {
+            self.count("queue_full", &"too many messages wait to be sent; one was dropped");
+        }
+    }
+
+    fn sending(self: &Arc<Self>, draft: Draft, still: Option<TrustRecord>, cut: Option<Arc<Cut>>) -> Task {
+        let shell = Arc::clone(self);
+        Box::new(move || {
+            // Dropped last, however this ends.
+            let _cut = cut;
+            if still.is_some_and(|still| shell.store.get(still.node_id) != Some(still)) {
+                return;
+            }
+            if let Err(error) = shell.send(&draft) {
+                let to = draft.to;
+                shell.count("not_sent", &format_args!("a message to node {to} was not sent: {error}"));
+            }
+        })
+    }
+
+    /// Reports the state of a peer if it is still as it was when the report was asked for. Reports about one peer run
+    /// one at a time, so the last one to run finds the state that lasts, in whatever order they were queued.
+    fn reporting(self: &Arc<Self>, peer: NodeId, granted: Option<TrustRecord>) -> Task {
+        let shell = Arc::clone(self);
+        Box::new(move || {
+            let Some(registry) = &shell.registry else { return };
+            let reported = match (granted, shell.store.get(peer)) {
+                (Some(record), Some(current)) if record == current => {
+                    catch_unwind(AssertUnwindSafe(|| registry.report_grant(peer)))
+                }
+                (None, None) => catch_unwind(AssertUnwindSafe(|| registry.report_revoke(peer))),
+                _ => return,
+            };
+            if let Err(error) = reported.unwrap_or(Err(RegistryError::Panicked)) {
+                shell
+                    .count("not_reported", &format_args!("the registry did not take a report on node {peer}: {error}"));
+            }
+        })
+    }
+
+    /// Signs and sends a message, on this thread.
+    pub(crate) fn send(&self, draft: &Draft) -> Result<(), SendError> {
+        catch_unwind(AssertUnwindSafe(|| {
+            let key = self.identity.public_key();
+            let message = sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
+            self.transport.send(draft.to, &message.to_json())
+        }))
+        .unwrap_or(Err(SendError::Panicked))
+    }
+
+    pub(crate) fn count(&self, name: &'static str, what: &dyn core::fmt::Display) {
+        self.counters.add(name, self.clock.now().tick, what);
+    }
+}

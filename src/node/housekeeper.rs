@@ -1,0 +1,63 @@
+//! The timer that tells the machine that time has passed.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::shell::Shell;
+use crate::machine::input::Input;
+use crate::sync::{Condvar, Deadline, Mutex, spawn};
+
+/// A thread that looks for expired entries, until it is told to stop.
+pub(crate) struct Housekeeper {
+    stop: Arc<Stop>,
+}
+
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Housekeeper {
+    pub(crate) fn start(shell: &Arc<Shell>) -> io::Result<Self> {
+        let stop = Arc::new(Stop { stopped: Mutex::new(false), changed: Condvar::new() });
+        let (of_thread, shell) = (Arc::clone(&stop), Arc::downgrade(shell));
+        let Some(every) = shell.upgrade().map(|shell| shell.rules.config.housekeeping_every) else {
+            return Ok(Self { stop });
+        };
+        spawn("trustkeep-tidy", move || {
+            loop {
+                let due = Deadline::after(every);
+                let mut stopped = of_thread.stopped.lock();
+                while !*stopped {
+                    let (guard, late) = of_thread.changed.wait_until(stopped, due);
+                    stopped = guard;
+                    if late {
+                        break;
+                    }
+                }
+                let Some(shell) = shell.upgrade().filter(|_| !*stopped) else { return };
+                drop(stopped);
+                // A defect in a rule must not end housekeeping for good.
+                match catch_unwind(AssertUnwindSafe(|| shell.submit(Input::Housekeeping))) {
+                    Ok(Ok(done)) => shell.perform(done.effects, &done.receipt),
+                    Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error:?}")),
+                    Err(_) => shell.count("panicked", &"a panic in housekeeping"),
+                }
+            }
+        })?;
+        Ok(Self { stop })
+    }
+
+    pub(crate) fn stop(&self) {
+        *self.stop.stopped.lock() = true;
+        self.stop.changed.notify_one();
+    }
+}
+
+impl Drop for Housekeeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,394 @@
+//! Who this node is: its id and its Ed25519 key, and the file `identity.key` that holds them.
+//!
+//! The secret seed never leaves this module: it is not printed, not serialized but into the file, and is wiped from
+//! memory when dropped. The file is made once, exclusively, and is refused when others than its owner may read it.
+//! `docs/format.md` fixes its bytes.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use zeroize::Zeroizing;
+
+use super::random::Random;
+use crate::peer::{NodeId, PublicKey};
+
+/// A node's own id and key pair.
+pub trait Identity: Send + Sync {
+    /// Our id.
+    fn node_id(&self) -> NodeId;
+
+    /// Our public key.
+    fn public_key(&self) -> PublicKey;
+
+    /// The Ed25519 signature of `message` under our key.
+    fn sign(&self, message: &[u8]) -> [u8; 64];
+}
+
+/// An identity whose secret seed lives in memory, and usually in a file.
+pub struct FileIdentity {
+    node_id: NodeId,
+    public_key: PublicKey,
+    // Wipes itself when dropped.
+    key: SigningKey,
+}
+
+impl FileIdentity {
+    /// The identity with this id and secret seed, in memory only.
+    ///
+    /// # Errors
+    /// [`IdentityError::Seed`], for a seed under whose key anybody could sign (none is known).
+    pub fn from_seed(node_id: NodeId, seed: &[u8; 32]) -> Result<Self, IdentityError> {
+        let key = SigningKey::from_bytes(seed);
+        let public_key = PublicKey::from_bytes(key.verifying_key().to_bytes()).map_err(|_| IdentityError::Seed)?;
+        Ok(Self { node_id, public_key, key })
+    }
+
+    /// A new identity with a random key, saved at `path`, readable by its owner alone.
+    ///
+    /// # Durability
+    /// Once this returns, the file survives power loss. A crash meanwhile leaves either the whole file or none.
+    ///
+    /// # Errors
+    /// [`IdentityError::Exists`] if there is anything at `path`, which is not touched; [`IdentityError::Io`].
+    pub fn create(path: impl AsRef<Path>, node_id: NodeId, random: &dyn Random) -> Result<Self, IdentityError> {
+        let path = path.as_ref();
+        let mut seed = Zeroizing::new([0; 32]);
+        random.fill(seed.as_mut()).map_err(|source| IdentityError::io("random bytes", path, source))?;
+        let mut suffix = [0; 8];
+        random.fill(&mut suffix).map_err(|source| IdentityError::io("random bytes", path, source))?;
+        let identity = Self::from_seed(node_id, &seed)?;
+
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{:016x}.tmp", u64::from_le_bytes(suffix)));
+        let temporary = PathBuf::from(name);
+        let made = write_exclusively(&temporary, encode(node_id, &seed).as_slice()).and_then(|()| {
+            // A link, unlike a rename, refuses to replace what is there.
+            std::fs::hard_link(&temporary, path).map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => IdentityError::Exists { path: path.to_owned() },
+                _ => IdentityError::io("link", path, source),
+            })
+        });
+        let removed = remove(&temporary);
+        made?;
+        removed?;
+        sync_directory_of(path)?;
+        Ok(identity)
+    }
+
+    /// The identity saved at `path`.
+    ///
+    /// # Errors
+    /// Each names the file and what to do. A file that anybody but its owner may open, a symbolic link, or one with a
+    /// flipped bit is refused.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
+        let path = path.as_ref();
+        let flags = i32::try_from((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|source| {
+            match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::LOOP) => IdentityError::NotAFile { path: path.to_owned() },
+                _ => IdentityError::io("open", path, source),
+            }
+        })?;
+        let metadata = file.metadata().map_err(|source| IdentityError::io("stat", path, source))?;
+        if !metadata.is_file() {
+            return Err(IdentityError::NotAFile { path: path.to_owned() });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(IdentityError::LooseMode { path: path.to_owned(), mode });
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(IdentityError::OtherOwner { path: path.to_owned(), uid: metadata.uid() });
+        }
+        if metadata.len() != FILE_BYTES as u64 {
+            let reason = format!("{} bytes long instead of {FILE_BYTES}", metadata.len());
+            return Err(IdentityError::Damaged { path: path.to_owned(), reason });
+        }
+        let mut bytes = Zeroizing::new([0; FILE_BYTES]);
+        file.read_exact(bytes.as_mut()).map_err(|source| IdentityError::io("read", path, source))?;
+        decode(&bytes).map_err(|reason| IdentityError::Damaged { path: path.to_owned(), reason })
+    }
+}
+
+impl Identity for FileIdentity {
+    fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
+}
+
+impl fmt::Debug for FileIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileIdentity")
+            .field("node_id", &self.node_id)
+            .field("public_key", &self.public_key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no identity.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// There is something at the path already. An identity is never overwritten: move it away if it is not wanted.
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A symbolic link, a directory or a device.
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Others than the owner may open the file: the key may be known to them.
+    LooseMode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file belongs to another user.
+    OtherOwner {
+        /// The file.
+        path: PathBuf,
+        /// The owner.
+        uid: u32,
+    },
+    /// The bytes are not those of an identity file. Restore it from a copy.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The seed makes a key under which anybody could sign.
+    Seed,
+    /// The operating system refused an operation.
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl IdentityError {
+    fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { operation, path: path.to_owned(), source }
+    }
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists { path } => {
+                write!(f, "{}: exists already; an identity is never overwritten, move it away first", path.display())
+            }
+            Self::NotAFile { path } => write!(f, "{}: not a regular file", path.display()),
+            Self::LooseMode { path, mode } => write!(
+                f,
+                "{0}: mode {mode:04o} lets others open the secret key; if nobody did, chmod 600 {0}",
+                path.display()
+            ),
+            Self::OtherOwner { path, uid } => write!(f, "{}: belongs to user {uid}, not to us", path.display()),
+            Self::Damaged { path, reason } => {
+                write!(f, "{}: damaged: {reason}; restore the file from a copy", path.display())
+            }
+            Self::Seed => f.write_str("the seed makes a weak key"),
+            Self::Io { operation, path, source } => write!(f, "{}: {operation}: {source}", path.display()),
+        }
+    }
+}
+
+impl core::error::Error for IdentityError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+fn encode(node_id: NodeId, seed: &[u8; 32]) -> Zeroizing<[u8; FILE_BYTES]> {
+    let mut bytes = Zeroizing::new([0; FILE_BYTES]);
+    let head = MAGIC.into_iter().chain(VERSION.to_le_bytes()).chain(node_id.get().to_le_bytes());
+    for (to, from) in bytes.iter_mut().zip(head.chain(seed.iter().copied())) {
+        *to = from;
+    }
+    let (body, sum) = bytes.split_at_mut(BODY_BYTES);
+    sum.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8; FILE_BYTES]) -> Result<FileIdentity, String> {
+    let (body, sum) = bytes.split_at(BODY_BYTES);
+    let (magic, rest) = body.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err("not an identity file".to_owned());
+    }
+    let (Some((version, rest)), Ok(sum)) = (rest.split_first_chunk::<4>(), <[u8; 4]>::try_from(sum)) else {
+        return Err("too short".to_owned());
+    };
+    let version = u32::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(format!("format version {version}, where this release reads {VERSION}"));
+    }
+    if crc32fast::hash(body) != u32::from_le_bytes(sum) {
+        return Err("the checksum does not hold".to_owned());
+    }
+    let Some((id, Ok(seed))) = rest.split_first_chunk::<4>().map(|(id, seed)| (id, <&[u8; 32]>::try_from(seed))) else {
+        return Err("too short".to_owned());
+    };
+    let id = NodeId::new(u32::from_le_bytes(*id)).ok_or("node id 0")?;
+    FileIdentity::from_seed(id, seed).map_err(|error| error.to_string())
+}
+
+fn write_exclusively(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    // Exclusive creation does not follow a symbolic link either.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| IdentityError::io("create", path, source))?;
+    file.write_all(bytes).map_err(|source| IdentityError::io("write", path, source))?;
+    file.sync_all().map_err(|source| IdentityError::io("fsync", path, source))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the identity file is no part of the store, and this is its own temporary"
+)]
+fn remove(path: &Path) -> Result<(), IdentityError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IdentityError::io("remove", path, source)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_directory_of(path: &Path) -> Result<(), IdentityError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = OpenOptions::new().read(true).open(parent);
+    directory.and_then(|dir: File| dir.sync_all()).map_err(|source| IdentityError::io("fsync", parent, source))
+}
+
+const MAGIC: [u8; 8] = *b"TKIDENT\n";
+const VERSION: u32 = 1;
+const BODY_BYTES: usize = MAGIC.len() + 4 + 4 + 32;
+const FILE_BYTES: usize = BODY_BYTES + 4;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::node::SystemRandom;
+
+    fn seven() -> NodeId {
+        NodeId::new(7).unwrap()
+    }
+
+    fn put(path: &Path, bytes: &[u8], mode: u32) {
+        let _ = std::fs::remove_dir_all(path.with_extension("none"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap();
+        file.write_all(bytes).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_was_created_loads_and_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        let made = FileIdentity::create(&path, seven(), &SystemRandom).unwrap();
+        let loaded = FileIdentity::load(&path).unwrap();
+        assert_eq!((loaded.node_id(), loaded.public_key()), (made.node_id(), made.public_key()));
+        assert_eq!(loaded.sign(b"x"), made.sign(b"x"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(matches!(FileIdentity::create(&path, seven(), &SystemRandom), Err(IdentityError::Exists { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        // Nothing else is left behind, least of all another copy of a secret.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_format_document() {
+        let bytes = encode(seven(), &[0x11; 32]);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let document = include_str!("../../docs/format-identity.md");
+        let written: String = document
+            .lines()
+            .filter(|line| line.starts_with("00") && line.contains(": "))
+            .filter_map(|line| line.split_once(": "))
+            .flat_map(|(_, hex)| hex.chars().filter(char::is_ascii_hexdigit))
+            .collect();
+        assert_eq!(hex, written);
+        let back = decode(&bytes).unwrap();
+        assert_eq!(back.public_key().to_base64(), "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_other_length_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        let good = encode(seven(), &[0x11; 32]);
+        put(&path, good.as_slice(), 0o600);
+        FileIdentity::load(&path).unwrap();
+        for bit in 0..FILE_BYTES * 8 {
+            let mut bad = *good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_err(), "bit {bit}");
+        }
+        put(&path, &[b'x'; FILE_BYTES], 0o600);
+        let foreign = FileIdentity::load(&path).unwrap_err().to_string();
+        assert!(foreign.contains("not an identity file"), "{foreign}");
+        for len in (0..FILE_BYTES).chain([FILE_BYTES + 1]) {
+            put(&path, &[good.as_slice(), b"x"].concat()[..len], 0o600);
+            assert!(matches!(FileIdentity::load(&path), Err(IdentityError::Damaged { .. })), "length {len}");
+        }
+    }
+
+    #[test]
+    fn loose_modes_links_and_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        for mode in [0o640, 0o604, 0o620, 0o610] {
+            put(&path, encode(seven(), &[0x11; 32]).as_slice(), mode);
+            assert!(matches!(FileIdentity::load(&path), Err(IdentityError::LooseMode { .. })), "{mode:o}");
+        }
+        put(&path, encode(seven(), &[0x11; 32]).as_slice(), 0o400);
+        FileIdentity::load(&path).unwrap();
+        let link = dir.path().join("link.key");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(FileIdentity::load(&link), Err(IdentityError::NotAFile { .. })));
+        assert!(matches!(FileIdentity::load(dir.path()), Err(IdentityError::NotAFile { .. })));
+        let dangling = dir.path().join("dangling.key");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &dangling).unwrap();
+        assert!(matches!(FileIdentity::create(&dangling, seven(), &SystemRandom), Err(IdentityError::Exists { .. })));
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let identity = FileIdentity::from_seed(seven(), &[0x11; 32]).unwrap();
+        let text = format!("{identity:?}");
+        assert!(text.contains("NodeId(7)") && !text.contains("17, 17") && !text.contains("1111"), "{text}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Asking a registry that may be slow, hang or panic, without ever waiting longer than allowed.
+//!
+//! Every question that may block has a thread of its own, and both the threads and those who wait for them are bounded:
+//! for one peer, for strangers, and altogether. So neither a registry that hangs, nor a flood of messages about peers
+//! that it hangs on, takes what a peer we already know needs.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::registry::{Registry, RegistryEntry, RegistryError};
+use crate::peer::NodeId;
+use crate::sync::{Deadline, Mutex, OneShot, spawn};
+use std::sync::Arc;
+
+type Answer = Result<Option<RegistryEntry>, RegistryError>;
+
+/// A registry with a time limit.
+pub(crate) struct LookUps {
+    registry: Arc<dyn Registry>,
+    timeout: Duration,
+    running: Arc<Mutex<Running>>,
+}
+
+/// The questions that were not answered yet, each with those who wait for the answer.
+#[derive(Default)]
+struct Running {
+    questions: HashMap<NodeId, Vec<Arc<OneShot<Answer>>>>,
+    waiting: usize,
+}
+
+impl LookUps {
+    pub(crate) fn new(registry: Arc<dyn Registry>, timeout: Duration) -> Self {
+        Self { registry, timeout, running: Arc::new(Mutex::new(Running::default())) }
+    }
+
+    /// What the registry knows of `peer`; `known` says that the peer stands in one of our tables, and so has a claim
+    /// on the share of threads that strangers cannot use.
+    ///
+    /// # Errors
+    /// Whatever goes wrong, the caller goes on as if there were no registry.
+    pub(crate) fn look_up(&self, peer: NodeId, known: bool) -> Answer {
+        if !self.registry.may_block() {
+            return ask(self.registry.as_ref(), peer);
+        }
+        let slot = self.enlist(peer, known)?;
+        let answer = slot.wait(Deadline::after(self.timeout));
+        let mut running = self.running.lock();
+        running.waiting = running.waiting.saturating_sub(1);
+        if let Some(waiters) = running.questions.get_mut(&peer) {
+            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &slot));
+        }
+        answer.unwrap_or(Err(RegistryError::TimedOut))
+    }
+
+    /// Joins the question about `peer` that is running, or begins one.
+    fn enlist(&self, peer: NodeId, known: bool) -> Result<Arc<OneShot<Answer>>, RegistryError> {
+        let limit = if known { LOOK_UPS_MAX } else { LOOK_UPS_MAX / 2 };
+        let slot = Arc::new(OneShot::new());
+        let mut running = self.running.lock();
+        if running.waiting >= limit {
+            return Err(RegistryError::Busy);
+        }
+        if let Some(waiters) = running.questions.get_mut(&peer) {
+            if waiters.len() >= WAITERS_PER_PEER_MAX {
+                return Err(RegistryError::Busy);
+            }
+            waiters.push(Arc::clone(&slot));
+            running.waiting += 1;
+            return Ok(slot);
+        }
+        if running.questions.len() >= limit {
+            return Err(RegistryError::Busy);
+        }
+        running.questions.insert(peer, vec![Arc::clone(&slot)]);
+        running.waiting += 1;
+        drop(running);
+
+        let (registry, table) = (Arc::clone(&self.registry), Arc::clone(&self.running));
+        let asked = spawn("trustkeep-look-up", move || {
+            let answer = ask(registry.as_ref(), peer);
+            let waiters = table.lock().questions.remove(&peer).unwrap_or_default();
+            for waiter in waiters {
+                waiter.put(answer.clone());
+            }
+        });
+        if let Err(error) = asked {
+            let error = RegistryError::Other(Arc::new(error));
+            let waiters = self.running.lock().questions.remove(&peer).unwrap_or_default();
+            for waiter in waiters {
+                waiter.put(Err(error.clone()));
+            }
+        }
+        Ok(slot)
+    }
+}
+
+impl fmt::Debug for LookUps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.running.lock();
+        f.debug_struct("LookUps")
+            .field("running", &running.questions.len())
+            .field("waiting", &running.waiting)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registry that panics is a registry that does not answer.
+fn ask(registry: &dyn Registry, peer: NodeId) -> Answer {
+    catch_unwind(AssertUnwindSafe(|| registry.look_up(peer))).unwrap_or(Err(RegistryError::Panicked))
+}
+
+/// Questions running, and threads waiting for them, at a time; strangers may use half of either.
+///
+/// Less than half of the handlers that a transport runs at a time, so that a hanging registry never occupies them all.
+pub(crate) const LOOK_UPS_MAX: usize = 48;
+const WAITERS_PER_PEER_MAX: usize = 8;

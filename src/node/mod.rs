@@ -1,0 +1,34 @@
+//! The shell around the pure machine: it feeds messages, ticks and operators' calls in, and performs what comes out.
+//!
+//! Nothing here decides who is trusted: that is [`machine`](crate::machine). Nothing here holds a lock of the store while
+//! it talks to a peer, a registry or a disk. Everything that reaches outside goes through a trait ([`Transport`],
+//! [`Registry`], [`Identity`], [`Random`], [`Clock`](crate::clock::Clock)), so that an embedder brings its own network
+//! and a test brings none.
+#![forbid(unsafe_code)]
+
+mod calls;
+mod counters;
+mod cutter;
+mod durable;
+mod effects;
+mod housekeeper;
+mod identity;
+mod look_up;
+mod manager;
+mod outbox;
+mod random;
+mod registry;
+mod shell;
+mod static_registry;
+mod tcp;
+mod tcp_receive;
+mod transport;
+
+pub use calls::{CommandError, RequestOptions, StartError};
+pub use identity::{FileIdentity, Identity, IdentityError};
+pub use manager::{Builder, HandshakeManager};
+pub use random::{Random, SystemRandom};
+pub use registry::{Registry, RegistryEntry, RegistryError};
+pub use static_registry::{PeersFileError, StaticRegistry};
+pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
+pub use transport::{Inbox, Received, SendError, Transport};

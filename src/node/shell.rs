@@ -1,0 +1,164 @@
+//! What the manager's threads share, and the way of a message from bytes to the machine.
+//!
+//! Parsing, verification and look-ups come before the store's writer lock, sending and saving after it; under it there is
+//! `step` and nothing else. A message that any check refuses is counted and answered with silence.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::counters::Counters;
+use super::cutter::Cutter;
+use super::durable::Durable;
+use super::identity::Identity;
+use super::look_up::LookUps;
+use super::outbox::Outbox;
+use super::random::Random;
+use super::registry::{Registry, RegistryEntry};
+use super::transport::{Inbox, Received, Transport};
+use crate::clock::Clock;
+use crate::error::WriteError;
+use crate::machine::arrival;
+use crate::machine::effect::Effect;
+use crate::machine::input::{self, Input, Lookup};
+use crate::machine::outcome::{Outcome, Rules};
+use crate::machine::rejection::Rejection;
+use crate::machine::step::step;
+use crate::machine::view::{Nonce, View as _};
+use crate::peer::NodeId;
+use crate::store::{Receipt, TransactError, Transaction, TrustStore};
+use crate::sync::{Deadline, Mutex};
+use crate::wire::message::Message;
+use crate::wire::verify::verify;
+use std::sync::{Arc, Weak};
+
+/// Everything that a message, an operator's call or a timer needs.
+pub(crate) struct Shell {
+    pub(crate) rules: Rules,
+    pub(crate) store: Arc<TrustStore>,
+    pub(crate) identity: Arc<dyn Identity>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) registry: Option<Arc<dyn Registry>>,
+    pub(crate) look_ups: Option<LookUps>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    /// Messages to peers.
+    pub(crate) outbox: Outbox,
+    /// Reports to the registry, which may hang, and must not take the senders with it.
+    pub(crate) reports: Outbox,
+    pub(crate) durable: Durable,
+    pub(crate) cutter: Cutter,
+    pub(crate) counters: Counters,
+    /// The peers to whom a call of `request` is running.
+    pub(crate) asking: Mutex<HashSet<NodeId>>,
+    /// Set by the first shutdown: until when anybody waits.
+    pub(crate) stopping: Mutex<Option<Deadline>>,
+}
+
+/// Why an input led to nothing.
+#[derive(Debug)]
+pub(crate) enum NotDone {
+    Refused(Rejection),
+    Store(WriteError<()>),
+    Random(io::Error),
+}
+
+/// What an input led to; its effects are the caller's to perform.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) outcome: Outcome,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) receipt: Receipt,
+}
+
+impl Shell {
+    /// 16 bytes that nobody can predict.
+    pub(crate) fn nonce(&self) -> Result<Nonce, NotDone> {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes).map_err(NotDone::Random)?;
+        Ok(Nonce(bytes))
+    }
+
+    /// Asks the rules and publishes what they say, in one critical section of the store.
+    pub(crate) fn submit(&self, input: Input) -> Result<Done, NotDone> {
+        let now = self.clock.now();
+        let decided = self.store.transact(|tables| {
+            let step = step(&self.rules, tables, now, input)?;
+            let value = (step.outcome, step.effects, step.clamped);
+            Ok(Transaction { changes: step.changes, events: step.events, value })
+        });
+        let ((outcome, effects, clamped), receipt) = decided.map_err(|error| match error {
+            TransactError::Refused(rejection) => NotDone::Refused(rejection),
+            TransactError::Write(error) => NotDone::Store(error),
+        })?;
+        if clamped {
+            let what = "a remembered stamp lay too far ahead of our clock and was moved back";
+            self.counters.add("stamp_clamped", now.tick, &what);
+        }
+        Ok(Done { outcome, effects, receipt })
+    }
+
+    /// What the registry says about a peer. Never called with a lock held.
+    pub(crate) fn look_up(&self, peer: NodeId, known: bool) -> Option<RegistryEntry> {
+        match self.look_ups.as_ref()?.look_up(peer, known) {
+            Ok(entry) => Some(entry.unwrap_or_default()),
+            Err(error) => {
+                self.counters.add("look_up_failed", self.clock.now().tick, &error);
+                None
+            }
+        }
+    }
+
+    fn process(self: &Arc<Self>, received: Received) -> Result<(), NotDone> {
+        let now = self.clock.now();
+        let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;
+        let decoded = arrival::decode(&self.rules, now, message).map_err(NotDone::Refused)?;
+        let sender = decoded.sender();
+        let known = {
+            let tables = self.store.tables().ok_or(NotDone::Store(WriteError::Reentrant(())))?;
+            arrival::check_floor(&self.rules, now, tables.floor(sender), &decoded).map_err(NotDone::Refused)?;
+            tables.trusted(sender).is_some() || tables.outgoing(sender).is_some() || tables.pending(sender).is_some()
+        };
+        let verified = verify(decoded, self.rules.own_id).map_err(|error| NotDone::Refused(Rejection::from(error)))?;
+        let lookup = match (&self.look_ups, self.look_up(sender, known)) {
+            (None, _) => Lookup::NotAsked,
+            (Some(_), None) => Lookup::Failed,
+            (Some(_), Some(RegistryEntry { key: Some(key), networks, .. })) => Lookup::Found { key, networks },
+            (Some(_), Some(_)) => Lookup::Unknown,
+        };
+        let nonce = self.nonce()?;
+        let (transport, source) = (received.authenticated, received.source);
+        let done =
+            self.submit(Input::Message(input::Received { message: verified, transport, source, lookup, nonce }))?;
+        self.perform(done.effects, &done.receipt);
+        match done.outcome {
+            Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes one message. Whatever is wrong with it is counted, and costs this message only.
+    pub(crate) fn receive(self: &Arc<Self>, received: Received) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.process(received)));
+        let (name, what): (_, &dyn core::fmt::Display) = match &result {
+            Ok(Ok(())) => return,
+            Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection),
+            Ok(Err(NotDone::Store(error))) => ("store", error),
+            Ok(Err(NotDone::Random(error))) => ("random", error),
+            Err(_) => ("panicked", &"a panic while handling a message"),
+        };
+        self.counters.add(name, self.clock.now().tick, what);
+    }
+}
+
+/// What a transport holds of us: it must not keep a node alive that its owner dropped.
+pub(crate) struct Door(pub(crate) Weak<Shell>);
+
+impl Inbox for Door {
+    fn receive(&self, message: Received) {
+        if let Some(shell) = self.0.upgrade() {
+            shell.receive(message);
+        }
+    }
+}

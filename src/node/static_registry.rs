@@ -1,0 +1,270 @@
+//! The registry that an operator writes by hand: a TOML file of peers, read once.
+//!
+//! A file with one bad line is refused as a whole, naming the line: half a list of peers would be worse than none.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::registry::{Registry, RegistryEntry, RegistryError};
+use crate::peer::{NodeId, PublicKey};
+
+/// Peers, their addresses, keys and networks, as a file lists them; it never changes while the node runs.
+///
+/// ```toml
+/// [[peer]]
+/// id = 9
+/// address = "127.0.0.1:4440"                                     # may be left out
+/// public_key = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc="    # may be left out; nothing is bound then
+/// networks = [3, 5]                                              # may be left out
+/// ```
+#[derive(Clone, Default)]
+pub struct StaticRegistry {
+    peers: HashMap<NodeId, RegistryEntry>,
+}
+
+impl StaticRegistry {
+    /// The peers that this file lists.
+    ///
+    /// # Errors
+    /// [`PeersFileError`]: the file cannot be read, or a line of it is wrong. Correct the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, PeersFileError> {
+        let path = path.as_ref();
+        let io = |source| PeersFileError::Io { path: path.to_owned(), source };
+        let file = OpenOptions::new().read(true).open(path).map_err(io)?;
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
+        let bad = |line, reason: String| PeersFileError::Bad { path: path.to_owned(), line, reason };
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(bad(1, format!("larger than {FILE_BYTES_MAX} bytes")));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            bad(line_of(error.as_bytes(), good), "not UTF-8".to_owned())
+        })?;
+        Self::parse(&text).map_err(|(line, reason)| bad(line, reason))
+    }
+
+    /// How many peers it knows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether it knows nobody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// The peers of this text, or the first bad line (counted from 1) and what is wrong with it.
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        let line = |span: Range<usize>| line_of(text.as_bytes(), span.start);
+        let file: File = toml::from_str(text)
+            .map_err(|error| (error.span().map_or(1, &line), error.message().replace('\n', " ")))?;
+        let mut peers = HashMap::with_capacity(file.peer.len());
+        let mut lines = HashMap::with_capacity(file.peer.len());
+        for peer in file.peer {
+            let at = line(peer.id.span());
+            let id = NodeId::new(*peer.id.get_ref()).ok_or_else(|| (at, "0 is no node id".to_owned()))?;
+            let mut entry = RegistryEntry::default();
+            if let Some(address) = peer.address {
+                let parsed = address.get_ref().parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+                let refused = || {
+                    let reason = format!("{:?} is not an IP address and a port", address.get_ref());
+                    (line(address.span()), reason)
+                };
+                entry.addresses.push(parsed.ok_or_else(refused)?);
+            }
+            if let Some(key) = peer.public_key {
+                let refused = |reason| (line(key.span()), format!("{reason}"));
+                entry.key = Some(key.get_ref().parse::<PublicKey>().map_err(refused)?);
+            }
+            for network in peer.networks {
+                let at = line(network.span());
+                let network = network.into_inner();
+                if network == 0 {
+                    return Err((at, "0 is no network".to_owned()));
+                }
+                if entry.networks.contains(&network) {
+                    return Err((at, format!("network {network} is listed twice")));
+                }
+                entry.networks.push(network);
+            }
+            if let Some(first) = lines.insert(id, at) {
+                return Err((at, format!("node {id} is listed on line {first} already")));
+            }
+            peers.insert(id, entry);
+        }
+        Ok(Self { peers })
+    }
+}
+
+impl Registry for StaticRegistry {
+    fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        Ok(self.peers.get(&peer).cloned())
+    }
+
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    fn report_grant(&self, _: NodeId) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    fn report_revoke(&self, _: NodeId) -> Result<(), RegistryError> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StaticRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticRegistry").field("peers", &self.peers.len()).finish()
+    }
+}
+
+/// Why a peers file was refused; nothing of it is used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PeersFileError {
+    /// The file cannot be read.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A line is wrong.
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for PeersFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Bad { path, line, reason } => write!(f, "{}: line {line}: {reason}", path.display()),
+        }
+    }
+}
+
+impl core::error::Error for PeersFileError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Bad { .. } => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    peer: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Peer {
+    id: Spanned<u32>,
+    address: Option<Spanned<String>>,
+    public_key: Option<Spanned<String>>,
+    #[serde(default)]
+    networks: Vec<Spanned<u16>>,
+}
+
+fn line_of(bytes: &[u8], offset: usize) -> usize {
+    1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count()
+}
+
+/// Some hundred thousand peers; beyond that a registry of another kind is wanted.
+const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
+
+    fn id(id: u32) -> NodeId {
+        NodeId::new(id).unwrap()
+    }
+
+    #[test]
+    fn a_good_file_is_read_whole() {
+        let text = format!(
+            "# two of us\n[[peer]]\nid = 9\naddress = \"127.0.0.1:4440\"\npublic_key = \"{KEY}\"\nnetworks = [3, 5]\n\
+             [[peer]]\nid = 4294967295\naddress = \"[::1]:4441\"\n"
+        );
+        let registry = StaticRegistry::parse(&text).unwrap();
+        assert_eq!(registry.len(), 2);
+        let nine = registry.look_up(id(9)).unwrap().unwrap();
+        assert_eq!(nine.key, Some(KEY.parse().unwrap()));
+        assert_eq!(nine.addresses, ["127.0.0.1:4440".parse().unwrap()]);
+        assert_eq!(nine.networks, [3, 5]);
+        let last = registry.look_up(id(u32::MAX)).unwrap().unwrap();
+        assert_eq!((last.key, last.networks.len()), (None, 0));
+        assert_eq!(registry.look_up(id(8)).unwrap(), None);
+        assert!(StaticRegistry::parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bad_line_is_named_with_the_reason() {
+        let weak = "public_key = \"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"";
+        for (line, word, text) in [
+            (2, "0 is no node id", "[[peer]]\nid = 0\n".to_owned()),
+            (5, "listed on line 2", "[[peer]]\nid = 9\n\n[[peer]]\nid = 9\n".to_owned()),
+            (3, "small order", format!("[[peer]]\nid = 9\n{weak}\n")),
+            (3, "base64", format!("[[peer]]\nid = 9\npublic_key = \"{}\"\n", &KEY[1..])),
+            (3, "IP address and a port", "[[peer]]\nid = 9\naddress = \"localhost:4440\"\n".to_owned()),
+            (3, "IP address and a port", "[[peer]]\nid = 9\naddress = \"127.0.0.1:0\"\n".to_owned()),
+            (3, "unknown field", "[[peer]]\nid = 9\nport = 4440\n".to_owned()),
+            (1, "unknown field", "[[peers]]\nid = 9\n".to_owned()),
+            (1, "missing field", "[[peer]]\naddress = \"127.0.0.1:4440\"\n".to_owned()),
+            (2, "", "[[peer]]\nid = 4294967296\n".to_owned()),
+            (2, "", "[[peer]]\nid = -1\n".to_owned()),
+            (3, "duplicate key", "[[peer]]\nid = 9\nid = 9\n".to_owned()),
+            (3, "0 is no network", "[[peer]]\nid = 9\nnetworks = [0]\n".to_owned()),
+            (4, "listed twice", "[[peer]]\nid = 9\nnetworks = [1,\n1]\n".to_owned()),
+            (3, "", "[[peer]]\nid = 9\nnetworks = [65536]\n".to_owned()),
+            (2, "", "[[peer]]\nid = \n".to_owned()),
+        ] {
+            let (at, reason) = StaticRegistry::parse(&text).unwrap_err();
+            assert_eq!(at, line, "{text}: {reason}");
+            assert!(reason.contains(word), "{text}: {reason}");
+            assert!(!reason.is_empty() && !reason.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("peers.toml");
+        assert!(matches!(StaticRegistry::read(&path), Err(PeersFileError::Io { .. })));
+        for (bytes, line) in [(&b"[[peer]]\nid = x\n"[..], "line 2: "), (b"# \n\n\xff", "line 3: not UTF-8")] {
+            std::io::Write::write_all(
+                &mut std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap(),
+                bytes,
+            )
+            .unwrap();
+            let text = StaticRegistry::read(&path).unwrap_err().to_string();
+            assert!(text.starts_with(&path.display().to_string()) && text.contains(line), "{text}");
+        }
+    }
+}

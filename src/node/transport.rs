@@ -1,0 +1,157 @@
+//! What a node needs of a network: bytes to a peer, bytes from somebody, and cutting a peer off.
+//!
+//! A transport carries messages and believes nothing in them. Only what it proved itself (the peer's id, by a tunnel's
+//! own keys) may stand in [`Received::authenticated`]; an id that the peer merely claimed must not.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::registry::RegistryError;
+use crate::machine::view::Source;
+use crate::peer::NodeId;
+
+/// A way to reach peers and to be reached by them.
+pub trait Transport: Send + Sync {
+    /// Begins to hand every message that arrives to `inbox`. Called once, by the manager.
+    ///
+    /// The transport calls the inbox from threads of its own. A panic in it must cost that one message only.
+    ///
+    /// # Errors
+    /// The operating system refuses (no threads left, say); nothing is received.
+    fn start(&self, inbox: Arc<dyn Inbox>) -> io::Result<()>;
+
+    /// Sends one message, as one connection or datagram of its own, and returns once it left or failed.
+    ///
+    /// # Ordering
+    /// Blocks, but not for longer than a bound of the transport's own. Any thread may call it, several at once.
+    ///
+    /// # Errors
+    /// Why the message did not leave. `Ok` says that it left, not that the peer believed it.
+    fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError>;
+
+    /// Cuts whatever is open between us and this peer, at once; later messages are not affected.
+    ///
+    /// # Ordering
+    /// Must not wait for the peer.
+    fn disconnect(&self, peer: NodeId);
+
+    /// Stops receiving for good: cancels what was not received whole, and lets go of the inbox.
+    ///
+    /// # Ordering
+    /// Waits at most `wait` for calls of the inbox to return. May be called again.
+    fn stop_receiving(&self, wait: Duration);
+
+    /// Cancels what is being sent, and refuses to send from now on.
+    ///
+    /// # Ordering
+    /// Must not wait for a peer. May be called again.
+    fn stop_sending(&self);
+}
+
+/// Whoever takes what a transport received.
+pub trait Inbox: Send + Sync {
+    /// Takes one message. Nothing is answered; what comes of it is the taker's business.
+    fn receive(&self, message: Received);
+}
+
+/// One message as it arrived, with what the transport knows of its origin.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received {
+    /// The bytes, at most [`MESSAGE_BYTES_MAX`](crate::config::MESSAGE_BYTES_MAX) of them.
+    pub bytes: Vec<u8>,
+    /// The node that the transport itself proved to be at the other end, if it can.
+    pub authenticated: Option<NodeId>,
+    /// On whose account limits are counted.
+    pub source: Source,
+}
+
+impl Received {
+    /// A message whose sender the transport does not know.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, source: Source) -> Self {
+        Self { bytes, authenticated: None, source }
+    }
+
+    /// A message over a connection at whose other end the transport proved `peer` to be.
+    #[must_use]
+    pub fn authenticated(bytes: Vec<u8>, peer: NodeId) -> Self {
+        Self { bytes, authenticated: Some(peer), source: Source::Node(peer) }
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("bytes", &self.bytes.len())
+            .field("authenticated", &self.authenticated)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+/// Why a message did not leave.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Nobody knows an address of the peer. Add one to the peers file or the registry.
+    NoAddress {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The address could not be looked up.
+    LookUp(RegistryError),
+    /// The last address tried did not take the message: nobody listens, no route, or it closed the connection early.
+    Unreachable {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The time allowed ran out at this address.
+    TimedOut {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The message is larger than the protocol allows.
+    TooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+    },
+    /// The peer was disconnected, or the transport stopped, meanwhile.
+    Cancelled,
+    /// The transport, or the identity that was to sign, panicked.
+    Panicked,
+    /// A transport of another kind failed.
+    Other(Box<dyn core::error::Error + Send + Sync>),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAddress { peer } => write!(f, "no address of node {peer} is known"),
+            Self::LookUp(error) => write!(f, "its address could not be looked up: {error}"),
+            Self::Unreachable { address, source } => write!(f, "{address}: {source}"),
+            Self::TimedOut { address } => write!(f, "{address}: no answer in the time allowed"),
+            Self::TooLarge { bytes } => write!(f, "a message of {bytes} bytes is larger than the protocol allows"),
+            Self::Cancelled => f.write_str("cancelled: the peer was disconnected or the node is stopping"),
+            Self::Panicked => f.write_str("the transport panicked"),
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SendError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::LookUp(error) => Some(error),
+            Self::Unreachable { source, .. } => Some(source),
+            Self::Other(error) => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A node without threads, sockets or files: a key, plain tables and the rules. Tests play messages between actors by
+//! hand, through the whole path that bytes take in a node.
+#![forbid(unsafe_code)]
+#![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+
+use super::model::PlainView;
+use crate::config::{HandshakeConfig, Limits};
+use crate::machine::arrival;
+use crate::machine::check;
+use crate::machine::effect::{Action, Draft};
+use crate::machine::input::{Command, Input, Lookup, Received};
+use crate::machine::outcome::{Rules, Step};
+use crate::machine::rejection::Rejection;
+use crate::machine::step::step;
+use crate::machine::view::{Nonce, Source, View as _};
+use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
+use crate::time::{Now, Tick, WallMillis};
+use crate::wire::message::{Kind, Message};
+use crate::wire::sign::sign_draft;
+use crate::wire::verify::verify;
+
+/// A node of a test.
+#[derive(Debug)]
+pub struct Actor {
+    /// What it goes by.
+    pub rules: Rules,
+    /// Its tables.
+    pub tables: PlainView,
+    key: SigningKey,
+    nonces: u64,
+}
+
+/// How a message reached an actor.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Whom the transport authenticated.
+    pub transport: Option<NodeId>,
+    /// Which limit it counts against.
+    pub source: Source,
+    /// What the registry said.
+    pub lookup: Lookup,
+}
+
+impl Way {
+    /// From an address that nobody vouches for.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::from_host(1)
+    }
+
+    /// The same, from the host 10.0.0.`host`.
+    #[must_use]
+    pub fn from_host(host: u8) -> Self {
+        let source = Source::from_address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)));
+        Self { transport: None, source, lookup: Lookup::NotAsked }
+    }
+
+    /// The registry knows this key for the sender.
+    #[must_use]
+    pub fn registered(key: PublicKey) -> Self {
+        Self { lookup: Lookup::Found { key, networks: Vec::new() }, ..Self::open() }
+    }
+
+    /// The transport authenticated this node.
+    #[must_use]
+    pub fn tunnel(peer: NodeId) -> Self {
+        Self { transport: Some(peer), source: Source::Node(peer), ..Self::open() }
+    }
+}
+
+impl Actor {
+    /// Node `id`, whose key is made of 32 times `seed`.
+    #[must_use]
+    pub fn new(id: u32, seed: u8) -> Self {
+        let rules = Rules { own_id: node(id), config: HandshakeConfig::default(), limits: Limits::default() };
+        Self { rules, tables: PlainView::default(), key: SigningKey::from_bytes(&[seed; 32]), nonces: 0 }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.rules.own_id
+    }
+
+    /// Its public key.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::from_bytes(self.key.verifying_key().to_bytes()).expect("made from a seed")
+    }
+
+    /// A nonce that it has not used before.
+    pub fn nonce(&mut self) -> Nonce {
+        self.nonces += 1;
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&[self.nonces.to_le_bytes(), u64::from(self.id().get()).to_le_bytes()].concat());
+        Nonce(bytes)
+    }
+
+    /// A draft of its own making, stamped `now`, that no rule has asked for.
+    pub fn draft(&mut self, now: Now, to: NodeId, kind: Kind, answers: Option<Nonce>) -> Draft {
+        let nonce = self.nonce();
+        Draft { to, kind, justification: String::new(), reason: String::new(), nonce, answers, stamp: now.wall }
+    }
+
+    /// Signs a draft.
+    #[must_use]
+    pub fn sign(&self, draft: &Draft) -> Message {
+        sign_draft(self.id(), &self.public_key(), draft, |bytes| self.key.sign(bytes).to_bytes())
+    }
+
+    /// Takes one step and applies it; the invariants hold afterwards.
+    pub fn step(&mut self, now: Now, input: Input) -> Result<Step, Rejection> {
+        let step = step(&self.rules, &self.tables, now, input)?;
+        self.tables.apply(&step.changes);
+        check::check(&self.rules, &self.tables).expect("the invariants hold after a step");
+        for peer in self.tables.trusted.keys().chain(self.tables.revoked.keys()) {
+            check::check_peer(&self.rules, &self.tables, *peer).expect("the invariants hold after a step");
+        }
+        Ok(step)
+    }
+
+    /// Hears a message, as bytes, through every check that a node makes.
+    pub fn hear(&mut self, now: Now, bytes: &[u8], way: Way) -> Result<Step, Rejection> {
+        let decoded = arrival::decode(&self.rules, now, Message::parse(bytes)?)?;
+        arrival::check_floor(&self.rules, now, self.tables.floor(decoded.sender()), &decoded)?;
+        let message = verify(decoded, self.id())?;
+        let Way { transport, source, lookup } = way;
+        let nonce = self.nonce();
+        self.step(now, Input::Message(Received { message, transport, source, lookup, nonce }))
+    }
+
+    /// Hears what `from` sends with this draft.
+    pub fn hear_from(&mut self, now: Now, from: &Self, draft: &Draft, way: Way) -> Result<Step, Rejection> {
+        self.hear(now, &from.sign(draft).to_json(), way)
+    }
+
+    /// Its operator gives a command.
+    pub fn command(&mut self, now: Now, command: Command) -> Result<Step, Rejection> {
+        self.step(now, Input::Operator(command))
+    }
+
+    /// Puts a trusted record into its tables, as a program does through the store.
+    pub fn trusts(&mut self, peer: NodeId, key: Option<PublicKey>) -> TrustRecord {
+        let record = TrustRecord::new(peer, key).approved_at(WallMillis::new(1));
+        self.tables.trusted.insert(peer, record);
+        record
+    }
+
+    /// Its operator asks `peer` to trust it.
+    pub fn request(&mut self, now: Now, peer: NodeId, expected_key: Option<PublicKey>) -> Result<Step, Rejection> {
+        let (justification, nonce) = ("weather feed".to_owned(), self.nonce());
+        self.command(now, Command::Request { peer, justification, expected_key, nonce, force: false, automatic: false })
+    }
+
+    /// Its operator approves `peer`.
+    pub fn approve(&mut self, now: Now, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Step, Rejection> {
+        let nonce = self.nonce();
+        self.command(now, Command::Approve { peer, fingerprint, nonce })
+    }
+
+    /// Its operator revokes `peer`.
+    pub fn revoke(&mut self, now: Now, peer: NodeId) -> Result<Step, Rejection> {
+        let nonce = self.nonce();
+        self.command(now, Command::Revoke { peer, nonce })
+    }
+}
+
+/// The one message that a step sends, if it sends one.
+#[must_use]
+pub fn sent(step: &Step) -> Option<&Draft> {
+    let mut drafts = step.effects.iter().filter_map(|effect| match &effect.action {
+        Action::Send(draft) => Some(draft),
+        _ => None,
+    });
+    let first = drafts.next();
+    assert!(drafts.next().is_none(), "a step sends at most one message");
+    first
+}
+
+/// The node with this number, which is not 0.
+#[must_use]
+pub fn node(id: u32) -> NodeId {
+    NodeId::new(id).expect("not 0")
+}
+
+/// A moment: the given number of milliseconds after the moment at which the tests begin, on both clocks.
+#[must_use]
+pub const fn at(millis: i64) -> Now {
+    Now { wall: WallMillis::new(BEGIN_MS.saturating_add(millis)), tick: Tick::new(millis) }
+}
+
+/// When the tests begin: the stamp of the known answer of docs/protocol.md.
+pub const BEGIN_MS: i64 = 1_772_532_000_123;

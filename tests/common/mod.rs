@@ -1,0 +1,271 @@
+//! What the tests of a node share: an address book, a transport that does as it is told, a disk that can be held up.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use trustkeep::clock::{Clock, SystemClock};
+use trustkeep::machine::view::{Nonce, Source};
+use trustkeep::node::{
+    Builder, FileIdentity, HandshakeManager, Identity, Inbox, Received, Registry, RegistryEntry, RegistryError,
+    SendError, Transport,
+};
+use trustkeep::wire::message::Kind;
+use trustkeep::wire::sign::{Draft, sign_draft};
+use trustkeep::{FileEntry, NodeId, PublicKey, Storage, StorageFile, TrustStore, WallMillis};
+
+/// Long enough for anything that is to happen on a slow machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub fn id(id: u32) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+pub fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// The identity whose id and seed are this number.
+pub fn identity(number: u32) -> FileIdentity {
+    FileIdentity::from_seed(id(number), &[u8::try_from(number % 251).unwrap(); 32]).unwrap()
+}
+
+/// Whether something became true in time; for counts, which nobody is woken for.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < SOON, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A gate at which threads wait while it is closed.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        *self.closed.lock().unwrap() = true;
+    }
+    pub fn open(&self) {
+        *self.closed.lock().unwrap() = false;
+        self.changed.notify_all();
+    }
+    pub fn pass(&self) {
+        let mut closed = self.closed.lock().unwrap();
+        while *closed {
+            closed = self.changed.wait(closed).unwrap();
+        }
+    }
+}
+
+/// A registry in memory, shared by nodes; it may hang about one peer and panic about another.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: Mutex<HashMap<NodeId, RegistryEntry>>,
+    pub gate: Gate,
+    pub hangs_about: Mutex<Option<NodeId>>,
+    pub panics_about: Mutex<Option<NodeId>>,
+    pub reports: Mutex<Vec<(NodeId, bool)>>,
+}
+
+impl Book {
+    pub fn put(&self, peer: NodeId, key: Option<PublicKey>, address: SocketAddr) {
+        self.entries.lock().unwrap().insert(peer, RegistryEntry::new(key).address(address));
+    }
+}
+
+impl Registry for Book {
+    fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        if *self.hangs_about.lock().unwrap() == Some(peer) {
+            self.gate.pass();
+        }
+        let panics = *self.panics_about.lock().unwrap() == Some(peer);
+        assert!(!panics, "as the test wants it");
+        Ok(self.entries.lock().unwrap().get(&peer).cloned())
+    }
+    fn report_grant(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reports.lock().unwrap().push((peer, true));
+        Ok(())
+    }
+    fn report_revoke(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reports.lock().unwrap().push((peer, false));
+        Ok(())
+    }
+}
+
+/// A transport that only notes what it is asked to do.
+pub struct Wire {
+    sent: Mutex<Sender<(NodeId, Vec<u8>)>>,
+    cut: Mutex<Sender<NodeId>>,
+    /// Sends to this peer wait here.
+    pub gate: Gate,
+    pub hangs_to: Mutex<Option<NodeId>>,
+    /// Sends to this peer panic.
+    pub panics_to: Mutex<Option<NodeId>>,
+}
+
+pub struct WireEnds {
+    pub sent: Receiver<(NodeId, Vec<u8>)>,
+    pub cut: Receiver<NodeId>,
+}
+
+impl Wire {
+    pub fn new() -> (Arc<Self>, WireEnds) {
+        let ((sent, sent_end), (cut, cut_end)) = (channel(), channel());
+        let wire = Self {
+            sent: Mutex::new(sent),
+            cut: Mutex::new(cut),
+            gate: Gate::default(),
+            hangs_to: Mutex::new(None),
+            panics_to: Mutex::new(None),
+        };
+        (Arc::new(wire), WireEnds { sent: sent_end, cut: cut_end })
+    }
+}
+
+impl Transport for Wire {
+    fn start(&self, _: Arc<dyn Inbox>) -> io::Result<()> {
+        Ok(())
+    }
+    fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        let _ = self.sent.lock().unwrap().send((to, bytes.to_vec()));
+        if *self.hangs_to.lock().unwrap() == Some(to) {
+            self.gate.pass();
+        }
+        let panics = *self.panics_to.lock().unwrap() == Some(to);
+        assert!(!panics, "as the test wants it");
+        Ok(())
+    }
+    fn disconnect(&self, peer: NodeId) {
+        let _ = self.cut.lock().unwrap().send(peer);
+    }
+    fn stop_receiving(&self, _: Duration) {}
+    fn stop_sending(&self) {
+        self.gate.open();
+    }
+}
+
+impl WireEnds {
+    /// The next message sent: to whom, and its type.
+    pub fn next(&self) -> (NodeId, String) {
+        let (to, bytes) = self.sent.recv_timeout(SOON).expect("nothing was sent");
+        (to, kind_of(&bytes))
+    }
+}
+
+pub fn kind_of(bytes: &[u8]) -> String {
+    let value: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+    value["type"].as_str().unwrap().to_owned()
+}
+
+/// A node 1 on a [`Wire`], with a store in memory.
+pub fn alone(change: impl FnOnce(Builder) -> Builder) -> (HandshakeManager, Arc<Wire>, WireEnds) {
+    alone_with(Arc::new(TrustStore::in_memory()), change)
+}
+
+pub fn alone_with(
+    store: Arc<TrustStore>,
+    change: impl FnOnce(Builder) -> Builder,
+) -> (HandshakeManager, Arc<Wire>, WireEnds) {
+    let (wire, ends) = Wire::new();
+    let transport = Arc::clone(&wire);
+    let builder = HandshakeManager::builder(store, Arc::new(identity(1)), transport);
+    (change(builder).start().unwrap(), wire, ends)
+}
+
+/// A message as some node would send it to node 1 now; change the draft to send another.
+pub fn message_from(sender: &FileIdentity, kind: Kind, change: impl FnOnce(&mut Draft)) -> Vec<u8> {
+    let mut draft = Draft {
+        to: id(1),
+        kind,
+        justification: String::new(),
+        reason: String::new(),
+        nonce: Nonce([7; 16]),
+        answers: None,
+        stamp: now(),
+    };
+    change(&mut draft);
+    sign_draft(sender.node_id(), &sender.public_key(), &draft, |bytes| sender.sign(bytes)).to_json()
+}
+
+pub fn now() -> WallMillis {
+    SystemClock.now().wall
+}
+
+/// A message that arrived from this address.
+pub fn arrived(bytes: Vec<u8>, host: u8) -> Received {
+    Received::new(bytes, Source::from_address(Ipv4Addr::new(10, 0, 0, host).into()))
+}
+
+pub fn count(manager: &HandshakeManager, name: &str) -> u64 {
+    manager.counters().into_iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| count)
+}
+
+/// A disk in memory whose fsync waits at a gate.
+#[derive(Debug, Default)]
+pub struct Disk {
+    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    pub gate: Arc<Gate>,
+}
+
+struct DiskFile {
+    name: String,
+    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    gate: Arc<Gate>,
+}
+
+impl Storage for Disk {
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let files = self.files.lock().unwrap();
+        Ok(files.iter().map(|(name, bytes)| FileEntry { name: name.clone(), bytes: bytes.len() as u64 }).collect())
+    }
+    fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        look(self.files.lock().unwrap().get(name).ok_or(io::ErrorKind::NotFound)?);
+        Ok(())
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.files.lock().unwrap().insert(name.to_owned(), Vec::new());
+        Ok(Box::new(DiskFile { name: name.to_owned(), files: Arc::clone(&self.files), gate: Arc::clone(&self.gate) }))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap();
+        let bytes = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), bytes);
+        Ok(())
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.lock().unwrap().remove(name);
+        Ok(())
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.gate.pass();
+        Ok(())
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+}
+
+impl StorageFile for DiskFile {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let mut files = self.files.lock().unwrap();
+        let file = files.entry(self.name.clone()).or_default();
+        let end = usize::try_from(offset).unwrap() + bytes.len();
+        file.resize(file.len().max(end), 0);
+        file[end - bytes.len()..end].copy_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.gate.pass();
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! What the keeper thread owes to those who wait for it, with a storage that misbehaves on command:
+//!
+//! - a keeper that panics is seen by `health`, `flush`, `close` and every receipt; reads and writes go on in memory;
+//! - a disk that hangs holds up neither readers nor writers, and is not hidden from those who wait;
+//! - old versions are freed while the keeper hangs, by writers, and afterwards by the keeper; never by a reader.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use trustkeep::{
+    FileEntry, KeeperState, NodeId, PersistError, Storage, StorageFile, TrustRecord, TrustStore, WriteError,
+};
+
+fn id(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn record(number: u32) -> TrustRecord {
+    TrustRecord::new(id(number), None)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Panic,
+    Hang,
+}
+
+/// A disk in a mood. Keeps no bytes: nothing is read back here.
+#[derive(Clone, Debug)]
+struct Moody(Arc<(Mutex<Mood>, Condvar)>);
+
+impl Moody {
+    fn new() -> Self {
+        Self(Arc::new((Mutex::new(Mood::Well), Condvar::new())))
+    }
+
+    fn be(&self, mood: Mood) {
+        *self.0.0.lock().unwrap() = mood;
+        self.0.1.notify_all();
+    }
+
+    fn sync(&self) {
+        let mut mood = self.0.0.lock().unwrap();
+        while *mood == Mood::Hang {
+            mood = self.0.1.wait(mood).unwrap();
+        }
+        let panics = *mood == Mood::Panic;
+        drop(mood);
+        assert!(!panics, "this disk panics");
+    }
+}
+
+impl Storage for Moody {
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        Ok(Vec::new())
+    }
+
+    fn read(&self, _: &str, _: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+}
+
+impl StorageFile for Moody {
+    fn write_at(&mut self, _: u64, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Moody::sync(self);
+        Ok(())
+    }
+}
+
+fn open(disk: &Moody) -> TrustStore {
+    TrustStore::options().close_deadline(Duration::from_millis(200)).open_storage(Arc::new(disk.clone())).unwrap()
+}
+
+#[test]
+fn a_keeper_that_panics_is_seen_by_everybody_and_stops_nobody() {
+    let disk = Moody::new();
+    let store = open(&disk);
+    store.grant(record(1)).unwrap().wait_durable().unwrap();
+    assert!(store.health().is_ok());
+    disk.be(Mood::Panic);
+    let receipt = store.grant(record(2)).unwrap();
+    assert!(matches!(receipt.wait_durable(), Err(PersistError::KeeperPanicked)));
+    assert!(matches!(receipt.wait_durable_timeout(Duration::from_secs(60)), Err(PersistError::KeeperPanicked)));
+    assert!(matches!(store.flush(), Err(PersistError::KeeperPanicked)));
+    let health = store.health();
+    assert_eq!((health.keeper, health.changes_at_risk, health.is_ok()), (KeeperState::Panicked, 1, false));
+    // Memory goes on.
+    let _ = store.grant(record(3)).unwrap();
+    let _ = store.revoke(id(1)).unwrap();
+    assert!(store.is_trusted(id(3)) && !store.is_trusted(id(1)));
+    assert!(matches!(store.close(), Err(PersistError::KeeperPanicked)));
+    assert!(matches!(store.grant(record(4)), Err(WriteError::Closed(_))));
+}
+
+#[test]
+fn a_disk_that_hangs_holds_nobody_up_but_those_who_wait_for_it() {
+    let disk = Moody::new();
+    let store = open(&disk);
+    disk.be(Mood::Hang);
+    let hanging = store.grant(record(1)).unwrap();
+    let mut reader = store.reader();
+    for number in 2..=10_000 {
+        let receipt = store.grant(record(number)).unwrap();
+        assert!(reader.is_trusted(id(number)) && store.is_trusted(id(number)));
+        assert!(!receipt.is_durable());
+    }
+    assert_eq!(store.durable_generation().get(), 0);
+    let waited = hanging.wait_durable_timeout(Duration::from_millis(20));
+    assert!(matches!(waited, Err(PersistError::TimedOut { cause: None })), "{waited:?}");
+    // Only the version that the keeper is saving, the one the reader saw last, and those since the last look are kept.
+    let retained = store.health().versions_retained;
+    assert!(retained < 200, "{retained} old versions retained while the disk hangs");
+    assert!(matches!(store.close(), Err(PersistError::TimedOut { .. })), "the deadline passes");
+    disk.be(Mood::Well);
+    assert_eq!(store.close().unwrap().get(), 10_000, "and calling it again works");
+    assert!(hanging.is_durable());
+}
+
+#[test]
+fn the_keeper_frees_what_readers_let_go_of_without_another_write() {
+    let store = open(&Moody::new());
+    let old = store.snapshot();
+    store.grant(record(1)).unwrap().wait_durable().unwrap();
+    store.grant(record(2)).unwrap().wait_durable().unwrap();
+    // The keeper has looked, found one version held, and gone to sleep again.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(store.health().versions_retained, 1);
+    drop(old);
+    let freed = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        store.health().versions_retained == 0
+    });
+    assert!(freed);
+}
