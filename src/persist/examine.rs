@@ -6,6 +6,9 @@
 //! state which was once the newest.
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
+
 use std::io;
 
 use super::format::{Damage, FileError, Header, Kind, Snapshot, StoreId};
