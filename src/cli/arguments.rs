@@ -1,10 +1,14 @@
 //! The command line, as types.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use super::control::{Ask, Until};
+use crate::peer::NodeId;
 
 /// A trust store and handshake manager: who may talk to this node, and since when.
 #[derive(Debug, Parser)]
@@ -18,6 +22,45 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Make a node's home, with a new identity and an empty list of peers
+    Init {
+        /// The home; its parent must exist
+        #[arg(long, value_name = "HOME")]
+        home: PathBuf,
+        /// The node's id, 1 to 4294967295; a random one if not given
+        #[arg(long)]
+        id: Option<NodeId>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the node that lives in a home, until SIGINT or SIGTERM
+    Node {
+        /// The home
+        #[arg(long, value_name = "HOME")]
+        home: PathBuf,
+        /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+        /// Print the line that says the node is ready as JSON
+        #[arg(long)]
+        json: bool,
+        /// Stop at the end of standard input, too: a node then never outlives the program that started it
+        #[arg(long)]
+        stop_at_eof: bool,
+    },
+    #[command(flatten)]
+    Operation(Operation),
+    /// List the trusted peers of a running node
+    List(Listing),
+    /// List the peers that wait for an operator
+    Pending(Listing),
+    /// List the requests of the node itself that were not answered yet
+    Outgoing(Listing),
+    /// List the peers that the node has revoked
+    Revoked(Listing),
+    /// Show how a running node is doing
+    Status(Listing),
     /// Show what a store directory holds; works beside a running node, and changes nothing
     Inspect {
         /// The store directory (of a node: `store` in its home)
@@ -38,6 +81,108 @@ pub(super) enum Command {
     },
     /// Grant and revoke on many threads, and write down what was acknowledged as durable
     Stress(Stress),
+    /// Show the whole thing: two nodes, trust, kill -9, and revocation, in temporary homes
+    Demo,
+}
+
+/// What a running node is asked to do. Done means that it is durable.
+#[derive(Debug, Subcommand)]
+pub(super) enum Operation {
+    /// Ask a peer for trust
+    Request {
+        #[command(flatten)]
+        to: Peer,
+        /// Why; its operator will read it
+        #[arg(default_value = "")]
+        justification: String,
+        /// The key that the peer must answer with, in base64; the peers file's key if not given
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Ask although the peer is trusted already: it may have lost its side of the trust
+        #[arg(long)]
+        force: bool,
+    },
+    /// Trust a pending peer
+    Approve {
+        #[command(flatten)]
+        to: Peer,
+        /// Of the key to approve; may be left out only while no other key was seen
+        fingerprint: Option<String>,
+    },
+    /// Refuse a pending peer
+    Reject {
+        #[command(flatten)]
+        to: Peer,
+        /// Why; the peer will be told
+        #[arg(default_value = "")]
+        reason: String,
+    },
+    /// Forget a request of the node itself
+    Cancel {
+        #[command(flatten)]
+        to: Peer,
+    },
+    /// Trust a peer no longer
+    Revoke {
+        #[command(flatten)]
+        to: Peer,
+    },
+    /// Wait until a peer is trusted (or something else); exits with 1 if that does not happen in time
+    Wait {
+        #[command(flatten)]
+        to: Peer,
+        /// What to wait for
+        #[arg(long, value_enum, default_value = "trusted")]
+        until: Until,
+        /// How many seconds to wait
+        #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
+        timeout: Duration,
+    },
+}
+
+/// A running node, and the peer that it is asked about.
+#[derive(Debug, Args)]
+pub(super) struct Peer {
+    /// The home of the running node
+    #[arg(long, value_name = "HOME")]
+    home: PathBuf,
+    /// The peer's node id
+    peer: NodeId,
+}
+
+impl Operation {
+    /// The home of the node to ask, and what to ask of it.
+    pub(super) fn into_request(self) -> (PathBuf, Ask) {
+        let request = |to: Peer, request: &dyn Fn(u32) -> Ask| (to.home, request(to.peer.get()));
+        match self {
+            Self::Request { to, justification, key, force } => request(to, &|peer| Ask::Request {
+                peer,
+                justification: justification.clone(),
+                expected_key: key.clone(),
+                force,
+            }),
+            Self::Approve { to, fingerprint } => {
+                request(to, &|peer| Ask::Approve { peer, fingerprint: fingerprint.clone() })
+            }
+            Self::Reject { to, reason } => request(to, &|peer| Ask::Reject { peer, reason: reason.clone() }),
+            Self::Cancel { to } => request(to, &|peer| Ask::Cancel { peer }),
+            Self::Revoke { to } => request(to, &|peer| Ask::Revoke { peer }),
+            Self::Wait { to, until, timeout } => {
+                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                request(to, &|peer| Ask::Wait { peer, until, timeout_ms })
+            }
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// The home of the running node
+    #[arg(long, value_name = "HOME")]
+    pub(super) home: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Grants and revokes on N threads. Each thread owns its own peers and makes its next change only when its last one is

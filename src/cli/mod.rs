@@ -6,8 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod control;
+mod demo;
+mod home;
 mod latencies;
+mod node;
 mod offline;
+mod operator;
 mod print;
 mod rows;
 mod stress;
@@ -22,12 +27,22 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::error::{OpenError, PersistError};
 use crate::time::Now;
 use arguments::{Arguments, Command};
+use control::Ask;
 
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
+        Command::Init { home, id, json } => home::init(&home, id, json),
+        Command::Node { home, listen, json, stop_at_eof } => node::run(&home, listen, json, stop_at_eof),
+        Command::Operation(operation) => operator::operate(operation),
+        Command::List(listing) => operator::list(&listing, &Ask::List),
+        Command::Pending(listing) => operator::list(&listing, &Ask::Pending),
+        Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
+        Command::Revoked(listing) => operator::list(&listing, &Ask::Revoked),
+        Command::Status(listing) => operator::list(&listing, &Ask::Status),
+        Command::Demo => demo::run(),
         Command::Inspect { dir, json } => offline::inspect(&dir, json),
         Command::Verify { dir, json } => offline::verify(&dir, json),
         Command::Stress(arguments) => stress::run(&arguments),

@@ -153,3 +153,14 @@ fn fault(error: &OpenError) -> Fault {
     };
     Fault { file: file.display().to_string(), offset, reason, message }
 }
+
+/// Whether every byte of a store is accounted for, without printing anything.
+pub(super) fn check(dir: &Path) -> Result<(), Failure> {
+    let Report { files, directory, .. } = examine::verify(&look(dir)?, now())?;
+    for finding in files.iter().map(|(_, finding)| finding).chain([&directory]) {
+        if let Finding::Fault(error) = finding {
+            return Err(Failure::new(error));
+        }
+    }
+    Ok(())
+}
