@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::control::client::ask;
@@ -26,10 +26,15 @@ use crate::sync::{Arc, Deadline, Mutex, queue, spawn};
 /// Runs every step.
 pub(super) fn run() -> Result<Answer, Failure> {
     let start = instant();
+    // Watched before there is anything to clean up.
+    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(unwatched)?;
     let stage = Arc::new(Stage::new()?);
-    clean_up_on_signals(&stage)?;
+    clean_up_on(signals, &stage)?;
     let outcome = Demo { stage: Arc::clone(&stage), start, last: start }.steps();
-    stage.clear();
+    stage.clear(false);
+    if stage.cast.lock().ended {
+        return Err(Failure::new("ended by a signal"));
+    }
     outcome?;
     let took = instant().duration_since(start);
     print::to_stdout(|out| writeln!(out, "every step held, in {} ms", took.as_millis()))?;
@@ -210,7 +215,14 @@ impl Actor {
 /// The temporary directory, and the processes that run.
 struct Stage {
     dir: PathBuf,
-    children: Mutex<Vec<(NodeId, Child)>>,
+    cast: Mutex<Cast>,
+}
+
+#[derive(Default)]
+struct Cast {
+    children: Vec<(NodeId, Child)>,
+    /// By a signal: nothing may be started any more.
+    ended: bool,
 }
 
 impl Stage {
@@ -221,14 +233,17 @@ impl Stage {
         DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
             Failure::hint(format_args!("{}: {error}", dir.display()), "set TMPDIR to another place")
         })?;
-        Ok(Self { dir, children: Mutex::new(Vec::new()) })
+        Ok(Self { dir, cast: Mutex::new(Cast::default()) })
     }
 
     /// Starts a node and waits until it says that it is ready.
     fn start(&self, actor: &Actor) -> Result<(), Failure> {
         let fail = |what: &dyn core::fmt::Display| Failure::new(format_args!("node {}: {what}", actor.id));
         let program = std::env::current_exe().map_err(|error| fail(&error))?;
-        let mut children = self.children.lock();
+        let mut cast = self.cast.lock();
+        if cast.ended {
+            return Err(fail(&"not started, for a signal ended the demo"));
+        }
         let mut child = Command::new(program)
             .arg("node")
             .arg("--home")
@@ -241,8 +256,8 @@ impl Stage {
             .spawn()
             .map_err(|error| fail(&error))?;
         let (output, errors) = (child.stdout.take(), child.stderr.take());
-        children.push((actor.id, child));
-        drop(children);
+        cast.children.push((actor.id, child));
+        drop(cast);
         let (Some(output), Some(mut errors)) = (output, errors) else { return Err(fail(&"no output")) };
         let log = self.dir.join(format!("node-{}.log", actor.id));
         let mut file = OpenOptions::new().append(true).create(true).open(&log).map_err(|error| fail(&error))?;
@@ -266,7 +281,7 @@ impl Stage {
 
     /// Takes a child off the stage.
     fn take(&self, id: NodeId) -> Result<Child, Failure> {
-        let mut children = self.children.lock();
+        let children = &mut self.cast.lock().children;
         let place = children.iter().position(|(of, _)| *of == id);
         place.map(|place| children.swap_remove(place).1).ok_or_else(|| Failure::new(format_args!("node {id} is gone")))
     }
@@ -285,36 +300,53 @@ impl Stage {
     }
 
     fn kill_all(&self) {
-        for (_, mut child) in self.children.lock().drain(..) {
+        self.cast.lock().kill_all();
+    }
+
+    /// Ends every node and removes every file. The lock is held to the end: whoever comes second may leave then.
+    fn clear(&self, ended: bool) {
+        let mut cast = self.cast.lock();
+        cast.ended |= ended;
+        cast.kill_all();
+        // Another thread may be making a file just now; without the directory it makes no more.
+        for _ in 0..10 {
+            let _ = std::fs::remove_dir_all(&self.dir);
+            if !self.dir.exists() {
+                return;
+            }
+        }
+    }
+}
+
+impl Cast {
+    fn kill_all(&mut self) {
+        for (_, mut child) in self.children.drain(..) {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
-
-    fn clear(&self) {
-        self.kill_all();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.clear();
+        self.clear(false);
     }
 }
 
-fn clean_up_on_signals(stage: &Arc<Stage>) -> Result<(), Failure> {
-    let fail = |error: io::Error| Failure::new(format_args!("signals cannot be watched: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
+fn unwatched(error: io::Error) -> Failure {
+    Failure::new(format_args!("signals cannot be watched: {error}"))
+}
+
+fn clean_up_on(mut signals: Signals, stage: &Arc<Stage>) -> Result<(), Failure> {
     let stage = Arc::clone(stage);
     let watching = spawn("trustkeep-signals", move || {
         if signals.forever().next().is_some() {
-            stage.clear();
+            stage.clear(true);
             std::process::exit(1);
         }
     });
-    watching.map(drop).map_err(fail)
+    watching.map(drop).map_err(unwatched)
 }
 
 /// Two addresses on which nobody listens at this moment.

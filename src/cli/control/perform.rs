@@ -29,7 +29,16 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
             if let Some(key) = expected_key {
                 options = options.expected_key(key.parse().map_err(|error| format!("--key: {error}"))?);
             }
-            durable(manager.request(peer, &justification, options).map_err(|error| refused(peer, &error))?)
+            match manager.request(peer, &justification, options) {
+                Ok(receipt) => durable(receipt),
+                Err(error) => {
+                    if let CommandError::NotSent { receipt, .. } = &error {
+                        // That it is kept is true only now.
+                        durable(receipt.clone())?;
+                    }
+                    Err(refused(peer, &error))
+                }
+            }
         })),
         Ask::Approve { peer, fingerprint } => done(id(peer).and_then(|peer| {
             let fingerprint = fingerprint.map(|text| text.parse()).transpose();
@@ -107,7 +116,10 @@ fn wait(
             }
         }
         let left = deadline.remaining();
-        if left.is_zero() || !go_on() {
+        if !go_on() {
+            return Err("the node is stopping".to_owned());
+        }
+        if left.is_zero() {
             let state = format!("{until:?}").to_lowercase();
             return Ok(Reply::No { message: format!("peer {peer} is not {state} after {} s", timeout.as_secs_f64()) });
         }
