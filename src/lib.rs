@@ -71,6 +71,8 @@ pub mod docs {
     pub mod durability {}
     #[doc = include_str!("../docs/format.md")]
     pub mod format {}
+    #[doc = include_str!("../docs/protocol.md")]
+    pub mod protocol {}
     #[cfg(doctest)]
     #[doc = include_str!("../README.md")]
     pub mod readme {}

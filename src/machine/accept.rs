@@ -192,8 +192,10 @@ mod tests {
         us.hear_from(at(60), &peer, &accept, Way::open()).unwrap();
         let mut request = peer.draft(at(65), us.id(), Kind::Request, None);
         request.justification = "me too".into();
-        us.hear_from(at(66), &peer, &request, Way::open()).unwrap();
-        assert_eq!(us.tables.pending[&peer.id()].justification, "me too");
+        let charged_to = us.tables.pending[&peer.id()].source;
+        us.hear_from(at(66), &peer, &request, Way::from_host(2)).unwrap();
+        let entry = &us.tables.pending[&peer.id()];
+        assert_eq!((entry.justification.as_str(), entry.source), ("me too", charged_to));
         let approved = us.approve(at(70), peer.id(), None).unwrap();
         assert_eq!(sent(&approved).unwrap().answers, Some(request.nonce));
     }

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_vouched_for_key_replaces_an_unvouched_first_and_no_vouched_one() {
         let mut us = us();
-        ask(&mut us, 10, 7, 0xBB, "forged", Way::from_host(1)).unwrap();
+        ask(&mut us, 10, 7, 0xBB, "forged", Way::from_host(2)).unwrap();
         let charged_to = us.tables.pending[&node(7)].source;
         ask(&mut us, 20, 7, 0xAA, "true", Way::registered(key(0xAA))).unwrap();
         let entry = us.tables.pending[&node(7)].clone();

@@ -18,6 +18,8 @@ use crate::peer::NodeId;
 use crate::time::Now;
 
 mod entries;
+#[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
+pub(crate) mod tamper;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::format::{self, FileError, Header, Kind, Snapshot, StoreId};
-use super::recover::{self, Choice, GENESIS, Listing, RecoverPolicy, Refusal};
+use super::recover::{self, Choice, GENERATION_MAX, GENESIS, Listing, RecoverPolicy, Refusal};
 use super::snapshots::SnapshotSaver;
 use super::{FileEntry, Storage};
 use crate::error::{OpenError, PersistError};
@@ -46,7 +46,7 @@ pub(crate) fn load(
             move_aside(storage.as_ref(), &entries, &set_aside)?;
             clean(storage.as_ref(), &listing);
             // Beyond every generation that may have been acknowledged here.
-            let generation = listing.snapshots.first().map_or(0, |(newest, _)| newest.saturating_add(1));
+            let generation = listing.snapshots.first().map_or(0, |(newest, _)| after(*newest));
             begin(storage, store, generation, VecDeque::new())
         }
         Choice::Snapshot { name, set_aside, write_mark } => {
@@ -64,7 +64,7 @@ pub(crate) fn load(
             if listing.snapshots.first().is_some_and(|(_, newest)| *newest != name) {
                 // An older state takes the place of a lost newer one: give it a number beyond all that were
                 // acknowledged, so that no generation ever means two things.
-                generation = listing.snapshots.first().map_or(generation, |(newest, _)| newest.saturating_add(1));
+                generation = listing.snapshots.first().map_or(generation, |(newest, _)| after(*newest));
                 saver.save(generation, &tables).map_err(OpenError::Persist)?;
             }
             if write_mark {
@@ -73,6 +73,10 @@ pub(crate) fn load(
             Ok(Loaded { tables, generation, saver })
         }
     }
+}
+
+fn after(generation: u64) -> u64 {
+    generation.saturating_add(1).min(GENERATION_MAX)
 }
 
 /// Makes an empty store at this generation durable, then its mark.

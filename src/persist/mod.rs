@@ -89,8 +89,10 @@ pub struct FileEntry {
     pub bytes: u64,
 }
 
-/// Writes all of `bytes`, however short the single writes are.
+/// Writes all of `bytes`, however short the single writes are. Interruptions are ridden out, but not for ever: who waits
+/// for the save must hear of a file system that does nothing else.
 pub(crate) fn write_all_at(file: &mut dyn StorageFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    let mut interruptions = 0;
     while !bytes.is_empty() {
         match file.write_at(offset, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -98,9 +100,14 @@ pub(crate) fn write_all_at(file: &mut dyn StorageFile, mut offset: u64, mut byte
                 bytes = bytes.get(written..).unwrap_or_default();
                 offset += written as u64;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && interruptions < INTERRUPTIONS_MAX => {
+                interruptions += 1;
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
+
+/// In one call; a signal storm stays far below.
+const INTERRUPTIONS_MAX: u32 = 1000;

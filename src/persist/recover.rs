@@ -45,6 +45,10 @@ const SUFFIX: &str = ".tks";
 const TEMPORARY: &str = ".tmp";
 const ASIDE: &str = "damaged-";
 
+/// The last generation that is ever published. Never reached by counting; a file beyond it was put there by somebody,
+/// and is not ours, for after it there would be no number left for the next change.
+pub(crate) const GENERATION_MAX: u64 = (1 << 63) - 1;
+
 pub(crate) fn snapshot_name(generation: u64) -> String {
     format!("{PREFIX}{generation:016x}{SUFFIX}")
 }
@@ -69,7 +73,7 @@ pub(crate) fn aside_name(name: &str, taken: &[FileEntry]) -> String {
 fn generation_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     let generation = u64::from_str_radix(digits, 16).ok()?;
-    (snapshot_name(generation) == name).then_some(generation)
+    (generation <= GENERATION_MAX && snapshot_name(generation) == name).then_some(generation)
 }
 
 fn is_leftover(name: &str) -> bool {

@@ -14,6 +14,8 @@ mod reader;
 mod receipt;
 pub(crate) mod shared;
 mod snapshot;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
 mod waiters;
 
 use core::fmt;
@@ -230,8 +232,8 @@ impl TrustStore {
         }
         let generation = self.shared.generation();
         let ticket = self.shared.progress.ticket(generation, OnFailure::ReportNext);
-        if self.shared.progress.failing().is_some() {
-            self.shared.hurry();
+        if !ticket.is_answered() {
+            self.shared.hurry(generation, true);
         }
         ticket.wait(Deadline::NEVER).map(|()| Generation::new(generation))
     }

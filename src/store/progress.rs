@@ -204,6 +204,11 @@ impl Inner {
 }
 
 impl Ticket<'_> {
+    /// Whether `wait` will return at once.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.state, TicketState::Answered(_))
+    }
+
     /// Blocks until answered or until the deadline, whose passing is an error that names the failure behind it.
     pub(crate) fn wait(self, deadline: Deadline) -> Result<(), PersistError> {
         let slot = match self.state {

@@ -40,11 +40,13 @@ impl fmt::Display for Generation {
 pub struct Receipt {
     shared: Arc<Shared>,
     generation: u64,
+    /// Whether the keeper saves it at once; a change of floors alone may take its time, unless somebody waits.
+    urgent: bool,
 }
 
 impl Receipt {
-    pub(super) fn new(shared: Arc<Shared>, generation: u64) -> Self {
-        Self { shared, generation }
+    pub(super) fn new(shared: Arc<Shared>, generation: u64, urgent: bool) -> Self {
+        Self { shared, generation, urgent }
     }
 
     /// The generation that contains the change. A call that changed nothing gives the newest one.
@@ -92,7 +94,11 @@ impl Receipt {
         if self.shared.is_inside() {
             return Err(PersistError::Reentrant);
         }
-        self.shared.progress.ticket(self.generation, on_failure).wait(deadline)
+        let ticket = self.shared.progress.ticket(self.generation, on_failure);
+        if !self.urgent && !ticket.is_answered() {
+            self.shared.hurry(self.generation, false);
+        }
+        ticket.wait(deadline)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::machine::tables::Tables;
 use crate::machine::view::{TableChange, View};
 use crate::map::TrustMap;
 use crate::peer::NodeId;
+use crate::persist::recover::GENERATION_MAX;
 use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
 use crate::time::Now;
 
@@ -71,7 +72,7 @@ struct Core {
     tables: Arc<Tables>,
     version: Arc<Version>,
     generation: u64,
-    /// The newest generation that changed anything but floors.
+    /// The newest generation that changed anything but floors, or that somebody waits for.
     urgent: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,
@@ -102,6 +103,7 @@ impl Superseded {
 /// What is left to do once the lock is released.
 struct Afterwards {
     generation: u64,
+    urgent: bool,
     ring: bool,
     granted: Vec<Waiting>,
 }
@@ -183,7 +185,7 @@ impl Shared {
         if done.ring {
             this.doorbell.ring();
         }
-        Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation)))
+        Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
     }
 
     fn commit(
@@ -193,10 +195,13 @@ impl Shared {
         events: Vec<Event>,
     ) -> Result<Afterwards, WriteError<()>> {
         let (next, touched) = core.tables.apply(changes);
-        let mut done = Afterwards { generation: core.generation, ring: false, granted: Vec::new() };
+        let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
             let (len, before) = (next.trusted_len(), core.tables.trusted_len());
             if len > self.limits.trusted_max && len > before {
+                return Err(WriteError::Full(()));
+            }
+            if core.generation >= GENERATION_MAX {
                 return Err(WriteError::Full(()));
             }
             // Floors alone ring only as the first change since the keeper looked: it then sets its own alarm.
@@ -226,6 +231,7 @@ impl Shared {
             }
         }
         core.hub.send(events);
+        done.urgent = core.urgent == core.generation;
         Ok(done)
     }
 
@@ -280,9 +286,17 @@ impl Shared {
         generation
     }
 
-    /// Has the keeper try now, whatever pause it makes after a failure.
-    pub(crate) fn hurry(&self) {
-        self.core.lock().retry_now = true;
+    /// Has the keeper save this generation without the pause that it leaves a change of floors alone; with `retry_now`
+    /// also without the pause after a failure.
+    pub(crate) fn hurry(&self, generation: u64, retry_now: bool) {
+        {
+            let mut core = self.core.lock();
+            if core.urgent >= generation && !retry_now {
+                return;
+            }
+            core.urgent = core.urgent.max(generation);
+            core.retry_now |= retry_now;
+        }
         self.doorbell.ring();
     }
 

@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+#[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
+pub mod doors;
 pub mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rules;
+#[cfg(not(all(test, trustkeep_loom)))]
+pub mod sim_disk;
 #[cfg(test)]
 mod story;

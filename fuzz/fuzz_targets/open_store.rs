@@ -1,0 +1,128 @@
+//! Opening a directory with any files in it never panics, and where a snapshot was it never opens as an empty store.
+#![no_main]
+
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use trustkeep::testing::doors::{decode_snapshot, fix_checksums, snapshot_name};
+use trustkeep::testing::sim_disk::{Image, SimDisk};
+use trustkeep::{NodeId, RecoverPolicy, TrustRecord, TrustStore};
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    policy: Policy,
+    files: Vec<(Name<'a>, Content<'a>)>,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Policy {
+    Fail,
+    Previous,
+    Empty,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Name<'a> {
+    Genesis,
+    Lock,
+    Snapshot(u64),
+    /// The name that fits the good snapshot.
+    Fitting,
+    Temporary(u8),
+    Other(&'a str),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Content<'a> {
+    Raw(&'a [u8]),
+    Snapshot(Vec<(u16, u8)>, bool),
+    Genesis(Vec<(u16, u8)>, bool),
+    /// The good snapshot, under this generation.
+    Generation(u64),
+}
+
+/// A snapshot of generation 3 and the mark of the same store.
+const SNAPSHOT: &[u8] = include_bytes!("../seeds/snapshot.tks");
+const GENESIS: &[u8] = include_bytes!("../seeds/genesis.tks");
+
+impl Name<'_> {
+    fn text(&self) -> String {
+        match self {
+            Self::Genesis => "GENESIS".to_owned(),
+            Self::Lock => "LOCK".to_owned(),
+            Self::Snapshot(generation) => snapshot_name(*generation),
+            Self::Fitting => snapshot_name(3),
+            Self::Temporary(attempt) => format!("{}.tmp{attempt}", snapshot_name(4)),
+            Self::Other(text) => (*text).to_owned(),
+        }
+    }
+}
+
+impl Content<'_> {
+    fn bytes(&self) -> Vec<u8> {
+        let edited = |good: &[u8], edits: &[(u16, u8)], fixed| {
+            let mut bytes = good.to_vec();
+            for (at, value) in edits {
+                let at = usize::from(*at) % bytes.len();
+                bytes[at] = *value;
+            }
+            if fixed {
+                fix_checksums(&mut bytes);
+            }
+            bytes
+        };
+        match self {
+            Self::Raw(bytes) => bytes.to_vec(),
+            Self::Snapshot(edits, fixed) => edited(SNAPSHOT, edits, *fixed),
+            Self::Genesis(edits, fixed) => edited(GENESIS, edits, *fixed),
+            Self::Generation(generation) => {
+                let mut bytes = SNAPSHOT.to_vec();
+                bytes[40..48].copy_from_slice(&generation.to_le_bytes());
+                fix_checksums(&mut bytes);
+                bytes
+            }
+        }
+    }
+}
+
+fuzz_target!(|input: Input<'_>| {
+    let image: Image = input.files.iter().take(8).map(|(name, content)| (name.text(), content.bytes())).collect();
+    let policy = match input.policy {
+        Policy::Fail => RecoverPolicy::Fail,
+        Policy::Previous => RecoverPolicy::Previous,
+        Policy::Empty => RecoverPolicy::Empty,
+    };
+    let disk = SimDisk::from_image(&image);
+    let snapshots: Vec<&String> =
+        image.keys().filter(|name| name.starts_with("snapshot-") && name.ends_with(".tks") && name.len() == 29).collect();
+    let opened = TrustStore::options().recover(policy).open_storage(Arc::new(disk.clone()));
+    let after = disk.live_image();
+    let Ok(store) = opened else {
+        for name in snapshots {
+            assert!(after.values().any(|bytes| bytes == &image[name]), "{name} was lost by a refusal");
+        }
+        return;
+    };
+    let whole: Vec<usize> = image.values().filter_map(|bytes| decode_snapshot(bytes).ok()).collect();
+    if image.contains_key("GENESIS") || !snapshots.is_empty() {
+        let found = store.snapshot().len();
+        let began_anew = matches!(policy, RecoverPolicy::Empty) && found == 0;
+        assert!(whole.contains(&found) || began_anew, "{found} records, which no file holds");
+        if matches!(policy, RecoverPolicy::Fail) {
+            let newest = snapshots.last().expect("opened without a snapshot");
+            assert_eq!(decode_snapshot(&image[*newest]), Ok(found), "not the newest snapshot");
+            assert_eq!(&snapshot_name(store.generation().get()), *newest);
+        }
+    }
+    // What opened goes on, and opens again.
+    let peer = NodeId::new(77).unwrap();
+    let before = store.generation();
+    let receipt = store.grant(TrustRecord::new(peer, None).network(9)).expect("a fresh store takes a grant");
+    assert!(receipt.generation() >= before);
+    receipt.wait_durable().expect("a disk without faults");
+    let (contents, generation) = (store.snapshot().len(), store.generation());
+    drop(store);
+    let again = TrustStore::options().open_storage(Arc::new(disk)).expect("what was saved opens");
+    assert_eq!((again.snapshot().len(), again.generation()), (contents, generation));
+});

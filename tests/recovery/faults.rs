@@ -1,0 +1,237 @@
+//! A disk that refuses: every call of a save and of an opening, with every error, once and from then on.
+
+use std::time::Duration;
+
+use trustkeep::testing::sim_disk::{Call, Fault, SimDisk};
+use trustkeep::{KeeperState, OpenError, PersistError, TrustStore};
+
+use super::{Contents, contents, id, in_parallel, open, record, records};
+
+const EINTR: i32 = 4;
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+const EDQUOT: i32 = 122;
+const LONG: Duration = Duration::from_secs(60);
+
+/// A store in which peer 1 is durable.
+fn begun() -> (SimDisk, TrustStore) {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    store.grant(record(1)).unwrap().wait_durable().unwrap();
+    // Two snapshots, so that the next save removes one.
+    store.grant(record(2)).unwrap().wait_durable().unwrap();
+    (disk, store)
+}
+
+/// The calls of one save.
+fn calls_of_a_save() -> Vec<Call> {
+    let (disk, store) = begun();
+    let before = disk.calls();
+    store.grant(record(3)).unwrap().wait_durable().unwrap();
+    drop(store);
+    disk.log().split_off(before)
+}
+
+/// Every call of a save with every error, once and from then on.
+fn faults_of_a_save() -> Vec<(Call, Fault)> {
+    let calls = calls_of_a_save();
+    assert!(calls.len() >= 6, "{calls:?}");
+    let start = begun().0.calls();
+    let mut faults = Vec::new();
+    for (index, call) in calls.into_iter().enumerate() {
+        for errno in [EINTR, EIO, ENOSPC, EROFS, EDQUOT] {
+            for sticky in [false, true] {
+                faults.push((call, Fault { call: start + index, sticky, errno }));
+            }
+        }
+    }
+    faults
+}
+
+/// Whether a save survives this fault without failing.
+fn is_harmless(call: Call, fault: Fault) -> bool {
+    // The old snapshot goes when the new one is durable; an interrupted write is simply repeated.
+    call == Call::Remove || (call == Call::Write && fault.errno == EINTR && !fault.sticky)
+}
+
+/// What is on the disk, whatever a crash does to it.
+fn survives(disk: &SimDisk, allowed: &[Contents]) {
+    disk.crash_point().images(40, 1, &mut |image| {
+        let found = contents(&open(&SimDisk::from_image(image)).unwrap());
+        assert!(allowed.contains(&found), "{found:?}");
+    });
+}
+
+fn errno_of(error: &PersistError) -> Option<i32> {
+    match error {
+        PersistError::Io { source, .. } => source.raw_os_error(),
+        PersistError::TimedOut { cause: Some(cause) } => errno_of(cause),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_refused_save_loses_nothing_is_reported_and_heals() {
+    in_parallel(&faults_of_a_save(), 20, |&(call, fault)| {
+        let (disk, store) = begun();
+        disk.set_fault(Some(fault));
+        let receipt = store.grant(record(3)).unwrap();
+        let outcome = receipt.wait_durable();
+        assert_eq!(outcome.is_ok(), is_harmless(call, fault), "{call:?} {fault:?}: {outcome:?}");
+        // Memory has everything, and goes on.
+        assert_eq!(contents(&store), records([1, 2, 3]));
+        let _ = store.grant(record(4)).unwrap();
+        assert!(store.is_trusted(id(4)));
+        if let Err(error) = outcome {
+            assert_eq!(errno_of(&error), Some(fault.errno), "{call:?} {fault:?}: {error}");
+            survives(&disk, &[records([1, 2]), records([1, 2, 3]), records([1, 2, 3, 4])]);
+        } else {
+            survives(&disk, &[records([1, 2, 3]), records([1, 2, 3, 4])]);
+        }
+        if fault.sticky && !is_harmless(call, fault) {
+            let health = store.health();
+            let failing = health.failing.clone().expect("a failure stands");
+            assert!(!health.is_ok() && health.keeper == KeeperState::Running);
+            assert_eq!((errno_of(&failing.error), health.changes_at_risk), (Some(fault.errno), 2));
+            assert!(failing.attempts >= 1);
+            assert_eq!(errno_of(&store.flush().unwrap_err()), Some(fault.errno));
+            assert_eq!(errno_of(&receipt.wait_durable().unwrap_err()), Some(fault.errno));
+            let timed_out = receipt.wait_durable_timeout(Duration::from_millis(1)).unwrap_err();
+            assert!(matches!(&timed_out, PersistError::TimedOut { cause: Some(_) }), "{timed_out}");
+            assert!(store.health().failing.unwrap().attempts > failing.attempts, "it is tried again");
+        }
+        // The fault ends while somebody waits: he is told of nothing but the success.
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| receipt.wait_durable_timeout(LONG));
+            disk.set_fault(None);
+            patient.join().unwrap().unwrap();
+        });
+        // An attempt that was made before the fault ended may still be reported, once.
+        if store.flush().is_err() {
+            store.flush().unwrap();
+        }
+        let health = store.health();
+        assert!(health.is_ok() && health.changes_at_risk == 0, "{health:?}");
+        survives(&disk, &[records([1, 2, 3, 4])]);
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(contents(&open(&disk).unwrap()), records([1, 2, 3, 4]));
+    });
+}
+
+#[test]
+fn a_close_after_a_transient_error_claims_only_what_is_saved() {
+    in_parallel(&faults_of_a_save(), 20, |&(call, fault)| {
+        if fault.sticky {
+            return;
+        }
+        let (disk, store) = begun();
+        disk.set_fault(Some(fault));
+        let _ = store.grant(record(3)).unwrap();
+        let closed = store.close();
+        assert_eq!(closed.expect("close rides a transient error out").get(), 3, "{call:?} {fault:?}");
+        survives(&disk, &[records([1, 2, 3])]);
+    });
+}
+
+#[test]
+fn a_close_that_cannot_save_says_so_and_may_be_called_again() {
+    in_parallel(&faults_of_a_save(), 20, |&(call, fault)| {
+        if !fault.sticky || is_harmless(call, fault) {
+            return;
+        }
+        let disk = begun().0;
+        let store = TrustStore::options()
+            .close_deadline(Duration::from_millis(30))
+            .open_storage(std::sync::Arc::new(disk.clone()))
+            .unwrap();
+        disk.set_fault(Some(Fault { call: disk.calls() + fault.call - begun().0.calls(), ..fault }));
+        store.grant(record(3)).unwrap().wait_durable().unwrap_err();
+        let error = store.close().unwrap_err();
+        assert!(matches!(error, PersistError::TimedOut { .. }), "{call:?} {fault:?}: {error}");
+        assert_eq!(errno_of(&error), Some(fault.errno), "{call:?} {fault:?}: {error}");
+        assert!(store.is_trusted(id(3)) && store.health().changes_at_risk == 1);
+        survives(&disk, &[records([1, 2]), records([1, 2, 3])]);
+        disk.set_fault(None);
+        // A longer pause may be running; each call asks for an attempt now.
+        while store.close().is_err() {}
+        survives(&disk, &[records([1, 2, 3])]);
+        drop(store);
+        assert_eq!(contents(&open(&disk).unwrap()), records([1, 2, 3]));
+    });
+}
+
+#[test]
+fn a_store_dropped_on_a_dead_disk_ends_and_leaves_the_last_durable_state() {
+    let (disk, store) = begun();
+    disk.set_fault(Some(Fault { call: disk.calls(), sticky: true, errno: EIO }));
+    let receipt = store.grant(record(3)).unwrap();
+    drop(store);
+    assert!(matches!(receipt.wait_durable(), Err(PersistError::Abandoned | PersistError::Io { .. })));
+    assert!(!receipt.is_durable());
+    disk.set_fault(None);
+    assert_eq!(contents(&open(&disk).unwrap()), records([1, 2]));
+}
+
+#[test]
+fn a_state_found_after_a_kill_is_made_durable_before_anybody_relies_on_it() {
+    let (disk, store) = begun();
+    let sync_dir = calls_of_a_save().iter().position(|call| *call == Call::SyncDir).unwrap();
+    disk.set_fault(Some(Fault { call: disk.calls() + sync_dir, sticky: true, errno: EIO }));
+    let _ = store.grant(record(3)).unwrap();
+    drop(store);
+    // The new name is there for processes, and would be gone after a power loss.
+    survives(&disk, &[records([1, 2]), records([1, 2, 3])]);
+    disk.set_fault(None);
+    let store = open(&disk).unwrap();
+    assert_eq!((contents(&store), store.durable_generation().get()), (records([1, 2, 3]), 3));
+    survives(&disk, &[records([1, 2, 3])]);
+}
+
+#[test]
+fn short_writes_are_continued_and_writes_of_nothing_are_an_error() {
+    for bytes in [1, 7, 511, 513] {
+        let (disk, store) = begun();
+        disk.set_write_bytes_max(Some(bytes));
+        store.grant(record(3)).unwrap().wait_durable().unwrap();
+        survives(&disk, &[records([1, 2, 3])]);
+    }
+    let (disk, store) = begun();
+    disk.set_write_bytes_max(Some(0));
+    let receipt = store.grant(record(3)).unwrap();
+    let error = receipt.wait_durable().unwrap_err();
+    assert!(matches!(&error, PersistError::Io { source, .. } if source.kind() == std::io::ErrorKind::WriteZero));
+    disk.set_write_bytes_max(None);
+    receipt.wait_durable_timeout(LONG).unwrap();
+    survives(&disk, &[records([1, 2, 3])]);
+}
+
+#[test]
+fn an_opening_that_fails_anywhere_spoils_nothing() {
+    let (disk, store) = begun();
+    drop(store);
+    let whole = disk.live_image();
+    // An existing store, and the creation of one.
+    for (image, expected) in [(whole, records([1, 2])), (std::collections::BTreeMap::new(), records([]))] {
+        let disk = SimDisk::from_image(&image);
+        drop(open(&disk).unwrap());
+        let calls = disk.log();
+        for (index, errno, sticky) in (0..calls.len())
+            .flat_map(|index| [EINTR, EIO, ENOSPC, EROFS].map(|errno| (index, errno)))
+            .flat_map(|(index, errno)| [(index, errno, false), (index, errno, true)])
+        {
+            let disk = SimDisk::from_image(&image);
+            disk.set_fault(Some(Fault { call: index, sticky, errno }));
+            match open(&disk) {
+                Ok(store) => assert_eq!(contents(&store), expected, "{:?} {errno}", calls[index]),
+                Err(OpenError::Io { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno)),
+                Err(OpenError::Persist(error)) => assert_eq!(errno_of(&error), Some(errno)),
+                Err(other) => panic!("{:?} {errno}: {other:?}", calls[index]),
+            }
+            disk.set_fault(None);
+            survives(&disk, std::slice::from_ref(&expected));
+            assert_eq!(contents(&open(&disk).unwrap()), expected);
+        }
+    }
+}

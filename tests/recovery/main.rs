@@ -1,0 +1,64 @@
+//! What disks do to a store, on a simulated one (public API, storage injected):
+//!
+//! - `crash`: after a crash at any call, in every state the disk may be in, the store opens with exactly one published
+//!   generation, never older than acknowledged; and protocols broken on purpose are found out;
+//! - `faults`: a disk that refuses loses nothing, is reported, and heals;
+//! - `damage`: every flipped bit and every cut is an error that names file and offset, never another state;
+//! - `stall`: a save that hangs stops neither readers nor writers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use trustkeep::testing::sim_disk::SimDisk;
+use trustkeep::{NodeId, OpenError, RecoverPolicy, TrustRecord, TrustStore, WallMillis};
+
+mod crash;
+mod damage;
+mod faults;
+mod stall;
+
+/// What a store holds.
+type Contents = BTreeMap<u32, TrustRecord>;
+
+fn id(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn record(number: u32) -> TrustRecord {
+    TrustRecord::new(id(number), None).approved_at(WallMillis::new(i64::from(number) * 1000)).network(7)
+}
+
+fn records(numbers: impl IntoIterator<Item = u32>) -> Contents {
+    numbers.into_iter().map(|number| (number, record(number))).collect()
+}
+
+fn contents(store: &TrustStore) -> Contents {
+    store.snapshot().iter().map(|record| (record.node_id.get(), record)).collect()
+}
+
+fn open(disk: &SimDisk) -> Result<TrustStore, OpenError> {
+    open_with(disk, RecoverPolicy::Fail)
+}
+
+fn open_with(disk: &SimDisk, policy: RecoverPolicy) -> Result<TrustStore, OpenError> {
+    TrustStore::options().recover(policy).open_storage(Arc::new(disk.clone()))
+}
+
+/// Runs `work` for every item, on a few threads.
+fn in_parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
+    let chunk = items.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        for items in items.chunks(chunk) {
+            scope.spawn(|| items.iter().for_each(&work));
+        }
+    });
+}
