@@ -113,7 +113,8 @@ fn a_rejection_arrives_and_leaves_nothing_behind() {
     let (a, b) = (open(home.path(), 1, &book, true), open(home.path(), 2, &book, true));
     let (events_a, events_b) = (a.manager.subscribe(), b.manager.subscribe());
     drop(a.manager.request(id(2), "please", ask()).unwrap());
-    assert_eq!(a.manager.outgoing()[0].0, id(2));
+    let outgoing = a.manager.outgoing();
+    assert_eq!((outgoing[0].0, outgoing[0].1.expected_key), (id(2), Some(b.manager.public_key())));
     until(&events_b, |event| matches!(event, Event::Pending { .. }));
     drop(b.manager.reject(id(1), "no room").unwrap());
     until(&events_a, |event| *event == Event::Rejected { peer: id(2), reason: "no room".to_owned() });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::transport::Transport;
 use crate::peer::NodeId;
-use crate::sync::{Condvar, Deadline, Mutex, spawn};
+use crate::sync::{Condvar, Deadline, Mutex, OneShot, spawn};
 use std::sync::Arc;
 
 /// The peers that are to be cut off, each with its deadline.
@@ -30,7 +30,15 @@ struct State {
     next: u64,
     // `None` sorts first: at once.
     due: BTreeSet<(Option<Instant>, u64, NodeId)>,
+    cutting: Option<NodeId>,
+    waiting: Vec<(NodeId, Arc<OneShot<()>>)>,
     closed: bool,
+}
+
+impl State {
+    fn is_due(&self, peer: NodeId) -> bool {
+        self.cutting == Some(peer) || self.due.iter().any(|(_, _, other)| *other == peer)
+    }
 }
 
 /// Whoever holds a clone of this still has something to send first; when the last is dropped the peer is cut off.
@@ -47,33 +55,55 @@ impl Cutter {
         Ok(Self { shared })
     }
 
-    /// Cuts the peer off within this time at the latest, and as soon as the answer was dropped.
-    pub(crate) fn schedule(&self, peer: NodeId, within: Duration) -> Cut {
+    /// Cuts the peer off within this time at the latest, and as soon as the answer was dropped; `None` if there is
+    /// nobody to leave it to.
+    ///
+    /// # Ordering
+    /// Takes a short lock and calls nobody: the store's writer lock may be held.
+    pub(crate) fn schedule(&self, peer: NodeId, within: Duration) -> Option<Cut> {
         let mut state = self.shared.state.lock();
+        if state.closed || state.due.len() >= DUE_MAX {
+            return None;
+        }
         let entry = (Deadline::after(within).instant(), state.next, peer);
         state.next += 1;
-        let full = state.closed || state.due.len() >= DUE_MAX;
-        if !full {
-            state.due.insert(entry);
-        }
+        state.due.insert(entry);
         drop(state);
-        if full {
-            // Nobody to leave it to: rather without a farewell than later.
-            disconnect(&self.shared, peer);
-        }
         self.shared.changed.notify_one();
-        Cut { shared: Arc::clone(&self.shared), entry }
+        Some(Cut { shared: Arc::clone(&self.shared), entry })
+    }
+
+    /// Cuts the peer off on this thread.
+    pub(crate) fn cut(&self, peer: NodeId) {
+        disconnect(&self.shared, peer);
+    }
+
+    /// Waits until the peer is not to be cut off any more: what is sent then will not be cut for what came before it.
+    pub(crate) fn wait(&self, peer: NodeId, deadline: Deadline) {
+        let mut state = self.shared.state.lock();
+        if !state.is_due(peer) {
+            return;
+        }
+        let slot = Arc::new(OneShot::new());
+        state.waiting.push((peer, Arc::clone(&slot)));
+        drop(state);
+        if slot.wait(deadline).is_none() {
+            self.shared.state.lock().waiting.retain(|(_, other)| !Arc::ptr_eq(other, &slot));
+        }
     }
 
     /// Cuts off everybody who is due sooner or later, and ends the thread.
     pub(crate) fn close(&self) {
         let mut state = self.shared.state.lock();
         state.closed = true;
-        let due = std::mem::take(&mut state.due);
+        let (due, waiting) = (std::mem::take(&mut state.due), std::mem::take(&mut state.waiting));
         drop(state);
         self.shared.changed.notify_one();
         for (_, _, peer) in due {
             disconnect(&self.shared, peer);
+        }
+        for (_, slot) in waiting {
+            slot.put(());
         }
     }
 }
@@ -110,9 +140,16 @@ fn run(shared: &Shared) {
             continue;
         }
         state.due.remove(&(at, id, peer));
+        state.cutting = Some(peer);
         drop(state);
         disconnect(shared, peer);
         state = shared.state.lock();
+        state.cutting = None;
+        if !state.is_due(peer) {
+            for (_, slot) in state.waiting.extract_if(.., |(other, _)| *other == peer) {
+                slot.put(());
+            }
+        }
     }
 }
 
@@ -122,5 +159,5 @@ fn disconnect(shared: &Shared, peer: NodeId) {
     }
 }
 
-/// Beyond this, whoever revokes cuts the peer off himself.
+/// Beyond this, whoever revokes cuts the peer off himself, rather without a farewell than later.
 const DUE_MAX: usize = 16 * 1024;

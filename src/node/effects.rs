@@ -10,24 +10,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::cutter::Cut;
 use super::outbox::Task;
 use super::registry::RegistryError;
-use super::shell::Shell;
+use super::shell::{Done, Shell};
 use super::transport::SendError;
-use crate::config::Durability;
-use crate::machine::effect::{Action, Draft, Effect, When};
+use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
-use crate::store::Receipt;
 use crate::wire::sign::sign_draft;
 use std::sync::Arc;
 
 impl Shell {
+    /// The deadline of a cut, if this is one. It runs from here, not from when the farewell is sent.
+    pub(crate) fn schedule_cut(&self, action: &Action) -> Option<(NodeId, Option<Arc<Cut>>)> {
+        match action {
+            Action::Disconnect { peer, within } => Some((*peer, self.cutter.schedule(*peer, *within).map(Arc::new))),
+            _ => None,
+        }
+    }
+
     /// Performs effects in their order; returns once each is queued somewhere.
-    pub(crate) fn perform(self: &Arc<Self>, effects: Vec<Effect>, receipt: &Receipt) {
-        let mut cuts: Vec<(NodeId, Arc<Cut>)> = Vec::new();
-        for effect in &effects {
-            if let Action::Disconnect { peer, within } = effect.action {
-                // The time runs from here, not from when the farewell is sent.
-                cuts.push((peer, Arc::new(self.cutter.schedule(peer, within))));
-            }
+    pub(crate) fn perform(self: &Arc<Self>, done: Done) {
+        let Done { effects, cuts, receipt, .. } = done;
+        for (peer, _) in cuts.iter().filter(|(_, cut)| cut.is_none()) {
+            self.cutter.cut(*peer);
         }
         for effect in effects {
             let still = match effect.when {
@@ -37,15 +40,14 @@ impl Shell {
             let (peer, reporting, task) = match effect.action {
                 Action::Send(draft) => {
                     // The task holds the cut back until it ran, or was dropped.
-                    let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).map(|(_, cut)| Arc::clone(cut));
+                    let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).and_then(|(_, cut)| cut.clone());
                     (draft.to, false, self.sending(draft, still, cut))
                 }
                 Action::ReportGrant { record } => (record.node_id, true, self.reporting(record.node_id, Some(record))),
                 Action::ReportRevoke { peer } => (peer, true, self.reporting(peer, None)),
                 Action::Disconnect { .. } => continue,
             };
-            let wait = still.is_some() && self.rules.config.durability == Durability::BeforeAnswer;
-            let queued = if wait {
+            let queued = if still.is_some() {
                 let shell = Arc::clone(self);
                 let release: Task = Box::new(move || shell.queue(peer, reporting, task));
                 self.durable.put(receipt.clone(), release)

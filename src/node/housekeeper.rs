@@ -41,7 +41,7 @@ impl Housekeeper {
                 drop(stopped);
                 // A defect in a rule must not end housekeeping for good.
                 match catch_unwind(AssertUnwindSafe(|| shell.submit(Input::Housekeeping))) {
-                    Ok(Ok(done)) => shell.perform(done.effects, &done.receipt),
+                    Ok(Ok(done)) => shell.perform(done),
                     Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error:?}")),
                     Err(_) => shell.count("panicked", &"a panic in housekeeping"),
                 }

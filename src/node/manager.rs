@@ -20,13 +20,12 @@ use super::look_up::LookUps;
 use super::outbox::Outbox;
 use super::random::{Random, SystemRandom};
 use super::registry::Registry;
-use super::shell::{Done, Door, NotDone, Shell};
+use super::shell::{Door, NotDone, Shell};
 use super::tcp::remaining;
 use super::transport::{Received, Transport};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{HandshakeConfig, Limits};
+use crate::config::HandshakeConfig;
 use crate::error::PersistError;
-use crate::machine::effect::{Action, When};
+use crate::machine::effect::{Action, Effect};
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::{Outcome, Rules};
 use crate::machine::view::{Outgoing, Pending, View as _};
@@ -37,7 +36,7 @@ use crate::time::WallMillis;
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
 ///
-/// Share it in an [`Arc`]. Dropping it stops its threads; the store stays open for whoever holds it, unless
+/// Its clock and limits are those of its store. Share it in an [`Arc`]. Dropping it stops its threads; the store stays open for whoever holds it, unless
 /// [`shutdown`](Self::shutdown) closed it.
 pub struct HandshakeManager {
     shell: Arc<Shell>,
@@ -51,10 +50,8 @@ pub struct Builder {
     transport: Arc<dyn Transport>,
     registry: Option<Arc<dyn Registry>>,
     look_up_timeout: Duration,
-    clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     config: HandshakeConfig,
-    limits: Limits,
 }
 
 impl Builder {
@@ -72,13 +69,6 @@ impl Builder {
         self
     }
 
-    /// With other clocks than the operating system's.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
     /// With other random bytes than the operating system's.
     #[must_use]
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
@@ -93,13 +83,6 @@ impl Builder {
         self
     }
 
-    /// With other sizes of tables than the defaults; give the store the same.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
     /// Begins to receive.
     ///
     /// # Errors
@@ -107,14 +90,15 @@ impl Builder {
     pub fn start(self) -> Result<HandshakeManager, StartError> {
         let own_id = self.identity.node_id();
         let shell = Arc::new(Shell {
-            rules: Rules { own_id, config: self.config, limits: self.limits },
+            rules: Rules { own_id, config: self.config, limits: self.store.limits() },
+            // One clock for both: a loaded entry's age is a difference of the store's ticks.
+            clock: self.store.clock(),
             store: self.store,
             identity: self.identity,
             cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
             transport: self.transport,
             look_ups: self.registry.clone().map(|registry| LookUps::new(registry, self.look_up_timeout)),
             registry: self.registry,
-            clock: self.clock,
             random: self.random,
             outbox: Outbox::new(),
             reports: Outbox::new(),
@@ -141,10 +125,8 @@ impl HandshakeManager {
             transport,
             registry: None,
             look_up_timeout: Duration::from_secs(2),
-            clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             config: HandshakeConfig::default(),
-            limits: Limits::default(),
         }
     }
 
@@ -172,7 +154,8 @@ impl HandshakeManager {
     /// [`wait_for_trust`](Self::wait_for_trust) and by events.
     ///
     /// # Ordering
-    /// Blocks while it looks the peer up and sends, within the bounds of the registry's timeout and the transport.
+    /// Blocks while it looks the peer up and sends, within the bounds of the registry's timeout and the transport; and
+    /// until a peer that was just revoked is cut off, at most [`farewell_max`](HandshakeConfig::farewell_max).
     ///
     /// # Errors
     /// [`CommandError::Refused`] with `AlreadyTrusted` (unless forced), with `RevokedNeedsOperator` (if automatic);
@@ -196,18 +179,18 @@ impl HandshakeManager {
             force: options.force,
             automatic: options.automatic,
         };
-        let Done { mut effects, receipt, .. } = shell.submit(Input::Operator(command))?;
-        let mut draft = None;
-        if let Some(at) = effects.iter().position(
-            |effect| matches!((&effect.when, &effect.action), (When::Now, Action::Send(draft)) if draft.to == peer),
-        ) && let Action::Send(request) = effects.remove(at).action
-        {
-            draft = Some(request);
-        }
-        shell.perform(effects, &receipt);
-        match draft.map(|draft| shell.send(&draft)) {
-            Some(Err(source)) => Err(CommandError::NotSent { receipt, source }),
-            Some(Ok(())) | None => Ok(receipt),
+        let mut done = shell.submit(Input::Operator(command))?;
+        let receipt = done.receipt.clone();
+        let ours = |effect: &Effect| matches!(&effect.action, Action::Send(draft) if draft.to == peer);
+        let at = done.effects.iter().position(ours);
+        let draft = at.map(|at| done.effects.remove(at).action);
+        shell.perform(done);
+        // A peer that was just revoked, by either side, is about to be cut off: that must not hit this request.
+        shell.cutter.wait(peer, Deadline::after(shell.rules.config.farewell_max));
+        let Some(Action::Send(draft)) = draft else { return Ok(receipt) };
+        match shell.send(&draft) {
+            Err(source) => Err(CommandError::NotSent { receipt, source }),
+            Ok(()) => Ok(receipt),
         }
     }
 
@@ -220,7 +203,7 @@ impl HandshakeManager {
     /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired` or `StoreFull`.
     pub fn approve(&self, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Receipt, CommandError> {
         let nonce = self.shell.nonce()?;
-        Ok(self.command(Command::Approve { peer, fingerprint, nonce })?.receipt)
+        self.command(Command::Approve { peer, fingerprint, nonce }).map(|(_, receipt)| receipt)
     }
 
     /// Refuses a pending peer, and tells it so.
@@ -229,7 +212,7 @@ impl HandshakeManager {
     /// [`CommandError::Refused`] with `NothingToDo` if the peer is not pending.
     pub fn reject(&self, peer: NodeId, reason: &str) -> Result<Receipt, CommandError> {
         let nonce = self.shell.nonce()?;
-        Ok(self.command(Command::Reject { peer, reason: reason.to_owned(), nonce })?.receipt)
+        self.command(Command::Reject { peer, reason: reason.to_owned(), nonce }).map(|(_, receipt)| receipt)
     }
 
     /// Forgets a request of ours: an answer to it will mean nothing.
@@ -237,7 +220,7 @@ impl HandshakeManager {
     /// # Errors
     /// [`CommandError::Refused`] with `NothingToDo` if there is none.
     pub fn cancel(&self, peer: NodeId) -> Result<Receipt, CommandError> {
-        Ok(self.command(Command::Cancel { peer })?.receipt)
+        self.command(Command::Cancel { peer }).map(|(_, receipt)| receipt)
     }
 
     /// Trusts a peer no longer, until an operator says so again.
@@ -250,9 +233,9 @@ impl HandshakeManager {
     /// [`CommandError::Refused`] with `NothingToDo` if the peer is neither trusted, pending nor asked.
     pub fn revoke(&self, peer: NodeId) -> Result<Revoked, CommandError> {
         let nonce = self.shell.nonce()?;
-        let done = self.command(Command::Revoke { peer, nonce })?;
-        let was = if let Outcome::Revoked { was } = done.outcome { was } else { None };
-        Ok(Revoked { receipt: done.receipt, was })
+        let (outcome, receipt) = self.command(Command::Revoke { peer, nonce })?;
+        let was = if let Outcome::Revoked { was } = outcome { was } else { None };
+        Ok(Revoked { receipt, was })
     }
 
     /// Hands in a message that a transport of your own received. Nothing is answered, whatever is wrong with it.
@@ -357,10 +340,11 @@ impl HandshakeManager {
         guarded(&|| shell.transport.stop_sending());
     }
 
-    fn command(&self, command: Command) -> Result<Done, CommandError> {
-        let mut done = self.shell.submit(Input::Operator(command))?;
-        self.shell.perform(std::mem::take(&mut done.effects), &done.receipt);
-        Ok(done)
+    fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
+        let done = self.shell.submit(Input::Operator(command))?;
+        let answer = (done.outcome, done.receipt.clone());
+        self.shell.perform(done);
+        Ok(answer)
     }
 }
 

@@ -108,9 +108,11 @@ impl Outbox {
             }
         }
         let done = state.workers == 0;
-        // What nobody came to is not done later, behind the back of whoever believes the node stopped.
-        state.queue.clear();
+        // What nobody came to is not done later, behind the back of whoever believes the node stopped. It is dropped
+        // outside the lock, for a task may own what ends with it.
+        let left = std::mem::take(&mut state.queue);
         drop(state);
+        drop(left);
         self.shared.work.notify_one();
         done
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::counters::Counters;
-use super::cutter::Cutter;
+use super::cutter::{Cut, Cutter};
 use super::durable::Durable;
 use super::identity::Identity;
 use super::look_up::LookUps;
@@ -65,10 +65,11 @@ pub(crate) enum NotDone {
 }
 
 /// What an input led to; its effects are the caller's to perform.
-#[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) outcome: Outcome,
     pub(crate) effects: Vec<Effect>,
+    /// The peers to be cut off, scheduled in the critical section; `None` where that is left to the caller.
+    pub(crate) cuts: Vec<(NodeId, Option<Arc<Cut>>)>,
     pub(crate) receipt: Receipt,
 }
 
@@ -85,10 +86,12 @@ impl Shell {
         let now = self.clock.now();
         let decided = self.store.transact(|tables| {
             let step = step(&self.rules, tables, now, input)?;
-            let value = (step.outcome, step.effects, step.clamped);
+            // Scheduled in here, so that whoever sees the change and then sends does not have that cut as well.
+            let cuts: Vec<_> = step.effects.iter().filter_map(|effect| self.schedule_cut(&effect.action)).collect();
+            let value = (step.outcome, step.effects, cuts, step.clamped);
             Ok(Transaction { changes: step.changes, events: step.events, value })
         });
-        let ((outcome, effects, clamped), receipt) = decided.map_err(|error| match error {
+        let ((outcome, effects, cuts, clamped), receipt) = decided.map_err(|error| match error {
             TransactError::Refused(rejection) => NotDone::Refused(rejection),
             TransactError::Write(error) => NotDone::Store(error),
         })?;
@@ -96,7 +99,7 @@ impl Shell {
             let what = "a remembered stamp lay too far ahead of our clock and was moved back";
             self.counters.add("stamp_clamped", now.tick, &what);
         }
-        Ok(Done { outcome, effects, receipt })
+        Ok(Done { outcome, effects, cuts, receipt })
     }
 
     /// What the registry says about a peer. Never called with a lock held.
@@ -131,8 +134,9 @@ impl Shell {
         let (transport, source) = (received.authenticated, received.source);
         let done =
             self.submit(Input::Message(input::Received { message: verified, transport, source, lookup, nonce }))?;
-        self.perform(done.effects, &done.receipt);
-        match done.outcome {
+        let outcome = done.outcome;
+        self.perform(done);
+        match outcome {
             Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
             _ => Ok(()),
         }

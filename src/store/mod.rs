@@ -330,6 +330,16 @@ impl TrustStore {
         Shared::transact(&self.shared, decide)
     }
 
+    /// The limits that it was opened with.
+    pub(crate) fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    /// The clock that entries were given their ticks by when they were loaded.
+    pub(crate) fn clock(&self) -> std::sync::Arc<dyn Clock> {
+        std::sync::Arc::clone(&self.shared.clock)
+    }
+
     /// All tables of one moment; `None` from inside a closure that runs under the writer lock.
     pub(crate) fn tables(&self) -> Option<Arc<Tables>> {
         self.shared.tables()

@@ -52,8 +52,10 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub fn close(&self) {
+    /// Closes it until it is opened, at the latest when the answer is dropped: a test that fails must not hang.
+    pub fn close(&self) -> Shut<'_> {
         *self.closed.lock().unwrap() = true;
+        Shut(self)
     }
     pub fn open(&self) {
         *self.closed.lock().unwrap() = false;
@@ -67,6 +69,14 @@ impl Gate {
     }
 }
 
+pub struct Shut<'a>(&'a Gate);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
 /// A registry in memory, shared by nodes; it may hang about one peer and panic about another.
 #[derive(Debug, Default)]
 pub struct Book {
@@ -75,6 +85,8 @@ pub struct Book {
     pub hangs_about: Mutex<Option<NodeId>>,
     pub panics_about: Mutex<Option<NodeId>>,
     pub reports: Mutex<Vec<(NodeId, bool)>>,
+    /// Reports wait here first.
+    pub reporting: Gate,
 }
 
 impl Book {
@@ -93,10 +105,16 @@ impl Registry for Book {
         Ok(self.entries.lock().unwrap().get(&peer).cloned())
     }
     fn report_grant(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reporting.pass();
+        let panics = *self.panics_about.lock().unwrap() == Some(peer);
+        assert!(!panics, "as the test wants it");
         self.reports.lock().unwrap().push((peer, true));
         Ok(())
     }
     fn report_revoke(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reporting.pass();
+        let panics = *self.panics_about.lock().unwrap() == Some(peer);
+        assert!(!panics, "as the test wants it");
         self.reports.lock().unwrap().push((peer, false));
         Ok(())
     }
