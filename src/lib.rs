@@ -24,6 +24,9 @@
 //!
 //! Start with [`TrustStore`]; hot threads use [`TrustReader`]s. The documents are part of this crate: [`docs`].
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;

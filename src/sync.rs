@@ -37,6 +37,12 @@ impl Deadline {
     pub(crate) fn instant(self) -> Option<Instant> {
         self.0
     }
+
+    /// How long it is until then.
+    #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]
+    pub(crate) fn remaining(self) -> Duration {
+        self.0.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// A slot that one thread waits on and another fills, once.

@@ -35,7 +35,17 @@ pub(crate) struct Directory {
     directory: OwnedFd,
     mode: LoadMode,
     /// Held for as long as this lives; `None` for one that only looks.
-    _lock: Option<File>,
+    lock: Option<File>,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Said outright: a process that another thread is just starting has the descriptor too until it execs, and
+        // closing ours alone would leave the directory locked for that moment.
+        if let Some(Err(error)) = self.lock.as_ref().map(File::unlock) {
+            tracing::warn!(path = %self.path.display(), %error, "a store's lock could not be given up; closing it will");
+        }
+    }
 }
 
 impl Directory {
@@ -63,7 +73,7 @@ impl Directory {
             rustix::fs::fchmod(&this.directory, Mode::RWXU)
                 .map_err(|error| OpenError::io("change the mode of", path, error.into()))?;
         }
-        this._lock = Some(lock(path, &this.directory)?);
+        this.lock = Some(lock(path, &this.directory)?);
         Ok(this)
     }
 
@@ -71,7 +81,7 @@ impl Directory {
     pub(crate) fn look(path: &Path, mode: LoadMode) -> Result<Self, OpenError> {
         let directory = open_directory(path)?;
         let mode = if mode == LoadMode::Map && mapping_is_unsafe(&directory) { LoadMode::Read } else { mode };
-        Ok(Self { path: path.to_owned(), directory, mode, _lock: None })
+        Ok(Self { path: path.to_owned(), directory, mode, lock: None })
     }
 
     fn open_file(&self, name: &str) -> io::Result<File> {
@@ -108,8 +118,14 @@ impl Storage for Directory {
         match self.mode {
             LoadMode::Map => mapping::with_mapped(&file, look),
             LoadMode::Read => {
+                // A size that no memory holds (of a sparse file, say) is an error, not an abort.
+                let expected = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
                 let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes)?;
+                bytes.try_reserve_exact(expected).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                (&mut file).take(expected as u64).read_to_end(&mut bytes)?;
+                if bytes.len() != expected || file.read(&mut [0])? != 0 {
+                    return Err(io::Error::other("the file changed its length"));
+                }
                 look(&bytes);
                 Ok(())
             }

@@ -108,15 +108,11 @@ pub(crate) fn decide(
         None
     };
     let decision = recover::decide(listing, mark, policy, &mut |name| {
-        match read(storage, name, |bytes| format::decode_snapshot(bytes, now)) {
-            Ok(Ok(snapshot)) if recover::snapshot_name(snapshot.header.generation) == name => {
+        match read(storage, name, |bytes| decode_named(name, bytes, now)) {
+            Ok(Ok(snapshot)) => {
                 let store = snapshot.header.store;
                 *found = Some(snapshot);
                 Ok(store)
-            }
-            Ok(Ok(snapshot)) => {
-                let reason = format!("generation {} under this name", snapshot.header.generation);
-                Err(FileError::Damaged(format::Damage { offset: 40, reason }))
             }
             Ok(Err(error)) => Err(error),
             Err(error) => {
@@ -130,15 +126,30 @@ pub(crate) fn decide(
         return Err(error);
     }
     decision.map_err(|refusal| match refusal {
-        Refusal::Damaged { name, damage } => {
-            OpenError::Damaged { path: storage.path(&name), offset: damage.offset, reason: damage.reason }
-        }
-        Refusal::Newer { name, version } => {
-            OpenError::NewerFormat { path: storage.path(&name), found: version, supported: format::VERSION }
-        }
+        Refusal::Damaged { name, damage } => unusable(storage, &name, FileError::Damaged(damage)),
+        Refusal::Newer { name, version } => unusable(storage, &name, FileError::Newer(version)),
         Refusal::OtherStore { name } => OpenError::OtherStore { path: storage.path(&name) },
         Refusal::DataMissing => OpenError::DataMissing { path: storage.path("") },
     })
+}
+
+/// What to tell an operator about a file that cannot be used.
+pub(crate) fn unusable(storage: &dyn Storage, name: &str, error: FileError) -> OpenError {
+    let path = storage.path(name);
+    match error {
+        FileError::Damaged(format::Damage { offset, reason }) => OpenError::Damaged { path, offset, reason },
+        FileError::Newer(found) => OpenError::NewerFormat { path, found, supported: format::VERSION },
+    }
+}
+
+/// A snapshot whose generation is the one that its name tells.
+pub(crate) fn decode_named(name: &str, bytes: &[u8], now: Now) -> Result<Snapshot, FileError> {
+    let snapshot = format::decode_snapshot(bytes, now)?;
+    if recover::snapshot_name(snapshot.header.generation) == name {
+        return Ok(snapshot);
+    }
+    let reason = format!("generation {} under this name", snapshot.header.generation);
+    Err(FileError::Damaged(format::Damage { offset: 40, reason }))
 }
 
 pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>, OpenError> {

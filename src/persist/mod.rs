@@ -4,6 +4,8 @@
 //! do to it. `docs/format.md` fixes the bytes, `docs/durability.md` walks through each partial write. Today a save writes
 //! a whole snapshot; a journal of differences will stand beside `snapshots` and share its `format` and `Storage`.
 
+#[cfg(feature = "cli")]
+pub(crate) mod examine;
 pub(crate) mod format;
 pub(crate) mod recover;
 pub(crate) mod snapshots;

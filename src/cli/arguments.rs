@@ -1,0 +1,246 @@
+//! The command line, as types.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::control::{Ask, Until};
+use crate::peer::NodeId;
+
+/// A trust store and handshake manager: who may talk to this node, and since when.
+#[derive(Debug, Parser)]
+#[command(name = "trustkeep", version, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 yes or done, 1 no or failed, 2 wrong usage.\n\
+    In JSON, times are milliseconds since 1970-01-01 00:00 UTC; keys are base64.")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a node's home, with a new identity and an empty list of peers
+    Init {
+        /// The home; its parent must exist
+        #[arg(long, value_name = "HOME")]
+        home: PathBuf,
+        /// The node's id, 1 to 4294967295; a random one if not given
+        #[arg(long)]
+        id: Option<NodeId>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the node that lives in a home, until SIGINT or SIGTERM
+    Node {
+        /// The home
+        #[arg(long, value_name = "HOME")]
+        home: PathBuf,
+        /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+        /// Print the line that says the node is ready as JSON
+        #[arg(long)]
+        json: bool,
+        /// Stop at the end of standard input, too: a node then never outlives the program that started it
+        #[arg(long)]
+        stop_at_eof: bool,
+    },
+    #[command(flatten)]
+    Operation(Operation),
+    /// List the trusted peers of a running node
+    List(Listing),
+    /// List the peers that wait for an operator
+    Pending(Listing),
+    /// List the requests of the node itself that were not answered yet
+    Outgoing(Listing),
+    /// List the peers that the node has revoked
+    Revoked(Listing),
+    /// Show how a running node is doing
+    Status(Listing),
+    /// Show what a store directory holds; works beside a running node, and changes nothing
+    Inspect {
+        /// The store directory (of a node: `store` in its home)
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every byte of every file of a store directory; works beside a running node, and changes nothing
+    Verify {
+        /// The store directory (of a node: `store` in its home)
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Grant and revoke on many threads, and write down what was acknowledged as durable
+    Stress(Stress),
+    /// Show the whole thing: two nodes, trust, kill -9, and revocation, in temporary homes
+    Demo,
+}
+
+/// What a running node is asked to do. Done means that it is durable.
+#[derive(Debug, Subcommand)]
+pub(super) enum Operation {
+    /// Ask a peer for trust
+    Request {
+        #[command(flatten)]
+        to: Peer,
+        /// Why; its operator will read it
+        #[arg(default_value = "")]
+        justification: String,
+        /// The key that the peer must answer with, in base64; the peers file's key if not given
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Ask although the peer is trusted already: it may have lost its side of the trust
+        #[arg(long)]
+        force: bool,
+    },
+    /// Trust a pending peer
+    Approve {
+        #[command(flatten)]
+        to: Peer,
+        /// Of the key to approve; may be left out only while no other key was seen
+        fingerprint: Option<String>,
+    },
+    /// Refuse a pending peer
+    Reject {
+        #[command(flatten)]
+        to: Peer,
+        /// Why; the peer will be told
+        #[arg(default_value = "")]
+        reason: String,
+    },
+    /// Forget a request of the node itself
+    Cancel {
+        #[command(flatten)]
+        to: Peer,
+    },
+    /// Trust a peer no longer
+    Revoke {
+        #[command(flatten)]
+        to: Peer,
+    },
+    /// Wait until a peer is trusted (or something else); exits with 1 if that does not happen in time
+    Wait {
+        #[command(flatten)]
+        to: Peer,
+        /// What to wait for
+        #[arg(long, value_enum, default_value = "trusted")]
+        until: Until,
+        /// How many seconds to wait
+        #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
+        timeout: Duration,
+    },
+}
+
+/// A running node, and the peer that it is asked about.
+#[derive(Debug, Args)]
+pub(super) struct Peer {
+    /// The home of the running node
+    #[arg(long, value_name = "HOME")]
+    home: PathBuf,
+    /// The peer's node id
+    peer: NodeId,
+}
+
+impl Operation {
+    /// The home of the node to ask, and what to ask of it.
+    pub(super) fn into_request(self) -> (PathBuf, Ask) {
+        let request = |to: Peer, request: &dyn Fn(u32) -> Ask| (to.home, request(to.peer.get()));
+        match self {
+            Self::Request { to, justification, key, force } => request(to, &|peer| Ask::Request {
+                peer,
+                justification: justification.clone(),
+                expected_key: key.clone(),
+                force,
+            }),
+            Self::Approve { to, fingerprint } => {
+                request(to, &|peer| Ask::Approve { peer, fingerprint: fingerprint.clone() })
+            }
+            Self::Reject { to, reason } => request(to, &|peer| Ask::Reject { peer, reason: reason.clone() }),
+            Self::Cancel { to } => request(to, &|peer| Ask::Cancel { peer }),
+            Self::Revoke { to } => request(to, &|peer| Ask::Revoke { peer }),
+            Self::Wait { to, until, timeout } => {
+                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                request(to, &|peer| Ask::Wait { peer, until, timeout_ms })
+            }
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// The home of the running node
+    #[arg(long, value_name = "HOME")]
+    pub(super) home: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Grants and revokes on N threads. Each thread owns its own peers and makes its next change only when its last one is
+/// durable, so that at most N changes are unacknowledged at any moment.
+///
+/// Change n of thread t (both from 0) concerns peer 1 + 1000 t + m(m(m(X) + t) + n) mod 1000, where m is the output
+/// function of splitmix64 and sums wrap; it revokes the peer if it is trusted, and else grants it.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Stress {
+    /// The store directory; created if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// How many threads
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) threads: u32,
+    /// For how long; fractions are fine
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(super) seconds: Duration,
+    /// Where to append a line `<generation> grant|revoke <node id>` for each change that is durable
+    #[arg(long, value_name = "FILE")]
+    pub(super) acks: Option<PathBuf>,
+    /// Fill the store up to this many trusted peers first
+    #[arg(long, value_name = "R", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub(super) records: u32,
+    /// What decides which peers are changed in which order
+    #[arg(long, value_name = "X", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Do not wait until a change is durable; then nothing is acknowledged, and no line is appended
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // A moment that far ahead can still be expressed.
+    seconds.filter(|seconds| seconds.as_secs() < 1 << 32).ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_finite_and_not_negative() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+        for bad in ["", "-1", "inf", "NaN", "1e300", "5s"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

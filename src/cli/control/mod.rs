@@ -1,0 +1,99 @@
+//! How the program talks to a running node: over a Unix socket in the node's home, one line of JSON each way.
+//!
+//! What must hold: only the node's own user is served; nothing that comes in allocates beyond [`REQUEST_BYTES_MAX`] or
+//! holds a slot longer than it says; a change is answered with [`Reply::Done`] only once it is durable.
+#![forbid(unsafe_code)]
+
+pub(super) mod client;
+pub(super) mod perform;
+pub(super) mod server;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+
+/// What is asked of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Ask {
+    Request { peer: u32, justification: String, expected_key: Option<String>, force: bool },
+    Approve { peer: u32, fingerprint: Option<String> },
+    Reject { peer: u32, reason: String },
+    Cancel { peer: u32 },
+    Revoke { peer: u32 },
+    List,
+    Pending,
+    Outgoing,
+    Revoked,
+    Wait { peer: u32, until: Until, timeout_ms: u64 },
+    Status,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Until {
+    /// The peer is trusted
+    Trusted,
+    /// The peer waits for an operator
+    Pending,
+    /// The peer is not trusted
+    Untrusted,
+}
+
+/// What a node answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub(super) enum Reply {
+    /// It is done, and durable as of this generation.
+    Done {
+        generation: u64,
+    },
+    /// What was waited for did not happen in time.
+    No {
+        message: String,
+    },
+    /// It was not done, or not all of it, for this reason.
+    Failed {
+        message: String,
+    },
+    Trusted {
+        trusted: Vec<TrustedRow>,
+    },
+    Pending {
+        pending: Vec<PendingRow>,
+    },
+    Outgoing {
+        outgoing: Vec<OutgoingRow>,
+    },
+    Revoked {
+        revoked: Vec<RevokedRow>,
+    },
+    Status(Box<Status>),
+}
+
+/// How a node is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Status {
+    pub(super) node_id: u32,
+    pub(super) public_key: String,
+    pub(super) fingerprint: String,
+    pub(super) listen: String,
+    pub(super) pid: u32,
+    pub(super) generation: u64,
+    pub(super) durable_generation: u64,
+    /// Whether saving works.
+    pub(super) healthy: bool,
+    /// Why it does not.
+    pub(super) failing: Option<String>,
+    pub(super) trusted: usize,
+    pub(super) pending: usize,
+    pub(super) outgoing: usize,
+    pub(super) revoked: usize,
+    /// How often each thing went wrong since the start.
+    pub(super) counters: Vec<(String, u64)>,
+}
+
+/// The longest request, its newline included.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;

@@ -1,0 +1,155 @@
+//! What a node does when it is asked over its control socket.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Ask, Reply, Status, Until};
+use crate::cli::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+use crate::error::PersistError;
+use crate::node::{CommandError, HandshakeManager, RequestOptions};
+use crate::peer::NodeId;
+use crate::store::Receipt;
+use crate::sync::{Arc, Deadline};
+
+/// A running node, as its control socket serves it.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) manager: Arc<HandshakeManager>,
+    pub(crate) listen: SocketAddr,
+}
+
+/// Does what is asked. `go_on` is asked now and then while waiting, and says whether anybody still wants to know.
+pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> Reply {
+    let done = |outcome: Result<Reply, String>| outcome.unwrap_or_else(|message| Reply::Failed { message });
+    let manager = &node.manager;
+    match request {
+        Ask::Request { peer, justification, expected_key, force } => done(id(peer).and_then(|peer| {
+            let mut options = RequestOptions::default().force(force);
+            if let Some(key) = expected_key {
+                options = options.expected_key(key.parse().map_err(|error| format!("--key: {error}"))?);
+            }
+            match manager.request(peer, &justification, options) {
+                Ok(receipt) => durable(receipt),
+                Err(error) => {
+                    if let CommandError::NotSent { receipt, .. } = &error {
+                        // That it is kept is true only now.
+                        durable(receipt.clone())?;
+                    }
+                    Err(refused(peer, &error))
+                }
+            }
+        })),
+        Ask::Approve { peer, fingerprint } => done(id(peer).and_then(|peer| {
+            let fingerprint = fingerprint.map(|text| text.parse()).transpose();
+            let fingerprint = fingerprint.map_err(|error: crate::peer::InvalidFingerprint| error.to_string())?;
+            durable(manager.approve(peer, fingerprint).map_err(|error| refused(peer, &error))?)
+        })),
+        Ask::Reject { peer, reason } => done(
+            id(peer).and_then(|peer| durable(manager.reject(peer, &reason).map_err(|error| refused(peer, &error))?)),
+        ),
+        Ask::Cancel { peer } => {
+            done(id(peer).and_then(|peer| durable(manager.cancel(peer).map_err(|error| refused(peer, &error))?)))
+        }
+        Ask::Revoke { peer } => done(
+            id(peer).and_then(|peer| durable(manager.revoke(peer).map_err(|error| refused(peer, &error))?.receipt)),
+        ),
+        Ask::List => Reply::Trusted { trusted: manager.trusted().iter().map(TrustedRow::from).collect() },
+        Ask::Pending => Reply::Pending {
+            pending: manager.pending().iter().map(|(peer, entry)| PendingRow::new(peer.get(), entry)).collect(),
+        },
+        Ask::Outgoing => Reply::Outgoing {
+            outgoing: manager.outgoing().iter().map(|(peer, entry)| OutgoingRow::new(peer.get(), entry)).collect(),
+        },
+        Ask::Revoked => Reply::Revoked {
+            revoked: manager.revoked().iter().map(|(peer, at)| RevokedRow::new(peer.get(), *at)).collect(),
+        },
+        Ask::Wait { peer, until, timeout_ms } => {
+            done(id(peer).and_then(|peer| wait(manager, peer, until, Duration::from_millis(timeout_ms), go_on)))
+        }
+        Ask::Status => Reply::Status(Box::new(status(node))),
+    }
+}
+
+fn id(peer: u32) -> Result<NodeId, String> {
+    NodeId::try_from(peer).map_err(|error| error.to_string())
+}
+
+fn refused(peer: NodeId, error: &CommandError) -> String {
+    format!("peer {peer}: {error}")
+}
+
+/// Answers once the change is durable. It is in force either way.
+fn durable(receipt: Receipt) -> Result<Reply, String> {
+    match receipt.wait_durable_timeout(DURABLE_WITHIN) {
+        Ok(()) => Ok(Reply::Done { generation: receipt.generation().get() }),
+        Err(error) => Err(in_force(&error)),
+    }
+}
+
+fn in_force(error: &PersistError) -> String {
+    format!("it is in force, but would not survive a crash yet: {error}; the node goes on trying to save it")
+}
+
+/// Waits until it is so and durably so. Events wake it, so nothing is polled; the slices are for `go_on` alone.
+fn wait(
+    manager: &HandshakeManager,
+    peer: NodeId,
+    until: Until,
+    timeout: Duration,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Reply, String> {
+    let deadline = Deadline::after(timeout);
+    // Subscribed before the first look: what happens in between is not missed.
+    let events = manager.subscribe();
+    let is_so = || match until {
+        Until::Trusted => manager.is_trusted(peer) || peer == manager.node_id(),
+        Until::Pending => manager.pending().iter().any(|(pending, _)| *pending == peer),
+        Until::Untrusted => !manager.is_trusted(peer),
+    };
+    loop {
+        if is_so() {
+            let generation = manager.store().flush().map_err(|error| in_force(&error))?;
+            // Still, now that it is durable?
+            if is_so() {
+                return Ok(Reply::Done { generation: generation.get() });
+            }
+        }
+        let left = deadline.remaining();
+        if !go_on() {
+            return Err("the node is stopping".to_owned());
+        }
+        if left.is_zero() {
+            let state = format!("{until:?}").to_lowercase();
+            return Ok(Reply::No { message: format!("peer {peer} is not {state} after {} s", timeout.as_secs_f64()) });
+        }
+        // Whatever happened, look again.
+        drop(events.recv_timeout(left.min(SLICE)));
+    }
+}
+
+fn status(node: &Served) -> Status {
+    let Served { manager, listen } = node;
+    let (store, health) = (manager.store(), manager.store().health());
+    Status {
+        node_id: manager.node_id().get(),
+        public_key: manager.public_key().to_base64(),
+        fingerprint: manager.public_key().fingerprint().to_string(),
+        listen: listen.to_string(),
+        pid: std::process::id(),
+        generation: health.generation.get(),
+        durable_generation: health.durable_generation.get(),
+        healthy: health.is_ok(),
+        failing: health.failing.map(|failing| failing.error.to_string()),
+        trusted: store.snapshot().len(),
+        pending: manager.pending().len(),
+        outgoing: manager.outgoing().len(),
+        revoked: manager.revoked().len(),
+        counters: manager.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+    }
+}
+
+/// A disk that fails for longer is worth an answer.
+const DURABLE_WITHIN: Duration = Duration::from_secs(10);
+/// How often a wait asks whether anybody still wants to know.
+const SLICE: Duration = Duration::from_millis(100);

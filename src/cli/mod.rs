@@ -1,0 +1,136 @@
+//! The program: its arguments, its exit codes, and who performs which command.
+//!
+//! What must hold: 0 means yes or done, 1 no or failed, 2 that the command line made no sense. Whatever a command
+//! changed is durable when it answers 0. What goes wrong is told on standard error, in one line that begins with
+//! `trustkeep:` and says what to do. No rule of the domain lives here.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod control;
+mod demo;
+mod home;
+mod latencies;
+mod node;
+mod offline;
+mod operator;
+mod print;
+mod rows;
+mod stress;
+
+use core::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::error::{OpenError, PersistError};
+use crate::time::Now;
+use arguments::{Arguments, Command};
+use control::Ask;
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Usage errors end the process here, with 2.
+    let outcome = match Arguments::parse().command {
+        Command::Init { home, id, json } => home::init(&home, id, json),
+        Command::Node { home, listen, json, stop_at_eof } => node::run(&home, listen, json, stop_at_eof),
+        Command::Operation(operation) => operator::operate(operation),
+        Command::List(listing) => operator::list(&listing, &Ask::List),
+        Command::Pending(listing) => operator::list(&listing, &Ask::Pending),
+        Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
+        Command::Revoked(listing) => operator::list(&listing, &Ask::Revoked),
+        Command::Status(listing) => operator::list(&listing, &Ask::Status),
+        Command::Demo => demo::run(),
+        Command::Inspect { dir, json } => offline::inspect(&dir, json),
+        Command::Verify { dir, json } => offline::verify(&dir, json),
+        Command::Stress(arguments) => stress::run(&arguments),
+    };
+    match outcome {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::FAILURE,
+        // Whoever read our output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells what went wrong.
+fn complain(message: impl fmt::Display) {
+    // If even this cannot be written, the exit code still tells.
+    let _ = writeln!(io::stderr(), "trustkeep: {message}");
+}
+
+/// What a command that could be carried out answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Yes, or done.
+    Yes,
+    /// No; what was found, or not, has been printed.
+    No,
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+enum Failure {
+    /// What went wrong and what to do, in one line.
+    Said(String),
+    /// The result could not be printed.
+    Output(io::Error),
+}
+
+impl Failure {
+    fn new(message: impl fmt::Display) -> Self {
+        Self::Said(message.to_string())
+    }
+
+    /// With what to do about it.
+    fn hint(message: impl fmt::Display, hint: impl fmt::Display) -> Self {
+        Self::Said(format!("{message}; {hint}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said(message) => f.write_str(message),
+            Self::Output(error) => write!(f, "the result could not be written: {error}"),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match &error {
+            OpenError::Missing { .. } => Self::hint(error, "`node` and `stress` create one"),
+            OpenError::Foreign { .. } => {
+                Self::hint(error, "name a store directory (of a node: `store` in its home), or one that does not exist")
+            }
+            OpenError::InUse { .. } => {
+                Self::hint(error, "stop that process first; `inspect` and `verify` work beside it")
+            }
+            _ => Self::new(error),
+        }
+    }
+}
+
+impl From<PersistError> for Failure {
+    fn from(error: PersistError) -> Self {
+        Self::hint(error, "see to the disk, and try again")
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// This moment, for shells that need it as data.
+fn now() -> Now {
+    SystemClock.now()
+}

@@ -1,0 +1,96 @@
+//! `node`: runs until it is told to stop, and stops so that nothing is lost.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::control::perform::Served;
+use super::control::server::Bound;
+use super::home::Home;
+use super::{Answer, Failure, print};
+use crate::config::DEFAULT_PORT;
+use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
+use crate::store::TrustStore;
+use crate::sync::{Arc, Deadline, QueueSender, queue, spawn};
+
+/// What a node prints once it can be reached.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ready {
+    pub(super) node_id: u32,
+    pub(super) listen: SocketAddr,
+    pub(super) control: String,
+    pub(super) pid: u32,
+}
+
+/// Runs the node that lives in this home.
+pub(super) fn run(home: &Path, listen: Option<SocketAddr>, json: bool, stop_at_eof: bool) -> Result<Answer, Failure> {
+    let home = Home::new(home);
+    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::INFO).with_ansi(false).init();
+    let identity = Arc::new(home.identity()?);
+    let registry = Arc::new(home.registry()?);
+    // From here on a signal ends the node in good order, however early it comes.
+    let (stop, stopped) = queue(1);
+    watch(stop, stop_at_eof)?;
+
+    let store = Arc::new(TrustStore::open(home.store())?);
+    let control = Bound::new(&home.control())?;
+    let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
+    let transport = TcpTransport::bind(TcpConfig::listen(listen), Arc::clone(&registry) as _).map_err(Failure::new)?;
+    let listen = transport.local_address();
+    let node_id = identity.node_id();
+    let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(transport))
+        .registry(registry)
+        .start()
+        .map_err(Failure::new)?;
+    let manager = Arc::new(manager);
+    let control = control
+        .serve(Served { manager: Arc::clone(&manager), listen })
+        .map_err(|error| Failure::new(format_args!("no thread to run on: {error}")))?;
+    let path = home.control().display().to_string();
+    let ready = Ready { node_id: node_id.get(), listen, control: path, pid: std::process::id() };
+    if json {
+        print::json(&ready)?;
+    } else {
+        let Ready { node_id, listen, control, .. } = ready;
+        print::to_stdout(|out| writeln!(out, "node {node_id} listens on {listen}, control socket {control}"))?;
+    }
+
+    let _ = stopped.recv(Deadline::NEVER);
+    tracing::info!("stopping");
+    control.close(CONTROL_WAIT);
+    let generation = manager.shutdown()?;
+    tracing::info!(%generation, "stopped; everything is durable");
+    Ok(Answer::Yes)
+}
+
+/// Sends a word when a signal (or the end of standard input) says to stop.
+fn watch(stop: QueueSender<()>, stop_at_eof: bool) -> Result<(), Failure> {
+    let fail = |error: io::Error| Failure::new(format_args!("signals cannot be watched: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
+    let stop = Arc::new(stop);
+    let on_signal = Arc::clone(&stop);
+    let watching = spawn("trustkeep-signals", move || {
+        for _ in signals.forever() {
+            // Full: it was said already.
+            let _ = on_signal.try_send(());
+        }
+    });
+    watching.map_err(fail)?;
+    if stop_at_eof {
+        let watching = spawn("trustkeep-stdin", move || {
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            let _ = stop.try_send(());
+        });
+        watching.map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// For answers that are under way when the node is told to stop.
+const CONTROL_WAIT: Duration = Duration::from_secs(1);

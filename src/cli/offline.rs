@@ -1,0 +1,166 @@
+//! `inspect` and `verify`: what a store directory holds, and whether it is whole. Neither locks or changes anything.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow, by_id};
+use super::{Answer, Failure, complain, now, print, rows};
+use crate::error::OpenError;
+use crate::persist::examine::{self, FileInfo, Finding, Report};
+use crate::persist::file::{Directory, LoadMode};
+
+#[derive(Serialize)]
+struct Inspected {
+    generation: u64,
+    trusted: Vec<TrustedRow>,
+    pending: Vec<PendingRow>,
+    outgoing: Vec<OutgoingRow>,
+    revoked: Vec<RevokedRow>,
+    files: Vec<FileRow>,
+}
+
+#[derive(Serialize)]
+struct FileRow {
+    name: String,
+    bytes: u64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+}
+
+impl From<&FileInfo> for FileRow {
+    fn from(file: &FileInfo) -> Self {
+        let FileInfo { name, bytes, kind, generation } = file.clone();
+        Self { name, bytes, kind: kind.name(), generation }
+    }
+}
+
+#[derive(Serialize)]
+struct Verified {
+    ok: bool,
+    /// Of the newest whole snapshot.
+    generation: Option<u64>,
+    files: Vec<FileRow>,
+    notes: Vec<Note>,
+    faults: Vec<Fault>,
+}
+
+#[derive(Serialize)]
+struct Note {
+    /// None when it concerns the directory as a whole.
+    file: Option<String>,
+    note: String,
+}
+
+#[derive(Serialize)]
+struct Fault {
+    file: String,
+    offset: Option<u64>,
+    reason: String,
+    message: String,
+}
+
+/// Bytes are read and not mapped: a bad sector is then an error and not a signal, and nothing needs to be known about
+/// who else has the directory open.
+fn look(dir: &Path) -> Result<Directory, Failure> {
+    Ok(Directory::look(dir, LoadMode::Read)?)
+}
+
+/// Prints the newest state and the files.
+pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
+    let (snapshot, files) = examine::inspect(&look(dir)?, now())?;
+    let tables = &snapshot.tables;
+    let inspected = Inspected {
+        generation: snapshot.header.generation,
+        trusted: by_id(tables.trusted.iter().map(TrustedRow::from).collect(), |row| row.node_id),
+        pending: by_id(tables.pending.iter().map(|(id, it)| PendingRow::new(id, it)).collect(), |row| row.node_id),
+        outgoing: by_id(tables.outgoing.iter().map(|(id, it)| OutgoingRow::new(id, it)).collect(), |row| row.node_id),
+        revoked: by_id(tables.revoked.iter().map(|(id, at)| RevokedRow::new(id, *at)).collect(), |row| row.node_id),
+        files: files.iter().map(FileRow::from).collect(),
+    };
+    if json {
+        print::json(&inspected)?;
+        return Ok(Answer::Yes);
+    }
+    let Inspected { generation, trusted, pending, outgoing, revoked, files } = inspected;
+    print::to_stdout(|out| {
+        let (t, p, o, r) = (trusted.len(), pending.len(), outgoing.len(), revoked.len());
+        writeln!(out, "generation {generation}: {t} trusted, {p} pending, {o} outgoing, {r} revoked")?;
+        rows::print_trusted(out, &trusted)?;
+        rows::print_pending(out, &pending)?;
+        rows::print_outgoing(out, &outgoing)?;
+        rows::print_revoked(out, &revoked)?;
+        let generation = |file: &FileRow| file.generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let cells = files
+            .iter()
+            .map(|file| [file.name.clone(), file.bytes.to_string(), file.kind.to_owned(), generation(file)]);
+        print::table(out, "FILES", ["NAME", "BYTES", "KIND", "GENERATION"], cells)
+    })?;
+    Ok(Answer::Yes)
+}
+
+/// Checks every byte of every file; `No` if one of them is wrong.
+pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
+    let Report { generation, files, directory } = examine::verify(&look(dir)?, now())?;
+    let (mut notes, mut faults) = (Vec::new(), Vec::new());
+    let mut sort = |file: Option<&str>, finding: &Finding| match finding {
+        Finding::Whole => "ok",
+        Finding::Note(note) => {
+            notes.push(Note { file: file.map(str::to_owned), note: note.clone() });
+            "note"
+        }
+        Finding::Fault(error) => {
+            faults.push(fault(error));
+            "DAMAGED"
+        }
+    };
+    let mut cells = Vec::new();
+    for (file, finding) in &files {
+        let verdict = sort(Some(&file.name), finding).to_owned();
+        cells.push([file.name.clone(), file.bytes.to_string(), file.kind.name().to_owned(), verdict]);
+    }
+    sort(None, &directory);
+    let ok = faults.is_empty();
+    let messages: Vec<String> = faults.iter().map(|fault| fault.message.clone()).collect();
+    if json {
+        let files = files.iter().map(|(file, _)| file.into()).collect();
+        print::json(&Verified { ok, generation, files, notes, faults })?;
+    } else {
+        print::to_stdout(|out| {
+            let generation = generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
+            writeln!(out, "generation {generation}: {}", if ok { "every byte is accounted for" } else { "DAMAGED" })?;
+            print::table(out, "FILES", ["NAME", "BYTES", "KIND", "VERDICT"], cells)?;
+            for Note { file, note } in &notes {
+                writeln!(out, "note: {}{note}", file.as_ref().map_or_else(String::new, |file| format!("{file}: ")))?;
+            }
+            Ok(())
+        })?;
+    }
+    messages.iter().for_each(complain);
+    Ok(if ok { Answer::Yes } else { Answer::No })
+}
+
+fn fault(error: &OpenError) -> Fault {
+    let message = error.to_string();
+    let (file, offset, reason) = match error {
+        OpenError::Damaged { path, offset, reason } => (path, Some(*offset), reason.clone()),
+        OpenError::NewerFormat { path, found, .. } => (path, Some(8), format!("format version {found}")),
+        OpenError::OtherStore { path } => (path, Some(16), "belongs to another store".to_owned()),
+        OpenError::DataMissing { path } => (path, None, "the data files are gone".to_owned()),
+        other => return Fault { file: String::new(), offset: None, reason: other.to_string(), message },
+    };
+    Fault { file: file.display().to_string(), offset, reason, message }
+}
+
+/// Whether every byte of a store is accounted for, without printing anything.
+pub(super) fn check(dir: &Path) -> Result<(), Failure> {
+    let Report { files, directory, .. } = examine::verify(&look(dir)?, now())?;
+    for finding in files.iter().map(|(_, finding)| finding).chain([&directory]) {
+        if let Finding::Fault(error) = finding {
+            return Err(Failure::new(error));
+        }
+    }
+    Ok(())
+}

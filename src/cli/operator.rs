@@ -1,0 +1,89 @@
+//! The commands that a running node performs: each asks over the control socket and prints the answer.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+
+use super::arguments::{Listing, Operation};
+use super::control::client::ask;
+use super::control::{Ask, Reply, Status};
+use super::home::Home;
+use super::{Answer, Failure, complain, print, rows};
+
+/// Asks for something to be done, or waited for.
+pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
+    let (home, request) = operation.into_request();
+    match ask(&Home::new(&home), &request)? {
+        Reply::Done { generation } => {
+            print::to_stdout(|out| writeln!(out, "done, durable as of generation {generation}"))?;
+            Ok(Answer::Yes)
+        }
+        Reply::No { message } => {
+            complain(message);
+            Ok(Answer::No)
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+/// Asks for a listing.
+pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> {
+    let reply = ask(&Home::new(&listing.home), request)?;
+    if listing.json {
+        // Without the tag, which says no more than the command did.
+        let mut value = serde_json::to_value(&reply).map_err(Failure::new)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("reply");
+        }
+        print::json(&value)?;
+        return Ok(Answer::Yes);
+    }
+    let none = |out: &mut dyn Write, is_empty: bool| if is_empty { writeln!(out, "none") } else { Ok(()) };
+    match reply {
+        Reply::Trusted { trusted } => print::to_stdout(|out| {
+            none(out, trusted.is_empty())?;
+            rows::print_trusted(out, &trusted)
+        })?,
+        Reply::Pending { pending } => print::to_stdout(|out| {
+            none(out, pending.is_empty())?;
+            rows::print_pending(out, &pending)
+        })?,
+        Reply::Outgoing { outgoing } => print::to_stdout(|out| {
+            none(out, outgoing.is_empty())?;
+            rows::print_outgoing(out, &outgoing)
+        })?,
+        Reply::Revoked { revoked } => print::to_stdout(|out| {
+            none(out, revoked.is_empty())?;
+            rows::print_revoked(out, &revoked)
+        })?,
+        Reply::Status(status) => show(&status)?,
+        Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } => return Err(unexpected()),
+    }
+    Ok(Answer::Yes)
+}
+
+fn unexpected() -> Failure {
+    Failure::hint("the node answered something else than was asked", "does it run the same release?")
+}
+
+fn show(status: &Status) -> Result<(), Failure> {
+    let Status { node_id, public_key, fingerprint, listen, pid, generation, durable_generation, .. } = status;
+    print::to_stdout(|out| {
+        writeln!(out, "node         {node_id}, process {pid}, listening on {listen}")?;
+        writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
+        writeln!(out, "generation   {generation}, durable {durable_generation}")?;
+        let Status { trusted, pending, outgoing, revoked, .. } = status;
+        writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
+        match (&status.failing, status.healthy) {
+            (Some(failing), _) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
+            (None, true) => writeln!(out, "saving       works")?,
+            (None, false) => writeln!(out, "saving       STOPPED")?,
+        }
+        let counters = status.counters.iter().filter(|(_, count)| *count > 0);
+        print::table(
+            out,
+            "COUNTERS",
+            ["NAME", "COUNT"],
+            counters.map(|(name, count)| [name.clone(), count.to_string()]),
+        )
+    })
+}

@@ -1,0 +1,109 @@
+//! How results look: tables for people, JSON for programs, each written in one piece.
+#![forbid(unsafe_code)]
+
+use std::io::{self, BufWriter, Write};
+
+use serde::Serialize;
+
+use super::Failure;
+use crate::time::WallMillis;
+
+/// Lends buffered standard output to `write`.
+pub(super) fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// One line of JSON on standard output.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    to_stdout(|out| {
+        serde_json::to_writer(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// A table with a title; nothing at all if it has no rows.
+pub(super) fn table<const N: usize>(
+    out: &mut dyn Write,
+    title: &str,
+    columns: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> io::Result<()> {
+    let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut widths = columns.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &[String; N]| {
+        let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    writeln!(out, "\n{title}")?;
+    writeln!(out, "  {}", line(&columns.map(str::to_owned)).trim_end())?;
+    for row in &rows {
+        writeln!(out, "  {}", line(row).trim_end())?;
+    }
+    Ok(())
+}
+
+/// Text from elsewhere without anything that could command a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A time as RFC 3339 in UTC; a dash for 0, which means "not known".
+pub(super) fn time(at: i64) -> String {
+    if at == 0 {
+        return "-".to_owned();
+    }
+    let (seconds, millis) = (WallMillis::new(at).as_secs(), at.rem_euclid(1000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Years begin in March here, so that the day which not every year has is the last one; eras are 400 years.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for (millis, text) in [
+            (0, "-"),
+            (1, "1970-01-01T00:00:00.001Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_799_999, "2000-02-29T23:59:59.999Z"),
+            (1_772_532_000_123, "2026-03-03T10:00:00.123Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(time(millis), text);
+        }
+        // The ends of the range are no dates, but no panic either.
+        assert!(!time(i64::MAX).is_empty() && !time(i64::MIN).is_empty());
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_commands_no_terminal() {
+        let mut out = Vec::new();
+        let rows = [["1".to_owned(), "a\x1b[2Jb".to_owned()], ["100".to_owned(), String::new()]];
+        table(&mut out, "PEERS", ["ID", "WHY"], rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "\nPEERS\n  ID   WHY\n  1    a\u{fffd}[2Jb\n  100\n");
+    }
+}

@@ -1,0 +1,212 @@
+//! Looking at a directory changes nothing, finds every flipped bit, and is not confused by files that rotate meanwhile.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_types,
+    reason = "tests say what must hold by panicking; the double is no protocol"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use super::*;
+use crate::machine::view::TableChange;
+use crate::map::mix::Mix;
+use crate::peer::TrustRecord;
+use crate::persist::StorageFile;
+use crate::persist::format::encode_snapshot;
+use crate::persist::recover::snapshot_name;
+
+const STORE: StoreId = StoreId { id: [7; 16], seed: 9 };
+
+/// Files in memory; after a listing, `after_list` may change them, as a running store would.
+#[derive(Default)]
+struct Files {
+    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    after_list: Mutex<Vec<Change>>,
+}
+
+type Change = fn(&mut BTreeMap<String, Vec<u8>>);
+
+impl core::fmt::Debug for Files {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Files")
+    }
+}
+
+impl Storage for Files {
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let mut files = self.files.lock().unwrap();
+        let entry = |(name, bytes): (&String, &Vec<u8>)| FileEntry { name: name.clone(), bytes: bytes.len() as u64 };
+        let entries = files.iter().map(entry).collect();
+        if let Some(change) = self.after_list.lock().unwrap().pop() {
+            change(&mut files);
+        }
+        Ok(entries)
+    }
+
+    fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let bytes = self.files.lock().unwrap().get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        look(&bytes);
+        Ok(())
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn StorageFile>> {
+        unreachable!("I-E1")
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        unreachable!("I-E1")
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        unreachable!("I-E1")
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        unreachable!("I-E1")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        name.into()
+    }
+}
+
+fn snapshot(store: StoreId, generation: u64, keys: &[[u8; 32]]) -> Vec<u8> {
+    let mut tables = Tables::new(Mix::new(store.seed));
+    for (number, key) in (1..).zip(keys) {
+        let peer = NodeId::new(number).unwrap();
+        let record = TrustRecord::new(peer, PublicKey::from_checksummed(*key).unwrap());
+        tables = tables.apply(&[TableChange::Trusted(peer, Some(record))]).0;
+    }
+    let mut bytes = Vec::new();
+    encode_snapshot(store, generation, &tables, &mut |at, part| {
+        let at = at as usize;
+        bytes.resize(bytes.len().max(at + part.len()), 0);
+        bytes[at..at + part.len()].copy_from_slice(part);
+        Ok::<(), ()>(())
+    })
+    .unwrap();
+    bytes
+}
+
+fn key(number: u8) -> [u8; 32] {
+    ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes()
+}
+
+fn off_curve() -> [u8; 32] {
+    (2..=255u8).map(|byte| [byte; 32]).find(|bytes| PublicKey::from_bytes(*bytes).is_err()).unwrap()
+}
+
+/// A store with the snapshots of generations 4 and 5.
+fn store() -> Files {
+    let files = Files::default();
+    let header = Header { kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 };
+    put(&files, GENESIS, header.encode().to_vec());
+    put(&files, LOCK, b"123\n".to_vec());
+    put(&files, &snapshot_name(4), snapshot(STORE, 4, &[key(1)]));
+    put(&files, &snapshot_name(5), snapshot(STORE, 5, &[key(1), key(2)]));
+    files
+}
+
+fn put(files: &Files, name: &str, bytes: Vec<u8>) {
+    files.files.lock().unwrap().insert(name.to_owned(), bytes);
+}
+
+fn faults(report: &Report) -> Vec<String> {
+    let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
+    findings.filter_map(|it| if let Finding::Fault(error) = it { Some(error.to_string()) } else { None }).collect()
+}
+
+#[test]
+fn a_whole_store_is_whole_and_every_flipped_bit_of_a_snapshot_is_found() {
+    let files = store();
+    let report = verify(&files, Now::default()).unwrap();
+    assert!(report.files.iter().all(|(_, finding)| matches!(finding, Finding::Whole)), "{report:?}");
+    assert_eq!((report.generation, report.files.len()), (Some(5), 4));
+    for name in [snapshot_name(4), snapshot_name(5), GENESIS.to_owned()] {
+        let good = files.files.lock().unwrap().get(&name).cloned().unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            put(&files, &name, bad);
+            let found = faults(&verify(&files, Now::default()).unwrap());
+            assert!(found.len() == 1 && found[0].starts_with(&name), "{name}, bit {bit}: {found:?}");
+        }
+        put(&files, &name, good);
+    }
+}
+
+#[test]
+fn a_key_off_the_curve_is_found_at_its_place_which_opening_would_not_see() {
+    let files = store();
+    let bytes = snapshot(STORE, 6, &[key(1), off_curve()]);
+    let place = bytes.windows(32).position(|window| window == off_curve()).unwrap();
+    put(&files, &snapshot_name(6), bytes);
+    assert_eq!(inspect(&files, Now::default()).unwrap().0.header.generation, 6);
+    let found = faults(&verify(&files, Now::default()).unwrap());
+    assert!(found.len() == 1 && found[0].contains(&format!("byte {place}: not a canonical")), "{found:?}");
+}
+
+#[test]
+fn a_snapshot_under_another_name_or_of_another_store_is_a_fault() {
+    let files = store();
+    put(&files, &snapshot_name(6), snapshot(STORE, 5, &[]));
+    let found = faults(&verify(&files, Now::default()).unwrap());
+    assert!(found.len() == 1 && found[0].contains("byte 40: generation 5 under this name"), "{found:?}");
+    put(&files, &snapshot_name(6), snapshot(StoreId { id: [8; 16], seed: 9 }, 6, &[]));
+    let found = faults(&verify(&files, Now::default()).unwrap());
+    assert!(found.len() == 1 && found[0].contains("belongs to another store"), "{found:?}");
+}
+
+#[test]
+fn files_that_are_no_part_of_the_state_are_notes() {
+    let files = store();
+    put(&files, LOCK, b"\xff\xff".to_vec());
+    put(&files, &format!("{}.tmp0", snapshot_name(6)), vec![1]);
+    put(&files, &format!("damaged-0-{}", snapshot_name(3)), vec![1]);
+    put(&files, "notes.txt", vec![1]);
+    files.files.lock().unwrap().remove(GENESIS);
+    let report = verify(&files, Now::default()).unwrap();
+    let notes = report.files.iter().filter(|(_, finding)| matches!(finding, Finding::Note(_))).count();
+    assert_eq!((notes, faults(&report).len()), (4, 0), "{report:?}");
+    assert!(matches!(report.directory, Finding::Note(_)));
+}
+
+#[test]
+fn a_mark_without_data_is_a_fault_and_nothing_at_all_is_no_store() {
+    let files = store();
+    files.files.lock().unwrap().retain(|name, _| name == GENESIS || name == LOCK);
+    assert_eq!(faults(&verify(&files, Now::default()).unwrap()).len(), 1);
+    assert!(matches!(inspect(&files, Now::default()), Err(OpenError::DataMissing { .. })));
+    files.files.lock().unwrap().remove(GENESIS);
+    assert!(matches!(verify(&files, Now::default()), Err(OpenError::Missing { .. })));
+    assert!(matches!(inspect(&files, Now::default()), Err(OpenError::Missing { .. })));
+    put(&files, "holiday.jpg", vec![1]);
+    files.files.lock().unwrap().remove(LOCK);
+    assert!(matches!(verify(&files, Now::default()), Err(OpenError::Foreign { .. })));
+    assert!(matches!(inspect(&files, Now::default()), Err(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn files_that_rotate_between_listing_and_reading_are_looked_for_again() {
+    let files = store();
+    // Two saves: nothing that was listed is there any more.
+    let rotate: Change = |files| {
+        files.retain(|name, _| !name.starts_with("snapshot"));
+        for generation in [8, 9] {
+            files.insert(snapshot_name(generation), snapshot(STORE, generation, &[key(1)]));
+        }
+    };
+    files.after_list.lock().unwrap().push(rotate);
+    let (found, _) = inspect(&files, Now::default()).unwrap();
+    assert_eq!(found.header.generation, 9);
+    // Only the older one goes away: no fault, and no reason to begin again.
+    let drop_older: Change = |files| drop(files.remove(&snapshot_name(8)));
+    files.after_list.lock().unwrap().push(drop_older);
+    let report = verify(&files, Now::default()).unwrap();
+    assert_eq!((report.generation, report.files.len(), faults(&report).len()), (Some(9), 3, 0));
+}

@@ -1,0 +1,405 @@
+//! The program with running nodes:
+//!
+//! - `init` makes a home that is its owner's alone, and never replaces one;
+//! - a node refuses to start with a reason and a remedy, and stops so that nothing is lost;
+//! - every operator's command does what it says, durably, and says when it did not;
+//! - the control socket serves nothing malformed and is not held up by it;
+//! - `demo` holds, and leaves nothing behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+    let output = command.args(args).timeout(Duration::from_secs(120)).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().expect("killed"), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn fails(args: &[&str], words: &[&str]) {
+    let (code, out, err) = run(args);
+    assert_eq!(code, 1, "{args:?}: {out}{err}");
+    assert!(err.lines().any(|line| line.starts_with("trustkeep: ")), "{args:?}: {err}");
+    for word in words {
+        assert!(err.contains(word), "{args:?}: {word:?} is not in: {err}");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A home that `init` made; says what `init` said.
+fn init(home: &Path, id: &str) -> Value {
+    let (code, out, err) = run(&["init", "--json", "--home", text(home), "--id", id]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    serde_json::from_str(&out).unwrap()
+}
+
+/// A node that runs, and is killed when the test ends.
+struct Node {
+    home: PathBuf,
+    child: Child,
+    listen: String,
+}
+
+impl Node {
+    fn start(home: &Path, listen: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trustkeep"))
+            .args(["node", "--json", "--home", text(home), "--listen", listen])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).expect("it did not start");
+        assert_eq!(ready["pid"], child.id());
+        Self { home: home.to_owned(), child, listen: ready["listen"].as_str().unwrap().to_owned() }
+    }
+
+    fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+        let (command, rest) = args.split_first().unwrap();
+        [&[*command, "--home", text(&self.home)], rest].concat()
+    }
+
+    /// The command is done, or the answer is yes.
+    #[track_caller]
+    fn does(&self, args: &[&str]) {
+        let (code, out, err) = run(&self.args(args));
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
+    }
+
+    #[track_caller]
+    fn refuses(&self, args: &[&str], words: &[&str]) {
+        fails(&self.args(args), words);
+    }
+
+    #[track_caller]
+    fn shows(&self, listing: &str) -> Value {
+        let (code, out, err) = run(&self.args(&[listing, "--json"]));
+        assert_eq!((code, err.as_str()), (0, ""), "{listing}");
+        serde_json::from_str(&out).unwrap()
+    }
+
+    #[track_caller]
+    fn ids(&self, listing: &str, table: &str) -> Vec<u64> {
+        self.shows(listing)[table].as_array().unwrap().iter().map(|row| row["node_id"].as_u64().unwrap()).collect()
+    }
+
+    fn signal(mut self, name: &str) -> ExitStatus {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Nodes 7 and 9, with each other's keys (but no networks) in their peers files.
+fn pair(dir: &TempDir) -> (Node, Node) {
+    let homes = [dir.path().join("seven"), dir.path().join("nine")];
+    let keys = [init(&homes[0], "7"), init(&homes[1], "9")].map(|made| made["public_key"].as_str().unwrap().to_owned());
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = [free(), free()];
+    let addresses = listeners.map(|listener| listener.local_addr().unwrap().to_string());
+    for (home, peer) in [(0, 1), (1, 0)] {
+        let (id, address, key) = ([7, 9][peer], &addresses[peer], &keys[peer]);
+        let peers = format!("[[peer]]\nid = {id}\naddress = \"{address}\"\npublic_key = \"{key}\"\n");
+        std::fs::write(homes[home].join("peers.toml"), peers).unwrap();
+    }
+    (Node::start(&homes[0], &addresses[0]), Node::start(&homes[1], &addresses[1]))
+}
+
+#[test]
+fn init_makes_a_home_that_is_the_owners_alone_and_never_replaces_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let made = init(&home, "7");
+    assert_eq!(made["node_id"], 7);
+    assert_eq!((mode(&home), mode(&home.join("identity.key"))), (0o700, 0o600));
+    let peers = std::fs::read_to_string(home.join("peers.toml")).unwrap();
+    assert!(peers.contains("# [[peer]]") && peers.lines().all(|line| line.is_empty() || line.starts_with('#')));
+    let identity = std::fs::read(home.join("identity.key")).unwrap();
+    fails(&["init", "--home", text(&home), "--id", "8"], &["identity.key", "exists already", "move it away"]);
+    assert_eq!(std::fs::read(home.join("identity.key")).unwrap(), identity);
+    fails(&["init", "--home", text(&dir.path().join("no/such"))], &["must exist"]);
+    // A directory that is there already keeps its peers file; an empty one becomes ours alone.
+    let prepared = dir.path().join("prepared");
+    std::fs::create_dir(&prepared).unwrap();
+    std::fs::set_permissions(&prepared, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, out, _) = run(&["init", "--home", text(&prepared)]);
+    assert!(code == 0 && out.contains("fingerprint"), "{out}");
+    assert_eq!(mode(&prepared), 0o700);
+    std::fs::remove_file(prepared.join("identity.key")).unwrap();
+    std::fs::write(prepared.join("peers.toml"), "# mine\n").unwrap();
+    init(&prepared, "4294967295");
+    assert_eq!(std::fs::read_to_string(prepared.join("peers.toml")).unwrap(), "# mine\n");
+}
+
+#[test]
+fn two_nodes_trust_each_other_and_part_by_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (seven, nine) = pair(&dir);
+    assert_eq!(seven.shows("status")["node_id"], 7);
+    assert_eq!((seven.ids("list", "trusted"), seven.ids("pending", "pending")), (vec![], vec![]));
+    seven.refuses(&["wait", "9", "--timeout", "0.1"], &["peer 9 is not trusted after 0.1 s"]);
+    seven.refuses(&["approve", "9"], &["peer 9"]);
+    seven.refuses(&["revoke", "9"], &["peer 9"]);
+    seven.refuses(&["request", "7"], &["peer 7"]);
+    seven.refuses(&["request", "9", "--key", "x"], &["--key", "base64"]);
+
+    seven.does(&["request", "9", "weather feed"]);
+    assert_eq!(seven.ids("outgoing", "outgoing"), [9]);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    let pending = nine.shows("pending")["pending"][0].clone();
+    let fingerprint = seven.shows("status")["fingerprint"].clone();
+    assert_eq!((&pending["justification"], &pending["fingerprint"]), (&"weather feed".into(), &fingerprint));
+    assert_eq!((&pending["authentic"], &pending["conflicts"]), (&true.into(), &0.into()));
+    let other = nine.shows("status")["fingerprint"].as_str().unwrap().to_owned();
+    nine.refuses(&["approve", "7", &other], &[fingerprint.as_str().unwrap()]);
+    nine.refuses(&["approve", "7", "1a2b"], &["fingerprint"]);
+    assert_eq!(nine.ids("list", "trusted"), [0; 0]);
+    nine.does(&["approve", "7", fingerprint.as_str().unwrap()]);
+    nine.does(&["wait", "7"]);
+    seven.does(&["wait", "9", "--timeout", "30"]);
+    assert_eq!((seven.ids("list", "trusted"), nine.ids("list", "trusted")), (vec![9], vec![7]));
+    assert_eq!(seven.shows("list")["trusted"][0]["mutual"], true);
+    seven.refuses(&["request", "9"], &["trusted already"]);
+    seven.does(&["request", "9", "--force"]);
+    seven.does(&["wait", "9"]);
+
+    // What was answered as done is on the disk, for everybody to read.
+    let store = nine.home.join("store");
+    let (code, out, _) = run(&["inspect", "--json", "--dir", text(&store)]);
+    assert_eq!((code, &serde_json::from_str::<Value>(&out).unwrap()["trusted"][0]["node_id"]), (0, &7.into()));
+
+    nine.does(&["revoke", "7"]);
+    assert_eq!((nine.ids("list", "trusted"), nine.ids("revoked", "revoked")), (vec![], vec![7]));
+    seven.does(&["wait", "9", "--until", "untrusted"]);
+    seven.does(&["request", "9"]);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    nine.does(&["reject", "7", "not now"]);
+    assert_eq!((nine.ids("pending", "pending"), nine.ids("list", "trusted")), (vec![], vec![]));
+    nine.refuses(&["reject", "7"], &["peer 7"]);
+
+    // A peer without an address: the request is entered, but that it was not sent is told.
+    seven.refuses(&["request", "11"], &["kept", "could not be sent"]);
+    seven.does(&["cancel", "11"]);
+    seven.refuses(&["cancel", "11"], &["peer 11"]);
+    for listing in ["list", "pending", "outgoing", "revoked", "status"] {
+        let (code, out, _) = run(&seven.args(&[listing]));
+        assert!(code == 0 && !out.is_empty(), "{listing}");
+    }
+}
+
+#[test]
+fn commands_without_a_running_node_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let commands = [&["list"][..], &["status", "--json"], &["wait", "9"], &["approve", "9"], &["request", "9"]];
+    let with_home = |command: &[&'static str]| -> Vec<String> {
+        command[..1]
+            .iter()
+            .chain(&["--home"])
+            .map(ToString::to_string)
+            .chain([text(&home).to_owned()])
+            .chain(command[1..].iter().map(ToString::to_string))
+            .collect()
+    };
+    let check = |words: &[&str]| {
+        for command in commands {
+            let args = with_home(command);
+            fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), words);
+        }
+    };
+    check(&["no such home", "trustkeep init"]);
+    fails(&["node", "--home", text(&home)], &["identity.key", "trustkeep init"]);
+    assert!(!home.exists());
+    init(&home, "7");
+    check(&["no node runs in", "trustkeep node --home"]);
+    // A killed node leaves its socket behind: nobody answers there, and the next one takes it over.
+    let node = Node::start(&home, "127.0.0.1:0");
+    assert_eq!(node.signal("KILL").code(), None);
+    assert!(home.join("control.sock").exists());
+    check(&["no node runs in", "trustkeep node --home"]);
+    let node = Node::start(&home, "127.0.0.1:0");
+    node.does(&["status"]);
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why_and_harms_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, other) = (dir.path().join("home"), dir.path().join("other"));
+    init(&home, "7");
+    init(&other, "9");
+    let node = Node::start(&home, "127.0.0.1:0");
+    let start = |home: &Path, listen: &str, words: &[&str]| {
+        fails(&["node", "--home", text(home), "--listen", listen], words);
+        node.does(&["status"]);
+    };
+    start(&other, &node.listen, &[&node.listen, "port is in use", "choose another"]);
+    start(&home, "127.0.0.1:0", &["in use by process", &node.child.id().to_string()]);
+    for (line, reason) in [("id = 0", "0 is no node id"), ("id = x", ""), ("id = 9\nport = 1", "unknown field")] {
+        std::fs::write(other.join("peers.toml"), format!("# peers\n[[peer]]\n{line}\n")).unwrap();
+        let number = if line.contains("port") { "line 4" } else { "line 3" };
+        start(&other, "127.0.0.1:0", &["peers.toml", number, reason, "correct that line"]);
+    }
+    std::fs::remove_file(other.join("peers.toml")).unwrap();
+    start(&other, "127.0.0.1:0", &["peers.toml", "an empty file will do"]);
+    std::fs::write(other.join("peers.toml"), "").unwrap();
+    std::fs::remove_file(other.join("control.sock")).ok();
+    std::fs::write(other.join("control.sock"), "precious").unwrap();
+    start(&other, "127.0.0.1:0", &["control.sock", "not a socket", "move it away"]);
+    assert_eq!(std::fs::read(other.join("control.sock")).unwrap(), b"precious");
+    std::fs::remove_file(other.join("control.sock")).unwrap();
+    Node::start(&other, "127.0.0.1:0").does(&["status"]);
+}
+
+#[test]
+fn a_node_stops_in_good_order_and_keeps_what_it_knew() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    init(&home, "7");
+    for signal in ["TERM", "INT"] {
+        let node = Node::start(&home, "127.0.0.1:0");
+        node.refuses(&["request", "11"], &["could not be sent"]);
+        // Whoever waits is told, and holds nothing up.
+        let wait = Command::new(env!("CARGO_BIN_EXE_trustkeep")).args(node.args(&["wait", "11"])).spawn().unwrap();
+        assert_eq!(node.signal(signal).code(), Some(0));
+        assert_eq!(wait.wait_with_output().unwrap().status.code(), Some(1));
+        assert!(!home.join("control.sock").exists());
+        let (code, out, err) = run(&["verify", "--dir", text(&home.join("store"))]);
+        assert_eq!(code, 0, "{out}{err}");
+    }
+    let node = Node::start(&home, "127.0.0.1:0");
+    assert_eq!(node.ids("outgoing", "outgoing"), [11]);
+}
+
+#[test]
+fn what_was_answered_survives_a_kill_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    init(&home, "7");
+    for _ in 0..8 {
+        let node = Node::start(&home, "127.0.0.1:0");
+        node.refuses(&["request", "11"], &["kept"]);
+        node.signal("KILL");
+        let node = Node::start(&home, "127.0.0.1:0");
+        assert_eq!(node.ids("outgoing", "outgoing"), [11]);
+        node.does(&["cancel", "11"]);
+        node.signal("KILL");
+        let node = Node::start(&home, "127.0.0.1:0");
+        assert_eq!(node.ids("outgoing", "outgoing"), [0; 0]);
+    }
+}
+
+#[test]
+fn the_control_socket_is_bounded_and_serves_nothing_malformed() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    init(&home, "7");
+    let node = Node::start(&home, "127.0.0.1:0");
+    let socket = home.join("control.sock");
+    assert_eq!(mode(&socket), 0o600);
+    let ask = |bytes: &[u8]| -> Value {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        // It may have answered and closed before all of it is written.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut reply = String::new();
+        let _ = stream.read_to_string(&mut reply);
+        serde_json::from_str(&reply).unwrap_or(Value::Null)
+    };
+    assert_eq!(ask(b"{\"ask\":\"status\"}\n")["reply"], "status");
+    for (bytes, word) in [
+        (&b"\n"[..], "not a request"),
+        (b"{}\n", "not a request"),
+        (b"\xff\xff\n", "not a request"),
+        (b"{\"ask\":\"format_disk\"}\n", "not a request"),
+        (b"{\"ask\":\"cancel\",\"peer\":9,\"really\":true}\n", "not a request"),
+        (b"{\"ask\":\"cancel\",\"peer\":4294967296}\n", "not a request"),
+        (b"{\"ask\":\"cancel\",\"peer\":0}\n", "node id"),
+        (b"{\"ask\":\"status\"}", "before its newline"),
+        (b"", "before its newline"),
+    ] {
+        let reply = ask(bytes);
+        assert_eq!(reply["reply"], "failed", "{reply}");
+        assert!(reply["message"].as_str().unwrap().contains(word), "{word}: {reply}");
+    }
+    // Too long: whether the answer still reaches a sender who does not stop is the system's affair.
+    let reply = ask(&vec![b' '; 1 << 20]);
+    assert!(reply.is_null() || reply["reply"] == "failed", "{reply}");
+    let fits = [b"{\"ask\":\"status\"".to_vec(), vec![b' '; 65_000], b"}\n".to_vec()].concat();
+    assert_eq!(ask(&fits)["reply"], "status");
+    // Idle connections take slots for some seconds, one above their number is told so, and then all goes on.
+    let idle: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let refused = ask(b"{\"ask\":\"status\"}\n");
+    assert!(refused.is_null() || refused["message"].as_str().unwrap().contains("too many"), "{refused}");
+    let mut last = String::new();
+    for mut stream in idle {
+        stream.read_to_string(&mut last).unwrap();
+    }
+    assert!(last.contains("took too long"), "{last}");
+    node.does(&["status"]);
+}
+
+/// What is in a directory.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn the_demo_holds_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+    let output = command.arg("demo").env("TMPDIR", dir.path()).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    for step in ["request:", "pending:", "approve:", "kill -9", "runs again: still", "revoke:", "only pending", "held"]
+    {
+        assert!(out.contains(step), "{step}: {out}");
+    }
+    assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_demo_that_is_ended_cleans_up() {
+    for signal in ["TERM", "INT", "HUP"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+        let mut child = command.arg("demo").env("TMPDIR", dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+        // The second step's line: both nodes run.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.nth(1).unwrap().unwrap().contains("listens on"));
+        Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{signal}");
+        assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
+    }
+}
