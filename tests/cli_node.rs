@@ -19,7 +19,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -306,17 +306,29 @@ fn what_was_answered_survives_a_kill_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
     init(&home, "7");
-    for _ in 0..8 {
+    for round in 0..8 {
+        // Over the socket itself: a client would take longer to end than a save takes.
         let node = Node::start(&home, "127.0.0.1:0");
-        node.refuses(&["request", "11"], &["kept"]);
-        node.signal("KILL");
+        let request = r#"{"ask":"request","peer":11,"justification":"","expected_key":null,"force":false}"#;
+        assert!(ask(&home, request)["message"].as_str().unwrap().contains("kept"));
+        drop(node);
         let node = Node::start(&home, "127.0.0.1:0");
-        assert_eq!(node.ids("outgoing", "outgoing"), [11]);
-        node.does(&["cancel", "11"]);
-        node.signal("KILL");
+        assert_eq!(node.ids("outgoing", "outgoing"), [11], "round {round}");
+        assert_eq!(ask(&home, r#"{"ask":"cancel","peer":11}"#)["reply"], "done");
+        drop(node);
         let node = Node::start(&home, "127.0.0.1:0");
-        assert_eq!(node.ids("outgoing", "outgoing"), [0; 0]);
+        assert_eq!(node.ids("outgoing", "outgoing"), [0; 0], "round {round}");
     }
+}
+
+/// One line to the control socket, and the line that comes back.
+fn ask(home: &Path, line: &str) -> Value {
+    let stream = UnixStream::connect(home.join("control.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    (&stream).write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut reply = String::new();
+    BufReader::new(&stream).read_line(&mut reply).unwrap();
+    serde_json::from_str(&reply).unwrap()
 }
 
 #[test]
@@ -358,12 +370,15 @@ fn the_control_socket_is_bounded_and_serves_nothing_malformed() {
     assert!(reply.is_null() || reply["reply"] == "failed", "{reply}");
     let fits = [b"{\"ask\":\"status\"".to_vec(), vec![b' '; 65_000], b"}\n".to_vec()].concat();
     assert_eq!(ask(&fits)["reply"], "status");
+    let long = [b"{\"ask\":\"status\"".to_vec(), vec![b' '; 66_000], b"}\n".to_vec()].concat();
+    assert_ne!(ask(&long)["reply"], "status");
     // Idle connections take slots for some seconds, one above their number is told so, and then all goes on.
     let idle: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     let refused = ask(b"{\"ask\":\"status\"}\n");
     assert!(refused.is_null() || refused["message"].as_str().unwrap().contains("too many"), "{refused}");
     let mut last = String::new();
     for mut stream in idle {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream.read_to_string(&mut last).unwrap();
     }
     assert!(last.contains("took too long"), "{last}");
@@ -387,6 +402,26 @@ fn the_demo_holds_and_leaves_nothing_behind() {
         assert!(out.contains(step), "{step}: {out}");
     }
     assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn nodes_do_not_outlive_a_demo_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+    let mut child = command.arg("demo").env("TMPDIR", dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.nth(1).unwrap().unwrap().contains("listens on"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let demo = entries(dir.path()).pop().unwrap();
+    // They are nobody's children any more: what they leave is the only sign that they have stopped.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for home in ["seven", "nine"] {
+        while demo.join(home).join("control.sock").exists() {
+            assert!(Instant::now() < deadline, "a node still runs");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 #[test]

@@ -31,7 +31,13 @@ pub(super) struct Ready {
 /// Runs the node that lives in this home.
 pub(super) fn run(home: &Path, listen: Option<SocketAddr>, json: bool, stop_at_eof: bool) -> Result<Answer, Failure> {
     let home = Home::new(home);
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::INFO).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(false)
+        // A log that nobody reads any more is no reason to panic, which complaining about it there would do.
+        .log_internal_errors(false)
+        .init();
     let identity = Arc::new(home.identity()?);
     let registry = Arc::new(home.registry()?);
     // From here on a signal ends the node in good order, however early it comes.
