@@ -332,8 +332,9 @@ mod tests {
     fn the_bytes_are_those_of_the_format_document() {
         let bytes = encode(seven(), &[0x11; 32]);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let document = include_str!("../../docs/format-identity.md");
-        let written: String = document
+        let document = include_str!("../../docs/format.md");
+        let section = document.split("## `identity.key`").nth(1).unwrap();
+        let written: String = section
             .lines()
             .filter(|line| line.starts_with("00") && line.contains(": "))
             .filter_map(|line| line.split_once(": "))
