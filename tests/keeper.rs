@@ -138,6 +138,22 @@ fn a_disk_that_hangs_holds_nobody_up_but_those_who_wait_for_it() {
         assert!(reader.is_trusted(id(number)) && store.is_trusted(id(number)));
         assert!(!receipt.is_durable());
     }
+    // Nor does a revocation or a batch wait. In a thread of its own, so that one that does is a failure and no hang.
+    let (done, finished) = std::sync::mpsc::channel();
+    let on_time = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = store.revoke(id(2)).unwrap();
+            let _ = store.update(|batch| batch.revoke(id(3))).unwrap();
+            done.send(()).unwrap();
+        });
+        let on_time = finished.recv_timeout(Duration::from_secs(20)).is_ok();
+        if !on_time {
+            disk.be(Mood::Well);
+        }
+        on_time
+    });
+    assert!(on_time, "a restriction waited for the disk");
+    assert!(!reader.is_trusted(id(2)) && !store.is_trusted(id(3)));
     assert_eq!(store.durable_generation().get(), 0);
     let waited = hanging.wait_durable_timeout(Duration::from_millis(20));
     assert!(matches!(waited, Err(PersistError::TimedOut { cause: None })), "{waited:?}");
@@ -146,7 +162,7 @@ fn a_disk_that_hangs_holds_nobody_up_but_those_who_wait_for_it() {
     assert!(retained < 200, "{retained} old versions retained while the disk hangs");
     assert!(matches!(store.close(), Err(PersistError::TimedOut { .. })), "the deadline passes");
     disk.be(Mood::Well);
-    assert_eq!(store.close().unwrap().get(), 10_000, "and calling it again works");
+    assert_eq!(store.close().unwrap().get(), 10_002, "and calling it again works");
     assert!(hanging.is_durable());
 }
 
