@@ -71,6 +71,7 @@ impl<T> SnapshotCell<T> {
     }
 
     pub(crate) fn load_full(&self) -> Arc<T> {
+        // ORDERING: Acquire, pairs with the swap in `store`: all that the real cell gives a reader.
         let index = self.0.current.load(Ordering::Acquire);
         let value = std::sync::Arc::clone(&self.0.values.lock().unwrap()[index]);
         Arc::clone(&value)
@@ -82,6 +83,7 @@ impl<T> SnapshotCell<T> {
             values.push(std::sync::Arc::new(value));
             values.len() - 1
         };
+        // ORDERING: AcqRel, pairs with the loads of readers; the real cell replaces its pointer in the same way.
         self.0.current.swap(index, Ordering::AcqRel);
     }
 
@@ -99,6 +101,7 @@ pub(crate) struct CellReader<T> {
 
 impl<T> CellReader<T> {
     pub(crate) fn load(&mut self) -> &Arc<T> {
+        // ORDERING: Relaxed, as the real cache compares pointers; what is behind is loaded with Acquire.
         let index = self.cell.0.current.load(Ordering::Relaxed);
         let newest = std::sync::Arc::clone(&self.cell.0.values.lock().unwrap()[index]);
         if !Arc::ptr_eq(&newest, &self.seen) {
@@ -128,10 +131,12 @@ impl Doorbell {
     }
 
     pub(crate) fn ring(&self) {
+        // ORDERING: Relaxed, on purpose: a channel that says full orders the ringer with nobody (C-1).
         if self.rung.load(Ordering::Relaxed) {
             return;
         }
         let guard = self.lock.lock().unwrap();
+        // ORDERING: Relaxed here and in `wait`: both under the lock, which orders them.
         self.rung.store(true, Ordering::Relaxed);
         drop(guard);
         self.bell.notify_one();
@@ -139,9 +144,11 @@ impl Doorbell {
 
     pub(crate) fn wait(&self, _: Deadline) {
         let mut guard = self.lock.lock().unwrap();
+        // ORDERING: Relaxed; under the lock, see `ring`.
         while !self.rung.load(Ordering::Relaxed) {
             guard = self.bell.wait(guard).unwrap();
         }
+        // ORDERING: Relaxed; under the lock, see `ring`.
         self.rung.store(false, Ordering::Relaxed);
     }
 }
