@@ -242,3 +242,21 @@ fn mapping_is_unsafe(directory: &OwnedFd) -> bool {
         Err(_) => true,
     }
 }
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_given_up_is_free_though_a_process_being_started_holds_its_descriptors() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("store");
+        let owner = Directory::own(&dir, true, LoadMode::Map).unwrap();
+        // What a fork copies until it execs.
+        let copy = owner.lock.as_ref().unwrap().try_clone().unwrap();
+        assert!(matches!(Directory::own(&dir, false, LoadMode::Map), Err(OpenError::InUse { pid: Some(_), .. })));
+        drop(owner);
+        Directory::own(&dir, false, LoadMode::Map).unwrap();
+        drop(copy);
+    }
+}
