@@ -11,7 +11,7 @@ use core::time::Duration;
 use crate::error::PersistError;
 use crate::machine::flush_plan::{FlushPlan, Next};
 use crate::machine::tables::Tables;
-use crate::persist::snapshots::SnapshotSaver;
+use crate::persist::log::Log;
 use crate::store::progress::Stopped;
 use crate::store::shared::Shared;
 use crate::sync::{Arc, Deadline};
@@ -20,11 +20,18 @@ use crate::sync::{Arc, Deadline};
 pub(crate) trait Saver: Send {
     /// After `Ok` the state survives kill and power loss. After an error the next call starts afresh.
     fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError>;
+
+    /// Ends in good order; nothing will be saved any more.
+    fn close(&mut self) {}
 }
 
-impl Saver for SnapshotSaver {
+impl Saver for Log {
     fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
-        SnapshotSaver::save(self, generation, tables)
+        Log::save(self, generation, tables)
+    }
+
+    fn close(&mut self) {
+        Log::close(self);
     }
 }
 
@@ -60,7 +67,12 @@ impl Keeper {
             let now = self.shared.now();
             match self.plan.next(now.tick, seen) {
                 Next::Save => self.save(seen.newest, &tables),
-                Next::Leave => return,
+                Next::Leave => {
+                    if let Some(saver) = &mut self.saver {
+                        saver.close();
+                    }
+                    return;
+                }
                 Next::Sleep(until) => {
                     drop(tables);
                     let sweep_again = (self.shared.sweep() > 0).then_some(SWEEP_EVERY);

@@ -32,7 +32,7 @@ struct FileRow {
 
 impl From<&FileInfo> for FileRow {
     fn from(file: &FileInfo) -> Self {
-        let FileInfo { name, bytes, kind, generation } = file.clone();
+        let FileInfo { name, bytes, kind, generation, seq: _ } = file.clone();
         Self { name, bytes, kind: kind.name(), generation }
     }
 }

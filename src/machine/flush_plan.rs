@@ -76,6 +76,23 @@ impl FlushPlan {
     }
 }
 
+/// What has been written since the newest snapshot, and how large that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bulk {
+    /// How many journal files there are.
+    pub(crate) journals: usize,
+    /// Bytes of groups since the newest snapshot.
+    pub(crate) journal_bytes: u64,
+    pub(crate) snapshot_bytes: u64,
+}
+
+/// Whether a snapshot is due: when the journals have outgrown it, so that both are written equally often byte for byte
+/// and an opening reads at most twice the state; or when restarts have left many short journals.
+pub(crate) fn wants_snapshot(bulk: Bulk, journal_bytes_min: u64) -> bool {
+    bulk.journal_bytes >= bulk.snapshot_bytes.max(journal_bytes_min) || bulk.journals >= JOURNALS_MAX
+}
+
+const JOURNALS_MAX: usize = 64;
 const FLOORS_WITHIN_MS: i64 = 1000;
 const FIRST_PAUSE_MS: i64 = 50;
 const LONGEST_PAUSE_MS: i64 = 5000;
@@ -136,6 +153,18 @@ mod tests {
         assert_eq!(plan.next(at(0), dirty), Next::Save);
         plan.failed(at(0));
         assert_eq!(plan.next(at(0), dirty), Next::Leave);
+    }
+
+    #[test]
+    fn a_snapshot_is_due_when_the_journals_have_outgrown_it_or_are_many() {
+        let bulk = Bulk { journals: 1, journal_bytes: 999, snapshot_bytes: 10 };
+        assert!(!wants_snapshot(bulk, 1000));
+        assert!(wants_snapshot(Bulk { journal_bytes: 1000, ..bulk }, 1000));
+        let large = Bulk { journals: 2, journal_bytes: 4999, snapshot_bytes: 5000 };
+        assert!(!wants_snapshot(large, 1000));
+        assert!(wants_snapshot(Bulk { journal_bytes: 5000, ..large }, 1000));
+        assert!(!wants_snapshot(Bulk { journals: 63, ..bulk }, 1000));
+        assert!(wants_snapshot(Bulk { journals: 64, journal_bytes: 0, snapshot_bytes: 1 << 40 }, 1000));
     }
 
     proptest! {

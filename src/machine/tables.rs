@@ -4,6 +4,7 @@
 //! critical section without holding it up.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::view::{Floor, Outgoing, Pending, TableChange, View};
@@ -34,7 +35,104 @@ pub(crate) struct Touched {
     pub(crate) any: bool,
 }
 
+/// What makes one table into a later one, each in ascending order of place.
+#[derive(Debug)]
+pub(crate) struct TableDiff<'a, V> {
+    /// Entries that are new or other than before.
+    pub(crate) set: Vec<(u32, &'a V)>,
+    /// Ids of entries that are no longer there.
+    pub(crate) gone: Vec<u32>,
+}
+
+/// What makes one state into a later one.
+#[derive(Debug)]
+pub(crate) struct Difference<'a> {
+    pub(crate) trusted: TableDiff<'a, TrustRecord>,
+    pub(crate) pending: TableDiff<'a, Arc<Pending>>,
+    pub(crate) outgoing: TableDiff<'a, Arc<Outgoing>>,
+    pub(crate) revoked: TableDiff<'a, WallMillis>,
+    pub(crate) floors: TableDiff<'a, Floor>,
+}
+
+impl<'a, V> TableDiff<'a, V> {
+    fn new() -> Self {
+        Self { set: Vec::new(), gone: Vec::new() }
+    }
+
+    fn note(&mut self, id: u32, new: Option<&'a V>) {
+        match new {
+            Some(value) => self.set.push((id, value)),
+            None => self.gone.push(id),
+        }
+    }
+
+    fn of(newer: &'a Trie<V>, older: &'a Trie<V>) -> Self
+    where
+        V: Clone + PartialEq,
+    {
+        let mut diff = Self::new();
+        newer.diff(older, &mut |id, _, new| diff.note(id, new));
+        diff
+    }
+}
+
+/// Values that replace those of a state, by id; `None` removes. What a journal's groups come to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patch {
+    pub(crate) trusted: HashMap<u32, Option<TrustRecord>>,
+    pub(crate) pending: HashMap<u32, Option<Pending>>,
+    pub(crate) outgoing: HashMap<u32, Option<Outgoing>>,
+    pub(crate) revoked: HashMap<u32, Option<WallMillis>>,
+    pub(crate) floors: HashMap<u32, Option<Floor>>,
+}
+
+impl Patch {
+    /// This patch, and then the other.
+    pub(crate) fn extend(&mut self, later: Self) {
+        self.trusted.extend(later.trusted);
+        self.pending.extend(later.pending);
+        self.outgoing.extend(later.outgoing);
+        self.revoked.extend(later.revoked);
+        self.floors.extend(later.floors);
+    }
+}
+
 impl Tables {
+    /// The state that the patch makes of this one; `None` if a peer were trusted and revoked at once.
+    pub(crate) fn patched(&self, patch: Patch) -> Option<Self> {
+        let peers: Vec<NodeId> =
+            patch.trusted.keys().chain(patch.revoked.keys()).filter_map(|id| NodeId::new(*id)).collect();
+        let in_arc = |(id, value): (u32, Option<_>)| (id, value.map(Arc::new));
+        let next = Self {
+            trusted: self
+                .trusted
+                .apply(patch.trusted.into_iter().filter_map(|(id, new)| Some((NodeId::new(id)?, new)))),
+            pending: self.pending.apply(patch.pending.into_iter().map(in_arc)),
+            outgoing: self.outgoing.apply(patch.outgoing.into_iter().map(|(id, value)| (id, value.map(Arc::new)))),
+            revoked: self.revoked.apply(patch.revoked),
+            floors: self.floors.apply(patch.floors),
+        };
+        let both = |peer: &NodeId| next.trusted.contains(*peer) && next.revoked.get(peer.get()).is_some();
+        if peers.iter().any(both) { None } else { Some(next) }
+    }
+
+    /// What makes `older` into this state. Takes time in proportion to what changed.
+    pub(crate) fn diff<'a>(&'a self, older: &'a Self) -> Difference<'a> {
+        let mut trusted = TableDiff::new();
+        self.trusted.diff(&older.trusted, &mut |old, new| {
+            if let Some(record) = new.or(old) {
+                trusted.note(record.node_id.get(), new);
+            }
+        });
+        Difference {
+            trusted,
+            pending: TableDiff::of(&self.pending, &older.pending),
+            outgoing: TableDiff::of(&self.outgoing, &older.outgoing),
+            revoked: TableDiff::of(&self.revoked, &older.revoked),
+            floors: TableDiff::of(&self.floors, &older.floors),
+        }
+    }
+
     pub(crate) fn new(mix: Mix) -> Self {
         Self {
             trusted: TrustMap::new(mix),

@@ -11,19 +11,20 @@ mod tests;
 
 use std::io;
 
-use super::format::{Damage, FileError, Header, Kind, Snapshot, StoreId};
-use super::load::{self, decode_named, unusable};
-use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy};
+use super::format::{self, Damage, FileError, HEADER_BYTES, Header, How, Kind, Snapshot, StoreId};
+use super::load::{self, State, decode_head, decode_named, unusable};
+use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered};
 use super::{FileEntry, Storage};
 use crate::error::OpenError;
 use crate::machine::tables::Tables;
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{PublicKey, TrustRecord};
 use crate::time::Now;
 
 /// What a file in a store's directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Snapshot,
+    Journal,
     Genesis,
     Lock,
     /// Half-written: by a save that is under way, or that a crash cut short.
@@ -36,6 +37,7 @@ impl FileKind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
+            Self::Journal => "journal",
             Self::Genesis => "genesis",
             Self::Lock => "lock",
             Self::Leftover => "leftover",
@@ -53,6 +55,8 @@ pub(crate) struct FileInfo {
     pub(crate) kind: FileKind,
     /// Of a snapshot.
     pub(crate) generation: Option<u64>,
+    /// The number of a journal.
+    pub(crate) seq: Option<u64>,
 }
 
 /// What checking a file came to.
@@ -68,7 +72,7 @@ pub(crate) enum Finding {
 /// Every file and what became of checking it, and what is wrong with the directory as a whole.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// The generation of the newest whole snapshot.
+    /// The generation that opening would find; of the newest whole snapshot, if it would refuse.
     pub(crate) generation: Option<u64>,
     pub(crate) files: Vec<(FileInfo, Finding)>,
     pub(crate) directory: Finding,
@@ -80,13 +84,21 @@ pub(crate) struct Report {
 /// What opening would answer, under [`RecoverPolicy::Fail`].
 pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<(Snapshot, Vec<FileInfo>), OpenError> {
     steadily(storage, |entries, listing| {
-        let mut found = None;
-        let choice = load::decide(storage, listing, RecoverPolicy::Fail, now, &mut found)?;
-        match (choice, found) {
-            (Choice::Snapshot { .. }, Some(snapshot)) => Ok((snapshot, describe(entries, listing))),
-            _ => Err(OpenError::Missing { path: storage.path("") }),
-        }
+        let (snapshot, _) = state(storage, listing, now)?;
+        Ok((snapshot, describe(entries, listing)))
     })
+}
+
+/// The state as one snapshot, and the files that it consists of.
+fn state(storage: &dyn Storage, listing: &Listing, now: Now) -> Result<(Snapshot, Box<Recovered>), OpenError> {
+    let mut state = State::new(storage, now);
+    let Choice::State(recovered) = load::decide(storage, listing, RecoverPolicy::Fail, &mut state)? else {
+        return Err(OpenError::Missing { path: storage.path("") });
+    };
+    let (store, rebuilt) = state.finish(&recovered)?;
+    let header =
+        Header { kind: Kind::Snapshot, store, generation: rebuilt.generation, file_bytes: HEADER_BYTES as u64 };
+    Ok((Snapshot { header, tables: rebuilt.tables }, recovered))
 }
 
 /// Reads every byte of every file that is part of the state or of an older one.
@@ -94,10 +106,32 @@ pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<(Snapshot, Vec<
 /// # Errors
 /// There is no store, or its files cannot be read at all. What is wrong with a file is in the report.
 pub(crate) fn verify(storage: &dyn Storage, now: Now) -> Result<Report, OpenError> {
+    let mut last_faults = None;
+    loop {
+        let report = verify_once(storage, now)?;
+        let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
+        let faults: Vec<String> = findings
+            .filter_map(|finding| if let Finding::Fault(error) = finding { Some(error.to_string()) } else { None })
+            .collect();
+        if faults.is_empty() || last_faults.as_ref() == Some(&faults) {
+            return Ok(report);
+        }
+        last_faults = Some(faults);
+    }
+}
+
+fn verify_once(storage: &dyn Storage, now: Now) -> Result<Report, OpenError> {
     steadily(storage, |entries, listing| {
-        if !listing.genesis && listing.snapshots.is_empty() {
+        if !listing.genesis && !listing.has_data() {
             return Err(OpenError::Missing { path: storage.path("") });
         }
+        let whole = state(storage, listing, now);
+        if let Err(error) = &whole
+            && is_gone(error)
+        {
+            return Err(OpenError::io("read", storage.path(""), io::ErrorKind::NotFound.into()));
+        }
+        let chain = whole.as_ref().map(|(_, recovered)| recovered.journals.clone()).unwrap_or_default();
         let mut check = Check { storage, now, store: None, newest: None };
         let mut files = describe(entries, listing);
         // The mark first, for it says which store the others belong to; then the newest snapshot, so that a running
@@ -105,7 +139,8 @@ pub(crate) fn verify(storage: &dyn Storage, now: Now) -> Result<Report, OpenErro
         files.sort_by_key(|file| (file.kind != FileKind::Genesis, core::cmp::Reverse(file.generation)));
         let mut checked = Vec::with_capacity(files.len());
         for file in files {
-            match check.file(&file) {
+            let counted = chain.iter().find(|link| Some(link.seq) == file.seq).and_then(|link| link.counted);
+            match check.file(&file, counted) {
                 Ok(finding) => checked.push((file, finding)),
                 // Superseded and removed meanwhile: no part of the store any more.
                 Err(error) if is_gone(&error) && check.newest.is_some() => {}
@@ -113,14 +148,18 @@ pub(crate) fn verify(storage: &dyn Storage, now: Now) -> Result<Report, OpenErro
             }
         }
         checked.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        let directory = if listing.snapshots.is_empty() {
-            Finding::Fault(OpenError::DataMissing { path: storage.path("") })
-        } else if !listing.genesis {
-            Finding::Note("the mark of a finished creation is missing; the next opening writes it".to_owned())
-        } else {
-            Finding::Whole
+        let generation = match &whole {
+            Ok((snapshot, _)) => Some(snapshot.header.generation),
+            Err(_) => check.newest.map(|newest| newest.header.generation),
         };
-        let generation = check.newest.map(|newest| newest.header.generation);
+        let named = checked.iter().any(|(_, finding)| matches!(finding, Finding::Fault(_)));
+        let directory = match whole {
+            Err(error) if !named => Finding::Fault(error),
+            _ if !listing.genesis => {
+                Finding::Note("the mark of a finished creation is missing; the next opening writes it".to_owned())
+            }
+            _ => Finding::Whole,
+        };
         Ok(Report { generation, files: checked, directory })
     })
 }
@@ -131,7 +170,7 @@ fn steadily<T>(
     mut look: impl FnMut(&[FileEntry], &Listing) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
     let mut entries = load::list(storage)?;
-    let mut attempts = 1;
+    let (mut attempts, mut seen) = (1, Vec::new());
     loop {
         let listing = Listing::new(&entries);
         if let Some(found) = listing.foreign_directory() {
@@ -141,11 +180,17 @@ fn steadily<T>(
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let rotated = is_gone(&error) || matches!(error, OpenError::DataMissing { .. } | OpenError::Missing { .. });
         let again = load::list(storage)?;
-        if !rotated || attempts >= ATTEMPTS_MAX || again == entries {
+        let text = error.to_string();
+        // A running store replaces its files, and its journal grows while it is read.
+        let moves = again != entries || !seen.contains(&text);
+        let passing = is_gone(&error)
+            || is_growing(&error)
+            || matches!(error, OpenError::DataMissing { .. } | OpenError::Missing { .. } | OpenError::Damaged { .. });
+        if !passing || !moves || attempts >= ATTEMPTS_MAX {
             return Err(error);
         }
+        seen.push(text);
         (entries, attempts) = (again, attempts + 1);
     }
 }
@@ -154,12 +199,19 @@ fn is_gone(error: &OpenError) -> bool {
     matches!(error, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
+/// The file's length changed while it was read.
+fn is_growing(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { operation: "read", source, .. } if source.kind() == io::ErrorKind::Other)
+}
+
 fn describe(entries: &[FileEntry], listing: &Listing) -> Vec<FileInfo> {
     let of = |entry: &FileEntry| {
         let name = &entry.name;
         let snapshot = listing.snapshots.iter().find(|(_, of)| of == name);
+        let journal = listing.journals.iter().find(|(_, of)| of == name);
         let kind = match name.as_str() {
             _ if snapshot.is_some() => FileKind::Snapshot,
+            _ if journal.is_some() => FileKind::Journal,
             GENESIS => FileKind::Genesis,
             LOCK => FileKind::Lock,
             _ if listing.leftovers.contains(name) => FileKind::Leftover,
@@ -167,7 +219,8 @@ fn describe(entries: &[FileEntry], listing: &Listing) -> Vec<FileInfo> {
             _ => FileKind::Foreign,
         };
         let generation = snapshot.map(|(generation, _)| *generation);
-        FileInfo { name: name.clone(), bytes: entry.bytes, kind, generation }
+        let seq = journal.map(|(seq, _)| *seq);
+        FileInfo { name: name.clone(), bytes: entry.bytes, kind, generation, seq }
     };
     entries.iter().map(of).collect()
 }
@@ -181,7 +234,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn file(&mut self, file: &FileInfo) -> Result<Finding, OpenError> {
+    fn file(&mut self, file: &FileInfo, counted: Option<u64>) -> Result<Finding, OpenError> {
         let name = &file.name;
         Ok(match file.kind {
             FileKind::Genesis => match load::read(self.storage, name, |bytes| Header::decode(bytes, Kind::Genesis))? {
@@ -192,6 +245,7 @@ impl Check<'_> {
                 Err(error) => Finding::Fault(unusable(self.storage, name, error)),
             },
             FileKind::Snapshot => self.snapshot(name)?,
+            FileKind::Journal => self.journal(name, counted)?,
             FileKind::Lock => {
                 let is_pid = load::read(self.storage, name, |bytes| Ok(holds_a_pid(bytes)))?;
                 match is_pid {
@@ -211,7 +265,7 @@ impl Check<'_> {
         let (now, newest) = (self.now, &self.newest);
         let outcome = load::read(self.storage, name, |bytes| {
             let snapshot = decode_named(name, bytes, now)?;
-            check_keys(bytes, &snapshot.tables, newest.as_ref().map(|newest| &newest.tables))?;
+            check_keys(bytes, keys(&snapshot.tables, newest.as_ref().map(|newest| &newest.tables)))?;
             Ok(snapshot)
         })?;
         let snapshot = match outcome {
@@ -226,32 +280,61 @@ impl Check<'_> {
         }
         Ok(Finding::Whole)
     }
+
+    fn journal(&mut self, name: &str, counted: Option<u64>) -> Result<Finding, OpenError> {
+        let (now, newest) = (self.now, &self.newest);
+        let outcome = load::read(self.storage, name, |bytes| {
+            let head = decode_head(name, bytes)?;
+            let (ending, patch) = format::check_journal(bytes, counted, now)?;
+            let trusted = patch.trusted.into_values().flatten();
+            let known = newest.as_ref().map(|newest| &newest.tables);
+            let unknown = trusted.filter(|record| !known.is_some_and(|known| is_known(known, record)));
+            let keys = unknown.filter_map(|record| record.public_key);
+            let keys = keys.chain(patch.pending.into_values().flatten().map(|entry| entry.key));
+            let keys = keys.chain(patch.outgoing.into_values().flatten().filter_map(|entry| entry.expected_key));
+            check_keys(bytes, keys.chain(patch.floors.into_values().flatten().filter_map(|floor| floor.key)))?;
+            Ok((head.store, ending))
+        })?;
+        let (store, ending) = match outcome {
+            Ok(found) => found,
+            Err(error) => return Ok(Finding::Fault(unusable(self.storage, name, error))),
+        };
+        if *self.store.get_or_insert(store) != store {
+            return Ok(Finding::Fault(OpenError::OtherStore { path: self.storage.path(name) }));
+        }
+        Ok(match ending.how {
+            How::Torn(damage) => Finding::Note(format!(
+                "from byte {} on half a change ({}); nobody was told that it was durable",
+                damage.offset, damage.reason
+            )),
+            _ => Finding::Whole,
+        })
+    }
+}
+
+fn is_known(known: &Tables, record: &TrustRecord) -> bool {
+    known.trusted.get(record.node_id).is_some_and(|other| other.public_key == record.public_key)
 }
 
 /// Whether every key is a point of the curve: opening trusts the checksum for that, see
-/// [`PublicKey::from_checksummed`]. Keys that `known` holds for the same peer were checked with it.
-fn check_keys(bytes: &[u8], tables: &Tables, known: Option<&Tables>) -> Result<(), FileError> {
-    let check = |key: &PublicKey| match PublicKey::from_bytes(*key.as_bytes()) {
+/// [`PublicKey::from_checksummed`].
+fn check_keys(bytes: &[u8], mut keys: impl Iterator<Item = PublicKey>) -> Result<(), FileError> {
+    keys.try_for_each(|key| match PublicKey::from_bytes(*key.as_bytes()) {
         Ok(_) => Ok(()),
         Err(reason) => {
             let place = bytes.windows(32).position(|window| window == key.as_bytes());
             Err(FileError::Damaged(Damage { offset: place.unwrap_or(0) as u64, reason: reason.to_string() }))
         }
-    };
-    let is_known = |peer: NodeId, key: &PublicKey| {
-        let record = known.and_then(|known| known.trusted.get(peer));
-        record.is_some_and(|record| record.public_key.as_ref() == Some(key))
-    };
-    for record in tables.trusted.iter() {
-        if let Some(key) = &record.public_key
-            && !is_known(record.node_id, key)
-        {
-            check(key)?;
-        }
-    }
-    tables.pending.iter().try_for_each(|(_, entry)| check(&entry.key))?;
-    tables.outgoing.iter().filter_map(|(_, entry)| entry.expected_key).try_for_each(|key| check(&key))?;
-    tables.floors.iter().filter_map(|(_, floor)| floor.key).try_for_each(|key| check(&key))
+    })
+}
+
+/// Every key of a state; those of trusted peers that `known` holds too were checked with it.
+fn keys<'a>(tables: &'a Tables, known: Option<&'a Tables>) -> impl Iterator<Item = PublicKey> {
+    let trusted = tables.trusted.iter().filter(move |record| !known.is_some_and(|known| is_known(known, record)));
+    let keys = trusted.filter_map(|record| record.public_key);
+    let keys = keys.chain(tables.pending.iter().map(|(_, entry)| entry.key));
+    let keys = keys.chain(tables.outgoing.iter().filter_map(|(_, entry)| entry.expected_key));
+    keys.chain(tables.floors.iter().filter_map(|(_, floor)| floor.key))
 }
 
 fn holds_a_pid(bytes: &[u8]) -> bool {

@@ -165,6 +165,10 @@ impl StorageFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
     }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        File::sync_data(self)
+    }
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {

@@ -3,13 +3,16 @@
 //! Order of creation: lock, first snapshot durable, mark durable. A crash in between leaves a directory that opens.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::format::{self, FileError, Header, Kind, Snapshot, StoreId};
-use super::recover::{self, Choice, GENERATION_MAX, GENESIS, Listing, RecoverPolicy, Refusal};
-use super::snapshots::SnapshotSaver;
-use super::{FileEntry, Storage};
+use super::format::{
+    self, Ending, FileError, GROUPS_AT, Header, How, JournalHead, Kind, Previous, Rebuilt, Replay, StoreId,
+};
+use super::log::{JournalFile, Log, Resumed, Sizes};
+use super::recover::{
+    self, Choice, Contents, GENERATION_MAX, GENESIS, Link, Listing, RecoverPolicy, Recovered, Refusal,
+};
+use super::{FileEntry, Storage, write};
 use crate::error::{OpenError, PersistError};
 use crate::machine::tables::Tables;
 use crate::map::mix::Mix;
@@ -20,109 +23,224 @@ use crate::time::Now;
 pub(crate) struct Loaded {
     pub(crate) tables: Tables,
     pub(crate) generation: u64,
-    pub(crate) saver: SnapshotSaver,
+    pub(crate) saver: Log,
+}
+
+/// How to open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    pub(crate) create: bool,
+    pub(crate) policy: RecoverPolicy,
+    pub(crate) sizes: Sizes,
 }
 
 /// Opens the storage, which this process has locked. `fresh` makes the identity of a new store.
 pub(crate) fn load(
     storage: Arc<dyn Storage>,
-    create: bool,
-    policy: RecoverPolicy,
+    opening: Opening,
     now: Now,
-    fresh: impl FnOnce() -> Result<StoreId, OpenError>,
+    fresh: impl Fn() -> Result<StoreId, OpenError>,
 ) -> Result<Loaded, OpenError> {
     let entries = list(storage.as_ref())?;
     let listing = Listing::new(&entries);
-    let mut found = None;
-    let choice = decide(storage.as_ref(), &listing, policy, now, &mut found)?;
+    let mut state = State::new(storage.as_ref(), now);
+    let choice = decide(storage.as_ref(), &listing, opening.policy, &mut state)?;
     match choice {
-        Choice::Create if !create => Err(OpenError::Missing { path: storage.path("") }),
+        Choice::Create if !opening.create => Err(OpenError::Missing { path: storage.path("") }),
         Choice::Create => {
             clean(storage.as_ref(), &listing);
-            begin(storage, fresh()?, 0, VecDeque::new())
+            begin(storage, opening.sizes, fresh()?, 0, next_seq(&listing), fresh()?.seed)
         }
         Choice::Empty { set_aside, store } => {
-            let store = store.map_or_else(fresh, Ok)?;
-            move_aside(storage.as_ref(), &entries, &set_aside)?;
+            let store = store.map_or_else(&fresh, Ok)?;
+            move_aside(storage.as_ref(), &entries, &set_aside, true)?;
             clean(storage.as_ref(), &listing);
             // Beyond every generation that may have been acknowledged here.
-            let generation = listing.snapshots.first().map_or(0, |(newest, _)| after(*newest));
-            begin(storage, store, generation, VecDeque::new())
+            let newest = listing.snapshots.first().map_or(0, |(newest, _)| *newest);
+            let generation = newest.saturating_add(LEAP).min(GENERATION_MAX);
+            begin(storage, opening.sizes, store, generation, next_seq(&listing), fresh()?.seed)
         }
-        Choice::Snapshot { name, set_aside, write_mark } => {
-            let Some(Snapshot { header, tables }) = found else {
-                return Err(OpenError::DataMissing { path: storage.path("") });
-            };
-            move_aside(storage.as_ref(), &entries, &set_aside)?;
+        Choice::State(recovered) => {
+            let (store, rebuilt) = state.finish(&recovered)?;
+            move_aside(storage.as_ref(), &entries, &recovered.set_aside, recovered.lossy)?;
             clean(storage.as_ref(), &listing);
-            // A crash may have come between the rename and the directory's fsync: what is used must be durable.
+            // A crash may have come between a rename and the directory's fsync: what is used must be durable.
             sync_dir(storage.as_ref())?;
-            let lost = |name: &String| set_aside.iter().any(|(aside, _)| aside == name);
-            let kept = listing.snapshots.iter().rev().map(|(_, name)| name.clone()).filter(|name| !lost(name));
-            let mut saver = SnapshotSaver::new(Arc::clone(&storage), header.store, kept.collect());
-            let mut generation = header.generation;
-            if listing.snapshots.first().is_some_and(|(_, newest)| *newest != name) {
-                // An older state takes the place of a lost newer one: give it a number beyond all that were
-                // acknowledged, so that no generation ever means two things.
-                generation = listing.snapshots.first().map_or(generation, |(newest, _)| after(*newest));
-                saver.save(generation, &tables).map_err(OpenError::Persist)?;
-            }
-            if write_mark {
-                saver.write_mark().map_err(OpenError::Persist)?;
-            }
-            Ok(Loaded { tables, generation, saver })
+            let files = files(&recovered, &listing, &entries, fresh()?.seed);
+            resume(Arc::clone(&storage), opening.sizes, store, &recovered, rebuilt, files)
         }
     }
 }
 
-fn after(generation: u64) -> u64 {
-    generation.saturating_add(1).min(GENERATION_MAX)
+/// Goes on from what was found. What a kill may have left unsynced is made durable first, and a state that takes the
+/// place of a lost newer one gets a generation beyond all that may have been acknowledged.
+fn resume(
+    storage: Arc<dyn Storage>,
+    sizes: Sizes,
+    store: StoreId,
+    recovered: &Recovered,
+    rebuilt: Rebuilt,
+    mut files: Resumed,
+) -> Result<Loaded, OpenError> {
+    let Rebuilt { tables, mut generation, before } = rebuilt;
+    let mut stale = recovered.stale.clone();
+    let mut rewrite = false;
+    if recovered.lossy {
+        generation = generation.saturating_add(LEAP).min(GENERATION_MAX);
+        let bytes = write::snapshot(storage.as_ref(), store, generation, &tables).map_err(OpenError::Persist)?;
+        files.snapshots.push((generation, bytes));
+        files.journal_bytes = 0;
+    } else if let (Some(ending), Some(Link { seq, head, .. })) = (&recovered.ending, recovered.journals.last()) {
+        files.previous = Some(Previous { seq: *seq, bytes: ending.bytes });
+        if let How::Torn(damage) = &ending.how {
+            tracing::warn!(
+                file = %storage.path(&recover::journal_name(*seq)).display(), offset = damage.offset,
+                reason = %damage.reason, generation,
+                "a change that was being saved when the process ended is cut off; nobody was told that it was durable"
+            );
+        }
+        // The snapshot holds what it holds durably; the newest group beyond it may never have been synced.
+        if matches!(ending.how, How::Open | How::Torn(_)) && ending.generation > recovered.snapshot.0 {
+            rewrite = true;
+            files.previous = Some(Previous { seq: *seq, bytes: ending.newest_at });
+            if ending.newest_at == GROUPS_AT {
+                // Nothing of it counts any more.
+                files.previous = head.previous;
+                files.journals.retain(|journal| journal.seq != *seq);
+                stale.push(*seq);
+            }
+        }
+    }
+    let saved = if rewrite { before } else { (generation, tables.clone()) };
+    let mut saver = Log::new(Arc::clone(&storage), store, sizes, saved, files);
+    if rewrite {
+        saver.save(generation, &tables).map_err(OpenError::Persist)?;
+    }
+    if recovered.write_mark {
+        write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
+    }
+    // Not being able to is no reason not to open.
+    for seq in stale {
+        let name = recover::journal_name(seq);
+        if let Err(error) = storage.remove(&name) {
+            tracing::warn!(file = %storage.path(&name).display(), %error, "a superseded journal could not be removed");
+        }
+    }
+    Ok(Loaded { tables, generation, saver })
+}
+
+/// What is in the directory, but for what was set aside.
+fn files(recovered: &Recovered, listing: &Listing, entries: &[FileEntry], seed: u64) -> Resumed {
+    let is_aside = |name: &String| recovered.set_aside.iter().any(|(aside, _)| aside == name);
+    let bytes_of = |name: &String| entries.iter().find(|entry| entry.name == *name).map_or(0, |entry| entry.bytes);
+    let snapshots = listing.snapshots.iter().rev().filter(|(_, name)| !is_aside(name));
+    let counted = recovered.journals.iter().filter_map(|link| link.counted);
+    let newest = recovered.ending.as_ref().map(|ending| ending.bytes);
+    Resumed {
+        snapshots: snapshots.map(|(generation, name)| (*generation, bytes_of(name))).collect(),
+        journals: recovered.kept.iter().map(|(seq, base)| JournalFile { seq: *seq, base: *base }).collect(),
+        previous: None,
+        next_seq: next_seq(listing),
+        journal_bytes: counted.chain(newest).map(|bytes| bytes.saturating_sub(GROUPS_AT)).sum(),
+        seed,
+    }
+}
+
+fn next_seq(listing: &Listing) -> u64 {
+    listing.journals.first().map_or(1, |(newest, _)| newest.saturating_add(1))
 }
 
 /// Makes an empty store at this generation durable, then its mark.
 fn begin(
     storage: Arc<dyn Storage>,
+    sizes: Sizes,
     store: StoreId,
     generation: u64,
-    kept: VecDeque<String>,
+    next_seq: u64,
+    seed: u64,
 ) -> Result<Loaded, OpenError> {
     let tables = Tables::new(Mix::new(store.seed));
-    let mut saver = SnapshotSaver::new(storage, store, kept);
-    saver.save(generation, &tables).map_err(OpenError::Persist)?;
-    saver.write_mark().map_err(OpenError::Persist)?;
+    let bytes = write::snapshot(storage.as_ref(), store, generation, &tables).map_err(OpenError::Persist)?;
+    write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
+    let snapshots = vec![(generation, bytes)];
+    let files = Resumed { snapshots, journals: Vec::new(), previous: None, next_seq, journal_bytes: 0, seed };
+    let saver = Log::new(storage, store, sizes, (generation, tables.clone()), files);
     Ok(Loaded { tables, generation, saver })
 }
 
-/// Runs the pure decision, reading files as it asks for them; the chosen snapshot is left in `found`.
+/// What has been read while deciding.
+pub(crate) struct State<'a> {
+    storage: &'a dyn Storage,
+    now: Now,
+    replay: Option<(StoreId, Replay)>,
+    io_error: Option<OpenError>,
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn new(storage: &'a dyn Storage, now: Now) -> Self {
+        Self { storage, now, replay: None, io_error: None }
+    }
+
+    /// The state that was decided for.
+    ///
+    /// # Errors
+    /// A peer that is trusted and revoked at once, though every file is whole.
+    pub(crate) fn finish(&mut self, recovered: &Recovered) -> Result<(StoreId, Rebuilt), OpenError> {
+        let Some((store, replay)) = self.replay.take() else {
+            return Err(OpenError::DataMissing { path: self.storage.path("") });
+        };
+        let newest = recovered.journals.last().map(|link| recover::journal_name(link.seq)).unwrap_or_default();
+        replay.finish().map(|rebuilt| (store, rebuilt)).map_err(|error| unusable(self.storage, &newest, error))
+    }
+
+    /// Not being able to read says nothing about a file: no fallback, whatever the policy.
+    fn read<T>(&mut self, name: &str, look: impl FnOnce(&[u8]) -> Result<T, FileError>) -> Result<T, FileError> {
+        read(self.storage, name, look).unwrap_or_else(|error| {
+            self.io_error = Some(error);
+            Err(FileError::Newer(0))
+        })
+    }
+}
+
+impl Contents for State<'_> {
+    fn snapshot(&mut self, name: &str) -> Result<StoreId, FileError> {
+        let now = self.now;
+        let snapshot = self.read(name, |bytes| decode_named(name, bytes, now))?;
+        let store = snapshot.header.store;
+        self.replay = Some((store, Replay::new(snapshot, now)));
+        Ok(store)
+    }
+
+    fn head(&mut self, name: &str) -> Result<JournalHead, FileError> {
+        self.read(name, |bytes| decode_head(name, bytes))
+    }
+
+    fn journal(&mut self, name: &str, counted: Option<u64>) -> Result<Ending, FileError> {
+        let Some((store, mut replay)) = self.replay.take() else { return Err(FileError::Newer(0)) };
+        let ending = self.read(name, |bytes| replay.journal(bytes, counted));
+        self.replay = Some((store, replay));
+        ending
+    }
+
+    fn generation(&self) -> u64 {
+        self.replay.as_ref().map_or(0, |(_, replay)| replay.generation())
+    }
+}
+
+/// Runs the pure decision, reading files as it asks for them; what was read is left in `state`.
 pub(crate) fn decide(
     storage: &dyn Storage,
     listing: &Listing,
     policy: RecoverPolicy,
-    now: Now,
-    found: &mut Option<Snapshot>,
+    state: &mut State<'_>,
 ) -> Result<Choice, OpenError> {
-    let mut io_error = None;
     let mark = if listing.genesis {
         Some(read(storage, GENESIS, |bytes| Header::decode(bytes, Kind::Genesis).map(|header| header.store))?)
     } else {
         None
     };
-    let decision = recover::decide(listing, mark, policy, &mut |name| {
-        match read(storage, name, |bytes| decode_named(name, bytes, now)) {
-            Ok(Ok(snapshot)) => {
-                let store = snapshot.header.store;
-                *found = Some(snapshot);
-                Ok(store)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(error) => {
-                // Not being able to read says nothing about the file: no fallback, whatever the policy.
-                io_error = Some(error);
-                Err(FileError::Newer(0))
-            }
-        }
-    });
-    if let Some(error) = io_error {
+    let decision = recover::decide(listing, mark, policy, state);
+    if let Some(error) = state.io_error.take() {
         return Err(error);
     }
     decision.map_err(|refusal| match refusal {
@@ -143,13 +261,23 @@ pub(crate) fn unusable(storage: &dyn Storage, name: &str, error: FileError) -> O
 }
 
 /// A snapshot whose generation is the one that its name tells.
-pub(crate) fn decode_named(name: &str, bytes: &[u8], now: Now) -> Result<Snapshot, FileError> {
+pub(crate) fn decode_named(name: &str, bytes: &[u8], now: Now) -> Result<format::Snapshot, FileError> {
     let snapshot = format::decode_snapshot(bytes, now)?;
     if recover::snapshot_name(snapshot.header.generation) == name {
         return Ok(snapshot);
     }
     let reason = format!("generation {} under this name", snapshot.header.generation);
     Err(FileError::Damaged(format::Damage { offset: 40, reason }))
+}
+
+/// The headers of a journal whose number is the one that its name tells.
+pub(crate) fn decode_head(name: &str, bytes: &[u8]) -> Result<JournalHead, FileError> {
+    let head = JournalHead::decode(bytes)?;
+    if recover::journal_name(head.seq) == name {
+        return Ok(head);
+    }
+    let reason = format!("journal {} under this name", head.seq);
+    Err(FileError::Damaged(format::Damage { offset: format::HEADER_BYTES as u64, reason }))
 }
 
 pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<FileEntry>, OpenError> {
@@ -173,13 +301,23 @@ fn move_aside(
     storage: &dyn Storage,
     entries: &[FileEntry],
     files: &[(String, format::Damage)],
+    lossy: bool,
 ) -> Result<(), OpenError> {
     for (name, damage) in files {
         let aside = recover::aside_name(name, entries);
-        tracing::error!(
-            file = %storage.path(name).display(), set_aside = %aside, offset = damage.offset, reason = %damage.reason,
-            "a damaged file was set aside: revocations made after the state that is used instead are lost"
-        );
+        let (file, offset, reason) = (storage.path(name), damage.offset, &damage.reason);
+        let file = file.display();
+        if lossy {
+            tracing::error!(
+                %file, set_aside = %aside, offset, reason,
+                "a damaged file was set aside: revocations made after the state that is used instead are lost"
+            );
+        } else {
+            tracing::warn!(
+                %file, set_aside = %aside, offset, reason,
+                "a damaged file was set aside: an older snapshot and the journals since hold all that it held"
+            );
+        }
         storage.rename(name, &aside).map_err(|error| OpenError::io("rename", storage.path(name), error))?;
     }
     if files.is_empty() {
@@ -202,3 +340,6 @@ fn clean(storage: &dyn Storage, listing: &Listing) {
         }
     }
 }
+
+/// After a loss: more than the lost files can have held.
+const LEAP: u64 = 1 << 32;

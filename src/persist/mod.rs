@@ -1,18 +1,20 @@
 //! From a state to bytes that survive, and back.
 //!
 //! `format` and `recover` are pure; [`Storage`] is the only way to files, and each of its methods states what a crash may
-//! do to it. `docs/format.md` fixes the bytes, `docs/durability.md` walks through each partial write. Today a save writes
-//! a whole snapshot; a journal of differences will stand beside `snapshots` and share its `format` and `Storage`.
+//! do to it. `docs/format.md` fixes the bytes, `docs/durability.md` walks through each partial write. A save appends the
+//! difference to a journal (`log`); now and then a thread of its own writes a whole snapshot (`background`).
 
 #[cfg(feature = "cli")]
 pub(crate) mod examine;
 pub(crate) mod format;
 pub(crate) mod recover;
-pub(crate) mod snapshots;
 // The directory and the mapping are not reachable under the model checker, which has no disk.
+mod background;
 pub(crate) mod file;
 pub(crate) mod load;
+pub(crate) mod log;
 pub(crate) mod mapping;
+mod write;
 
 use std::io;
 use std::path::PathBuf;
@@ -78,6 +80,13 @@ pub trait StorageFile: Send {
     /// # Errors
     /// The operating system's.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// The same for the bytes and the length alone, without times and modes: cheaper where both lie within what earlier
+    /// syncs made durable. After an error as after [`StorageFile::sync`].
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn sync_data(&mut self) -> io::Result<()>;
 }
 
 /// One file of a [`Storage`].
@@ -88,26 +97,3 @@ pub struct FileEntry {
     /// Its length in bytes.
     pub bytes: u64,
 }
-
-/// Writes all of `bytes`, however short the single writes are. Interruptions are ridden out, but not for ever: who waits
-/// for the save must hear of a file system that does nothing else.
-pub(crate) fn write_all_at(file: &mut dyn StorageFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-    let mut interruptions = 0;
-    while !bytes.is_empty() {
-        match file.write_at(offset, bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                bytes = bytes.get(written..).unwrap_or_default();
-                offset += written as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && interruptions < INTERRUPTIONS_MAX => {
-                interruptions += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// In one call; a signal storm stays far below.
-const INTERRUPTIONS_MAX: u32 = 1000;

@@ -1,14 +1,22 @@
-//! Which of the files in a directory is the state. Pure: decides from names and from the outcomes of checks.
+//! Which of the files in a directory are the state. Pure: decides from names and from the outcomes of checks.
+//!
+//! The state is the newest snapshot and the journals that lead on from it. Journals are followed from the newest backwards:
+//! each names the one it goes on from and how much of that counts, so that nothing has to be guessed.
 //!
 //! INVARIANT I-R1: exactly one state, or a refusal that names the file; never a mixture, never an empty store in place of
 //! one that was there.
 //! INVARIANT I-R2: a file of a newer release or of another store is never chosen, replaced or set aside.
-//! INVARIANT I-R3: without a policy that allows it nothing older than the newest snapshot is chosen, for that could bring
-//! back a revoked peer.
+//! INVARIANT I-R3: without a policy that allows it nothing is chosen while there is a sign of something newer, for that
+//! could bring back a revoked peer. Only the newest group of a journal without a closing mark may be cut off.
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
+
+use std::collections::BTreeMap;
+
 use super::FileEntry;
-use super::format::{Damage, FileError, StoreId};
+use super::format::{Damage, Ending, FileError, How, JournalHead, MARK_AT, StoreId};
 
 /// What opening does when the newest state cannot be read. Nothing is ever deleted: damaged files are set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -17,7 +25,8 @@ pub enum RecoverPolicy {
     /// Refuse to open, naming file, offset and reason.
     #[default]
     Fail,
-    /// Fall back to the newest older snapshot that is whole. **May bring back revoked peers**, and forgets grants.
+    /// Use what is whole: an older snapshot, and journals as far as they can be followed. **May bring back revoked
+    /// peers**, and forget grants; if all journals since the older snapshot are whole, nothing is lost.
     Previous,
     /// As `Previous`; if nothing is whole, start empty. **Forgets every grant and every revocation.**
     Empty,
@@ -28,6 +37,8 @@ pub enum RecoverPolicy {
 pub(crate) struct Listing {
     /// Generation and name, newest first.
     pub(crate) snapshots: Vec<(u64, String)>,
+    /// Number and name, newest first.
+    pub(crate) journals: Vec<(u64, String)>,
     pub(crate) genesis: bool,
     /// Half-written files of a crash.
     pub(crate) leftovers: Vec<String>,
@@ -40,8 +51,8 @@ pub(crate) struct Listing {
 
 pub(crate) const GENESIS: &str = "GENESIS";
 pub(crate) const LOCK: &str = "LOCK";
-const PREFIX: &str = "snapshot-";
-const SUFFIX: &str = ".tks";
+const SNAPSHOT: (&str, &str) = ("snapshot-", ".tks");
+const JOURNAL: (&str, &str) = ("journal-", ".tkj");
 const TEMPORARY: &str = ".tmp";
 const ASIDE: &str = "damaged-";
 
@@ -50,7 +61,13 @@ const ASIDE: &str = "damaged-";
 pub(crate) const GENERATION_MAX: u64 = (1 << 63) - 1;
 
 pub(crate) fn snapshot_name(generation: u64) -> String {
-    format!("{PREFIX}{generation:016x}{SUFFIX}")
+    let (prefix, suffix) = SNAPSHOT;
+    format!("{prefix}{generation:016x}{suffix}")
+}
+
+pub(crate) fn journal_name(seq: u64) -> String {
+    let (prefix, suffix) = JOURNAL;
+    format!("{prefix}{seq:016x}{suffix}")
 }
 
 /// A name for a file that is being written and will become `name`; attempts differ, so that none meets another's file.
@@ -70,23 +87,26 @@ pub(crate) fn aside_name(name: &str, taken: &[FileEntry]) -> String {
     }
 }
 
-fn generation_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
-    let generation = u64::from_str_radix(digits, 16).ok()?;
-    (generation <= GENERATION_MAX && snapshot_name(generation) == name).then_some(generation)
+/// The number in a name of this form; none beyond [`GENERATION_MAX`], behind which there would be no next one.
+fn number_in(name: &str, (prefix, suffix): (&str, &str)) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (number <= GENERATION_MAX && format!("{number:016x}") == digits).then_some(number)
 }
 
 fn is_leftover(name: &str) -> bool {
-    name.rsplit_once(TEMPORARY)
-        .is_some_and(|(of, attempt)| attempt.parse::<u64>().is_ok() && (of == GENESIS || generation_of(of).is_some()))
+    let is_ours = |of: &str| of == GENESIS || number_in(of, SNAPSHOT).or_else(|| number_in(of, JOURNAL)).is_some();
+    name.rsplit_once(TEMPORARY).is_some_and(|(of, attempt)| attempt.parse::<u64>().is_ok() && is_ours(of))
 }
 
 impl Listing {
     pub(crate) fn new(entries: &[FileEntry]) -> Self {
         let mut listing = Self::default();
         for FileEntry { name, .. } in entries {
-            if let Some(generation) = generation_of(name) {
+            if let Some(generation) = number_in(name, SNAPSHOT) {
                 listing.snapshots.push((generation, name.clone()));
+            } else if let Some(seq) = number_in(name, JOURNAL) {
+                listing.journals.push((seq, name.clone()));
             } else if name == GENESIS {
                 listing.genesis = true;
             } else if name == LOCK {
@@ -100,14 +120,51 @@ impl Listing {
             }
         }
         listing.snapshots.sort_by(|a, b| b.cmp(a));
+        listing.journals.sort_by(|a, b| b.cmp(a));
         listing
     }
 
     /// A name that shows the directory to be somebody else's: it has files, none of which is ours.
     pub(crate) fn foreign_directory(&self) -> Option<&str> {
-        let ours = self.genesis || self.lock || !self.snapshots.is_empty() || !self.leftovers.is_empty();
+        let ours = self.genesis || self.lock || self.has_data() || !self.leftovers.is_empty();
         if ours { None } else { self.foreign.first().map(String::as_str) }
     }
+}
+
+impl Listing {
+    /// Whether there is any file that holds a state.
+    pub(crate) fn has_data(&self) -> bool {
+        !self.snapshots.is_empty() || !self.journals.is_empty()
+    }
+}
+
+/// A journal that is part of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) seq: u64,
+    pub(crate) head: JournalHead,
+    /// How many of its bytes count; all, if nothing goes on from it.
+    pub(crate) counted: Option<u64>,
+}
+
+/// The files that are the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    pub(crate) snapshot: (u64, String),
+    /// Oldest first.
+    pub(crate) journals: Vec<Link>,
+    /// How the newest of them ends.
+    pub(crate) ending: Option<Ending>,
+    /// The same journals, and older ones that lead to them: number and the generation each begins at, oldest first.
+    pub(crate) kept: Vec<(u64, u64)>,
+    /// Whole journals that nothing goes on from: left by a save that failed. May go.
+    pub(crate) stale: Vec<u64>,
+    /// Damaged files to set aside first, because the policy accepts their loss.
+    pub(crate) set_aside: Vec<(String, Damage)>,
+    /// Something newer was there, and the policy accepts its loss.
+    pub(crate) lossy: bool,
+    /// The mark is missing (a creation was cut short) or damaged (and the policy accepts writing it anew).
+    pub(crate) write_mark: bool,
 }
 
 /// What to open.
@@ -115,14 +172,8 @@ impl Listing {
 pub(crate) enum Choice {
     /// Nothing was ever here, or only the beginning of a creation: create a store.
     Create,
-    /// This snapshot is the state.
-    Snapshot {
-        name: String,
-        /// Damaged files to set aside first, because the policy accepts their loss.
-        set_aside: Vec<(String, Damage)>,
-        /// The mark is missing (a creation was cut short) or damaged (and the policy accepts writing it anew).
-        write_mark: bool,
-    },
+    /// These files are the state.
+    State(Box<Recovered>),
     /// Everything is damaged or gone and the policy accepts an empty store.
     Empty { set_aside: Vec<(String, Damage)>, store: Option<StoreId> },
 }
@@ -136,46 +187,60 @@ pub(crate) enum Refusal {
     DataMissing,
 }
 
-/// Decides. `mark` is the outcome of checking the genesis mark, if there is one; `check` reads a snapshot and says which
-/// store it belongs to. Snapshots are checked newest first and only as far as needed.
+/// The files, as far as a decision needs to look into them. Keeps the state that it has read.
+pub(crate) trait Contents {
+    /// Checks a snapshot, which is then the state; says which store it belongs to.
+    fn snapshot(&mut self, name: &str) -> Result<StoreId, FileError>;
+
+    /// Checks the headers of a journal.
+    fn head(&mut self, name: &str) -> Result<JournalHead, FileError>;
+
+    /// Checks a journal as far as it counts and applies it to the state; after an error as far as it was whole.
+    fn journal(&mut self, name: &str, counted: Option<u64>) -> Result<Ending, FileError>;
+
+    /// The generation of the state.
+    fn generation(&self) -> u64;
+}
+
+/// Decides. `mark` is the outcome of checking the genesis mark, if there is one. Snapshots are checked newest first and
+/// only as far as needed.
 pub(crate) fn decide(
     listing: &Listing,
     mark: Option<Result<StoreId, FileError>>,
     policy: RecoverPolicy,
-    check: &mut dyn FnMut(&str) -> Result<StoreId, FileError>,
+    contents: &mut dyn Contents,
 ) -> Result<Choice, Refusal> {
-    let mut set_aside = Vec::new();
-    let mut accept_loss = |name: &str, error: FileError| match error {
-        FileError::Newer(version) => Err(Refusal::Newer { name: name.to_owned(), version }),
-        FileError::Damaged(damage) if policy == RecoverPolicy::Fail => {
-            Err(Refusal::Damaged { name: name.to_owned(), damage })
-        }
-        FileError::Damaged(damage) => {
-            set_aside.push((name.to_owned(), damage));
-            Ok(())
-        }
-    };
+    let mut losses = Losses { policy, set_aside: Vec::new() };
     let store = match mark {
         None => None,
         Some(Ok(store)) => Some(store),
         Some(Err(error)) => {
-            accept_loss(GENESIS, error)?;
+            losses.accept(GENESIS, error)?;
             None
         }
     };
-    for (_, name) in &listing.snapshots {
-        match check(name) {
+    let write_mark = store.is_none();
+    for (generation, name) in &listing.snapshots {
+        match contents.snapshot(name) {
             Ok(found) if store.is_some_and(|expected| expected != found) => {
                 return Err(Refusal::OtherStore { name: name.clone() });
             }
-            Ok(_) => return Ok(Choice::Snapshot { name: name.clone(), set_aside, write_mark: store.is_none() }),
-            Err(error) => accept_loss(name, error)?,
+            Ok(store) => {
+                let recovered = follow(listing, (*generation, name), store, losses, contents)?;
+                return Ok(Choice::State(Box::new(Recovered { write_mark, ..recovered })));
+            }
+            Err(error) => losses.accept(name, error)?,
         }
     }
-    if !listing.genesis && listing.snapshots.is_empty() {
+    if !listing.genesis && !listing.has_data() {
         return Ok(Choice::Create);
     }
+    let mut set_aside = losses.set_aside;
     if policy == RecoverPolicy::Empty {
+        let orphans = listing.journals.iter().map(|(_, name)| {
+            (name.clone(), Damage { offset: 0, reason: "the snapshot that it goes on from is lost".to_owned() })
+        });
+        set_aside.extend(orphans);
         return Ok(Choice::Empty { set_aside, store });
     }
     // Under `Previous`, with nothing whole to fall back to, name the newest damaged file.
@@ -185,107 +250,138 @@ pub(crate) fn decide(
     }
 }
 
-#[cfg(all(test, not(trustkeep_loom)))]
-mod tests {
-    use super::*;
+/// What is damaged, and whether that is accepted.
+struct Losses {
+    policy: RecoverPolicy,
+    set_aside: Vec<(String, Damage)>,
+}
 
-    const OURS: StoreId = StoreId { id: [1; 16], seed: 5 };
-    const THEIRS: StoreId = StoreId { id: [2; 16], seed: 5 };
-
-    fn listing(names: &[&str]) -> Listing {
-        let entries: Vec<_> = names.iter().map(|name| FileEntry { name: (*name).to_owned(), bytes: 0 }).collect();
-        Listing::new(&entries)
-    }
-
-    fn bad() -> FileError {
-        FileError::Damaged(Damage { offset: 3, reason: "x".into() })
-    }
-
-    fn damaged(name: &str) -> (String, Damage) {
-        (name.to_owned(), Damage { offset: 3, reason: "x".into() })
-    }
-
-    #[test]
-    fn names_are_told_apart_and_snapshots_come_newest_first() {
-        let (one, ten) = (snapshot_name(1), snapshot_name(10));
-        let temporary = temporary_name(&ten, 3);
-        let all = listing(&["LOCK", &one, "GENESIS", &temporary, &ten, "GENESIS.tmp0", "damaged-0-x", "notes.txt"]);
-        assert_eq!(all.snapshots, [(10, ten), (1, one)]);
-        assert!(all.genesis && all.lock);
-        assert_eq!(all.leftovers, [temporary.as_str(), "GENESIS.tmp0"]);
-        assert_eq!(all.set_aside, ["damaged-0-x"]);
-        assert_eq!(all.foreign, ["notes.txt"]);
-        // Not ours: other digits, other case, other suffix, a temporary of nothing.
-        for name in ["snapshot-1.tks", "snapshot-000000000000000A.tks", "snapshot-0000000000000001.tk", "x.tmp1"] {
-            assert_eq!(listing(&[name]).foreign, [name]);
-        }
-    }
-
-    #[test]
-    fn a_directory_of_somebody_else_is_noticed_and_ours_is_not() {
-        assert_eq!(listing(&["notes.txt"]).foreign_directory(), Some("notes.txt"));
-        assert_eq!(listing(&[]).foreign_directory(), None);
-        assert_eq!(listing(&["notes.txt", "GENESIS"]).foreign_directory(), None);
-        assert_eq!(listing(&["notes.txt", "LOCK"]).foreign_directory(), None);
-    }
-
-    #[test]
-    fn the_newest_whole_snapshot_is_chosen() {
-        let files = listing(&["GENESIS", &snapshot_name(1), &snapshot_name(2)]);
-        let choice = decide(&files, Some(Ok(OURS)), RecoverPolicy::Fail, &mut |_| Ok(OURS));
-        assert_eq!(choice, Ok(Choice::Snapshot { name: snapshot_name(2), set_aside: vec![], write_mark: false }));
-    }
-
-    #[test]
-    fn damage_is_refused_unless_the_policy_accepts_the_loss() {
-        let files = listing(&["GENESIS", &snapshot_name(1), &snapshot_name(2)]);
-        let run = |policy, bad_ones: &[String]| {
-            decide(&files, Some(Ok(OURS)), policy, &mut |name| {
-                if bad_ones.iter().any(|bad| bad == name) { Err(bad()) } else { Ok(OURS) }
-            })
-        };
-        let (newest, both) = ([snapshot_name(2)], [snapshot_name(2), snapshot_name(1)]);
-        let (name, damage) = damaged(&snapshot_name(2));
-        let refused = Err(Refusal::Damaged { name, damage });
-        assert_eq!(run(RecoverPolicy::Fail, &newest), refused);
-        let fallback =
-            Choice::Snapshot { name: snapshot_name(1), set_aside: vec![damaged(&snapshot_name(2))], write_mark: false };
-        assert_eq!(run(RecoverPolicy::Previous, &newest), Ok(fallback.clone()));
-        assert_eq!(run(RecoverPolicy::Empty, &newest), Ok(fallback));
-        assert_eq!(run(RecoverPolicy::Previous, &both), refused);
-        let set_aside = vec![damaged(&snapshot_name(2)), damaged(&snapshot_name(1))];
-        assert_eq!(run(RecoverPolicy::Empty, &both), Ok(Choice::Empty { set_aside, store: Some(OURS) }));
-    }
-
-    #[test]
-    fn a_mark_without_data_is_no_fresh_store_and_nothing_at_all_is() {
-        let never = &mut |_: &str| panic!("nothing to check");
-        let marked = listing(&["GENESIS", "LOCK"]);
-        assert_eq!(decide(&marked, Some(Ok(OURS)), RecoverPolicy::Fail, never), Err(Refusal::DataMissing));
-        assert_eq!(decide(&marked, Some(Ok(OURS)), RecoverPolicy::Previous, never), Err(Refusal::DataMissing));
-        let empty = Choice::Empty { set_aside: vec![], store: Some(OURS) };
-        assert_eq!(decide(&marked, Some(Ok(OURS)), RecoverPolicy::Empty, never), Ok(empty));
-        assert_eq!(decide(&listing(&["LOCK"]), None, RecoverPolicy::Fail, never), Ok(Choice::Create));
-        assert_eq!(decide(&listing(&["LOCK", "GENESIS.tmp0"]), None, RecoverPolicy::Fail, never), Ok(Choice::Create));
-    }
-
-    #[test]
-    fn a_creation_cut_short_before_its_mark_opens_and_gets_the_mark() {
-        let files = listing(&["LOCK", &snapshot_name(0)]);
-        let choice = decide(&files, None, RecoverPolicy::Fail, &mut |_| Ok(OURS));
-        assert_eq!(choice, Ok(Choice::Snapshot { name: snapshot_name(0), set_aside: vec![], write_mark: true }));
-    }
-
-    #[test]
-    fn newer_and_foreign_files_are_refused_under_every_policy() {
-        let files = listing(&["GENESIS", &snapshot_name(1), &snapshot_name(2)]);
-        for policy in [RecoverPolicy::Fail, RecoverPolicy::Previous, RecoverPolicy::Empty] {
-            let newer = decide(&files, Some(Ok(OURS)), policy, &mut |_| Err(FileError::Newer(9)));
-            assert_eq!(newer, Err(Refusal::Newer { name: snapshot_name(2), version: 9 }));
-            let theirs = decide(&files, Some(Ok(OURS)), policy, &mut |_| Ok(THEIRS));
-            assert_eq!(theirs, Err(Refusal::OtherStore { name: snapshot_name(2) }));
-            let newer_mark = decide(&files, Some(Err(FileError::Newer(9))), policy, &mut |_| Ok(OURS));
-            assert_eq!(newer_mark, Err(Refusal::Newer { name: GENESIS.into(), version: 9 }));
+impl Losses {
+    fn accept(&mut self, name: &str, error: FileError) -> Result<(), Refusal> {
+        match error {
+            FileError::Newer(version) => Err(Refusal::Newer { name: name.to_owned(), version }),
+            FileError::Damaged(damage) if self.policy == RecoverPolicy::Fail => {
+                Err(Refusal::Damaged { name: name.to_owned(), damage })
+            }
+            FileError::Damaged(damage) => {
+                self.set_aside.push((name.to_owned(), damage));
+                Ok(())
+            }
         }
     }
 }
+
+/// Follows the journals on from a whole snapshot, as far as they lead.
+fn follow(
+    listing: &Listing,
+    (snapshot, name): (u64, &str),
+    store: StoreId,
+    mut losses: Losses,
+    contents: &mut dyn Contents,
+) -> Result<Recovered, Refusal> {
+    let mut heads = BTreeMap::new();
+    for (seq, name) in &listing.journals {
+        let head = contents.head(name);
+        match &head {
+            Ok(head) if head.store != store => return Err(Refusal::OtherStore { name: name.clone() }),
+            Err(FileError::Newer(version)) => return Err(Refusal::Newer { name: name.clone(), version: *version }),
+            _ => {}
+        }
+        heads.insert(*seq, head);
+    }
+    let mut lossy = false;
+    // Whoever is lost takes everything that goes on from it along.
+    let give_up = |heads: &mut BTreeMap<u64, _>, losses: &mut Losses, seq: u64, error: FileError| {
+        losses.accept(&journal_name(seq), error)?;
+        for later in heads.split_off(&seq).into_keys().filter(|later| *later != seq) {
+            let reason = format!("goes on from {}, which is damaged", journal_name(seq));
+            losses.set_aside.push((journal_name(later), Damage { offset: 0, reason }));
+        }
+        Ok(())
+    };
+    let mut journals = loop {
+        match chain(snapshot, &heads) {
+            Ok(journals) => break journals,
+            Err((seq, error)) => give_up(&mut heads, &mut losses, seq, error)?,
+        }
+        lossy = true;
+    };
+    let mut ending = None;
+    for (index, link) in journals.iter().enumerate() {
+        match contents.journal(&journal_name(link.seq), link.counted) {
+            Ok(found) => ending = Some(found),
+            Err(error) => {
+                give_up(&mut heads, &mut losses, link.seq, error)?;
+                lossy = true;
+                journals.truncate(index);
+                break;
+            }
+        }
+    }
+    if !lossy
+        && let (Some(Ending { how: How::Continued, generation, .. }), Some(link)) = (&ending, journals.last())
+        && *generation >= snapshot
+    {
+        if losses.policy == RecoverPolicy::Fail {
+            let reason = "another journal goes on from here, and is missing".to_owned();
+            let damage = Damage { offset: MARK_AT, reason };
+            return Err(Refusal::Damaged { name: journal_name(link.seq), damage });
+        }
+        lossy = true;
+    }
+    let reached = contents.generation();
+    let kept = lineage(&heads);
+    let stale = heads.into_keys().filter(|seq| kept.iter().all(|(kept, _)| kept != seq)).collect();
+    let set_aside = losses.set_aside;
+    let newer_snapshot = |(name, _): &(String, Damage)| number_in(name, SNAPSHOT).is_some_and(|of| of > reached);
+    lossy |= set_aside.iter().any(newer_snapshot);
+    let snapshot = (snapshot, name.to_owned());
+    Ok(Recovered { snapshot, journals, ending, kept, stale, set_aside, lossy, write_mark: false })
+}
+
+/// The journals from the newest backwards, as far as they are there; oldest first.
+fn lineage(heads: &BTreeMap<u64, Result<JournalHead, FileError>>) -> Vec<(u64, u64)> {
+    let mut lineage = Vec::new();
+    let mut next = heads.last_key_value().map(|(seq, _)| *seq);
+    while let Some(Ok(head)) = next.and_then(|seq| heads.get(&seq)) {
+        lineage.push((head.seq, head.base));
+        next = head.previous.map(|previous| previous.seq);
+    }
+    lineage.reverse();
+    lineage
+}
+
+/// The journals that lead on from this generation, oldest first; or the one that cannot be followed.
+pub(crate) fn chain(
+    generation: u64,
+    heads: &BTreeMap<u64, Result<JournalHead, FileError>>,
+) -> Result<Vec<Link>, (u64, FileError)> {
+    let damage = |offset, reason: String| FileError::Damaged(Damage { offset, reason });
+    let mut links = Vec::new();
+    let Some((newest, _)) = heads.last_key_value() else { return Ok(links) };
+    let (mut seq, mut counted, mut from) = (*newest, None, *newest);
+    loop {
+        let head = match heads.get(&seq) {
+            Some(Ok(head)) => *head,
+            Some(Err(error)) => return Err((seq, error.clone())),
+            None => {
+                let reason = format!("goes on from {}, which is missing", journal_name(seq));
+                return Err((from, damage(HEAD_PREVIOUS_AT, reason)));
+            }
+        };
+        links.push(Link { seq, head, counted });
+        if head.base <= generation {
+            links.reverse();
+            return Ok(links);
+        }
+        let Some(previous) = head.previous else {
+            let reason = format!("begins at generation {}, but the snapshot ends at {generation}", head.base);
+            return Err((seq, damage(HEAD_BASE_AT, reason)));
+        };
+        (from, seq, counted) = (seq, previous.seq, Some(previous.bytes));
+    }
+}
+
+/// Where the headers of a journal name the generation that it begins at, and the journal that it goes on from.
+const HEAD_BASE_AT: u64 = 40;
+const HEAD_PREVIOUS_AT: u64 = 80;

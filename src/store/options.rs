@@ -14,7 +14,8 @@ use crate::map::mix::Mix;
 use crate::persist::Storage;
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::format::StoreId;
-use crate::persist::load::{Loaded, load};
+use crate::persist::load::{Loaded, Opening, load};
+use crate::persist::log::Sizes;
 use crate::persist::recover::RecoverPolicy;
 
 /// How to open a store; made by `TrustStore::options`.
@@ -37,6 +38,7 @@ pub struct Options {
     recover: RecoverPolicy,
     load_mode: LoadMode,
     limits: Limits,
+    sizes: Sizes,
     pub(super) close_deadline: Duration,
     clock: std::sync::Arc<dyn Clock>,
 }
@@ -48,6 +50,7 @@ impl Default for Options {
             recover: RecoverPolicy::Fail,
             load_mode: LoadMode::Map,
             limits: Limits::default(),
+            sizes: Sizes::default(),
             close_deadline: Duration::from_secs(10),
             clock: std::sync::Arc::new(SystemClock),
         }
@@ -85,6 +88,15 @@ impl Options {
         self
     }
 
+    /// For tests: small journals, so that few changes show what many do. `ahead_bytes`: how much space is taken ahead;
+    /// `journal_bytes_min`: how large journals grow before a snapshot is written.
+    #[cfg(feature = "__testing")]
+    #[doc(hidden)]
+    pub const fn journal_sizes(mut self, ahead_bytes: u64, journal_bytes_min: u64) -> Self {
+        self.sizes = Sizes { ahead_bytes_min: ahead_bytes, ahead_bytes_max: ahead_bytes, journal_bytes_min };
+        self
+    }
+
     /// Where the store reads the time.
     pub fn clock(mut self, clock: std::sync::Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -112,8 +124,8 @@ impl Options {
     /// As [`Options::open`].
     #[doc(hidden)]
     pub fn open_storage(self, storage: std::sync::Arc<dyn Storage>) -> Result<TrustStore, OpenError> {
-        let Loaded { tables, generation, saver } =
-            load(storage, self.create, self.recover, self.clock.now(), fresh_identity)?;
+        let opening = Opening { create: self.create, policy: self.recover, sizes: self.sizes };
+        let Loaded { tables, generation, saver } = load(storage, opening, self.clock.now(), fresh_identity)?;
         self.start(tables, generation, Box::new(saver))
     }
 

@@ -37,6 +37,8 @@ pub enum Call {
     Write,
     /// `StorageFile::sync`
     Sync,
+    /// `StorageFile::sync_data`
+    SyncData,
     /// `Storage::rename`
     Rename,
     /// `Storage::remove`
@@ -342,12 +344,22 @@ impl StorageFile for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.sync_as(Call::Sync)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.sync_as(Call::SyncData)
+    }
+}
+
+impl SimFile {
+    fn sync_as(&mut self, call: Call) -> io::Result<()> {
         let hook = self.disk.inner.lock().on_sync.clone();
         if let Some(hook) = hook {
             hook();
         }
         let mut inner = self.disk.inner.lock();
-        let outcome = inner.call(Call::Sync);
+        let outcome = inner.call(call);
         if inner.lie != Some(Lie::FileSync)
             && let Some(file) = inner.files.get_mut(&self.inode)
         {

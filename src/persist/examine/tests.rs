@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::machine::view::TableChange;
 use crate::map::mix::Mix;
-use crate::peer::TrustRecord;
+use crate::peer::NodeId;
 use crate::persist::StorageFile;
 use crate::persist::format::encode_snapshot;
 use crate::persist::recover::snapshot_name;

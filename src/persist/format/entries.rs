@@ -1,5 +1,5 @@
 //! The entries of each table as they stand in a block: their own types, so that no change of a type in memory changes a
-//! byte on disk. The codec is named here and in the parent alone.
+//! byte on disk.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -16,10 +16,42 @@ pub(super) trait Entry: Encode + Decode<()> {
     const KIND: u8;
 }
 
+/// The id of an entry that has one.
+pub(super) trait IdOf {
+    fn id(&self) -> u32;
+}
+
+macro_rules! ids {
+    ($($entry:ty),*) => { $(impl IdOf for $entry { fn id(&self) -> u32 { self.id } })* };
+}
+ids!(TrustedV1, PendingV1, OutgoingV1, RevokedV1, FloorV1);
+
+/// In a journal: an entry of table `TABLE` that is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct GoneV1<const TABLE: u8> {
+    id: u32,
+}
+
+impl<const TABLE: u8> GoneV1<TABLE> {
+    pub(super) fn new(id: u32) -> Self {
+        Self { id }
+    }
+}
+
+impl<const TABLE: u8> Entry for GoneV1<TABLE> {
+    const KIND: u8 = 100 + TABLE;
+}
+
+impl<const TABLE: u8> IdOf for GoneV1<TABLE> {
+    fn id(&self) -> u32 {
+        self.id
+    }
+}
+
 /// A trusted record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct TrustedV1 {
-    pub(super) id: u32,
+    id: u32,
     key: Option<[u8; 32]>,
     approved_at: i64,
     mutual: bool,
@@ -55,7 +87,7 @@ impl TrustedV1 {
 /// A pending entry.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct PendingV1 {
-    pub(super) id: u32,
+    id: u32,
     key: [u8; 32],
     nonce: Option<[u8; 16]>,
     stamp: i64,
@@ -122,7 +154,7 @@ impl PendingV1 {
 /// An outgoing entry.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct OutgoingV1 {
-    pub(super) id: u32,
+    id: u32,
     sent_at: i64,
     nonce: [u8; 16],
     expected_key: Option<[u8; 32]>,
@@ -159,8 +191,8 @@ impl OutgoingV1 {
 /// A revoked mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct RevokedV1 {
-    pub(super) id: u32,
-    pub(super) at: i64,
+    id: u32,
+    at: i64,
 }
 
 impl Entry for RevokedV1 {
@@ -168,6 +200,10 @@ impl Entry for RevokedV1 {
 }
 
 impl RevokedV1 {
+    pub(super) fn new(id: u32, at: WallMillis) -> Self {
+        Self { id, at: at.as_millis() }
+    }
+
     pub(super) fn read(self) -> Result<WallMillis, &'static str> {
         Ok(WallMillis::new(self.at))
     }
@@ -176,7 +212,7 @@ impl RevokedV1 {
 /// A floor. The last stamp sent is not saved: after a load it is taken to be all that was reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct FloorV1 {
-    pub(super) id: u32,
+    id: u32,
     key: Option<[u8; 32]>,
     seen: i64,
     reserved: i64,

@@ -2,36 +2,58 @@
 //! decoder's own checks are left. Not compiled into a release.
 #![forbid(unsafe_code)]
 
-use super::{BLOCK_HEAD_BYTES, HEADER_BYTES, StoreId, block_checksum, file_tag, take};
+use super::blocks::{BLOCK_HEAD_BYTES, block_checksum};
+use super::snapshot::file_tag;
+use super::{GROUPS_AT, HEADER_BYTES, Kind, MARK_AT, StoreId, take};
 
-/// Makes length and checksum of the header, and the checksums of all blocks that can be followed, right again.
+/// Makes length and checksum of the header, and the checksums of all blocks that can be followed, right again; of a
+/// journal also those of the second header and of the closing mark, if there is one.
 pub(crate) fn fix_checksums(file: &mut [u8]) {
     let file_bytes = file.len() as u64;
-    let Some((header, mut blocks)) = file.split_first_chunk_mut::<HEADER_BYTES>() else { return };
-    let (checked, checksum) = header.split_at_mut(HEADER_BYTES - 4);
-    if let Some((_, length)) = checked.split_at_mut_checked(LENGTH_AT)
-        && let Some(length) = length.first_chunk_mut::<8>()
-    {
+    let is_journal = file.get(KIND_AT) == Some(&(Kind::Journal as u8));
+    if !is_journal && let Some(length) = file.get_mut(LENGTH_AT..).and_then(|rest| rest.first_chunk_mut::<8>()) {
         *length = file_bytes.to_le_bytes();
     }
-    checksum.copy_from_slice(&crc32fast::hash(checked).to_le_bytes());
-    let mut fields = checked.get(IDENTITY_AT..).unwrap_or_default();
-    let store = StoreId { id: take(&mut fields), seed: u64::from_le_bytes(take(&mut fields)) };
-    let tag = file_tag(store, u64::from_le_bytes(take(&mut fields)));
-    let mut index = 0;
-    while let Some((head, rest)) = blocks.split_at_mut_checked(BLOCK_HEAD_BYTES) {
+    seal_at(file, 0);
+    let (tag, mut at) = if is_journal {
+        seal_at(file, HEADER_BYTES);
+        let tag = crc32fast::hash(file.get(..2 * HEADER_BYTES).unwrap_or_default());
+        let mark_at = usize::try_from(MARK_AT).unwrap_or(usize::MAX);
+        if file.get(mark_at).is_some_and(|byte| *byte != 0) {
+            if let Some(named) = file.get_mut(mark_at + MARK_TAG_AT..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+                *named = tag.to_le_bytes();
+            }
+            seal_at(file, mark_at);
+        }
+        (tag, usize::try_from(GROUPS_AT).unwrap_or(usize::MAX))
+    } else {
+        let mut fields = file.get(IDENTITY_AT..).unwrap_or_default();
+        let store = StoreId { id: take(&mut fields), seed: u64::from_le_bytes(take(&mut fields)) };
+        (file_tag(store, u64::from_le_bytes(take(&mut fields))), HEADER_BYTES)
+    };
+    while let Some((head, rest)) = file.get_mut(at..).and_then(|blocks| blocks.split_at_mut_checked(BLOCK_HEAD_BYTES)) {
         let mut length: &[u8] = head;
         let bytes = u32::from_le_bytes(take(&mut length)) as usize;
-        let Some((payload, behind)) = rest.split_at_mut_checked(bytes) else { return };
+        let Some(payload) = rest.get(..bytes).filter(|payload| !payload.is_empty()) else { return };
         if let Some(checksum) = head.last_chunk_mut::<4>() {
-            *checksum = block_checksum(tag, index, payload).to_le_bytes();
+            *checksum = block_checksum(tag, at as u64, payload).to_le_bytes();
         }
-        blocks = behind;
-        index += 1;
+        at += BLOCK_HEAD_BYTES + bytes;
     }
 }
 
-/// Where the store's id stands in the header; seed and generation follow it.
+fn seal_at(file: &mut [u8], at: usize) {
+    if let Some(header) = file.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<HEADER_BYTES>()) {
+        let (checked, checksum) = header.split_at_mut(HEADER_BYTES - 4);
+        checksum.copy_from_slice(&crc32fast::hash(checked).to_le_bytes());
+    }
+}
+
+/// Where the kind stands in the header.
+const KIND_AT: usize = 12;
+/// Where the store's id stands; seed and generation follow it.
 const IDENTITY_AT: usize = 16;
 /// Where the file's length stands.
 const LENGTH_AT: usize = 48;
+/// Where the file's tag stands in a closing mark.
+const MARK_TAG_AT: usize = 12;

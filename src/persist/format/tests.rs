@@ -6,10 +6,14 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
+use super::blocks::{BLOCK_BYTES_MAX, block_checksum};
+use super::snapshot::file_tag;
 use super::*;
+use crate::machine::tables::Tables;
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, TableChange};
-use crate::peer::{PublicKey, TrustRecord};
-use crate::time::{Tick, WallMillis};
+use crate::map::mix::Mix;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::time::{Now, Tick, WallMillis};
 
 const STORE: StoreId =
     StoreId { id: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], seed: 0x0123_4567_89ab_cdef };
@@ -161,7 +165,7 @@ fn forge(file: &mut [u8], block_at: usize, change: impl FnOnce(&mut [u8])) {
     let bytes = u32::from_le_bytes(file[block_at..block_at + 4].try_into().unwrap()) as usize;
     let payload = &mut file[block_at + 8..block_at + 8 + bytes];
     change(payload);
-    let checksum = block_checksum(file_tag(STORE, 42), 0, payload);
+    let checksum = block_checksum(file_tag(STORE, 42), block_at as u64, payload);
     file[block_at + 4..block_at + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 

@@ -1,0 +1,108 @@
+//! The thread that writes whole snapshots while the journal goes on growing, so that no change waits for one.
+//!
+//! What must hold: whoever started it is answered, also after a panic; it touches no file that the journal's writer still
+//! uses; files are removed only when the snapshot that makes them superfluous is durable.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use super::format::{MARK_AT, Mark, StoreId};
+use super::write;
+use super::{Storage, StorageFile};
+use crate::error::PersistError;
+use crate::machine::tables::Tables;
+use crate::sync::{Arc, Deadline, JoinHandle, OneShot, spawn};
+
+/// What to write, and what may go afterwards.
+pub(super) struct Job {
+    pub(super) storage: std::sync::Arc<dyn Storage>,
+    pub(super) store: StoreId,
+    pub(super) generation: u64,
+    pub(super) tables: Tables,
+    /// A journal that another one goes on from, with the mark that it gets and the tag that ties the mark to it.
+    pub(super) retired: Option<(Box<dyn StorageFile>, Mark, u32)>,
+    pub(super) superfluous: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Length of the snapshot.
+    pub(super) written: Result<u64, PersistError>,
+    /// Files that are still there though they could go.
+    pub(super) kept: Vec<String>,
+}
+
+/// A job under way.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) generation: u64,
+    outcome: Arc<OneShot<Outcome>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Answers in any case: with `KeeperPanicked`, if nothing better came before.
+struct Answer(Arc<OneShot<Outcome>>, Vec<String>);
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.0.put(Outcome { written: Err(PersistError::KeeperPanicked), kept: core::mem::take(&mut self.1) });
+    }
+}
+
+impl Job {
+    /// Starts the thread. If that is refused, the answer is that error.
+    pub(super) fn start(self) -> Running {
+        let (generation, outcome) = (self.generation, Arc::new(OneShot::new()));
+        let superfluous = self.superfluous.clone();
+        let answer = Answer(Arc::clone(&outcome), self.superfluous.clone());
+        let path = self.storage.path("");
+        let thread = spawn("trustkeep-snapshot", move || {
+            let outcome = self.run();
+            answer.0.put(outcome);
+        });
+        let thread = thread
+            .map_err(|error| {
+                let written = Err(PersistError::io("start the snapshot thread of", path, error));
+                outcome.put(Outcome { written, kept: superfluous });
+            })
+            .ok();
+        Running { generation, outcome, thread }
+    }
+
+    fn run(mut self) -> Outcome {
+        if let Some((file, mark, tag)) = &mut self.retired {
+            // Without its mark the journal is read as well: the one that goes on from it says how much of it counts.
+            let marked = write::write_all_at(file.as_mut(), MARK_AT, &mark.encode(*tag));
+            if let Err(error) = marked.and_then(|()| file.sync_data()) {
+                tracing::warn!(%error, "a journal that is full got no closing mark; nothing is lost by that");
+            }
+        }
+        self.retired = None;
+        let written = write::snapshot(self.storage.as_ref(), self.store, self.generation, &self.tables);
+        if written.is_ok() {
+            self.superfluous.retain(|name| !is_removed(self.storage.as_ref(), name));
+        }
+        Outcome { written, kept: self.superfluous }
+    }
+}
+
+impl Running {
+    /// What became of it: at once if it is over, else when it is or at the deadline.
+    pub(super) fn poll(&mut self, deadline: Deadline) -> Option<Outcome> {
+        let outcome = self.outcome.wait(deadline)?;
+        if let Some(thread) = self.thread.take() {
+            // It has answered, and ends; a panic was answered with an error.
+            let _ = thread.join();
+        }
+        Some(outcome)
+    }
+}
+
+/// Removes a file; false if it is still there.
+pub(super) fn is_removed(storage: &dyn Storage, name: &str) -> bool {
+    match storage.remove(name) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}

@@ -1,0 +1,174 @@
+//! A journal: two headers, room for a closing mark, then groups of blocks, each the difference of two generations.
+//!
+//! A group counts if its closing commit does, so that it is read as a whole or not at all, whatever its size. The file
+//! grows by zeros written ahead; nothing but those and the closing mark is ever overwritten.
+#![forbid(unsafe_code)]
+
+use bincode::{Decode, Encode};
+
+use super::blocks::{BlockWriter, Sink};
+use super::entries::{Entry, FloorV1, GoneV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
+use super::{Damage, FileError, HEADER_BYTES, Header, Kind, StoreId, is_sealed, seal, take};
+use crate::machine::tables::Difference;
+
+/// Which earlier journal one goes on from, and how many bytes of that count: the rest of it is a group that failed, or
+/// was torn, or is written again in the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Previous {
+    pub(crate) seq: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The first two headers of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JournalHead {
+    pub(crate) store: StoreId,
+    /// The generation that the first group begins from.
+    pub(crate) base: u64,
+    /// Its number, by which it is named; a later journal has a higher one.
+    pub(crate) seq: u64,
+    /// Random, so that no block of an earlier file with the same number, store and place ever passes for one of this.
+    pub(crate) file_seed: u64,
+    pub(crate) previous: Option<Previous>,
+}
+
+impl JournalHead {
+    pub(crate) const BYTES: usize = 2 * HEADER_BYTES;
+
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+        let first = Header { kind: Kind::Journal, store: self.store, generation: self.base, file_bytes: 0 }.encode();
+        let previous = self.previous.unwrap_or(Previous { seq: 0, bytes: 0 });
+        let second: [u8; HEADER_BYTES] = seal(&[
+            &self.seq.to_le_bytes(),
+            &self.file_seed.to_le_bytes(),
+            &u32::from(self.previous.is_some()).to_le_bytes(),
+            &previous.seq.to_le_bytes(),
+            &previous.bytes.to_le_bytes(),
+        ]);
+        let mut bytes = [0; Self::BYTES];
+        let (to_first, to_second) = bytes.split_at_mut(HEADER_BYTES);
+        to_first.copy_from_slice(&first);
+        to_second.copy_from_slice(&second);
+        bytes
+    }
+
+    pub(crate) fn decode(file: &[u8]) -> Result<Self, FileError> {
+        let Header { store, generation: base, file_bytes, .. } = Header::decode_any_length(file, Kind::Journal)?;
+        let Some(second) = file.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>()) else {
+            return Damage::at(file.len(), format!("{} bytes, too short for a journal", file.len()));
+        };
+        if !is_sealed(second) {
+            return Damage::at(HEADER_BYTES, "the second header's checksum does not match");
+        }
+        let mut rest: &[u8] = second;
+        let (seq, file_seed) = (u64::from_le_bytes(take(&mut rest)), u64::from_le_bytes(take(&mut rest)));
+        let has_previous = u32::from_le_bytes(take(&mut rest));
+        let previous =
+            Previous { seq: u64::from_le_bytes(take(&mut rest)), bytes: u64::from_le_bytes(take(&mut rest)) };
+        let head = Self { store, base, seq, file_seed, previous: (has_previous == 1).then_some(previous) };
+        if file_bytes != 0 || head.encode().get(HEADER_BYTES..) != Some(second) {
+            return Damage::at(HEADER_BYTES, "the headers have values that no release writes");
+        }
+        if head.previous.is_some_and(|previous| previous.seq >= seq) {
+            return Damage::at(HEADER_BYTES, "goes on from a journal that is no earlier one");
+        }
+        Ok(head)
+    }
+
+    /// What ties marks and blocks to this file.
+    pub(crate) fn file_tag(&self) -> u32 {
+        crc32fast::hash(&self.encode())
+    }
+}
+
+/// What stands at [`MARK_AT`] once nothing will be appended any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Another journal goes on from here, and must be there.
+    pub(crate) continued: bool,
+    /// The newest generation in the file.
+    pub(crate) generation: u64,
+    /// Where its last group ends.
+    pub(crate) used_bytes: u64,
+    pub(crate) file_bytes: u64,
+}
+
+impl Mark {
+    pub(crate) const BYTES: usize = HEADER_BYTES;
+
+    pub(crate) fn encode(&self, file_tag: u32) -> [u8; Self::BYTES] {
+        seal(&[
+            MARK_MAGIC,
+            &(1 + u32::from(self.continued)).to_le_bytes(),
+            &file_tag.to_le_bytes(),
+            &self.generation.to_le_bytes(),
+            &self.used_bytes.to_le_bytes(),
+            &self.file_bytes.to_le_bytes(),
+        ])
+    }
+
+    /// The mark, if there is one. Zeros are none; anything else is damage, for a sector is written as a whole.
+    pub(super) fn decode(file: &[u8], file_tag: u32) -> Result<Option<Self>, FileError> {
+        let at = usize::try_from(MARK_AT).unwrap_or(usize::MAX);
+        let Some(bytes) = file.get(at..).and_then(|rest| rest.first_chunk::<{ Self::BYTES }>()) else {
+            return Damage::at(file.len(), "too short for a journal");
+        };
+        if bytes == &[0; Self::BYTES] {
+            return Ok(None);
+        }
+        let mut rest = bytes.get(MARK_MAGIC.len()..).unwrap_or_default();
+        let kind = u32::from_le_bytes(take(&mut rest));
+        let _tag: [u8; 4] = take(&mut rest);
+        let mark = Self {
+            continued: kind == 2,
+            generation: u64::from_le_bytes(take(&mut rest)),
+            used_bytes: u64::from_le_bytes(take(&mut rest)),
+            file_bytes: u64::from_le_bytes(take(&mut rest)),
+        };
+        if mark.encode(file_tag) == *bytes { Ok(Some(mark)) } else { Damage::at(at, "the closing mark does not match") }
+    }
+}
+
+/// The last block of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct CommitV1 {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// How many blocks of the group stand in front of this one.
+    pub(super) blocks: u64,
+}
+
+impl Entry for CommitV1 {
+    const KIND: u8 = 254;
+}
+
+/// Encodes the difference between two generations as one group that begins at this offset; returns where it ends.
+pub(crate) fn encode_group<E>(
+    file_tag: u32,
+    offset: u64,
+    (from, to): (u64, u64),
+    difference: &Difference<'_>,
+    sink: &mut Sink<'_, E>,
+) -> Result<u64, E> {
+    let Difference { trusted, pending, outgoing, revoked, floors } = difference;
+    let mut blocks = BlockWriter::new(sink, file_tag, offset);
+    blocks.table(trusted.set.iter().map(|(_, record)| TrustedV1::from(*record)))?;
+    blocks.table(trusted.gone.iter().map(|id| GoneV1::<1>::new(*id)))?;
+    blocks.table(pending.set.iter().map(|(id, entry)| PendingV1::new(*id, entry)))?;
+    blocks.table(pending.gone.iter().map(|id| GoneV1::<2>::new(*id)))?;
+    blocks.table(outgoing.set.iter().map(|(id, entry)| OutgoingV1::new(*id, entry)))?;
+    blocks.table(outgoing.gone.iter().map(|id| GoneV1::<3>::new(*id)))?;
+    blocks.table(revoked.set.iter().map(|(id, at)| RevokedV1::new(*id, **at)))?;
+    blocks.table(revoked.gone.iter().map(|id| GoneV1::<4>::new(*id)))?;
+    blocks.table(floors.set.iter().map(|(id, floor)| FloorV1::new(*id, floor)))?;
+    blocks.table(floors.gone.iter().map(|id| GoneV1::<5>::new(*id)))?;
+    let commit = CommitV1 { from, to, blocks: blocks.blocks };
+    blocks.table(core::iter::once(commit))?;
+    Ok(blocks.offset)
+}
+
+const MARK_MAGIC: &[u8; 8] = b"TKCLOSED";
+/// Where the closing mark stands: in a sector that holds nothing else, for it is written while the rest must stay.
+pub(crate) const MARK_AT: u64 = 512;
+/// Where the first group begins.
+pub(crate) const GROUPS_AT: u64 = 1024;

@@ -1,0 +1,311 @@
+//! Reading journals: which groups count, and what they come to.
+//!
+//! INVARIANT I-F4: of a journal without a closing mark only the newest group may be missing or torn. Whatever does not fit
+//! in front of a group that was committed later is damage, never cut.
+#![forbid(unsafe_code)]
+
+use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
+use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
+use super::journal::{CommitV1, GROUPS_AT, MARK_AT};
+use super::{Damage, FileError, JournalHead, Mark, Snapshot};
+use crate::machine::tables::{Patch, Tables};
+use crate::peer::NodeId;
+use crate::time::Now;
+
+use std::collections::HashMap;
+
+/// How a journal ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// With a closing mark, and nothing follows.
+    Closed,
+    /// With a closing mark that says that another journal follows.
+    Continued,
+    /// Behind its newest whole group come zeros to the end.
+    Open,
+    /// Behind its newest whole group stands part of another.
+    Torn(Damage),
+}
+
+/// Where a journal ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Where its newest whole group begins, and from which generation it goes on.
+    pub(crate) newest_at: u64,
+    pub(crate) newest_from: u64,
+    /// Where that group ends.
+    pub(crate) bytes: u64,
+    /// The generation that it leads to.
+    pub(crate) generation: u64,
+    pub(crate) how: How,
+}
+
+/// A state being rebuilt: a snapshot, and journals in their order.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    base: Tables,
+    /// All groups but the newest.
+    patch: Patch,
+    newest: Patch,
+    newest_from: u64,
+    generation: u64,
+    now: Now,
+}
+
+/// A state rebuilt.
+#[derive(Debug)]
+pub(crate) struct Rebuilt {
+    pub(crate) tables: Tables,
+    pub(crate) generation: u64,
+    /// The state before the newest group, which may not be durable: a kill may have come before its sync.
+    pub(crate) before: (u64, Tables),
+}
+
+impl Replay {
+    pub(crate) fn new(snapshot: Snapshot, now: Now) -> Self {
+        let generation = snapshot.header.generation;
+        let (patch, newest) = (Patch::default(), Patch::default());
+        Self { base: snapshot.tables, patch, newest, newest_from: generation, generation, now }
+    }
+
+    /// The generation reached so far.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Goes through the groups of the next journal. `counted`: how many of its bytes count, if a later one says so.
+    /// Groups that the state already contains are checked and passed over.
+    pub(crate) fn journal(&mut self, file: &[u8], counted: Option<u64>) -> Result<Ending, FileError> {
+        let now = self.now;
+        walk(file, counted, &mut |group| {
+            if group.to <= self.generation {
+                return group.patch(now).map(drop);
+            }
+            if group.from != self.generation {
+                let reason = format!("a group from generation {} behind generation {}", group.from, self.generation);
+                return Damage::at(group.at, reason);
+            }
+            let older = core::mem::replace(&mut self.newest, group.patch(now)?);
+            self.patch.extend(older);
+            (self.newest_from, self.generation) = (group.from, group.to);
+            Ok(())
+        })
+    }
+
+    /// Puts everything together.
+    pub(crate) fn finish(self) -> Result<Rebuilt, FileError> {
+        let both =
+            || FileError::Damaged(Damage { offset: GROUPS_AT, reason: "a peer is both trusted and revoked".into() });
+        let before = self.base.patched(self.patch).ok_or_else(both)?;
+        let tables = before.patched(self.newest).ok_or_else(both)?;
+        Ok(Rebuilt { tables, generation: self.generation, before: (self.newest_from, before) })
+    }
+}
+
+/// Goes through a journal by itself: how it ends, and everything that it sets.
+#[cfg(feature = "cli")]
+pub(crate) fn check_journal(file: &[u8], counted: Option<u64>, now: Now) -> Result<(Ending, Patch), FileError> {
+    let mut all = Patch::default();
+    let ending = walk(file, counted, &mut |group| {
+        all.extend(group.patch(now)?);
+        Ok(())
+    })?;
+    Ok((ending, all))
+}
+
+/// One whole group.
+struct Group<'a> {
+    at: usize,
+    end: usize,
+    from: u64,
+    to: u64,
+    blocks: Vec<Block<'a>>,
+}
+
+/// Hands out the groups of a journal in order and says where and how it ends.
+fn walk(
+    file: &[u8],
+    counted: Option<u64>,
+    found: &mut dyn FnMut(&Group<'_>) -> Result<(), FileError>,
+) -> Result<Ending, FileError> {
+    let head = JournalHead::decode(file)?;
+    let tag = head.file_tag();
+    let mark = Mark::decode(file, tag)?;
+    let (mark_at, groups_at) = (index(MARK_AT), index(GROUPS_AT));
+    for (from, to) in [(JournalHead::BYTES, mark_at), (mark_at + Mark::BYTES, groups_at)] {
+        match file.get(from..to) {
+            None => return Damage::at(file.len(), "too short for a journal"),
+            Some(padding) => only_zeros(padding, from)?,
+        }
+    }
+    if let Some(mark) = &mark {
+        if mark.file_bytes != file.len() as u64 {
+            let reason = format!("{} bytes long instead of {}", file.len(), mark.file_bytes);
+            return Damage::at(file.len().min(index(mark.file_bytes)), reason);
+        }
+        only_zeros(file.get(index(mark.used_bytes)..).unwrap_or_default(), index(mark.used_bytes))?;
+        if counted.is_some_and(|counted| counted != mark.used_bytes) {
+            return Damage::at(mark_at, "the closing mark contradicts the journal that follows");
+        }
+    }
+    let limit = counted.or(mark.map(|mark| mark.used_bytes));
+    let Some(counted_file) = file.get(..limit.map_or(file.len(), index)) else {
+        return Damage::at(file.len(), format!("{} bytes long, but {} count", file.len(), limit.unwrap_or(0)));
+    };
+    let mut ending = Ending {
+        newest_at: GROUPS_AT,
+        newest_from: head.base,
+        bytes: GROUPS_AT,
+        generation: head.base,
+        how: How::Open,
+    };
+    let mut at = groups_at;
+    // The first group was synced before the file got its name: it is there whatever happened.
+    while limit.is_none() || at < counted_file.len() || at == groups_at {
+        let group = match Group::read(counted_file, at, tag)? {
+            Ok(group) => group,
+            Err(damage) if limit.is_some() || at == groups_at => return Err(FileError::Damaged(damage)),
+            Err(damage) => {
+                let tail = file.get(at..).unwrap_or_default();
+                if tail.iter().any(|byte| *byte != 0) {
+                    if let Some(later) = later_commit(file, at, tag, ending.generation) {
+                        let reason = format!("{}, though a whole group follows at byte {later}", damage.reason);
+                        return Damage::at(index(damage.offset), reason);
+                    }
+                    ending.how = How::Torn(damage);
+                }
+                break;
+            }
+        };
+        if group.from != ending.generation || group.to <= group.from {
+            return Damage::at(at, format!("a group from generation {} to {}", group.from, group.to));
+        }
+        found(&group)?;
+        ending.newest_at = at as u64;
+        (ending.newest_from, ending.generation) = (group.from, group.to);
+        at = group.end;
+        ending.bytes = at as u64;
+    }
+    if let Some(mark) = mark {
+        if mark.generation != ending.generation {
+            return Damage::at(mark_at, "the closing mark names another generation");
+        }
+        ending.how = if mark.continued { How::Continued } else { How::Closed };
+    }
+    Ok(ending)
+}
+
+impl<'a> Group<'a> {
+    /// The group that begins here. The inner error is one that a crash may have left; the outer one is none of those, for
+    /// every checksum holds.
+    fn read(file: &'a [u8], at: usize, tag: u32) -> Result<Result<Self, Damage>, FileError> {
+        let (mut offset, mut blocks) = (at, Vec::new());
+        loop {
+            let block = match Block::at(file, offset, tag) {
+                Ok(block) => block,
+                Err(FileError::Damaged(damage)) => return Ok(Err(damage)),
+                Err(error) => return Err(error),
+            };
+            offset = block.end;
+            if block.kind != CommitV1::KIND {
+                blocks.push(block);
+                continue;
+            }
+            let commit = commit(&block)?;
+            if commit.blocks != blocks.len() as u64 {
+                return Damage::at(block.offset, "a commit does not match its group");
+            }
+            return Ok(Ok(Self { at, end: offset, from: commit.from, to: commit.to, blocks }));
+        }
+    }
+
+    /// What the group changes.
+    fn patch(&self, now: Now) -> Result<Patch, FileError> {
+        let mut patch = Patch::default();
+        for block in &self.blocks {
+            match block.kind {
+                TrustedV1::KIND => set(block, &mut patch.trusted, |entry: TrustedV1| entry.read())?,
+                PendingV1::KIND => set(block, &mut patch.pending, |entry: PendingV1| entry.read(now))?,
+                OutgoingV1::KIND => set(block, &mut patch.outgoing, |entry: OutgoingV1| entry.read(now))?,
+                RevokedV1::KIND => set(block, &mut patch.revoked, |entry: RevokedV1| entry.read())?,
+                FloorV1::KIND => set(block, &mut patch.floors, |entry: FloorV1| entry.read())?,
+                GoneV1::<1>::KIND => gone::<1, _>(block, &mut patch.trusted)?,
+                GoneV1::<2>::KIND => gone::<2, _>(block, &mut patch.pending)?,
+                GoneV1::<3>::KIND => gone::<3, _>(block, &mut patch.outgoing)?,
+                GoneV1::<4>::KIND => gone::<4, _>(block, &mut patch.revoked)?,
+                GoneV1::<5>::KIND => gone::<5, _>(block, &mut patch.floors)?,
+                kind => return Damage::at(block.offset, format!("a block of kind {kind} in a journal")),
+            }
+        }
+        Ok(patch)
+    }
+}
+
+fn set<T: Entry + IdOf, V>(
+    block: &Block<'_>,
+    into: &mut HashMap<u32, Option<V>>,
+    read: impl Fn(T) -> Result<V, &'static str>,
+) -> Result<(), FileError> {
+    block.each(|entry: T| {
+        let id = entry.id();
+        match read(entry) {
+            Ok(value) => note(block, into, id, Some(value)),
+            Err(reason) => Damage::at(block.offset, reason),
+        }
+    })
+}
+
+fn gone<const TABLE: u8, V>(block: &Block<'_>, into: &mut HashMap<u32, Option<V>>) -> Result<(), FileError> {
+    block.each(|entry: GoneV1<TABLE>| note(block, into, entry.id(), None))
+}
+
+fn note<V>(block: &Block<'_>, into: &mut HashMap<u32, Option<V>>, id: u32, value: Option<V>) -> Result<(), FileError> {
+    if NodeId::new(id).is_none() {
+        return Damage::at(block.offset, "an entry with node id 0");
+    }
+    if into.insert(id, value).is_some() {
+        return Damage::at(block.offset, "an entry occurs twice in a group");
+    }
+    Ok(())
+}
+
+fn commit(block: &Block<'_>) -> Result<CommitV1, FileError> {
+    let mut found = None;
+    block.each(|entry: CommitV1| {
+        if found.replace(entry).is_some() {
+            return Damage::at(block.offset, "two commits in a block");
+        }
+        Ok(())
+    })?;
+    found.map_or_else(|| Damage::at(block.offset, "a commit without content"), Ok)
+}
+
+/// Where behind `from` a commit stands whose group begins later than the group that was expected here. The expected
+/// group's own commit may well have arrived without the rest of it; a later group is written only when this one is
+/// durable.
+fn later_commit(file: &[u8], from: usize, tag: u32, generation: u64) -> Option<usize> {
+    let length = u32::try_from(COMMIT_BYTES).unwrap_or(0).to_le_bytes();
+    let tail = file.get(from..)?;
+    tail.windows(BLOCK_HEAD_BYTES + COMMIT_BYTES)
+        .enumerate()
+        .filter(|(_, window)| window.starts_with(&length) && window.get(BLOCK_HEAD_BYTES) == Some(&CommitV1::KIND))
+        .map(|(at, _)| from + at)
+        .find(|at| {
+            let block = Block::at(file, *at, tag).ok();
+            block.and_then(|block| commit(&block).ok()).is_some_and(|commit| commit.from > generation)
+        })
+}
+
+fn only_zeros(bytes: &[u8], offset: usize) -> Result<(), FileError> {
+    match bytes.iter().position(|byte| *byte != 0) {
+        None => Ok(()),
+        Some(at) => Damage::at(offset + at, "something stands where nothing is written"),
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+/// Payload of a commit: kind, number, three integers.
+const COMMIT_BYTES: usize = PAYLOAD_HEAD_BYTES + 3 * 8;

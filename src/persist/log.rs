@@ -1,0 +1,351 @@
+//! Makes states durable: appends differences to a journal, begins a new journal when that is due, and has snapshots written
+//! beside it.
+//!
+//! INVARIANT I-L1: nothing is appended to a journal after an append or a sync of it failed, nor after another journal that
+//! goes on from it may have got its name, nor after a restart. The next journal says how many bytes of it count.
+//! INVARIANT I-L2: a journal's first group is durable before the file gets its name: no file is ever there without one.
+//! INVARIANT I-L3: a file goes only when a durable snapshot and the journals that go on from it hold what it holds.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::background::{Job, Outcome, Running, is_removed};
+use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, Previous, StoreId};
+use super::recover::{journal_name, snapshot_name};
+use super::write::{self, Buffered, write_all_at};
+use super::{Storage, StorageFile};
+use crate::error::PersistError;
+use crate::machine::flush_plan::{Bulk, wants_snapshot};
+use crate::machine::tables::Tables;
+use crate::sync::Deadline;
+
+/// How much space is taken, and when a snapshot is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// A journal grows by as many zeros as it has bytes, but by no less than this at a time.
+    pub(crate) ahead_bytes_min: u64,
+    /// Nor by more than this.
+    pub(crate) ahead_bytes_max: u64,
+    /// A snapshot is not due before journals have this many bytes.
+    pub(crate) journal_bytes_min: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { ahead_bytes_min: 64 << 10, ahead_bytes_max: 1 << 20, journal_bytes_min: 1 << 20 }
+    }
+}
+
+/// What an opened directory holds, for the log that goes on from it.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    /// Generations and lengths of the snapshots, ascending.
+    pub(super) snapshots: Vec<(u64, u64)>,
+    /// The journals that lead on from the oldest of them, ascending.
+    pub(super) journals: Vec<JournalFile>,
+    /// What the next journal goes on from.
+    pub(super) previous: Option<Previous>,
+    pub(super) next_seq: u64,
+    /// Bytes of groups since the newest snapshot.
+    pub(super) journal_bytes: u64,
+    /// Random.
+    pub(super) seed: u64,
+}
+
+/// A journal that is there.
+#[derive(Clone, Debug)]
+pub(super) struct JournalFile {
+    pub(super) seq: u64,
+    pub(super) base: u64,
+}
+
+/// Saves states to a storage. Used by one thread at a time.
+pub(crate) struct Log {
+    storage: Arc<dyn Storage>,
+    store: StoreId,
+    sizes: Sizes,
+    /// The newest durable state.
+    saved: (u64, Tables),
+    open: Option<Open>,
+    files: Resumed,
+    /// To be removed: what nothing leads to any more.
+    doomed: Vec<String>,
+    /// To be removed when the next snapshot is durable.
+    later: Vec<String>,
+    snapshot: Option<(Running, u64)>,
+    /// After a snapshot failed: none before the journals have grown to this.
+    snapshot_from_bytes: u64,
+    seeds: u64,
+}
+
+/// The journal that is being appended to.
+struct Open {
+    file: Box<dyn StorageFile>,
+    seq: u64,
+    tag: u32,
+    /// Where the last durable group ends.
+    used: u64,
+    allocated: u64,
+}
+
+impl Log {
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        store: StoreId,
+        sizes: Sizes,
+        saved: (u64, Tables),
+        files: Resumed,
+    ) -> Self {
+        let seeds = files.seed;
+        Self {
+            storage,
+            store,
+            sizes,
+            saved,
+            open: None,
+            files,
+            doomed: Vec::new(),
+            later: Vec::new(),
+            snapshot: None,
+            snapshot_from_bytes: 0,
+            seeds,
+        }
+    }
+
+    /// Makes this state durable. After an error the state is as if the call had not been made, or as if it had
+    /// succeeded; the next call starts from a fresh file.
+    pub(crate) fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
+        self.note_snapshot(Deadline::after(Duration::ZERO));
+        let due = self.snapshot.is_none() && self.is_snapshot_due();
+        let retired = if due { self.retire() } else { None };
+        if self.open.is_some() {
+            self.append(generation, tables)?;
+        } else {
+            self.begin_journal(generation, tables)?;
+        }
+        let (base, before) = core::mem::replace(&mut self.saved, (generation, tables.clone()));
+        if due {
+            self.start_snapshot(base, before, retired);
+        }
+        self.doomed.retain(|name| !is_removed(self.storage.as_ref(), name));
+        Ok(())
+    }
+
+    /// Waits for a snapshot that is being written, and ends the journal with a closing mark, so that from then on every
+    /// lost byte is noticed. Writes nothing if nothing was saved since the last time.
+    pub(crate) fn close(&mut self) {
+        self.note_snapshot(Deadline::NEVER);
+        let Some(mut open) = self.open.take() else { return };
+        self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
+        let mark = open.mark(self.saved.0, false);
+        let marked = write_all_at(open.file.as_mut(), MARK_AT, &mark.encode(open.tag));
+        if let Err(error) = marked.and_then(|()| open.file.sync_data()) {
+            // All changes are durable: the next opening takes it for a kill.
+            tracing::warn!(%error, "the journal got no closing mark; nothing is lost by that");
+        }
+    }
+
+    /// Writes the newest durable state as a snapshot, and removes all that it makes superfluous.
+    pub(crate) fn compact(&mut self) -> Result<(), PersistError> {
+        self.close();
+        let (generation, tables) = &self.saved;
+        let bytes = write::snapshot(self.storage.as_ref(), self.store, *generation, tables)?;
+        let newest = *generation;
+        let mut superfluous = self.superfluous(newest, newest);
+        superfluous.extend(self.files.journals.drain(..).map(|journal| journal_name(journal.seq)));
+        (self.files.snapshots, self.files.previous, self.files.journal_bytes) = (vec![(newest, bytes)], None, 0);
+        for name in &superfluous {
+            self.storage.remove(name).map_err(|error| PersistError::io("remove", self.storage.path(name), error))?;
+        }
+        self.storage
+            .sync_dir()
+            .map_err(|error| PersistError::io("fsync of the directory", self.storage.path(""), error))
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let bulk = Bulk {
+            journals: self.files.journals.len(),
+            journal_bytes: self.files.journal_bytes,
+            snapshot_bytes: self.files.snapshots.last().map_or(0, |(_, bytes)| *bytes),
+        };
+        self.files.journal_bytes >= self.snapshot_from_bytes && wants_snapshot(bulk, self.sizes.journal_bytes_min)
+    }
+
+    /// Nothing will be appended to the open journal any more.
+    fn retire(&mut self) -> Option<Open> {
+        let open = self.open.take()?;
+        self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
+        Some(open)
+    }
+
+    fn append(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let (from, before) = &self.saved;
+        let start = open.used;
+        let appended = open.append((*from, generation), &tables.diff(before), self.sizes);
+        match appended {
+            Ok(end) => {
+                self.files.journal_bytes += end - start;
+                Ok(())
+            }
+            Err((operation, error)) => {
+                let path = self.storage.path(&journal_name(open.seq));
+                // I-L1: the system may have dropped what it did not write, and would not say so a second time.
+                self.retire();
+                Err(PersistError::io(operation, path, error))
+            }
+        }
+    }
+
+    fn begin_journal(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
+        let (base, before) = &self.saved;
+        let difference = tables.diff(before);
+        let seq = self.files.next_seq;
+        // Whatever becomes of it, no other file gets this number.
+        self.files.next_seq += 1;
+        self.seeds = self.seeds.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let head =
+            JournalHead { store: self.store, base: *base, seq, file_seed: self.seeds, previous: self.files.previous };
+        let (tag, sizes, name) = (head.file_tag(), self.sizes, journal_name(seq));
+        let (mut used, mut allocated) = (0, 0);
+        let written = write::replace(self.storage.as_ref(), &name, |file| {
+            let mut buffered = Buffered::new(file, false);
+            buffered.put(0, &head.encode())?;
+            fill(&mut buffered, JournalHead::BYTES as u64, GROUPS_AT)?;
+            let group = (*base, generation);
+            used = format::encode_group(tag, GROUPS_AT, group, &difference, &mut |at, bytes| buffered.put(at, bytes))?;
+            allocated = zeros(&mut buffered, used, sizes)?;
+            buffered.flush()
+        });
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                // It may have got its name. Nothing will lead to it; until it is gone it is a state that was published.
+                self.doomed.push(name);
+                return Err(error);
+            }
+        };
+        self.files.journal_bytes += used - GROUPS_AT;
+        self.files.journals.push(JournalFile { seq, base: *base });
+        self.open = Some(Open { file, seq, tag, used, allocated });
+        Ok(())
+    }
+
+    fn start_snapshot(&mut self, generation: u64, tables: Tables, retired: Option<Open>) {
+        let kept = self.files.snapshots.last().map_or(generation, |(kept, _)| *kept);
+        let retired = retired.map(|open| {
+            let mark = open.mark(generation, true);
+            (open.file, mark, open.tag)
+        });
+        let job = Job {
+            storage: Arc::clone(&self.storage),
+            store: self.store,
+            generation,
+            tables,
+            retired,
+            superfluous: self.superfluous(kept, generation),
+        };
+        self.snapshot = Some((job.start(), self.files.journal_bytes));
+    }
+
+    /// What can go when the snapshots of these two generations are durable: older ones, and the journals that lead to
+    /// the older of the two.
+    fn superfluous(&mut self, kept: u64, newest: u64) -> Vec<String> {
+        let older = |generation: &u64| *generation != kept && *generation != newest;
+        let mut names = core::mem::take(&mut self.later);
+        names.extend(self.files.snapshots.iter().map(|(generation, _)| *generation).filter(older).map(snapshot_name));
+        self.files.snapshots.retain(|(generation, _)| !older(generation));
+        // A journal is needed as long as the one behind it begins later than the snapshot does.
+        let bases: Vec<u64> = self.files.journals.iter().map(|journal| journal.base).skip(1).collect();
+        let needless = bases.iter().take_while(|base| **base <= kept).count();
+        names.extend(self.files.journals.drain(..needless).map(|journal| journal_name(journal.seq)));
+        names
+    }
+
+    /// Takes note of a snapshot that has been written, or has failed to be.
+    fn note_snapshot(&mut self, deadline: Deadline) {
+        let Some((running, bytes_before)) = &mut self.snapshot else { return };
+        let Some(Outcome { written, kept }) = running.poll(deadline) else { return };
+        let (generation, bytes_before) = (running.generation, *bytes_before);
+        self.snapshot = None;
+        match written {
+            Ok(bytes) => {
+                self.doomed.extend(kept);
+                self.files.snapshots.push((generation, bytes));
+                self.files.journal_bytes = self.files.journal_bytes.saturating_sub(bytes_before);
+                self.snapshot_from_bytes = 0;
+            }
+            Err(error) => {
+                tracing::warn!(%error, generation, "a snapshot could not be written; the journals hold everything");
+                self.later.extend(kept);
+                self.snapshot_from_bytes = 2 * self.files.journal_bytes;
+            }
+        }
+    }
+}
+
+impl Open {
+    fn mark(&self, generation: u64, continued: bool) -> Mark {
+        Mark { continued, generation, used_bytes: self.used, file_bytes: self.allocated }
+    }
+
+    /// Appends a group and makes it durable; returns where it ends.
+    fn append(
+        &mut self,
+        group: (u64, u64),
+        difference: &crate::machine::tables::Difference<'_>,
+        sizes: Sizes,
+    ) -> Result<u64, (&'static str, std::io::Error)> {
+        let mut buffered = Buffered::new(self.file.as_mut(), false);
+        let written =
+            format::encode_group(self.tag, self.used, group, difference, &mut |at, bytes| buffered.put(at, bytes));
+        let end = written
+            .and_then(|end| {
+                if end > self.allocated {
+                    self.allocated = zeros(&mut buffered, end, sizes)?;
+                }
+                buffered.flush()?;
+                Ok(end)
+            })
+            .map_err(|error| ("write", error))?;
+        self.file.sync_data().map_err(|error| ("fsync", error))?;
+        self.used = end;
+        Ok(end)
+    }
+}
+
+/// Takes space ahead behind `end` by writing zeros there; returns the file's length.
+fn zeros(buffered: &mut Buffered<'_>, end: u64, sizes: Sizes) -> std::io::Result<u64> {
+    let ahead = end.clamp(sizes.ahead_bytes_min, sizes.ahead_bytes_max);
+    let allocated = (end + ahead).next_multiple_of(PAGE_BYTES);
+    fill(buffered, end, allocated)?;
+    Ok(allocated)
+}
+
+/// Writes zeros from here to there.
+fn fill(buffered: &mut Buffered<'_>, mut at: u64, end: u64) -> std::io::Result<()> {
+    while at < end {
+        let bytes = (end - at).min(PAGE_BYTES);
+        buffered.put(at, ZEROS.get(..usize::try_from(bytes).unwrap_or(0)).unwrap_or_default())?;
+        at += bytes;
+    }
+    Ok(())
+}
+
+impl Drop for Log {
+    /// The directory's lock goes when the last thread that uses it is done.
+    fn drop(&mut self) {
+        self.note_snapshot(Deadline::NEVER);
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("saved", &self.saved.0).field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+const PAGE_BYTES: u64 = 4096;
+const ZEROS: &[u8; PAGE_BYTES as usize] = &[0; PAGE_BYTES as usize];
