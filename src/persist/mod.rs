@@ -82,11 +82,13 @@ pub trait StorageFile: Send {
     fn sync(&mut self) -> io::Result<()>;
 
     /// The same for the bytes and the length alone, without times and modes: cheaper where both lie within what earlier
-    /// syncs made durable. After an error as after [`StorageFile::sync`].
+    /// syncs made durable. After an error as after [`StorageFile::sync`], which it is unless there is something better.
     ///
     /// # Errors
     /// The operating system's.
-    fn sync_data(&mut self) -> io::Result<()>;
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.sync()
+    }
 }
 
 /// One file of a [`Storage`].
