@@ -18,7 +18,7 @@ pub(crate) mod tamper;
 mod tests;
 
 pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, Previous, encode_group};
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "__testing"))]
 pub(crate) use replay::check_journal;
 pub(crate) use replay::{Ending, How, Rebuilt, Replay};
 pub(crate) use snapshot::{Snapshot, decode_snapshot, encode_snapshot};

@@ -3,11 +3,14 @@
 //! What must hold: nothing here does anything that the crate itself does not; each door only makes it reachable.
 #![forbid(unsafe_code)]
 
+use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, TableChange};
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
+use crate::peer::PublicKey;
 use crate::peer::{NodeId, TrustRecord};
-use crate::persist::format::{self, FileError};
+use crate::persist::format::{self, FileError, How};
 use crate::persist::recover;
+use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::time::{Now, Tick, WallMillis};
 
 /// Runs bytes through the snapshot decoder; the number of trusted records, or what is wrong.
@@ -15,12 +18,129 @@ use crate::time::{Now, Tick, WallMillis};
 /// # Errors
 /// The decoder's, as text; in place of the byte offset of damage, `None` for a newer release's file.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<usize, (Option<u64>, String)> {
-    let now = Now { wall: WallMillis::new(1_800_000_000_000), tick: Tick::new(0) };
-    match format::decode_snapshot(bytes, now) {
-        Ok(snapshot) => Ok(snapshot.tables.trusted.len()),
-        Err(FileError::Damaged(damage)) => Err((Some(damage.offset), damage.reason)),
-        Err(FileError::Newer(version)) => Err((None, format!("version {version}"))),
+    format::decode_snapshot(bytes, NOW).map(|snapshot| snapshot.tables.trusted.len()).map_err(plain)
+}
+
+/// How a journal ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalEnd {
+    /// The generation that its newest whole group leads to.
+    pub generation: u64,
+    /// Where that group ends.
+    pub bytes: u64,
+    /// Whether it has a closing mark.
+    pub closed: bool,
+    /// Whether half a group follows.
+    pub torn: bool,
+}
+
+/// Runs bytes through the journal decoder, every group of it; `counted` limits how many bytes count.
+///
+/// # Errors
+/// As [`decode_snapshot`].
+pub fn decode_journal(bytes: &[u8], counted: Option<u64>) -> Result<JournalEnd, (Option<u64>, String)> {
+    let (ending, _) = format::check_journal(bytes, counted, NOW).map_err(plain)?;
+    let (generation, bytes) = (ending.generation, ending.bytes);
+    let closed = matches!(ending.how, How::Closed | How::Continued);
+    Ok(JournalEnd { generation, bytes, closed, torn: matches!(ending.how, How::Torn(_)) })
+}
+
+const NOW: Now = Now { wall: WallMillis::new(1_800_000_000_000), tick: Tick::new(0) };
+
+fn plain(error: FileError) -> (Option<u64>, String) {
+    match error {
+        FileError::Damaged(damage) => (Some(damage.offset), damage.reason),
+        FileError::Newer(version) => (None, format!("version {version}")),
     }
+}
+
+/// Puts one entry into every table, all derived from `number`, and takes those of `number - 1` away again.
+pub fn set_every_table(store: &TrustStore, number: u8) -> Option<Receipt> {
+    let entries = |number: u8| {
+        let peer = |table: u32| NodeId::new(table * 1000 + u32::from(number));
+        let key =
+            PublicKey::from_bytes(ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes());
+        let (key, at) = (key.ok()?, WallMillis::new(1_700_000_000_000 + i64::from(number)));
+        let pending = Pending {
+            key,
+            nonce: Some(Nonce([number; 16])),
+            stamp: at,
+            justification: format!("request {number}"),
+            received_at: at,
+            received_tick: Tick::new(0),
+            source: Source::from_address([10, 0, 0, number].into()),
+            authentic: true,
+            conflicts: u32::from(number),
+            kind: PendingKind::Request,
+        };
+        let outgoing = Outgoing {
+            sent_at: at,
+            sent_tick: Tick::new(0),
+            nonce: Nonce([number; 16]),
+            expected_key: Some(key),
+            justification: format!("answer {number}"),
+        };
+        let floor = Floor { key: Some(key), seen: at, sent: at, reserved: at, spoke_v2: true };
+        Some((
+            (peer(1)?, TrustRecord::new(peer(1)?, key).approved_at(at).mutual(true).network(u16::from(number))),
+            (peer(2)?, pending),
+            (peer(3)?, outgoing),
+            (peer(4)?, at),
+            (peer(5)?, floor),
+        ))
+    };
+    let (trusted, pending, outgoing, revoked, floor) = entries(number)?;
+    let mut changes = vec![
+        TableChange::Trusted(trusted.0, Some(trusted.1)),
+        TableChange::Pending(pending.0, Some(pending.1)),
+        TableChange::Outgoing(outgoing.0, Some(outgoing.1)),
+        TableChange::Revoked(revoked.0, Some(revoked.1)),
+        TableChange::Floor(floor.0, Some(floor.1)),
+    ];
+    if let Some((trusted, pending, outgoing, revoked, floor)) = number.checked_sub(1).and_then(entries) {
+        changes.extend([
+            TableChange::Trusted(trusted.0, None),
+            TableChange::Pending(pending.0, None),
+            TableChange::Outgoing(outgoing.0, None),
+            TableChange::Revoked(revoked.0, None),
+            TableChange::Floor(floor.0, None),
+        ]);
+    }
+    let changed: Result<_, TransactError<()>> =
+        store.transact(|_| Ok(Transaction { changes, events: Vec::new(), value: () }));
+    changed.ok().map(|((), receipt)| receipt)
+}
+
+/// Every entry of every table in one line each, in the order of ids.
+#[must_use]
+pub fn describe_tables(store: &TrustStore) -> Vec<String> {
+    let Some(tables) = store.tables() else { return Vec::new() };
+    let mut lines = Vec::new();
+    let key = |key: Option<PublicKey>| key.map_or_else(|| "-".to_owned(), |key| key.fingerprint().to_string());
+    for it in tables.trusted.iter() {
+        let (at, mutual, network) = (it.approved_at.as_millis(), it.mutual, it.network);
+        lines.push((1, it.node_id.get(), format!("{} {at} {mutual} {network}", key(it.public_key))));
+    }
+    for (id, it) in tables.pending.iter() {
+        let (key, nonce, source) = (key(Some(it.key)), it.nonce.map(|nonce| nonce.0), it.source);
+        let times = (it.stamp.as_millis(), it.received_at.as_millis());
+        let rest = (it.authentic, it.conflicts, it.kind, &it.justification);
+        lines.push((2, id, format!("{key} {nonce:?} {times:?} {source:?} {rest:?}")));
+    }
+    for (id, it) in tables.outgoing.iter() {
+        let (at, nonce, key) = (it.sent_at.as_millis(), it.nonce.0, key(it.expected_key));
+        lines.push((3, id, format!("{at} {nonce:?} {key} {:?}", it.justification)));
+    }
+    for (id, at) in tables.revoked.iter() {
+        lines.push((4, id, at.as_millis().to_string()));
+    }
+    for (id, it) in tables.floors.iter() {
+        let (seen, reserved) = (it.seen.as_millis(), it.reserved.as_millis());
+        lines.push((5, id, format!("{} {seen} {reserved} {}", key(it.key), it.spoke_v2)));
+    }
+    lines.sort();
+    const TABLES: [&str; 6] = ["", "trusted", "pending", "outgoing", "revoked", "floor"];
+    lines.into_iter().map(|(table, id, text)| format!("{} {id}: {text}", TABLES.get(table).unwrap_or(&""))).collect()
 }
 
 /// Makes the checksums of a file that was tampered with right again, as far as its blocks can be followed: what is left
@@ -33,6 +153,12 @@ pub fn fix_checksums(file: &mut [u8]) {
 #[must_use]
 pub fn snapshot_name(generation: u64) -> String {
     recover::snapshot_name(generation)
+}
+
+/// The name of the journal with this number.
+#[must_use]
+pub fn journal_name(seq: u64) -> String {
+    recover::journal_name(seq)
 }
 
 /// One version of the internal map.

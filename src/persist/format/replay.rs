@@ -103,7 +103,7 @@ impl Replay {
 }
 
 /// Goes through a journal by itself: how it ends, and everything that it sets.
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "__testing"))]
 pub(crate) fn check_journal(file: &[u8], counted: Option<u64>, now: Now) -> Result<(Ending, Patch), FileError> {
     let mut all = Patch::default();
     let ending = walk(file, counted, &mut |group| {
