@@ -122,11 +122,11 @@ fn the_fixtures_are_what_they_are_said_to_be() {
         names.sort();
         names
     };
-    let count = |state: &str, prefix: &str| names(state).iter().filter(|name| name.starts_with(prefix)).count();
+    let count = |state: &str, suffix: &str| names(state).iter().filter(|name| name.ends_with(suffix)).count();
     assert_eq!(names("created"), ["GENESIS", "snapshot-0000000000000000.tks"]);
     for state in ["closed", "killed", "torn"] {
-        assert_eq!((count(state, "GENESIS"), count(state, "snapshot-")), (1, 2), "{state}");
-        assert!(count(state, "journal-") >= 2, "{state}: {:?}", names(state));
+        assert_eq!((count(state, "GENESIS"), count(state, ".tks")), (1, 2), "{state}");
+        assert!(count(state, ".tkj") >= 2, "{state}: {:?}", names(state));
     }
     let text = |state: &str| std::fs::read_to_string(fixtures().join(format!("v{VERSION}/{state}.txt"))).unwrap();
     for table in ["trusted", "pending", "outgoing", "revoked", "floor"] {

@@ -12,8 +12,8 @@ enum Input<'a> {
     Tampered { edits: Vec<(u16, u8)>, cut: Option<u16>, behind: &'a [u8] },
 }
 
-/// A snapshot of three peers, one of them revoked again.
-const GOOD: &[u8] = include_bytes!("../seeds/snapshot.tks");
+/// A snapshot with an entry in every table.
+const GOOD: &[u8] = include_bytes!("../../tests/fixtures/v1/closed/snapshot-0000000000000004.tks");
 
 fuzz_target!(|input: Input<'_>| {
     match input {

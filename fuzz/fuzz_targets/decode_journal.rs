@@ -1,0 +1,68 @@
+//! The journal decoder never panics and never allocates beyond its input, whatever it is given: raw bytes, and good
+//! journals tampered with behind checksums that hold. Without forged checksums a change is noticed, or the newest group of
+//! a journal without a closing mark is cut off, or nothing that counts was changed.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use trustkeep::testing::doors::{JournalEnd, decode_journal, fix_checksums};
+
+#[derive(Arbitrary, Debug)]
+enum Input<'a> {
+    Raw(&'a [u8], Option<u16>),
+    Tampered {
+        closed: bool,
+        edits: Vec<(u16, u8)>,
+        cut: Option<u16>,
+        behind: &'a [u8],
+        forged: bool,
+        counted: Option<u16>,
+    },
+}
+
+const CLOSED: &[u8] = include_bytes!("../../tests/fixtures/v1/closed/journal-0000000000000001.tkj");
+const KILLED: &[u8] = include_bytes!("../../tests/fixtures/v1/killed/journal-0000000000000003.tkj");
+
+fuzz_target!(|input: Input<'_>| {
+    match input {
+        Input::Raw(bytes, counted) => drop(check(bytes, counted)),
+        Input::Tampered { closed, edits, cut, behind, forged, counted } => {
+            let good = if closed { CLOSED } else { KILLED };
+            let mut bytes = good.to_vec();
+            for (at, value) in edits {
+                let at = usize::from(at) % bytes.len();
+                bytes[at] = value;
+            }
+            bytes.truncate(cut.map_or(usize::MAX, usize::from));
+            bytes.extend_from_slice(behind);
+            if forged {
+                fix_checksums(&mut bytes);
+                drop(check(&bytes, counted));
+                return;
+            }
+            let whole = decode_journal(good, None).expect("a good journal");
+            if let Some(found) = check(&bytes, None) {
+                // Either nothing that counts was changed, or the newest group of an open journal was lost.
+                let used = usize::try_from(found.bytes).unwrap();
+                assert_eq!(bytes.get(1024..used), good.get(1024..used), "other bytes were believed");
+                assert!(found.generation <= whole.generation);
+                assert!(!closed || bytes == good, "a change of a closed journal was not noticed");
+                assert!(found.generation + 1 >= whole.generation, "more than the newest group was cut off");
+            }
+        }
+    }
+});
+
+fn check(bytes: &[u8], counted: Option<u16>) -> Option<JournalEnd> {
+    match decode_journal(bytes, counted.map(u64::from)) {
+        Ok(end) => {
+            assert!(end.bytes <= bytes.len() as u64 && !(end.closed && end.torn));
+            Some(end)
+        }
+        Err((offset, reason)) => {
+            assert!(offset.is_none_or(|offset| offset <= bytes.len() as u64), "damage behind the end");
+            assert!(!reason.is_empty());
+            None
+        }
+    }
+}
