@@ -79,6 +79,21 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write everything that a store directory holds as JSON (trust.json); works beside a running node
+    Export {
+        /// The store directory (of a node: `store` in its home)
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Where to write it, in one piece and durably; standard output if not given
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Replace the file if there is one
+        #[arg(long, requires = "out")]
+        force: bool,
+        /// With --out, print what was written as JSON; without, nothing changes
+        #[arg(long)]
+        json: bool,
+    },
     /// Grant and revoke on many threads, and write down what was acknowledged as durable
     Stress(Stress),
     /// Show the whole thing: two nodes, trust, kill -9, and revocation, in temporary homes

@@ -8,14 +8,18 @@
 mod arguments;
 mod control;
 mod demo;
+mod export;
 mod home;
 mod latencies;
+mod new_file;
 mod node;
 mod offline;
 mod operator;
 mod print;
+mod progress;
 mod rows;
 mod stress;
+mod trust_json;
 
 use core::fmt;
 use std::io::{self, Write as _};
@@ -45,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Inspect { dir, json } => offline::inspect(&dir, json),
         Command::Verify { dir, json } => offline::verify(&dir, json),
+        Command::Export { dir, out, force, json } => export::export(&dir, out.as_deref(), force, json),
         Command::Stress(arguments) => stress::run(&arguments),
     };
     match outcome {
@@ -111,7 +116,7 @@ impl From<OpenError> for Failure {
                 Self::hint(error, "name a store directory (of a node: `store` in its home), or one that does not exist")
             }
             OpenError::InUse { .. } => {
-                Self::hint(error, "stop that process first; `inspect` and `verify` work beside it")
+                Self::hint(error, "stop that process first; `inspect`, `verify` and `export` work beside it")
             }
             _ => Self::new(error),
         }

@@ -74,6 +74,15 @@ pub(crate) struct Report {
     pub(crate) directory: Finding,
 }
 
+/// How far [`verify`] is, for somebody who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It begins, or begins again because files went away meanwhile; this many bytes are to be checked.
+    Begin { bytes: u64 },
+    /// So many more of them are.
+    Done { bytes: u64 },
+}
+
 /// The state that opening the directory would find, and its files.
 ///
 /// # Errors
@@ -89,23 +98,27 @@ pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<(Snapshot, Vec<
     })
 }
 
-/// Reads every byte of every file that is part of the state or of an older one.
+/// Reads every byte of every file that is part of the state or of an older one, and tells `progress` how far it is.
 ///
 /// # Errors
 /// There is no store, or its files cannot be read at all. What is wrong with a file is in the report.
-pub(crate) fn verify(storage: &dyn Storage, now: Now) -> Result<Report, OpenError> {
+pub(crate) fn verify(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progress)) -> Result<Report, OpenError> {
     steadily(storage, |entries, listing| {
         if !listing.genesis && listing.snapshots.is_empty() {
             return Err(OpenError::Missing { path: storage.path("") });
         }
-        let mut check = Check { storage, now, store: None, newest: None };
         let mut files = describe(entries, listing);
+        progress(Progress::Begin { bytes: files.iter().map(|file| file.bytes).sum() });
+        let meter = Meter { progress: &mut *progress, reached: 0 };
+        let mut check = Check { storage, now, store: None, newest: None, meter };
         // The mark first, for it says which store the others belong to; then the newest snapshot, so that a running
         // store which removes older ones meanwhile does not take away what matters.
         files.sort_by_key(|file| (file.kind != FileKind::Genesis, core::cmp::Reverse(file.generation)));
         let mut checked = Vec::with_capacity(files.len());
         for file in files {
-            match check.file(&file) {
+            let finding = check.file(&file);
+            check.meter.end(file.bytes);
+            match finding {
                 Ok(finding) => checked.push((file, finding)),
                 // Superseded and removed meanwhile: no part of the store any more.
                 Err(error) if is_gone(&error) && check.newest.is_some() => {}
@@ -178,6 +191,26 @@ struct Check<'a> {
     now: Now,
     store: Option<StoreId>,
     newest: Option<Snapshot>,
+    meter: Meter<'a>,
+}
+
+/// Tells how far the check of one file is.
+struct Meter<'a> {
+    progress: &'a mut dyn FnMut(Progress),
+    /// Bytes of this file that were told already.
+    reached: u64,
+}
+
+impl Meter<'_> {
+    fn reach(&mut self, bytes: u64) {
+        (self.progress)(Progress::Done { bytes: bytes.saturating_sub(self.reached) });
+        self.reached = self.reached.max(bytes);
+    }
+
+    fn end(&mut self, file_bytes: u64) {
+        self.reach(file_bytes);
+        self.reached = 0;
+    }
 }
 
 impl Check<'_> {
@@ -208,10 +241,10 @@ impl Check<'_> {
     }
 
     fn snapshot(&mut self, name: &str) -> Result<Finding, OpenError> {
-        let (now, newest) = (self.now, &self.newest);
+        let (now, newest, meter) = (self.now, &self.newest, &mut self.meter);
         let outcome = load::read(self.storage, name, |bytes| {
             let snapshot = decode_named(name, bytes, now)?;
-            check_keys(bytes, &snapshot.tables, newest.as_ref().map(|newest| &newest.tables))?;
+            check_keys(bytes, &snapshot.tables, newest.as_ref().map(|newest| &newest.tables), meter)?;
             Ok(snapshot)
         })?;
         let snapshot = match outcome {
@@ -230,7 +263,10 @@ impl Check<'_> {
 
 /// Whether every key is a point of the curve: opening trusts the checksum for that, see
 /// [`PublicKey::from_checksummed`]. Keys that `known` holds for the same peer were checked with it.
-fn check_keys(bytes: &[u8], tables: &Tables, known: Option<&Tables>) -> Result<(), FileError> {
+///
+/// This takes nearly all of the time (some microseconds a key), so that the file counts as checked as far as its trusted
+/// records are.
+fn check_keys(bytes: &[u8], tables: &Tables, known: Option<&Tables>, meter: &mut Meter<'_>) -> Result<(), FileError> {
     let check = |key: &PublicKey| match PublicKey::from_bytes(*key.as_bytes()) {
         Ok(_) => Ok(()),
         Err(reason) => {
@@ -242,7 +278,11 @@ fn check_keys(bytes: &[u8], tables: &Tables, known: Option<&Tables>) -> Result<(
         let record = known.and_then(|known| known.trusted.get(peer));
         record.is_some_and(|record| record.public_key.as_ref() == Some(key))
     };
-    for record in tables.trusted.iter() {
+    let (file_bytes, records) = (bytes.len() as u64, tables.trusted.len().max(1) as u64);
+    for (number, record) in (0u64..).zip(tables.trusted.iter()) {
+        if number % TELL_EVERY == 0 {
+            meter.reach(file_bytes.saturating_mul(number) / records);
+        }
         if let Some(key) = &record.public_key
             && !is_known(record.node_id, key)
         {
@@ -258,5 +298,7 @@ fn holds_a_pid(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_ok_and(|text| text.trim_end().parse::<u32>().is_ok())
 }
 
+/// Records between two words on the progress: tens of milliseconds.
+const TELL_EVERY: u64 = 4096;
 /// A running store would have to save this often while one listing is being read.
 const ATTEMPTS_MAX: usize = 100;
