@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod compact;
 mod control;
 mod demo;
 mod export;
@@ -17,9 +18,12 @@ mod offline;
 mod operator;
 mod print;
 mod progress;
+mod rehearsal;
+mod repair;
 mod rows;
 mod stress;
 mod trust_json;
+mod watched;
 
 use core::fmt;
 use std::io::{self, Write as _};
@@ -50,6 +54,8 @@ pub fn main() -> ExitCode {
         Command::Inspect { dir, json } => offline::inspect(&dir, json),
         Command::Verify { dir, json } => offline::verify(&dir, json),
         Command::Export { dir, out, force, json } => export::export(&dir, out.as_deref(), force, json),
+        Command::Compact { dir, json } => compact::compact(&dir, json),
+        Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),
         Command::Stress(arguments) => stress::run(&arguments),
     };
     match outcome {
@@ -117,6 +123,9 @@ impl From<OpenError> for Failure {
             }
             OpenError::InUse { .. } => {
                 Self::hint(error, "stop that process first; `inspect`, `verify` and `export` work beside it")
+            }
+            OpenError::Damaged { .. } | OpenError::DataMissing { .. } => {
+                Self::hint(error, "`repair` tells what giving it up would lose, before it does anything")
             }
             _ => Self::new(error),
         }

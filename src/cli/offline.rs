@@ -57,11 +57,11 @@ struct Note {
 
 /// What is wrong with a file.
 #[derive(Debug, Serialize)]
-struct Fault {
-    file: String,
+pub(super) struct Fault {
+    pub(super) file: String,
     offset: Option<u64>,
-    reason: String,
-    message: String,
+    pub(super) reason: String,
+    pub(super) message: String,
 }
 
 /// Bytes are read and not mapped: a bad sector is then an error and not a signal, and nothing needs to be known about
@@ -151,6 +151,12 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
     }
     messages.iter().for_each(complain);
     Ok(if ok { Answer::Yes } else { Answer::No })
+}
+
+/// Everything that is wrong.
+pub(super) fn faults(report: &Report) -> Vec<Fault> {
+    let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
+    findings.filter_map(|it| if let Finding::Fault(error) = it { Some(fault(error)) } else { None }).collect()
 }
 
 fn fault(error: &OpenError) -> Fault {

@@ -5,6 +5,8 @@
 //! a whole snapshot; a journal of differences will stand beside `snapshots` and share its `format` and `Storage`.
 
 #[cfg(feature = "cli")]
+pub(crate) mod compact;
+#[cfg(feature = "cli")]
 pub(crate) mod examine;
 pub(crate) mod format;
 pub(crate) mod recover;
