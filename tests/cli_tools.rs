@@ -557,8 +557,8 @@ fn bars_are_drawn_on_a_terminal_and_nowhere_else() {
         (&["verify", "--dir", text(&dir)][..], "checking ["),
         (&["export", "--dir", text(&dir)], "exporting ["),
         (&["export", "--dir", text(&dir), "--out", text(&file), "--force"], "exporting ["),
-        (&["repair", "--dir", text(&dir)], "opening ["),
-        (&["compact", "--dir", text(&dir)], "compacting ["),
+        (&["repair", "--dir", text(&dir)], "opening: "),
+        (&["compact", "--dir", text(&dir)], "compacting: "),
     ] {
         let drawn = drawn(args);
         assert!(drawn.contains(what), "{args:?}: {drawn:?}");

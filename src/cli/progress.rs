@@ -19,9 +19,6 @@ impl Bar {
     /// A bar for work that is called so.
     pub(super) fn new(what: &'static str) -> Self {
         let bar = ProgressBar::hidden();
-        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style);
-        }
         bar.set_message(what);
         Self { bar }
     }
@@ -29,7 +26,19 @@ impl Bar {
     /// The work begins (or begins again), and has this many bytes before it.
     pub(super) fn begin(&self, bytes: u64) {
         self.bar.set_length(bytes);
+        self.show(bytes, WITH_END);
+    }
+
+    /// The work begins, on files of so many bytes; how much is to be done about them is not known.
+    pub(super) fn begin_without_end(&self, bytes: u64) {
+        self.show(bytes, WITHOUT_END);
+    }
+
+    fn show(&self, bytes: u64, template: &str) {
         self.bar.set_position(0);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
         if is_shown(bytes, io::stderr().is_terminal()) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
@@ -53,7 +62,8 @@ fn is_shown(bytes: u64, to_a_terminal: bool) -> bool {
 
 /// Less is done before anybody has read the bar.
 const LARGE_BYTES: u64 = 1 << 20;
-const TEMPLATE: &str = "{msg} [{bar:40}] {bytes} of {total_bytes}";
+const WITH_END: &str = "{msg} [{bar:40}] {bytes} of {total_bytes}";
+const WITHOUT_END: &str = "{msg}: {bytes} read and written";
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
@@ -67,7 +77,9 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_one() {
-        ProgressStyle::with_template(TEMPLATE).unwrap();
+    fn the_templates_are_such() {
+        for template in [WITH_END, WITHOUT_END] {
+            ProgressStyle::with_template(template).unwrap();
+        }
     }
 }

@@ -27,12 +27,11 @@ struct Log {
 }
 
 impl Watched {
-    /// Watches `behind` do what is called `what`. What is read and written moves the bar; its end is a guess: all files
-    /// are read once, and as much is written.
+    /// Watches `behind` do what is called `what`, and shows how much was read and written.
     pub(super) fn new(behind: Arc<dyn Storage>, what: &'static str) -> io::Result<Self> {
         let bytes: u64 = behind.list()?.iter().map(|file| file.bytes).sum();
         let bar = Arc::new(Bar::new(what));
-        bar.begin(bytes.saturating_mul(2));
+        bar.begin_without_end(bytes);
         Ok(Self { behind, bar, log: Mutex::new(Log::default()) })
     }
 
