@@ -79,6 +79,48 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write everything that a store directory holds as JSON (trust.json); works beside a running node
+    Export {
+        /// The store directory (of a node: `store` in its home)
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Where to write it, in one piece and durably; standard output if not given
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Replace the file if there is one
+        #[arg(long, requires = "out")]
+        force: bool,
+        /// With --out, print what was written as JSON; without, nothing changes
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the state of a store that nobody has open as one snapshot, and remove what that supersedes
+    Compact {
+        /// The store directory (of a node: `store` in its home)
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a damaged store that nobody has open usable again, at the price of what it tells; deletes nothing
+    ///
+    /// Damaged files are set aside under another name, and the newest older state that is whole takes their place. That
+    /// can bring back peers which were revoked. Exits with 0 if nothing had to be done, or all of it was done.
+    Repair {
+        /// The store directory (of a node: `store` in its home)
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// If no state is whole, begin an empty store, which forgets every grant and every revocation
+        #[arg(long)]
+        empty: bool,
+        /// Do it; without this, only tell what would be done, and exit with 1
+        #[arg(long)]
+        yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Grant and revoke on many threads, and write down what was acknowledged as durable
     Stress(Stress),
     /// Show the whole thing: two nodes, trust, kill -9, and revocation, in temporary homes

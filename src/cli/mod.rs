@@ -6,16 +6,24 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod compact;
 mod control;
 mod demo;
+mod export;
 mod home;
 mod latencies;
+mod new_file;
 mod node;
 mod offline;
 mod operator;
 mod print;
+mod progress;
+mod rehearsal;
+mod repair;
 mod rows;
 mod stress;
+mod trust_json;
+mod watched;
 
 use core::fmt;
 use std::io::{self, Write as _};
@@ -45,6 +53,9 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Inspect { dir, json } => offline::inspect(&dir, json),
         Command::Verify { dir, json } => offline::verify(&dir, json),
+        Command::Export { dir, out, force, json } => export::export(&dir, out.as_deref(), force, json),
+        Command::Compact { dir, json } => compact::compact(&dir, json),
+        Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),
         Command::Stress(arguments) => stress::run(&arguments),
     };
     match outcome {
@@ -111,7 +122,10 @@ impl From<OpenError> for Failure {
                 Self::hint(error, "name a store directory (of a node: `store` in its home), or one that does not exist")
             }
             OpenError::InUse { .. } => {
-                Self::hint(error, "stop that process first; `inspect` and `verify` work beside it")
+                Self::hint(error, "stop that process first; `inspect`, `verify` and `export` work beside it")
+            }
+            OpenError::Damaged { .. } | OpenError::DataMissing { .. } => {
+                Self::hint(error, "`repair` tells what giving it up would lose, before it does anything")
             }
             _ => Self::new(error),
         }

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow, by_id};
-use super::{Answer, Failure, complain, now, print, rows};
+use super::{Answer, Failure, complain, now, print, progress, rows};
 use crate::error::OpenError;
-use crate::persist::examine::{self, FileInfo, Finding, Report};
+use crate::persist::Storage;
+use crate::persist::examine::{self, FileInfo, Finding, Progress, Report};
 use crate::persist::file::{Directory, LoadMode};
 
 #[derive(Serialize)]
@@ -54,17 +55,18 @@ struct Note {
     note: String,
 }
 
-#[derive(Serialize)]
-struct Fault {
-    file: String,
+/// What is wrong with a file.
+#[derive(Debug, Serialize)]
+pub(super) struct Fault {
+    pub(super) file: String,
     offset: Option<u64>,
-    reason: String,
-    message: String,
+    pub(super) reason: String,
+    pub(super) message: String,
 }
 
 /// Bytes are read and not mapped: a bad sector is then an error and not a signal, and nothing needs to be known about
 /// who else has the directory open.
-fn look(dir: &Path) -> Result<Directory, Failure> {
+pub(super) fn look(dir: &Path) -> Result<Directory, Failure> {
     Ok(Directory::look(dir, LoadMode::Read)?)
 }
 
@@ -101,9 +103,18 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     Ok(Answer::Yes)
 }
 
+/// What checking every file comes to; shows how far it is.
+pub(super) fn verified(storage: &dyn Storage) -> Result<Report, OpenError> {
+    let bar = progress::Bar::new("checking");
+    examine::verify(storage, now(), &mut |progress| match progress {
+        Progress::Begin { bytes } => bar.begin(bytes),
+        Progress::Done { bytes } => bar.advance(bytes),
+    })
+}
+
 /// Checks every byte of every file; `No` if one of them is wrong.
 pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
-    let Report { generation, files, directory } = examine::verify(&look(dir)?, now())?;
+    let Report { generation, files, directory } = verified(&look(dir)?)?;
     let (mut notes, mut faults) = (Vec::new(), Vec::new());
     let mut sort = |file: Option<&str>, finding: &Finding| match finding {
         Finding::Whole => "ok",
@@ -142,6 +153,12 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
     Ok(if ok { Answer::Yes } else { Answer::No })
 }
 
+/// Everything that is wrong.
+pub(super) fn faults(report: &Report) -> Vec<Fault> {
+    let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
+    findings.filter_map(|it| if let Finding::Fault(error) = it { Some(fault(error)) } else { None }).collect()
+}
+
 fn fault(error: &OpenError) -> Fault {
     let message = error.to_string();
     let (file, offset, reason) = match error {
@@ -156,7 +173,7 @@ fn fault(error: &OpenError) -> Fault {
 
 /// Whether every byte of a store is accounted for, without printing anything.
 pub(super) fn check(dir: &Path) -> Result<(), Failure> {
-    let Report { files, directory, .. } = examine::verify(&look(dir)?, now())?;
+    let Report { files, directory, .. } = examine::verify(&look(dir)?, now(), &mut |_| {})?;
     for finding in files.iter().map(|(_, finding)| finding).chain([&directory]) {
         if let Finding::Fault(error) = finding {
             return Err(Failure::new(error));

@@ -60,9 +60,11 @@ pub(super) fn printable(text: &str) -> String {
 
 /// A time as RFC 3339 in UTC; a dash for 0, which means "not known".
 pub(super) fn time(at: i64) -> String {
-    if at == 0 {
-        return "-".to_owned();
-    }
+    if at == 0 { "-".to_owned() } else { rfc_3339(at) }
+}
+
+/// A time as RFC 3339 in UTC. Of times beyond the years 0 to 9999, which it cannot express, what comes out is no date.
+pub(super) fn rfc_3339(at: i64) -> String {
     let (seconds, millis) = (WallMillis::new(at).as_secs(), at.rem_euclid(1000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Years begin in March here, so that the day which not every year has is the last one; eras are 400 years.

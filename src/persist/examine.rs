@@ -78,6 +78,15 @@ pub(crate) struct Report {
     pub(crate) directory: Finding,
 }
 
+/// How far [`verify`] is, for somebody who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It begins, or begins again because files went away meanwhile; this many bytes are to be checked.
+    Begin { bytes: u64 },
+    /// So many more of them are.
+    Done { bytes: u64 },
+}
+
 /// The state that opening the directory would find, and its files.
 ///
 /// # Errors
@@ -101,14 +110,35 @@ fn state(storage: &dyn Storage, listing: &Listing, now: Now) -> Result<(Snapshot
     Ok((Snapshot { header, tables: rebuilt.tables }, recovered))
 }
 
-/// Reads every byte of every file that is part of the state or of an older one.
+/// Which generation a recovery under this policy would reach, and whether something newer would be lost; `None` if it
+/// would begin an empty store.
+///
+/// # Errors
+/// What opening would answer.
+pub(crate) fn would_reach(
+    storage: &dyn Storage,
+    policy: RecoverPolicy,
+    now: Now,
+) -> Result<Option<(u64, bool)>, OpenError> {
+    let listing = Listing::new(&load::list(storage)?);
+    let mut state = State::new(storage, now);
+    match load::decide(storage, &listing, policy, &mut state)? {
+        Choice::State(recovered) => {
+            let (_, rebuilt) = state.finish(&recovered)?;
+            Ok(Some((rebuilt.generation, recovered.lossy)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads every byte of every file that is part of the state or of an older one, and tells `progress` how far it is.
 ///
 /// # Errors
 /// There is no store, or its files cannot be read at all. What is wrong with a file is in the report.
-pub(crate) fn verify(storage: &dyn Storage, now: Now) -> Result<Report, OpenError> {
+pub(crate) fn verify(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progress)) -> Result<Report, OpenError> {
     let mut last_faults = None;
     loop {
-        let report = verify_once(storage, now)?;
+        let report = verify_once(storage, now, progress)?;
         let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
         let faults: Vec<String> = findings
             .filter_map(|finding| if let Finding::Fault(error) = finding { Some(error.to_string()) } else { None })
@@ -120,7 +150,7 @@ pub(crate) fn verify(storage: &dyn Storage, now: Now) -> Result<Report, OpenErro
     }
 }
 
-fn verify_once(storage: &dyn Storage, now: Now) -> Result<Report, OpenError> {
+fn verify_once(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progress)) -> Result<Report, OpenError> {
     steadily(storage, |entries, listing| {
         if !listing.genesis && !listing.has_data() {
             return Err(OpenError::Missing { path: storage.path("") });
@@ -132,15 +162,19 @@ fn verify_once(storage: &dyn Storage, now: Now) -> Result<Report, OpenError> {
             return Err(OpenError::io("read", storage.path(""), io::ErrorKind::NotFound.into()));
         }
         let chain = whole.as_ref().map(|(_, recovered)| recovered.journals.clone()).unwrap_or_default();
-        let mut check = Check { storage, now, store: None, newest: None };
         let mut files = describe(entries, listing);
+        progress(Progress::Begin { bytes: files.iter().map(|file| file.bytes).sum() });
+        let meter = Meter { progress: &mut *progress, reached: 0 };
+        let mut check = Check { storage, now, store: None, newest: None, meter };
         // The mark first, for it says which store the others belong to; then the newest snapshot, so that a running
         // store which removes older ones meanwhile does not take away what matters.
         files.sort_by_key(|file| (file.kind != FileKind::Genesis, core::cmp::Reverse(file.generation)));
         let mut checked = Vec::with_capacity(files.len());
         for file in files {
             let counted = chain.iter().find(|link| Some(link.seq) == file.seq).and_then(|link| link.counted);
-            match check.file(&file, counted) {
+            let finding = check.file(&file, counted);
+            check.meter.end(file.bytes);
+            match finding {
                 Ok(finding) => checked.push((file, finding)),
                 // Superseded and removed meanwhile: no part of the store any more.
                 Err(error) if is_gone(&error) && check.newest.is_some() => {}
@@ -231,6 +265,26 @@ struct Check<'a> {
     now: Now,
     store: Option<StoreId>,
     newest: Option<Snapshot>,
+    meter: Meter<'a>,
+}
+
+/// Tells how far the check of one file is.
+struct Meter<'a> {
+    progress: &'a mut dyn FnMut(Progress),
+    /// Bytes of this file that were told already.
+    reached: u64,
+}
+
+impl Meter<'_> {
+    fn reach(&mut self, bytes: u64) {
+        (self.progress)(Progress::Done { bytes: bytes.saturating_sub(self.reached) });
+        self.reached = self.reached.max(bytes);
+    }
+
+    fn end(&mut self, file_bytes: u64) {
+        self.reach(file_bytes);
+        self.reached = 0;
+    }
 }
 
 impl Check<'_> {
@@ -262,10 +316,11 @@ impl Check<'_> {
     }
 
     fn snapshot(&mut self, name: &str) -> Result<Finding, OpenError> {
-        let (now, newest) = (self.now, &self.newest);
+        let (now, newest, meter) = (self.now, &self.newest, &mut self.meter);
         let outcome = load::read(self.storage, name, |bytes| {
             let snapshot = decode_named(name, bytes, now)?;
-            check_keys(bytes, keys(&snapshot.tables, newest.as_ref().map(|newest| &newest.tables)))?;
+            let known = newest.as_ref().map(|newest| &newest.tables);
+            check_keys(bytes, snapshot.tables.trusted.len(), keys(&snapshot.tables, known), meter)?;
             Ok(snapshot)
         })?;
         let snapshot = match outcome {
@@ -282,17 +337,19 @@ impl Check<'_> {
     }
 
     fn journal(&mut self, name: &str, counted: Option<u64>) -> Result<Finding, OpenError> {
-        let (now, newest) = (self.now, &self.newest);
+        let (now, newest, meter) = (self.now, &self.newest, &mut self.meter);
         let outcome = load::read(self.storage, name, |bytes| {
             let head = decode_head(name, bytes)?;
             let (ending, patch) = format::check_journal(bytes, counted, now)?;
+            let count = patch.trusted.len();
             let trusted = patch.trusted.into_values().flatten();
             let known = newest.as_ref().map(|newest| &newest.tables);
             let unknown = trusted.filter(|record| !known.is_some_and(|known| is_known(known, record)));
             let keys = unknown.filter_map(|record| record.public_key);
             let keys = keys.chain(patch.pending.into_values().flatten().map(|entry| entry.key));
             let keys = keys.chain(patch.outgoing.into_values().flatten().filter_map(|entry| entry.expected_key));
-            check_keys(bytes, keys.chain(patch.floors.into_values().flatten().filter_map(|floor| floor.key)))?;
+            let keys = keys.chain(patch.floors.into_values().flatten().filter_map(|floor| floor.key));
+            check_keys(bytes, count, keys, meter)?;
             Ok((head.store, ending))
         })?;
         let (store, ending) = match outcome {
@@ -318,14 +375,26 @@ fn is_known(known: &Tables, record: &TrustRecord) -> bool {
 
 /// Whether every key is a point of the curve: opening trusts the checksum for that, see
 /// [`PublicKey::from_checksummed`].
-fn check_keys(bytes: &[u8], mut keys: impl Iterator<Item = PublicKey>) -> Result<(), FileError> {
-    keys.try_for_each(|key| match PublicKey::from_bytes(*key.as_bytes()) {
-        Ok(_) => Ok(()),
-        Err(reason) => {
-            let place = bytes.windows(32).position(|window| window == key.as_bytes());
-            Err(FileError::Damaged(Damage { offset: place.unwrap_or(0) as u64, reason: reason.to_string() }))
+///
+/// This takes nearly all of the time (some microseconds a key), so that the file counts as checked as far as its keys, of
+/// which there are about `count`, are.
+fn check_keys(
+    bytes: &[u8],
+    count: usize,
+    keys: impl Iterator<Item = PublicKey>,
+    meter: &mut Meter<'_>,
+) -> Result<(), FileError> {
+    let (file_bytes, count) = (bytes.len() as u64, count.max(1) as u64);
+    for (number, key) in (0u64..).zip(keys) {
+        if number % TELL_EVERY == 0 {
+            meter.reach((file_bytes.saturating_mul(number) / count).min(file_bytes));
         }
-    })
+        if let Err(reason) = PublicKey::from_bytes(*key.as_bytes()) {
+            let place = bytes.windows(32).position(|window| window == key.as_bytes());
+            return Err(FileError::Damaged(Damage { offset: place.unwrap_or(0) as u64, reason: reason.to_string() }));
+        }
+    }
+    Ok(())
 }
 
 /// Every key of a state; those of trusted peers that `known` holds too were checked with it.
@@ -341,5 +410,7 @@ fn holds_a_pid(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_ok_and(|text| text.trim_end().parse::<u32>().is_ok())
 }
 
+/// Keys between two words on the progress: tens of milliseconds.
+const TELL_EVERY: u64 = 4096;
 /// A running store would have to save this often while one listing is being read.
 const ATTEMPTS_MAX: usize = 100;

@@ -5,6 +5,8 @@
 //! difference to a journal (`log`); now and then a thread of its own writes a whole snapshot (`background`).
 
 #[cfg(feature = "cli")]
+pub(crate) mod compact;
+#[cfg(feature = "cli")]
 pub(crate) mod examine;
 pub(crate) mod format;
 pub(crate) mod recover;

@@ -27,6 +27,8 @@ pub use batch::Batch;
 pub use events::Subscription;
 pub use health::{FailingDisk, Health, KeeperState};
 pub use options::Options;
+#[cfg(feature = "cli")]
+pub(crate) use options::fresh_identity;
 pub use reader::TrustReader;
 pub use receipt::{Generation, Receipt, Revoked};
 pub use snapshot::{Change, Snapshot};

@@ -141,7 +141,7 @@ impl Options {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell's source of randomness for a new store")]
-fn fresh_identity() -> Result<StoreId, OpenError> {
+pub(crate) fn fresh_identity() -> Result<StoreId, OpenError> {
     let (mut id, mut seed) = ([0; 16], [0; 8]);
     getrandom::fill(&mut id)
         .and_then(|()| getrandom::fill(&mut seed))

@@ -116,6 +116,17 @@ fn put(files: &Files, name: &str, bytes: Vec<u8>) {
     files.files.lock().unwrap().insert(name.to_owned(), bytes);
 }
 
+/// Verifies, and checks on the way that what is told of the progress comes to the end and no further.
+fn verify(files: &Files, now: Now) -> Result<Report, OpenError> {
+    let (mut total, mut done) = (0, 0);
+    let report = super::verify(files, now, &mut |progress| match progress {
+        Progress::Begin { bytes } => (total, done) = (bytes, 0),
+        Progress::Done { bytes } => done += bytes,
+    })?;
+    assert_eq!(done, total);
+    Ok(report)
+}
+
 fn faults(report: &Report) -> Vec<String> {
     let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
     findings.filter_map(|it| if let Finding::Fault(error) = it { Some(error.to_string()) } else { None }).collect()
@@ -138,6 +149,19 @@ fn a_whole_store_is_whole_and_every_flipped_bit_of_a_snapshot_is_found() {
         }
         put(&files, &name, good);
     }
+}
+
+#[test]
+fn the_progress_of_a_long_check_is_told_on_the_way() {
+    let files = store();
+    let keys = vec![key(1); TELL_EVERY as usize * 3];
+    put(&files, &snapshot_name(6), snapshot(STORE, 6, &keys));
+    let bytes = files.files.lock().unwrap()[&snapshot_name(6)].len() as u64;
+    let mut steps = Vec::new();
+    super::verify(&files, Now::default(), &mut |progress| steps.push(progress)).unwrap();
+    let parts =
+        steps.iter().filter(|step| matches!(step, Progress::Done { bytes: part } if *part >= bytes / 4)).count();
+    assert_eq!(parts, 3, "{steps:?}");
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! `export`: everything that a store holds as `trust.json`, from a store that may be running.
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::offline::look;
+use super::progress::Bar;
+use super::{Answer, Failure, new_file, now, print, trust_json};
+use crate::persist::examine;
+use crate::persist::format::Snapshot;
+
+#[derive(Serialize)]
+struct Written {
+    file: String,
+    bytes: u64,
+    generation: u64,
+    trusted: usize,
+    pending: usize,
+    outgoing: usize,
+    revoked: usize,
+}
+
+/// Writes the newest state to a file, or to standard output.
+pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) -> Result<Answer, Failure> {
+    let (snapshot, _) = examine::inspect(&look(dir)?, now())?;
+    let Some(path) = out else {
+        // A bar would be drawn across what somebody reads.
+        let is_read = io::stdout().is_terminal();
+        print::to_stdout(|out| write(out, &snapshot, !is_read))?;
+        return Ok(Answer::Yes);
+    };
+    let bytes = new_file::write(path, replace, |out| write(out, &snapshot, true))?;
+    let tables = &snapshot.tables;
+    let written = Written {
+        file: path.display().to_string(),
+        bytes,
+        generation: snapshot.header.generation,
+        trusted: tables.trusted.len(),
+        pending: tables.pending.len(),
+        outgoing: tables.outgoing.len(),
+        revoked: tables.revoked.len(),
+    };
+    if json {
+        print::json(&written)?;
+        return Ok(Answer::Yes);
+    }
+    let Written { file, bytes, generation, trusted, pending, outgoing, revoked } = written;
+    print::to_stdout(|out| {
+        write!(out, "{file}: {bytes} bytes; generation {generation}: ")?;
+        writeln!(out, "{trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")
+    })?;
+    Ok(Answer::Yes)
+}
+
+/// Writes the document; the bar counts the bytes of the state that were written.
+fn write(out: &mut dyn Write, snapshot: &Snapshot, with_bar: bool) -> io::Result<()> {
+    let bar = Bar::new("exporting");
+    let bytes = snapshot.header.file_bytes;
+    if with_bar {
+        bar.begin(bytes);
+    }
+    let each = bytes / (trust_json::entries(&snapshot.tables) as u64).max(1);
+    trust_json::write(out, snapshot.header.generation, &snapshot.tables, &mut || bar.advance(each))
+}

@@ -1,0 +1,225 @@
+//! `repair`: makes a damaged store usable again, and says first and afterwards what that costs.
+//!
+//! What must hold: nothing is deleted; nothing is changed without `--yes`, nor in a store that opens as it is, nor where a
+//! file is of a newer release or of another store. What would be done is found out by doing it in a rehearsal.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::offline::{Fault, faults, verified};
+use super::rehearsal::Rehearsal;
+use super::watched::Watched;
+use super::{Answer, Failure, complain, now, print};
+use crate::error::OpenError;
+use crate::persist::Storage;
+use crate::persist::examine::{Report, would_reach};
+use crate::persist::file::{Directory, LoadMode};
+use crate::persist::recover::{Listing, RecoverPolicy};
+use crate::store::TrustStore;
+use crate::sync::Arc;
+
+#[derive(Serialize)]
+struct Repair {
+    outcome: Outcome,
+    faults: Vec<Fault>,
+    /// Files that cannot be used, and their names from now on.
+    set_aside: Vec<SetAside>,
+    /// Of the newest snapshot among these files; none if there is none.
+    damaged_generation: Option<u64>,
+    /// Of the state that was found whole; none if the store begins empty.
+    recovered_generation: Option<u64>,
+    /// Under which the store goes on: if something is lost, beyond every generation that may have been acknowledged.
+    generation: u64,
+    records: Records,
+    /// What is lost, as far as can be known; none if nothing is.
+    lost: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    NothingToRepair,
+    WouldRepair,
+    Repaired,
+}
+
+#[derive(Serialize)]
+struct SetAside {
+    file: String,
+    #[serde(rename = "as")]
+    aside: String,
+}
+
+#[derive(Serialize)]
+struct Records {
+    trusted: usize,
+    pending: usize,
+    outgoing: usize,
+    revoked: usize,
+}
+
+/// A store that was opened, and closed again.
+struct Opened {
+    generation: u64,
+    records: Records,
+}
+
+/// Repairs, or tells what repairing would do.
+pub(super) fn repair(dir: &Path, empty: bool, yes: bool, json: bool) -> Result<Answer, Failure> {
+    let directory: Arc<dyn Storage> = Arc::new(Directory::own(dir, false, LoadMode::Read)?);
+    let report = verified(directory.as_ref())?;
+    match rehearse(&directory, RecoverPolicy::Fail) {
+        Ok((opened, _)) => return nothing_to_repair(&report, opened, json),
+        Err(OpenError::Damaged { .. } | OpenError::DataMissing { .. }) => {}
+        // Of a newer release or another store, or not to be read at all: no policy covers that.
+        Err(error) => return Err(error.into()),
+    }
+    let policy = if empty { RecoverPolicy::Empty } else { RecoverPolicy::Previous };
+    let reach = would_reach(directory.as_ref(), policy, now());
+    let (mut opened, mut renames) = rehearse(&directory, policy).map_err(|error| match &error {
+        OpenError::Damaged { .. } | OpenError::DataMissing { .. } => Failure::hint(
+            error,
+            "no state is whole; `--empty` would begin an empty store, which forgets every grant and every revocation",
+        ),
+        _ => error.into(),
+    })?;
+    let reached = reach?;
+    if yes {
+        (opened, renames) = open(&directory, policy)?;
+    }
+    let aside = set_aside(renames);
+    let is_aside = |name: &String| aside.iter().any(|file| file.file == *name);
+    let damaged = report.files.iter().filter(|(file, _)| is_aside(&file.name));
+    let damaged_generation = damaged.filter_map(|(file, _)| file.generation).max();
+    let recovered_generation = reached.map(|(generation, _)| generation);
+    let repair = Repair {
+        outcome: if yes { Outcome::Repaired } else { Outcome::WouldRepair },
+        faults: faults(&report),
+        lost: lost(damaged_generation, reached),
+        set_aside: aside,
+        damaged_generation,
+        recovered_generation,
+        generation: opened.generation,
+        records: opened.records,
+    };
+    if json {
+        print::json(&repair)?
+    } else {
+        show(&repair)?
+    }
+    if yes {
+        return Ok(Answer::Yes);
+    }
+    complain("nothing was changed; the same with `--yes` does this, a copy from a backup may lose less");
+    Ok(Answer::No)
+}
+
+fn nothing_to_repair(report: &Report, opened: Opened, json: bool) -> Result<Answer, Failure> {
+    let repair = Repair {
+        outcome: Outcome::NothingToRepair,
+        faults: faults(report),
+        set_aside: Vec::new(),
+        damaged_generation: None,
+        recovered_generation: Some(opened.generation),
+        generation: opened.generation,
+        records: opened.records,
+        lost: None,
+    };
+    if json {
+        print::json(&repair)?
+    } else {
+        show(&repair)?
+    }
+    Ok(Answer::Yes)
+}
+
+/// Opens the store as `policy` says, in a copy of its files in memory.
+fn rehearse(directory: &Arc<dyn Storage>, policy: RecoverPolicy) -> Result<(Opened, Renames), OpenError> {
+    let rehearsal = Rehearsal::new(Arc::clone(directory)).map_err(|error| unlisted(directory, error))?;
+    open(&(Arc::new(rehearsal) as _), policy)
+}
+
+/// Opens the store as `policy` says, and closes it.
+fn open(storage: &Arc<dyn Storage>, policy: RecoverPolicy) -> Result<(Opened, Renames), OpenError> {
+    let watched = Watched::new(Arc::clone(storage), "opening").map_err(|error| unlisted(storage, error))?;
+    let watched = Arc::new(watched);
+    let store = TrustStore::options().create(false).recover(policy).open_storage(Arc::clone(&watched) as _)?;
+    let generation = store.generation().get();
+    let records =
+        store.tables().map_or(Records { trusted: 0, pending: 0, outgoing: 0, revoked: 0 }, |tables| Records {
+            trusted: tables.trusted.len(),
+            pending: tables.pending.len(),
+            outgoing: tables.outgoing.len(),
+            revoked: tables.revoked.len(),
+        });
+    store.close().map_err(OpenError::Persist)?;
+    Ok((Opened { generation, records }, watched.renames()))
+}
+
+fn unlisted(storage: &Arc<dyn Storage>, error: std::io::Error) -> OpenError {
+    OpenError::io("list", storage.path(""), error)
+}
+
+type Renames = Vec<(String, String)>;
+
+/// Those that set a file aside; the others give new files their names.
+fn set_aside(renames: Renames) -> Vec<SetAside> {
+    let is_aside = |name: &String| {
+        let entry = crate::persist::FileEntry { name: name.clone(), bytes: 0 };
+        !Listing::new(&[entry]).set_aside.is_empty()
+    };
+    renames.into_iter().filter(|(_, to)| is_aside(to)).map(|(file, aside)| SetAside { file, aside }).collect()
+}
+
+fn lost(damaged: Option<u64>, reached: Option<(u64, bool)>) -> Option<String> {
+    match reached {
+        None => Some(
+            "every grant and every revocation: the store begins empty, and a peer that was revoked may be trusted again \
+             by whatever trusts peers unasked"
+                .to_owned(),
+        ),
+        Some((_, false)) => None,
+        Some((recovered, true)) => {
+            let until = damaged.filter(|damaged| *damaged > recovered);
+            let until = until.map_or_else(String::new, |damaged| format!(", up to {damaged} or later"));
+            Some(format!(
+                "all changes after generation {recovered}{until}: grants since then are gone, and revocations since then \
+                 are undone, so that a peer revoked since then is trusted again; revoke it anew"
+            ))
+        }
+    }
+}
+
+fn show(repair: &Repair) -> Result<(), Failure> {
+    let Repair { outcome, faults, set_aside, damaged_generation, recovered_generation, generation, records, lost } =
+        repair;
+    let Records { trusted, pending, outgoing, revoked } = records;
+    let counts = format!("{trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked");
+    print::to_stdout(|out| {
+        for Fault { message, .. } in faults {
+            writeln!(out, "found      {message}")?;
+        }
+        if *outcome == Outcome::NothingToRepair {
+            writeln!(out, "state      generation {generation}, whole: {counts}")?;
+            return writeln!(out, "nothing to repair: the store opens as it is");
+        }
+        for SetAside { file, aside } in set_aside {
+            writeln!(out, "set aside  {file} as {aside}")?;
+        }
+        if let Some(damaged) = damaged_generation {
+            writeln!(out, "damaged    generation {damaged}")?;
+        }
+        match recovered_generation {
+            Some(recovered) => writeln!(out, "recovered  generation {recovered}: {counts}")?,
+            None => writeln!(out, "recovered  nothing; an empty store")?,
+        }
+        writeln!(out, "goes on    as generation {generation}")?;
+        writeln!(out, "lost       {}", lost.as_deref().unwrap_or("nothing"))?;
+        match outcome {
+            Outcome::Repaired => writeln!(out, "repaired; no file was deleted"),
+            _ => Ok(()),
+        }
+    })
+}

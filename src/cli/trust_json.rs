@@ -1,0 +1,208 @@
+//! `trust.json`: a whole state as JSON; `docs/trust_json.md` describes it and is normative.
+//!
+//! What must hold: everything that a snapshot holds but its id and seed can be made again from the document, and equal
+//! contents give equal documents, whatever the history.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+
+use base64::Engine as _;
+use serde::Serialize;
+
+use super::print::rfc_3339;
+use crate::machine::tables::Tables;
+use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source};
+use crate::peer::{PublicKey, TrustRecord};
+use crate::time::WallMillis;
+
+/// Writes the document, one entry a line. `told` hears of every entry.
+pub(super) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told: &mut dyn FnMut()) -> io::Result<()> {
+    let mut lists = Lists { out, told };
+    write!(lists.out, "{{\n\"version\": {VERSION},\n\"generation\": {generation}")?;
+    let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
+    lists.list("trusted", trusted, TrustedEntry::new)?;
+    lists.list("pending", tables.pending.iter(), |id, entry| PendingEntry::new(id, entry))?;
+    lists.list("outgoing", tables.outgoing.iter(), |id, entry| OutgoingEntry::new(id, entry))?;
+    lists.list("revoked", tables.revoked.iter(), |id, at| RevokedEntry::new(id, *at))?;
+    lists.list("floors", tables.floors.iter(), FloorEntry::new)?;
+    lists.out.write_all(b"\n}\n")
+}
+
+/// How many entries [`write`] will tell of.
+pub(super) fn entries(tables: &Tables) -> usize {
+    let Tables { trusted, pending, outgoing, revoked, floors } = tables;
+    trusted.len() + pending.len() + outgoing.len() + revoked.len() + floors.len()
+}
+
+struct Lists<'a> {
+    out: &'a mut dyn Write,
+    told: &'a mut dyn FnMut(),
+}
+
+impl Lists<'_> {
+    /// One list, in the order of ids.
+    fn list<'e, V: 'e, E: Serialize>(
+        &mut self,
+        name: &str,
+        entries: impl Iterator<Item = (u32, &'e V)>,
+        entry: impl Fn(u32, &'e V) -> E,
+    ) -> io::Result<()> {
+        let mut entries: Vec<(u32, &V)> = entries.collect();
+        entries.sort_unstable_by_key(|(id, _)| *id);
+        write!(self.out, ",\n\"{name}\": [")?;
+        for (number, (id, value)) in entries.into_iter().enumerate() {
+            self.out.write_all(if number == 0 { b"\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *self.out, &entry(id, value))?;
+            (self.told)();
+        }
+        self.out.write_all(b"]")
+    }
+}
+
+#[derive(Serialize)]
+struct TrustedEntry {
+    node_id: u32,
+    public_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approved_at: Option<String>,
+    mutual: bool,
+    #[serde(skip_serializing_if = "is_no_network")]
+    network: u16,
+}
+
+impl TrustedEntry {
+    fn new(node_id: u32, record: &TrustRecord) -> Self {
+        Self {
+            node_id,
+            public_key: record.public_key.as_ref().map(PublicKey::to_base64),
+            approved_at: known_time(record.approved_at),
+            mutual: record.mutual,
+            network: record.network,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PendingEntry<'a> {
+    node_id: u32,
+    public_key: String,
+    justification: &'a str,
+    received_at: String,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+    stamp: String,
+    authentic: bool,
+    conflicts: u32,
+    kind: &'static str,
+}
+
+impl<'a> PendingEntry<'a> {
+    fn new(node_id: u32, entry: &'a Pending) -> Self {
+        Self {
+            node_id,
+            public_key: entry.key.to_base64(),
+            justification: &entry.justification,
+            received_at: time(entry.received_at),
+            source: match entry.source {
+                Source::Node(node) => format!("node {node}"),
+                Source::Address(address) => address.to_string(),
+            },
+            nonce: entry.nonce.as_ref().map(nonce),
+            stamp: time(entry.stamp),
+            authentic: entry.authentic,
+            conflicts: entry.conflicts,
+            kind: match entry.kind {
+                PendingKind::Request => "request",
+                PendingKind::AnsweredUnvouched => "answered_unvouched",
+            },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OutgoingEntry<'a> {
+    node_id: u32,
+    sent_at: String,
+    nonce: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_key: Option<String>,
+    justification: &'a str,
+}
+
+impl<'a> OutgoingEntry<'a> {
+    fn new(node_id: u32, entry: &'a Outgoing) -> Self {
+        Self {
+            node_id,
+            sent_at: time(entry.sent_at),
+            nonce: nonce(&entry.nonce),
+            expected_key: entry.expected_key.as_ref().map(PublicKey::to_base64),
+            justification: &entry.justification,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RevokedEntry {
+    node_id: u32,
+    /// For readers whose revocations end by themselves; ours do not.
+    until: &'static str,
+    revoked_at: String,
+}
+
+impl RevokedEntry {
+    fn new(node_id: u32, at: WallMillis) -> Self {
+        Self { node_id, until: "9999-12-31T23:59:59.999Z", revoked_at: time(at) }
+    }
+}
+
+#[derive(Serialize)]
+struct FloorEntry {
+    node_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved: Option<String>,
+    spoke_v2: bool,
+}
+
+impl FloorEntry {
+    fn new(node_id: u32, floor: &Floor) -> Self {
+        Self {
+            node_id,
+            public_key: floor.key.as_ref().map(PublicKey::to_base64),
+            seen: known_time(floor.seen),
+            reserved: known_time(floor.reserved),
+            spoke_v2: floor.spoke_v2,
+        }
+    }
+}
+
+fn nonce(nonce: &Nonce) -> String {
+    base64::engine::general_purpose::STANDARD.encode(nonce.0)
+}
+
+fn time(at: WallMillis) -> String {
+    rfc_3339(at.as_millis().clamp(FIRST_MILLIS, LAST_MILLIS))
+}
+
+/// 0 stands for "none" or "not known": then there is no field.
+fn known_time(at: WallMillis) -> Option<String> {
+    if at == WallMillis::default() { None } else { Some(time(at)) }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_no_network(network: &u16) -> bool {
+    *network == 0
+}
+
+/// Of the document; a reader need not know it as long as it ignores fields that it does not know.
+const VERSION: u32 = 1;
+/// The first and the last moment that RFC 3339 can express.
+const FIRST_MILLIS: i64 = -62_167_219_200_000;
+const LAST_MILLIS: i64 = 253_402_300_799_999;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;

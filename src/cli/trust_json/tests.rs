@@ -1,0 +1,230 @@
+//! The document of a state has everything that the state has, and says it in the same words whatever the history.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests say what must hold by panicking"
+)]
+
+use serde_json::Value;
+
+use super::*;
+use crate::machine::view::TableChange;
+use crate::map::mix::Mix;
+use crate::peer::NodeId;
+use crate::persist::format::{StoreId, encode_snapshot};
+use crate::time::{Now, Tick};
+
+fn id(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn key(number: u8) -> PublicKey {
+    PublicKey::from_bytes(ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes()).unwrap()
+}
+
+fn wall(millis: i64) -> WallMillis {
+    WallMillis::new(millis)
+}
+
+/// Every field with and without a value, and texts that JSON must escape.
+fn changes() -> Vec<TableChange> {
+    let mut changes = vec![
+        TableChange::Trusted(
+            id(12),
+            Some(TrustRecord::new(id(12), key(1)).approved_at(wall(1_772_532_000_123)).network(7)),
+        ),
+        TableChange::Trusted(id(3), Some(TrustRecord::new(id(3), None).mutual(true))),
+        TableChange::Trusted(id(u32::MAX), Some(TrustRecord::new(id(u32::MAX), key(2)).approved_at(wall(-1)))),
+        TableChange::Revoked(id(5), Some(wall(1_772_532_000_456))),
+        TableChange::Revoked(id(4), Some(wall(0))),
+        TableChange::Floor(id(3), Some(Floor { spoke_v2: true, ..Floor::EMPTY })),
+    ];
+    let floor = Floor { key: Some(key(1)), seen: wall(9), sent: wall(10), reserved: wall(10), spoke_v2: false };
+    changes.push(TableChange::Floor(id(12), Some(floor)));
+    let sources = ["10.1.2.3", "2001:db8::"].map(|text| Source::Address(text.parse().unwrap()));
+    for (peer, source) in (20..).zip([Source::Node(id(9))].into_iter().chain(sources)) {
+        let with_nonce = peer % 2 == 0;
+        let entry = Pending {
+            key: key(3),
+            nonce: with_nonce.then_some(Nonce([0xfb; 16])),
+            stamp: wall(1000 + i64::from(peer)),
+            justification: "please \"\\\n\u{1f511}".to_owned(),
+            received_at: wall(2000),
+            received_tick: Tick::new(0),
+            source,
+            authentic: with_nonce,
+            conflicts: peer,
+            kind: if with_nonce { PendingKind::Request } else { PendingKind::AnsweredUnvouched },
+        };
+        changes.push(TableChange::Pending(id(peer), Some(entry)));
+        let entry = Outgoing {
+            sent_at: wall(3000),
+            sent_tick: Tick::new(0),
+            nonce: Nonce([peer as u8; 16]),
+            expected_key: with_nonce.then_some(key(4)),
+            justification: String::new(),
+        };
+        changes.push(TableChange::Outgoing(id(peer + 10), Some(entry)));
+    }
+    changes
+}
+
+fn tables(seed: u64, changes: &[TableChange]) -> Tables {
+    Tables::new(Mix::new(seed)).apply(changes).0
+}
+
+fn document(tables: &Tables) -> String {
+    let (mut out, mut told) = (Vec::new(), 0);
+    write(&mut out, 3, tables, &mut || told += 1).unwrap();
+    assert_eq!(told, entries(tables));
+    String::from_utf8(out).unwrap()
+}
+
+/// The bytes of a snapshot are equal where contents are.
+fn bytes(tables: &Tables) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_snapshot(StoreId { id: [0; 16], seed: 1 }, 3, tables, &mut |_, part| {
+        bytes.extend_from_slice(part);
+        Ok::<(), ()>(())
+    })
+    .unwrap();
+    bytes
+}
+
+/// What the document says, read by other means than those that wrote it.
+fn read(document: &str) -> Vec<TableChange> {
+    let document: Value = serde_json::from_str(document).unwrap();
+    let list = |name: &str| document[name].as_array().unwrap().clone();
+    let peer = |entry: &Value| id(entry["node_id"].as_u64().unwrap().try_into().unwrap());
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let key = |value: &Value| value.as_str().map(|text| text.parse::<PublicKey>().unwrap());
+    let time = |value: &Value| value.as_str().map_or(wall(0), |text| wall(millis(text)));
+    let nonce = |value: &Value| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str()?).unwrap();
+        Some(Nonce(bytes.try_into().unwrap()))
+    };
+    let mut changes = Vec::new();
+    for entry in list("trusted") {
+        let network = entry.get("network").map_or(0, |network| network.as_u64().unwrap());
+        let record = TrustRecord::new(peer(&entry), key(&entry["public_key"]))
+            .approved_at(time(&entry["approved_at"]))
+            .mutual(entry["mutual"].as_bool().unwrap())
+            .network(network.try_into().unwrap());
+        changes.push(TableChange::Trusted(peer(&entry), Some(record)));
+    }
+    for entry in list("pending") {
+        let source = text(&entry["source"]);
+        let pending = Pending {
+            key: key(&entry["public_key"]).unwrap(),
+            nonce: nonce(&entry["nonce"]),
+            stamp: time(&entry["stamp"]),
+            justification: text(&entry["justification"]),
+            received_at: time(&entry["received_at"]),
+            received_tick: Now::default().tick,
+            source: match source.strip_prefix("node ") {
+                Some(node) => Source::Node(node.parse().unwrap()),
+                None => Source::Address(source.parse().unwrap()),
+            },
+            authentic: entry["authentic"].as_bool().unwrap(),
+            conflicts: entry["conflicts"].as_u64().unwrap().try_into().unwrap(),
+            kind: match entry["kind"].as_str().unwrap() {
+                "request" => PendingKind::Request,
+                "answered_unvouched" => PendingKind::AnsweredUnvouched,
+                other => panic!("{other}"),
+            },
+        };
+        changes.push(TableChange::Pending(peer(&entry), Some(pending)));
+    }
+    for entry in list("outgoing") {
+        let outgoing = Outgoing {
+            sent_at: time(&entry["sent_at"]),
+            sent_tick: Now::default().tick,
+            nonce: nonce(&entry["nonce"]).unwrap(),
+            expected_key: key(&entry["expected_key"]),
+            justification: text(&entry["justification"]),
+        };
+        changes.push(TableChange::Outgoing(peer(&entry), Some(outgoing)));
+    }
+    for entry in list("revoked") {
+        assert_eq!(entry["until"], "9999-12-31T23:59:59.999Z");
+        changes.push(TableChange::Revoked(peer(&entry), Some(time(&entry["revoked_at"]))));
+    }
+    for entry in list("floors") {
+        let reserved = time(&entry["reserved"]);
+        let floor = Floor {
+            key: key(&entry["public_key"]),
+            seen: time(&entry["seen"]),
+            sent: reserved,
+            reserved,
+            spoke_v2: entry["spoke_v2"].as_bool().unwrap(),
+        };
+        changes.push(TableChange::Floor(peer(&entry), Some(floor)));
+    }
+    changes
+}
+
+/// Days are counted one by one, from 1970 on or back.
+fn millis(text: &str) -> i64 {
+    let number = |from: usize, to: usize| text[from..to].parse::<i64>().unwrap();
+    assert_eq!((text.len(), &text[10..11], &text[23..]), (24, "T", "Z"));
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let (year, month) = (number(0, 4), number(5, 7));
+    let days_of = |year: i64| if leap(year) { 366 } else { 365 };
+    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let years: i64 = (1970..year).map(days_of).sum::<i64>() - (year..1970).map(days_of).sum::<i64>();
+    let days = years + lengths[..month as usize - 1].iter().sum::<i64>() + number(8, 10) - 1;
+    ((days * 24 + number(11, 13)) * 60 + number(14, 16)) * 60_000 + number(17, 19) * 1000 + number(20, 23)
+}
+
+#[test]
+fn a_state_can_be_made_again_from_its_document() {
+    let original = tables(1, &changes());
+    let again = tables(1, &read(&document(&original)));
+    assert_eq!(entries(&original), 13);
+    assert_eq!(bytes(&again), bytes(&original));
+    let empty = tables(1, &[]);
+    assert_eq!(bytes(&tables(1, &read(&document(&empty)))), bytes(&empty));
+}
+
+#[test]
+fn equal_contents_give_equal_documents_sorted_by_id() {
+    let mut reversed = changes();
+    reversed.reverse();
+    let document = document(&tables(1, &changes()));
+    // Another seed is another order in the tables.
+    assert_eq!(self::document(&tables(77, &reversed)), document);
+    let parsed: Value = serde_json::from_str(&document).unwrap();
+    let ids = |list: &str| parsed[list].as_array().unwrap().iter().map(|it| it["node_id"].as_u64().unwrap()).collect();
+    let lists: [Vec<u64>; 5] = ["trusted", "pending", "outgoing", "revoked", "floors"].map(ids);
+    assert!(lists.iter().all(|ids| ids.is_sorted() && ids.len() >= 2), "{lists:?}");
+    assert_eq!((&parsed["version"], &parsed["generation"]), (&1.into(), &3.into()));
+}
+
+#[test]
+fn times_that_the_form_cannot_express_become_its_ends() {
+    for (at, text) in [
+        (i64::MIN, "0000-01-01T00:00:00.000Z"),
+        (FIRST_MILLIS, "0000-01-01T00:00:00.000Z"),
+        (FIRST_MILLIS + 1, "0000-01-01T00:00:00.001Z"),
+        (LAST_MILLIS - 1, "9999-12-31T23:59:59.998Z"),
+        (LAST_MILLIS, "9999-12-31T23:59:59.999Z"),
+        (i64::MAX, "9999-12-31T23:59:59.999Z"),
+    ] {
+        assert_eq!(time(wall(at)), text);
+        assert_eq!(millis(text), at.clamp(FIRST_MILLIS, LAST_MILLIS));
+    }
+}
+
+/// The example in the document is what is written.
+#[test]
+fn the_documented_example_is_true() {
+    let documented = include_str!("../../../docs/trust_json.md");
+    let example = documented.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let again = tables(1, &read(example));
+    assert_eq!(entries(&again), 6);
+    let mut out = Vec::new();
+    write(&mut out, 41, &again, &mut || ()).unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), example);
+}
