@@ -113,38 +113,71 @@ fn file_system_in<'a>(mounts: &'a str, dir: &Path) -> Option<&'a str> {
         .map(|(_, kind)| kind)
 }
 
-/// Bytes that this process has written since it started.
+/// Bytes written since some moment in the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Handed to `write` and its relatives, by every thread (`wchar`).
+    /// Handed to `write` and its relatives by every thread of this process (`wchar` in `/proc/self/io`). Its neighbour
+    /// `write_bytes` would be of no use: it was seen to count half a mebibyte for a change of 98 bytes.
     pub handed: u64,
-    /// Sent on towards the disk, in whole pages (`write_bytes`).
-    pub sent: u64,
+    /// Received by the disk that holds the directory, from every process, the file system's own records included
+    /// (`/proc/diskstats`); `None` where there is no such disk.
+    pub received: Option<u64>,
 }
 
 impl Written {
-    /// Until now.
+    /// Until now; `disk` as [`device`] gives it.
     ///
     /// # Errors
     /// If the system does not say.
-    pub fn now() -> io::Result<Self> {
-        let text = std::fs::read_to_string("/proc/self/io")?;
-        Self::parse(&text).ok_or_else(|| io::Error::other(format!("/proc/self/io says {text:?}")))
+    pub fn now(disk: Device) -> io::Result<Self> {
+        let io = std::fs::read_to_string("/proc/self/io")?;
+        let disks = std::fs::read_to_string("/proc/diskstats").unwrap_or_default();
+        Self::parse(&io, &disks, disk).ok_or_else(|| io::Error::other(format!("/proc/self/io says {io:?}")))
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let figure = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        Some(Self { handed: figure("wchar:")?, sent: figure("write_bytes:")? })
+    fn parse(io: &str, disks: &str, (major, minor): Device) -> Option<Self> {
+        let handed = io.lines().find_map(|line| line.strip_prefix("wchar:")?.trim().parse().ok())?;
+        let received = disks.lines().find_map(|line| {
+            let mut columns = line.split_whitespace();
+            let mut number = |at| columns.nth(at)?.parse::<u64>().ok();
+            let ours = number(0)? == major && number(0)? == minor;
+            // Behind the name: reads of four kinds, writes, merged writes, sectors written.
+            let sectors = number(7)?;
+            ours.then_some(sectors * SECTOR_BYTES)
+        });
+        Some(Self { handed, received })
     }
 
     /// What came in between.
     #[must_use]
-    pub const fn since(self, before: Self) -> Self {
-        Self { handed: self.handed.saturating_sub(before.handed), sent: self.sent.saturating_sub(before.sent) }
+    pub fn since(self, before: Self) -> Self {
+        let received = self.received.zip(before.received).map(|(now, then)| now.saturating_sub(then));
+        Self { handed: self.handed.saturating_sub(before.handed), received }
     }
 }
 
+/// Major and minor number.
+pub type Device = (u64, u64);
+
+/// What holds this directory.
+///
+/// # Errors
+/// As of the directory.
+pub fn device(dir: &Path) -> io::Result<Device> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(split(dir.metadata()?.dev()))
+}
+
+/// The C library packs both numbers into one, in pieces.
+const fn split(device: u64) -> Device {
+    (((device >> 8) & 0xfff) | ((device >> 32) & 0xffff_f000), (device & 0xff) | ((device >> 12) & 0xffff_ff00))
+}
+
+/// Of `/proc/diskstats`, whatever the disk.
+const SECTOR_BYTES: u64 = 512;
+
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test, of which nothing need survive")]
 mod tests {
     use super::*;
 
@@ -198,15 +231,27 @@ mod tests {
 
     #[test]
     fn written_bytes_are_counted_as_the_system_does() {
-        let text =
-            "rchar: 1\nwchar: 22\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 666\ncancelled_write_bytes: 7\n";
-        let all = Written::parse(text).unwrap();
-        assert_eq!(all, Written { handed: 22, sent: 666 });
-        assert_eq!(all.since(Written { handed: 2, sent: 600 }), Written { handed: 20, sent: 66 });
-        assert_eq!(Written::parse("wchar: 22\n"), None);
-        let before = Written::now().unwrap();
+        let io = "rchar: 1\nwchar: 22\nsyscr: 3\nwrite_bytes: 666\n";
+        let disks = " 253  0 vda 1 2 3 4 5 6 70 8 9\n 253  1 vda1 1 2 3 4 5 6 71 8 9\n 1 253 ram 1 2 3 4 5 6 72 8 9\n";
+        let all = Written::parse(io, disks, (253, 1)).unwrap();
+        assert_eq!(all, Written { handed: 22, received: Some(71 * 512) });
+        let later = Written { handed: 25, received: Some(72 * 512) };
+        assert_eq!(later.since(all), Written { handed: 3, received: Some(512) });
+        assert_eq!(later.since(Written { handed: 2, received: None }).received, None);
+        assert_eq!(Written::parse(io, disks, (0, 1)), Some(Written { handed: 22, received: None }));
+        assert_eq!(Written::parse("rchar: 22\n", disks, (253, 1)), None);
+
         let dir = temporary(None).unwrap();
+        let disk = device(dir.path()).unwrap();
+        let before = Written::now(disk).unwrap();
         std::fs::write(dir.path().join("x"), [7; 10_000]).unwrap();
-        assert!(Written::now().unwrap().since(before).handed >= 10_000);
+        assert!(Written::now(disk).unwrap().since(before).handed >= 10_000);
+    }
+
+    #[test]
+    fn the_numbers_of_a_device_are_put_together_again() {
+        assert_eq!(split(0xfd01), (253, 1));
+        // As glibc packs 0x12345678 and 0x9abcdef0.
+        assert_eq!(split(0x1234_59ab_cde6_78f0), (0x1234_5678, 0x9abc_def0));
     }
 }

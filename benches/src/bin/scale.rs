@@ -6,9 +6,12 @@
 //! Opening is measured twice: right after a snapshot, and with a journal as long as it gets before the store writes the
 //! next one (95 % of the length at which it was seen to do so, less the mebibyte that may be space taken ahead), filled by
 //! single changes of which a thousand share a flush.
+//! Files are read from the system's cache.
+//!
 //! The bytes of one change are those that this process handed to `write` and its relatives meanwhile (`wchar` in
-//! `/proc/self/io`) and those sent on towards the disk in whole pages (`write_bytes`), counted while no snapshot was being
-//! written; their mean holds the space that is taken ahead now and then, their median does not.
+//! `/proc/self/io`), counted while no snapshot was being written; their mean holds the space that is taken ahead now and
+//! then, their median does not. Beside it stands what the disk received in that time (`/proc/diskstats`): in whole blocks,
+//! with the file system's own records, and with whatever other processes wrote, so that the smallest figure says most.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -24,7 +27,7 @@ use std::time::Instant;
 use trustkeep::{LoadMode, NodeId, TrustStore};
 use trustkeep_benches::arguments::Arguments;
 use trustkeep_benches::changes::{Changes, provoke_snapshot, settle};
-use trustkeep_benches::directory::{StoreFiles, Written, file_system, is_snapshot_being_written, temporary};
+use trustkeep_benches::directory::{StoreFiles, Written, device, file_system, is_snapshot_being_written, temporary};
 use trustkeep_benches::{Spread, decimal, fill, nanos};
 
 const USAGE: &str = "scale [--records 1000000] [--rounds 5] [--changes 200] [--dir D] [--json]";
@@ -85,43 +88,41 @@ fn main() {
     if arguments.has("--json") { measured.json() } else { measured.print() }
 }
 
-/// Figures of many single changes: median, smallest, largest; and the means of the bytes.
+/// Figures of many single changes.
 #[derive(Debug)]
 struct OneChange {
     counted: usize,
     nanos: Spread,
     handed: Spread,
-    sent: Spread,
     handed_mean: u64,
-    sent_mean: u64,
+    received: Option<Spread>,
 }
 
 fn one_change(store: &TrustStore, dir: &Path, single: &mut Changes, changes: u32) -> OneChange {
     settle(dir).unwrap();
-    let (mut taken, mut handed, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+    let disk = device(dir).unwrap();
+    let (mut taken, mut handed, mut received) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..changes {
         let record = single.next().unwrap();
-        let before = Written::now().unwrap();
+        let before = Written::now(disk).unwrap();
         let start = Instant::now();
         store.grant(record).unwrap().wait_durable().unwrap();
         let time = start.elapsed();
-        let written = Written::now().unwrap().since(before);
+        let written = Written::now(disk).unwrap().since(before);
         // A snapshot beside it would be counted as its bytes.
         if !is_snapshot_being_written(dir).unwrap() {
             taken.push(nanos(time));
             handed.push(written.handed);
-            sent.push(written.sent);
+            received.extend(written.received);
         }
     }
     assert!(!taken.is_empty(), "a snapshot was being written all the time");
-    let mean = |figures: &[u64]| figures.iter().sum::<u64>() / figures.len() as u64;
     OneChange {
         counted: taken.len(),
-        handed_mean: mean(&handed),
-        sent_mean: mean(&sent),
         nanos: Spread::of(taken),
+        handed_mean: handed.iter().sum::<u64>() / handed.len() as u64,
         handed: Spread::of(handed),
-        sent: Spread::of(sent),
+        received: (!received.is_empty()).then(|| Spread::of(received)),
     }
 }
 
@@ -205,7 +206,7 @@ impl Measured {
             "one_change": {
                 "changes": self.one.counted, "ns": self.one.nanos.json(),
                 "bytes_handed": self.one.handed.json(), "bytes_handed_mean": self.one.handed_mean,
-                "bytes_sent": self.one.sent.json(), "bytes_sent_mean": self.one.sent_mean,
+                "bytes_received_by_disk": self.one.received.map(|received| received.json()),
             },
             "open_with_snapshot_alone": opens[0], "open_with_full_journal": opens[1],
         });
@@ -232,12 +233,9 @@ impl Measured {
             one.handed_mean,
             share(one.handed.median)
         );
-        println!(
-            "  bytes sent to the disk, pages   {}, mean {}; {}",
-            one.sent.show(count),
-            one.sent_mean,
-            share(one.sent.median)
-        );
+        if let Some(received) = one.received {
+            println!("  bytes received by the disk      {}, from everybody", received.show(count));
+        }
         for (name, ([time, resident], journal_bytes)) in
             ["open, a snapshot alone", "open, a full journal"].into_iter().zip(self.opens)
         {
