@@ -17,7 +17,7 @@ pub(crate) mod tamper;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
-pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, Previous, encode_group};
+pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group};
 #[cfg(feature = "cli")]
 pub(crate) use replay::check_journal;
 pub(crate) use replay::{Ending, How, Rebuilt, Replay};
