@@ -10,6 +10,8 @@
 mod blocks;
 mod entries;
 mod journal;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod journal_tests;
 mod replay;
 mod snapshot;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
