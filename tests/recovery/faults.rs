@@ -254,3 +254,16 @@ fn an_opening_that_fails_anywhere_spoils_nothing() {
         }
     }
 }
+
+#[test]
+fn a_journal_of_which_a_write_or_a_sync_failed_is_never_touched_again() {
+    for index in [0, 1] {
+        let (disk, store) = begun(Save::Append);
+        let call = disk.calls() + index;
+        disk.set_fault(Some(Fault { call, sticky: false, errno: EIO }));
+        store.grant(record(3)).unwrap().wait_durable().unwrap_err();
+        while store.flush().is_err() {}
+        let begin = [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir];
+        assert_eq!(disk.log()[call + 1..], begin, "the next save begins another file");
+    }
+}

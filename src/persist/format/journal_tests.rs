@@ -1,5 +1,6 @@
 //! Properties of journals: what is written is read back, only the newest group of an unclosed one may be torn, and bytes
 //! that no release writes are refused.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 use proptest::prelude::*;
