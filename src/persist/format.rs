@@ -10,6 +10,8 @@
 mod blocks;
 mod entries;
 mod journal;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod journal_tests;
 mod replay;
 mod snapshot;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
@@ -17,7 +19,7 @@ pub(crate) mod tamper;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
-pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, Previous, encode_group};
+pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group};
 #[cfg(any(feature = "cli", feature = "__testing"))]
 pub(crate) use replay::check_journal;
 pub(crate) use replay::{Ending, How, Rebuilt, Replay};

@@ -139,6 +139,7 @@ fn files(recovered: &Recovered, listing: &Listing, entries: &[FileEntry], seed: 
     Resumed {
         snapshots: snapshots.map(|(generation, name)| (*generation, bytes_of(name))).collect(),
         journals: recovered.kept.iter().map(|(seq, base)| JournalFile { seq: *seq, base: *base }).collect(),
+        superseded: recovered.superseded.iter().map(|seq| recover::journal_name(*seq)).collect(),
         previous: None,
         next_seq: next_seq(listing),
         journal_bytes: counted.chain(newest).map(|bytes| bytes.saturating_sub(GROUPS_AT)).sum(),
@@ -163,7 +164,8 @@ fn begin(
     let bytes = write::snapshot(storage.as_ref(), store, generation, &tables).map_err(OpenError::Persist)?;
     write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
     let snapshots = vec![(generation, bytes)];
-    let files = Resumed { snapshots, journals: Vec::new(), previous: None, next_seq, journal_bytes: 0, seed };
+    let (journals, superseded) = (Vec::new(), Vec::new());
+    let files = Resumed { snapshots, journals, superseded, previous: None, next_seq, journal_bytes: 0, seed };
     let saver = Log::new(storage, store, sizes, (generation, tables.clone()), files);
     Ok(Loaded { tables, generation, saver })
 }

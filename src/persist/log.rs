@@ -12,7 +12,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::background::{Job, Outcome, Running, is_removed};
-use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, Previous, StoreId};
+use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId};
 use super::recover::{journal_name, snapshot_name};
 use super::write::{self, Buffered, write_all_at};
 use super::{Storage, StorageFile};
@@ -45,6 +45,8 @@ pub(super) struct Resumed {
     pub(super) snapshots: Vec<(u64, u64)>,
     /// The journals that lead on from the oldest of them, ascending.
     pub(super) journals: Vec<JournalFile>,
+    /// Journals that nothing needs once there is a newer snapshot.
+    pub(super) superseded: Vec<String>,
     /// What the next journal goes on from.
     pub(super) previous: Option<Previous>,
     pub(super) next_seq: u64,
@@ -96,9 +98,10 @@ impl Log {
         store: StoreId,
         sizes: Sizes,
         saved: (u64, Tables),
-        files: Resumed,
+        mut files: Resumed,
     ) -> Self {
         let seeds = files.seed;
+        let later = core::mem::take(&mut files.superseded);
         Self {
             storage,
             store,
@@ -107,7 +110,7 @@ impl Log {
             open: None,
             files,
             doomed: Vec::new(),
-            later: Vec::new(),
+            later,
             snapshot: None,
             snapshot_from_bytes: 0,
             seeds,
@@ -119,6 +122,7 @@ impl Log {
     pub(crate) fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
         self.note_snapshot(Deadline::after(Duration::ZERO));
         let due = self.snapshot.is_none() && self.is_snapshot_due();
+        let bytes_before = self.files.journal_bytes;
         let retired = if due { self.retire() } else { None };
         if self.open.is_some() {
             self.append(generation, tables)?;
@@ -127,7 +131,7 @@ impl Log {
         }
         let (base, before) = core::mem::replace(&mut self.saved, (generation, tables.clone()));
         if due {
-            self.start_snapshot(base, before, retired);
+            self.start_snapshot(base, before, bytes_before, retired);
         }
         self.doomed.retain(|name| !is_removed(self.storage.as_ref(), name));
         Ok(())
@@ -233,7 +237,8 @@ impl Log {
         Ok(())
     }
 
-    fn start_snapshot(&mut self, generation: u64, tables: Tables, retired: Option<Open>) {
+    /// `bytes_before`: what the journals had up to this generation.
+    fn start_snapshot(&mut self, generation: u64, tables: Tables, bytes_before: u64, retired: Option<Open>) {
         let kept = self.files.snapshots.last().map_or(generation, |(kept, _)| *kept);
         let retired = retired.map(|open| {
             let mark = open.mark(generation, true);
@@ -247,7 +252,7 @@ impl Log {
             retired,
             superfluous: self.superfluous(kept, generation),
         };
-        self.snapshot = Some((job.start(), self.files.journal_bytes));
+        self.snapshot = Some((job.start(), bytes_before));
     }
 
     /// What can go when the snapshots of these two generations are durable: older ones, and the journals that lead to
@@ -347,5 +352,4 @@ impl fmt::Debug for Log {
     }
 }
 
-const PAGE_BYTES: u64 = 4096;
 const ZEROS: &[u8; PAGE_BYTES as usize] = &[0; PAGE_BYTES as usize];

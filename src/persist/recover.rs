@@ -159,6 +159,9 @@ pub(crate) struct Recovered {
     pub(crate) kept: Vec<(u64, u64)>,
     /// Whole journals that nothing goes on from: left by a save that failed. May go.
     pub(crate) stale: Vec<u64>,
+    /// Journals older than those, and damaged ones that nothing goes on from. Not needed; but as long as there is no
+    /// newer snapshot, an operator may still want them.
+    pub(crate) superseded: Vec<u64>,
     /// Damaged files to set aside first, because the policy accepts their loss.
     pub(crate) set_aside: Vec<(String, Damage)>,
     /// Something newer was there, and the policy accepts its loss.
@@ -331,12 +334,16 @@ fn follow(
     }
     let reached = contents.generation();
     let kept = lineage(&heads);
-    let stale = heads.into_keys().filter(|seq| kept.iter().all(|(kept, _)| kept != seq)).collect();
+    let oldest = kept.first().map_or(0, |(seq, _)| *seq);
+    let others = heads.into_iter().filter(|(seq, _)| kept.iter().all(|(kept, _)| kept != seq));
+    let (stale, superseded): (Vec<_>, Vec<_>) = others.partition(|(seq, head)| *seq > oldest && head.is_ok());
+    let seqs = |of: Vec<(u64, _)>| of.into_iter().map(|(seq, _)| seq).collect();
+    let (stale, superseded) = (seqs(stale), seqs(superseded));
     let set_aside = losses.set_aside;
     let newer_snapshot = |(name, _): &(String, Damage)| number_in(name, SNAPSHOT).is_some_and(|of| of > reached);
     lossy |= set_aside.iter().any(newer_snapshot);
     let snapshot = (snapshot, name.to_owned());
-    Ok(Recovered { snapshot, journals, ending, kept, stale, set_aside, lossy, write_mark: false })
+    Ok(Recovered { snapshot, journals, ending, kept, stale, superseded, set_aside, lossy, write_mark: false })
 }
 
 /// The journals from the newest backwards, as far as they are there; oldest first.

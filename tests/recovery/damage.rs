@@ -4,28 +4,67 @@ use trustkeep::testing::doors::{fix_checksums, snapshot_name};
 use trustkeep::testing::sim_disk::{Call, Fault, Image, SimDisk};
 use trustkeep::{OpenError, RecoverPolicy, TrustStore, WriteError};
 
-use super::{contents, id, open, open_with, record, records};
+use super::{Contents, contents, grant, id, in_parallel, journal_name, open, open_small, open_with, record, records};
 
 const GENESIS: &str = "GENESIS";
 const POLICIES: [RecoverPolicy; 3] = [RecoverPolicy::Fail, RecoverPolicy::Previous, RecoverPolicy::Empty];
+const LEAP: u64 = 1 << 32;
 
-/// A store with the generations 2 (peers 1, 2) and 3 (peers 1, 3; 2 revoked), cleanly closed.
+/// What the store of [`closed_store`] held at each generation.
+fn at(generation: u64) -> Contents {
+    match generation {
+        4 => records([1, 3, 4]),
+        _ => records(1..=u32::try_from(generation).unwrap()),
+    }
+}
+
+/// A store that went through the four generations of [`at`], cleanly closed twice. It has two snapshots and three
+/// journals: 1 (generations 1 and 2) leads from the older snapshot to the newer, 2 (generation 3) and 3 (4) on from there.
 fn closed_store() -> Image {
-    let disk = SimDisk::new();
-    let store = open(&disk).unwrap();
-    store.grant(record(1)).unwrap().wait_durable().unwrap();
-    store.grant(record(2)).unwrap().wait_durable().unwrap();
+    let disk = rotated_store();
+    let store = open_small(&disk);
     let (_, receipt) = store
         .update(|batch| {
             batch.revoke(id(2));
-            batch.grant(record(3)).unwrap();
+            batch.grant(record(4)).unwrap();
         })
         .unwrap();
     receipt.wait_durable().unwrap();
     store.close().unwrap();
     let image = disk.live_image();
-    assert_eq!(image.keys().collect::<Vec<_>>(), [GENESIS, &snapshot_name(2), &snapshot_name(3)]);
+    let names = [GENESIS, &journal_name(1), &journal_name(2), &journal_name(3), &snapshot_name(0), &snapshot_name(2)];
+    assert_eq!(image.keys().collect::<Vec<_>>(), names);
     image
+}
+
+/// The same before its second session.
+fn rotated_store() -> SimDisk {
+    let disk = SimDisk::new();
+    let store = open_small(&disk);
+    (1..=3).for_each(|number| grant(&store, number));
+    store.close().unwrap();
+    disk
+}
+
+/// A running store, as it is on its disk after three grants; and where each of its journal's groups begins and ends.
+fn live_store() -> (Image, Vec<(usize, usize)>) {
+    let disk = SimDisk::new();
+    let store =
+        TrustStore::options().journal_sizes(0, 1 << 20).open_storage(std::sync::Arc::new(disk.clone())).unwrap();
+    (1..=3).for_each(|number| grant(&store, number));
+    let image = disk.live_image();
+    let bytes = &image[&journal_name(1)];
+    let (mut groups, mut at, mut begin) = (Vec::new(), 1024, 1024);
+    while bytes[at] != 0 {
+        let kind = bytes[at + 8];
+        at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        if kind == 254 {
+            groups.push((begin, at));
+            begin = at;
+        }
+    }
+    assert_eq!((groups.len(), bytes.len()), (3, 4096));
+    (image, groups)
 }
 
 fn with(image: &Image, name: &str, bytes: Vec<u8>) -> Image {
@@ -34,15 +73,23 @@ fn with(image: &Image, name: &str, bytes: Vec<u8>) -> Image {
     image
 }
 
+fn without(image: &Image, name: &str) -> Image {
+    let mut image = image.clone();
+    image.remove(name).unwrap();
+    image
+}
+
 /// Every single flipped bit, every shorter length and one byte too many, as (first wrong byte, content).
-fn damages(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
-    let flips = (0..bytes.len() * 8).map(|bit| {
-        let mut flipped = bytes.to_vec();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        (bit / 8, flipped)
-    });
+fn damages(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
+    let flips = (0..bytes.len() * 8).map(|bit| (bit / 8, flipped(bytes, bit)));
     let cuts = (0..bytes.len()).map(|length| (length, bytes[..length].to_vec()));
-    flips.chain(cuts).chain([(bytes.len(), [bytes, &[0]].concat())])
+    flips.chain(cuts).chain([(bytes.len(), [bytes, &[0]].concat())]).collect()
+}
+
+fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
+    let mut flipped = bytes.to_vec();
+    flipped[bit / 8] ^= 1 << (bit % 8);
+    flipped
 }
 
 fn refused(image: &Image, policy: RecoverPolicy) -> OpenError {
@@ -52,75 +99,180 @@ fn refused(image: &Image, policy: RecoverPolicy) -> OpenError {
     error
 }
 
+/// Refused for this file; says from which byte on.
+fn refused_for(image: &Image, name: &str) -> (u64, String) {
+    match refused(image, RecoverPolicy::Fail) {
+        OpenError::Damaged { path, offset, reason } => {
+            assert!(path.ends_with(name), "{path:?} instead of {name}");
+            assert!(!reason.is_empty());
+            (offset, reason)
+        }
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
 fn opened(image: &Image, policy: RecoverPolicy) -> (TrustStore, SimDisk) {
     let disk = SimDisk::from_image(image);
     (open_with(&disk, policy).unwrap(), disk)
 }
 
 #[test]
-fn every_flip_and_every_cut_is_an_error_that_names_file_and_offset() {
+fn every_flip_and_every_cut_of_a_closed_store_is_an_error_that_names_file_and_offset() {
     let whole = closed_store();
-    for name in [GENESIS, &snapshot_name(3)] {
-        let mut count = 0;
-        for (wrong, bytes) in damages(&whole[name]) {
-            count += 1;
-            match refused(&with(&whole, name, bytes), RecoverPolicy::Fail) {
-                OpenError::Damaged { path, offset, reason } => {
-                    assert!(path.ends_with(name), "{path:?}");
-                    assert!(offset <= wrong as u64, "byte {wrong} is wrong, {offset} was named");
-                    assert!(!reason.is_empty());
-                }
-                other => panic!("byte {wrong} of {name}: {other:?}"),
-            }
-        }
-        assert_eq!(count, whole[name].len() * 9 + 1);
+    for name in [GENESIS, &snapshot_name(2), &journal_name(2), &journal_name(3)] {
+        let all = damages(&whole[name]);
+        assert_eq!(all.len(), whole[name].len() * 9 + 1);
+        in_parallel(&all, 2, |(wrong, bytes)| {
+            let (offset, reason) = refused_for(&with(&whole, name, bytes.clone()), name);
+            assert!(offset <= *wrong as u64, "byte {wrong} of {name} is wrong, {offset} was named: {reason}");
+        });
     }
     // And the twin: undamaged it opens, with the newest state.
     let (store, _) = opened(&whole, RecoverPolicy::Fail);
-    assert_eq!((contents(&store), store.generation().get()), (records([1, 3]), 3));
+    assert_eq!((contents(&store), store.generation().get()), (at(4), 4));
 }
 
 #[test]
-fn previous_falls_back_loudly_and_deletes_nothing() {
-    let whole = closed_store();
-    let newest = snapshot_name(3);
-    for (wrong, bytes) in damages(&whole[&newest]).step_by(7) {
-        let (store, disk) = opened(&with(&whole, &newest, bytes.clone()), RecoverPolicy::Previous);
-        assert_eq!(contents(&store), records([1, 2]), "byte {wrong}");
-        assert_eq!(store.generation().get(), 4, "no generation means two things");
+fn damage_to_a_running_stores_journal_cuts_its_newest_group_or_is_an_error() {
+    let (whole, groups) = live_store();
+    let (name, (begin, end)) = (journal_name(1), groups[2]);
+    let bytes = &whole[&name];
+    // Of the zeros behind the last group not every single one.
+    let flips = (0..end * 8 + 64).chain((end * 8 + 64..bytes.len() * 8).step_by(311));
+    let damages: Vec<_> = flips.map(|bit| (bit / 8, flipped(bytes, bit))).collect();
+    in_parallel(&damages, 2, |(wrong, bytes)| {
+        let image = with(&whole, &name, bytes.clone());
+        if *wrong < begin {
+            // In front of a group that is whole, above all in the group before the one before it.
+            let (offset, _) = refused_for(&image, &name);
+            assert!(offset <= *wrong as u64, "byte {wrong}: {offset}");
+            return;
+        }
+        let (store, disk) = opened(&image, RecoverPolicy::Fail);
+        let generation = if *wrong < end { 2 } else { 3 };
+        assert_eq!((store.generation().get(), contents(&store)), (generation, at(generation)), "byte {wrong}");
         drop(store);
-        let after = disk.live_image();
-        assert_eq!(after[&format!("damaged-0-{newest}")], bytes, "what was damaged is kept");
-        assert_eq!(after[&snapshot_name(2)], whole[&snapshot_name(2)]);
-        // From then on the store opens without any policy.
-        assert_eq!(contents(&open(&disk).unwrap()), records([1, 2]));
+        assert_eq!(contents(&open(&disk).unwrap()), at(generation), "byte {wrong}");
+    });
+    // No crash takes away what was synced, so no cut passes for a group that never arrived.
+    let cuts: Vec<usize> = (0..bytes.len()).collect();
+    in_parallel(&cuts, 2, |length| {
+        let (offset, reason) = refused_for(&with(&whole, &name, bytes[..*length].to_vec()), &name);
+        assert!(offset <= *length as u64, "{length}: {offset}, {reason}");
+    });
+    for extra in [0, 1] {
+        let longer = with(&whole, &name, [&bytes[..], &[extra]].concat());
+        assert_eq!(contents(&opened(&longer, RecoverPolicy::Fail).0), at(3), "the next group may have begun there");
     }
 }
 
 #[test]
-fn empty_begins_anew_only_when_nothing_is_whole() {
+fn an_older_snapshot_and_the_journals_since_lose_nothing() {
     let whole = closed_store();
-    let (newest, older) = (snapshot_name(3), snapshot_name(2));
+    let newest = snapshot_name(2);
+    for (wrong, bytes) in damages(&whole[&newest]).into_iter().step_by(7) {
+        let (store, disk) = opened(&with(&whole, &newest, bytes.clone()), RecoverPolicy::Previous);
+        assert_eq!((contents(&store), store.generation().get()), (at(4), 4), "byte {wrong}");
+        store.close().unwrap();
+        let mut expected = without(&whole, &newest);
+        expected.insert(format!("damaged-0-{newest}"), bytes);
+        assert_eq!(disk.live_image(), expected, "everything is kept as it was");
+        // From then on the store opens without any policy, and goes on.
+        let store = open(&disk).unwrap();
+        assert_eq!((contents(&store), store.generation().get()), (at(4), 4));
+        grant(&store, 9);
+        assert_eq!(store.generation().get(), 5);
+    }
+}
+
+#[test]
+fn what_is_lost_is_told_by_the_generation_and_nothing_is_deleted() {
+    let whole = closed_store();
+    let (older, newest) = (snapshot_name(0), snapshot_name(2));
+    let spoil = |image: &Image, name: &str, bit: usize| with(image, name, flipped(&image[name], bit));
+    let cut = |image: &Image, name: &str, length: usize| with(image, name, image[name][..length].to_vec());
+    let [one, two, three] = [1, 2, 3].map(journal_name);
+    let group = 1024 * 8 + 200;
+    let no_snapshot = spoil(&whole, &newest, 900);
+    // What is wrong, the generation that is used, and what is set aside.
+    let cases = [
+        (spoil(&whole, &three, group), 3, vec![&three]),
+        (spoil(&whole, &three, 8 * 70), 3, vec![&three]),
+        (spoil(&whole, &three, 8 * 520), 3, vec![&three]),
+        (cut(&whole, &three, 1030), 3, vec![&three]),
+        (cut(&whole, &three, 10), 3, vec![&three]),
+        (spoil(&whole, &two, group), 2, vec![&two, &three]),
+        (spoil(&whole, &two, 8 * 3), 2, vec![&two, &three]),
+        (without(&whole, &two), 2, vec![&three]),
+        (spoil(&no_snapshot, &one, group), 0, vec![&newest, &one, &two, &three]),
+        (without(&no_snapshot, &one), 0, vec![&newest, &two, &three]),
+        (spoil(&no_snapshot, &three, group), 3, vec![&newest, &three]),
+    ];
+    for (image, generation, aside) in cases {
+        let case = format!("{aside:?}, {generation}");
+        assert!(matches!(refused(&image, RecoverPolicy::Fail), OpenError::Damaged { .. }), "{case}");
+        let (store, disk) = opened(&image, RecoverPolicy::Previous);
+        let leapt = generation + LEAP;
+        assert_eq!((store.generation().get(), contents(&store)), (leapt, at(generation)), "{case}");
+        assert_eq!(store.durable_generation().get(), leapt);
+        store.close().unwrap();
+        let after = disk.live_image();
+        for (name, bytes) in &image {
+            let kept = if aside.contains(&name) { format!("damaged-0-{name}") } else { name.clone() };
+            assert_eq!(&after[&kept], bytes, "{case}: {name}");
+        }
+        assert_eq!(after.len(), image.len() + 1, "one new snapshot: {case}");
+        // From then on without any policy; and what comes then is not lost either.
+        let store = open(&disk).unwrap();
+        assert_eq!((store.generation().get(), contents(&store)), (leapt, at(generation)), "{case}");
+        grant(&store, 9);
+        drop(store);
+        let store = open(&disk).unwrap();
+        assert_eq!((store.generation().get(), store.is_trusted(id(9))), (leapt + 1, true), "{case}");
+    }
+    // Not needed, so not missed; but an operator may want it as long as there is no newer snapshot.
+    for (image, name) in
+        [(spoil(&whole, &one, 8 * 70), &one), (spoil(&whole, &one, group), &one), (cut(&whole, &older, 9), &older)]
+    {
+        let (store, disk) = opened(&image, RecoverPolicy::Fail);
+        assert_eq!((store.generation().get(), contents(&store)), (4, at(4)));
+        store.close().unwrap();
+        assert_eq!(disk.live_image(), image);
+        let store = open_small(&disk);
+        (10..20).for_each(|number| grant(&store, number));
+        store.close().unwrap();
+        assert!(!disk.live_image().contains_key(name), "gone with the next snapshot");
+    }
+}
+
+#[test]
+fn empty_begins_anew_only_when_no_snapshot_is_whole() {
+    let whole = closed_store();
+    let (newest, older) = (snapshot_name(2), snapshot_name(0));
     let cut = |name: &str| whole[name][..70].to_vec();
     let one = with(&whole, &newest, cut(&newest));
-    assert_eq!(contents(&opened(&one, RecoverPolicy::Empty).0), records([1, 2]), "the older one is whole");
+    let (store, _) = opened(&one, RecoverPolicy::Empty);
+    assert_eq!((contents(&store), store.generation().get()), (at(4), 4), "the older one is whole");
     let both = with(&one, &older, cut(&older));
-    assert!(
-        matches!(refused(&both, RecoverPolicy::Previous), OpenError::Damaged { path, .. } if path.ends_with(&newest))
-    );
+    for policy in [RecoverPolicy::Fail, RecoverPolicy::Previous] {
+        assert!(matches!(refused(&both, policy), OpenError::Damaged { path, .. } if path.ends_with(&newest)));
+    }
     let (store, disk) = opened(&both, RecoverPolicy::Empty);
-    assert_eq!((contents(&store), store.generation().get()), (records([]), 4));
+    assert_eq!((contents(&store), store.generation().get()), (records([]), 2 + LEAP));
+    store.close().unwrap();
     let after = disk.live_image();
-    assert_eq!(after[&format!("damaged-0-{newest}")], cut(&newest));
-    assert_eq!(after[&format!("damaged-0-{older}")], cut(&older));
+    for name in both.keys().filter(|name| *name != GENESIS) {
+        assert_eq!(after[&format!("damaged-0-{name}")], both[name], "{name}");
+    }
+    assert_eq!(contents(&open(&disk).unwrap()), records([]));
 }
 
 #[test]
 fn a_damaged_mark_is_replaced_only_when_allowed() {
     let whole = closed_store();
-    for (_, bytes) in damages(&whole[GENESIS]).step_by(11) {
+    for (_, bytes) in damages(&whole[GENESIS]).into_iter().step_by(11) {
         let (store, disk) = opened(&with(&whole, GENESIS, bytes.clone()), RecoverPolicy::Previous);
-        assert_eq!((contents(&store), store.generation().get()), (records([1, 3]), 3));
+        assert_eq!((contents(&store), store.generation().get()), (at(4), 4));
         drop(store);
         let after = disk.live_image();
         assert_eq!(after["damaged-0-GENESIS"], bytes);
@@ -133,40 +285,55 @@ fn a_mark_without_data_is_no_fresh_store() {
     let whole = closed_store();
     let mut marked = whole.clone();
     marked.retain(|name, _| name == GENESIS);
+    let mut journals = whole.clone();
+    journals.retain(|name, _| !name.starts_with("snapshot-"));
     for policy in [RecoverPolicy::Fail, RecoverPolicy::Previous] {
         assert!(matches!(refused(&marked, policy), OpenError::DataMissing { .. }));
+        assert!(matches!(refused(&journals, policy), OpenError::DataMissing { .. }), "differences from what?");
     }
     assert_eq!(contents(&opened(&marked, RecoverPolicy::Empty).0), records([]));
     // And the twin: data without a mark is a creation cut short, which opens and gets its mark.
-    let mut unmarked = whole.clone();
-    unmarked.remove(GENESIS);
-    let (store, disk) = opened(&unmarked, RecoverPolicy::Fail);
-    assert_eq!(contents(&store), records([1, 3]));
+    let (store, disk) = opened(&without(&whole, GENESIS), RecoverPolicy::Fail);
+    assert_eq!(contents(&store), at(4));
     assert_eq!(disk.live_image()[GENESIS], whole[GENESIS]);
+}
+
+#[test]
+fn a_journal_that_is_missing_is_missed() {
+    let whole = closed_store();
+    let (offset, reason) = refused_for(&without(&whole, &journal_name(2)), &journal_name(3));
+    assert_eq!((offset, reason), (80, format!("goes on from {}, which is missing", journal_name(2))));
+    // The newest one: the one before it says that another follows.
+    let rotated = rotated_store().live_image();
+    let (offset, reason) = refused_for(&without(&rotated, &journal_name(2)), &journal_name(1));
+    assert_eq!((offset, &*reason), (512, "another journal goes on from here, and is missing"));
+    let (store, _) = opened(&without(&rotated, &journal_name(2)), RecoverPolicy::Previous);
+    assert_eq!((store.generation().get(), contents(&store)), (2 + LEAP, at(2)));
+    // And the twin: one that leads up to the newest snapshot alone is not.
+    let (store, _) = opened(&without(&rotated, &journal_name(1)), RecoverPolicy::Fail);
+    assert_eq!((store.generation().get(), contents(&store)), (3, at(3)));
 }
 
 #[test]
 fn a_file_of_another_store_is_refused_and_left_alone() {
     let (whole, other) = (closed_store(), closed_store());
-    let foreign = with(&whole, &snapshot_name(9), other[&snapshot_name(3)].clone());
-    assert!(
-        matches!(refused(&foreign, RecoverPolicy::Fail), OpenError::Damaged { reason, .. } if reason.contains("3"))
-    );
-    let foreign = with(&whole, &snapshot_name(3), other[&snapshot_name(3)].clone());
-    for policy in POLICIES {
-        let error = refused(&foreign, policy);
-        assert!(matches!(&error, OpenError::OtherStore { path } if path.ends_with(snapshot_name(3))), "{error:?}");
+    let foreign = with(&whole, &snapshot_name(9), other[&snapshot_name(2)].clone());
+    assert!(refused_for(&foreign, &snapshot_name(9)).1.contains('2'), "it is called by another generation");
+    for name in [snapshot_name(2), journal_name(1), journal_name(3)] {
+        let foreign = with(&whole, &name, other[&name].clone());
+        for policy in POLICIES {
+            let error = refused(&foreign, policy);
+            assert!(matches!(&error, OpenError::OtherStore { path } if path.ends_with(&name)), "{error:?}");
+        }
     }
-    assert!(matches!(
-        refused(&with(&whole, GENESIS, other[GENESIS].clone()), RecoverPolicy::Fail),
-        OpenError::OtherStore { .. }
-    ));
+    let foreign = with(&whole, GENESIS, other[GENESIS].clone());
+    assert!(matches!(refused(&foreign, RecoverPolicy::Fail), OpenError::OtherStore { .. }));
 }
 
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let whole = closed_store();
-    for name in [GENESIS, &snapshot_name(3)] {
+    for name in [GENESIS, &snapshot_name(2), &journal_name(1), &journal_name(3)] {
         let mut bytes = whole[name].clone();
         bytes[8] = 2;
         fix_checksums(&mut bytes);
@@ -181,10 +348,24 @@ fn a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_journal_under_another_name_is_damage() {
+    let whole = closed_store();
+    let image = with(&whole, &journal_name(7), whole[&journal_name(3)].clone());
+    let (offset, reason) = refused_for(&image, &journal_name(7));
+    assert_eq!((offset, &*reason), (64, "journal 3 under this name"));
+    let (store, disk) = opened(&image, RecoverPolicy::Previous);
+    assert_eq!((store.generation().get(), contents(&store)), (4 + LEAP, at(4)));
+    assert_eq!(disk.live_image()[&format!("damaged-0-{}", journal_name(7))], image[&journal_name(7)]);
+    // And the twin: a number beyond all that are ever given is no name of ours.
+    let image = with(&whole, &journal_name(u64::MAX), whole[&journal_name(3)].clone());
+    assert_eq!(contents(&opened(&image, RecoverPolicy::Fail).0), at(4));
+}
+
+#[test]
 fn a_generation_that_leaves_no_room_for_another_is_none_of_ours() {
     let whole = closed_store();
     let numbered = |generation: u64| {
-        let mut bytes = whole[&snapshot_name(3)].clone();
+        let mut bytes = whole[&snapshot_name(2)].clone();
         bytes[40..48].copy_from_slice(&generation.to_le_bytes());
         fix_checksums(&mut bytes);
         with(&whole, &snapshot_name(generation), bytes)
@@ -193,43 +374,58 @@ fn a_generation_that_leaves_no_room_for_another_is_none_of_ours() {
     for image in [numbered(u64::MAX), numbered(1 << 63), with(&whole, &snapshot_name(u64::MAX), vec![0])] {
         for policy in POLICIES {
             let (store, _) = opened(&image, policy);
-            assert_eq!(store.generation().get(), 3);
-            assert_eq!(store.grant(record(9)).unwrap().generation().get(), 4);
+            assert_eq!(store.generation().get(), 4);
+            assert_eq!(store.grant(record(9)).unwrap().generation().get(), 5);
         }
     }
-    // And the twin: a large number that leaves room.
+    // A journal that leads there.
+    let leading_to = |generation: u64| {
+        let mut bytes = whole[&journal_name(3)].clone();
+        let commit = bytes.windows(16).position(|it| it == [3u64.to_le_bytes(), 4u64.to_le_bytes()].concat()).unwrap();
+        bytes[commit + 8..commit + 16].copy_from_slice(&generation.to_le_bytes());
+        bytes[528..536].copy_from_slice(&generation.to_le_bytes());
+        fix_checksums(&mut bytes);
+        with(&whole, &journal_name(3), bytes)
+    };
+    for generation in [1 << 63, u64::MAX] {
+        assert_eq!(refused_for(&leading_to(generation), &journal_name(3)).0, 1024);
+    }
+    // And the twins: a large number that leaves room, in either.
     let large = (1 << 63) - 1;
-    let (store, disk) = opened(&numbered(large), RecoverPolicy::Fail);
-    assert_eq!(store.generation().get(), large);
-    assert!(matches!(store.grant(record(9)), Err(WriteError::Full(_))), "and no number is used twice");
-    assert_eq!(contents(&store), records([1, 3]));
-    drop(store);
-    assert_eq!(open(&disk).unwrap().generation().get(), large);
+    for (image, expected) in [(numbered(large), at(2)), (leading_to(large), at(4))] {
+        let (store, disk) = opened(&image, RecoverPolicy::Fail);
+        assert_eq!(store.generation().get(), large);
+        assert!(matches!(store.grant(record(9)), Err(WriteError::Full(_))), "and no number is used twice");
+        assert_eq!(contents(&store), expected);
+        drop(store);
+        assert_eq!(open(&disk).unwrap().generation().get(), large);
+    }
 }
 
 #[test]
 fn leftovers_of_a_crash_are_cleaned_up_and_stand_in_nobodys_way() {
-    let whole = closed_store();
-    let mut littered = whole.clone();
-    for name in [format!("{}.tmp0", snapshot_name(4)), format!("{}.tmp1", snapshot_name(4)), "GENESIS.tmp0".to_owned()]
-    {
-        littered.insert(name, vec![1, 2, 3]);
+    let mut littered = closed_store();
+    let whole = littered.clone();
+    let (snapshot, journal) = (snapshot_name(5), journal_name(4));
+    for leftover in [&*snapshot, &*journal, GENESIS] {
+        littered.insert(format!("{leftover}.tmp0"), vec![1, 2, 3]);
+        littered.insert(format!("{leftover}.tmp17"), vec![]);
     }
     littered.insert("notes.txt".to_owned(), b"not ours".to_vec());
+    littered.insert(format!("{journal}.tmpx"), b"nor this".to_vec());
     let (store, disk) = opened(&littered, RecoverPolicy::Fail);
-    store.grant(record(4)).unwrap().wait_durable().unwrap();
+    grant(&store, 5);
     drop(store);
-    let after = disk.live_image();
-    assert_eq!(
-        after.keys().collect::<Vec<_>>(),
-        [GENESIS, "notes.txt", &snapshot_name(3), &snapshot_name(4)],
-        "what is not ours stays"
-    );
+    let mut expected: Vec<&str> = whole.keys().map(String::as_str).chain(["notes.txt", &journal]).collect();
+    let not_ours = format!("{journal}.tmpx");
+    expected.push(&not_ours);
+    expected.sort_unstable();
+    assert_eq!(disk.live_image().keys().collect::<Vec<_>>(), expected, "what is not ours stays");
 }
 
 #[test]
 fn leftovers_that_cannot_be_removed_stand_in_nobodys_way_either() {
-    let leftover = format!("{}.tmp0", snapshot_name(4));
+    let leftover = format!("{}.tmp0", journal_name(4));
     let littered = with(&closed_store(), &leftover, vec![1, 2, 3]);
     let (_, disk) = opened(&littered, RecoverPolicy::Fail);
     let removal = disk.log().iter().position(|call| *call == Call::Remove).unwrap();
@@ -237,8 +433,8 @@ fn leftovers_that_cannot_be_removed_stand_in_nobodys_way_either() {
     disk.set_fault(Some(Fault { call: removal, sticky: false, errno: 5 }));
     let store = open(&disk).unwrap();
     assert_eq!(disk.live_image()[&leftover], [1, 2, 3], "the fault hit the removal");
-    store.grant(record(4)).unwrap().wait_durable().unwrap();
+    grant(&store, 5);
     drop(store);
-    assert_eq!(contents(&open(&disk).unwrap()), records([1, 3, 4]));
+    assert_eq!(contents(&open(&disk).unwrap()), records([1, 3, 4, 5]));
     assert!(!disk.live_image().contains_key(&leftover));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use trustkeep::testing::sim_disk::{Call, Fault, SimDisk};
 use trustkeep::{KeeperState, OpenError, PersistError, TrustStore};
 
-use super::{Contents, contents, id, in_parallel, open, record, records};
+use super::{Contents, contents, grant, id, in_parallel, open, record, records};
 
 const EINTR: i32 = 4;
 const EIO: i32 = 5;
@@ -14,35 +14,52 @@ const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
 const LONG: Duration = Duration::from_secs(60);
 
-/// A store in which peer 1 is durable.
-fn begun() -> (SimDisk, TrustStore) {
+/// What a save does: append to the journal, or begin one.
+#[derive(Clone, Copy, Debug)]
+enum Save {
+    Append,
+    Begin,
+}
+
+/// A store in which peers 1 and 2 are durable.
+fn begun(save: Save) -> (SimDisk, TrustStore) {
     let disk = SimDisk::new();
     let store = open(&disk).unwrap();
-    store.grant(record(1)).unwrap().wait_durable().unwrap();
-    // Two snapshots, so that the next save removes one.
-    store.grant(record(2)).unwrap().wait_durable().unwrap();
-    (disk, store)
+    grant(&store, 1);
+    grant(&store, 2);
+    match save {
+        Save::Append => (disk, store),
+        Save::Begin => {
+            drop(store);
+            let store = open(&disk).unwrap();
+            (disk, store)
+        }
+    }
 }
 
 /// The calls of one save.
-fn calls_of_a_save() -> Vec<Call> {
-    let (disk, store) = begun();
+fn calls_of_a_save(save: Save) -> Vec<Call> {
+    let (disk, store) = begun(save);
     let before = disk.calls();
-    store.grant(record(3)).unwrap().wait_durable().unwrap();
+    grant(&store, 3);
+    let calls = disk.log().split_off(before);
     drop(store);
-    disk.log().split_off(before)
+    calls
 }
 
 /// Every call of a save with every error, once and from then on.
-fn faults_of_a_save() -> Vec<(Call, Fault)> {
-    let calls = calls_of_a_save();
-    assert!(calls.len() >= 6, "{calls:?}");
-    let start = begun().0.calls();
+fn faults_of_a_save() -> Vec<(Save, Call, Fault)> {
+    assert_eq!(calls_of_a_save(Save::Append), [Call::Write, Call::SyncData]);
+    let begin = calls_of_a_save(Save::Begin);
+    assert_eq!(begin, [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir]);
     let mut faults = Vec::new();
-    for (index, call) in calls.into_iter().enumerate() {
-        for errno in [EINTR, EIO, ENOSPC, EROFS, EDQUOT] {
-            for sticky in [false, true] {
-                faults.push((call, Fault { call: start + index, sticky, errno }));
+    for save in [Save::Append, Save::Begin] {
+        let start = begun(save).0.calls();
+        for (index, call) in calls_of_a_save(save).into_iter().enumerate() {
+            for errno in [EINTR, EIO, ENOSPC, EROFS, EDQUOT] {
+                for sticky in [false, true] {
+                    faults.push((save, call, Fault { call: start + index, sticky, errno }));
+                }
             }
         }
     }
@@ -51,8 +68,8 @@ fn faults_of_a_save() -> Vec<(Call, Fault)> {
 
 /// Whether a save survives this fault without failing.
 fn is_harmless(call: Call, fault: Fault) -> bool {
-    // The old snapshot goes when the new one is durable; an interrupted write is simply repeated.
-    call == Call::Remove || (call == Call::Write && fault.errno == EINTR && !fault.sticky)
+    // It is simply repeated.
+    call == Call::Write && fault.errno == EINTR && !fault.sticky
 }
 
 /// What is on the disk, whatever a crash does to it.
@@ -73,8 +90,8 @@ fn errno_of(error: &PersistError) -> Option<i32> {
 
 #[test]
 fn a_refused_save_loses_nothing_is_reported_and_heals() {
-    in_parallel(&faults_of_a_save(), 20, |&(call, fault)| {
-        let (disk, store) = begun();
+    in_parallel(&faults_of_a_save(), 20, |&(save, call, fault)| {
+        let (disk, store) = begun(save);
         disk.set_fault(Some(fault));
         let receipt = store.grant(record(3)).unwrap();
         let outcome = receipt.wait_durable();
@@ -122,11 +139,11 @@ fn a_refused_save_loses_nothing_is_reported_and_heals() {
 
 #[test]
 fn a_close_after_a_transient_error_claims_only_what_is_saved() {
-    in_parallel(&faults_of_a_save(), 20, |&(call, fault)| {
+    in_parallel(&faults_of_a_save(), 20, |&(save, call, fault)| {
         if fault.sticky {
             return;
         }
-        let (disk, store) = begun();
+        let (disk, store) = begun(save);
         disk.set_fault(Some(fault));
         let _ = store.grant(record(3)).unwrap();
         let closed = store.close();
@@ -137,16 +154,18 @@ fn a_close_after_a_transient_error_claims_only_what_is_saved() {
 
 #[test]
 fn a_close_that_cannot_save_says_so_and_may_be_called_again() {
-    in_parallel(&faults_of_a_save(), 20, |&(call, fault)| {
-        if !fault.sticky || is_harmless(call, fault) {
+    in_parallel(&faults_of_a_save(), 20, |&(save, call, fault)| {
+        if !fault.sticky || is_harmless(call, fault) || matches!(save, Save::Append) {
             return;
         }
-        let disk = begun().0;
+        let disk = begun(save).0;
+        // The store that was begun is gone; this one is opened as that was.
         let store = TrustStore::options()
             .close_deadline(Duration::from_millis(30))
             .open_storage(std::sync::Arc::new(disk.clone()))
             .unwrap();
-        disk.set_fault(Some(Fault { call: disk.calls() + fault.call - begun().0.calls(), ..fault }));
+        let index = calls_of_a_save(save).iter().position(|it| *it == call).unwrap();
+        disk.set_fault(Some(Fault { call: disk.calls() + index, ..fault }));
         store.grant(record(3)).unwrap().wait_durable().unwrap_err();
         let error = store.close().unwrap_err();
         assert!(matches!(error, PersistError::TimedOut { .. }), "{call:?} {fault:?}: {error}");
@@ -164,7 +183,7 @@ fn a_close_that_cannot_save_says_so_and_may_be_called_again() {
 
 #[test]
 fn a_store_dropped_on_a_dead_disk_ends_and_leaves_the_last_durable_state() {
-    let (disk, store) = begun();
+    let (disk, store) = begun(Save::Append);
     disk.set_fault(Some(Fault { call: disk.calls(), sticky: true, errno: EIO }));
     let receipt = store.grant(record(3)).unwrap();
     drop(store);
@@ -176,8 +195,8 @@ fn a_store_dropped_on_a_dead_disk_ends_and_leaves_the_last_durable_state() {
 
 #[test]
 fn a_state_found_after_a_kill_is_made_durable_before_anybody_relies_on_it() {
-    let (disk, store) = begun();
-    let sync_dir = calls_of_a_save().iter().position(|call| *call == Call::SyncDir).unwrap();
+    let (disk, store) = begun(Save::Begin);
+    let sync_dir = calls_of_a_save(Save::Begin).iter().position(|call| *call == Call::SyncDir).unwrap();
     disk.set_fault(Some(Fault { call: disk.calls() + sync_dir, sticky: true, errno: EIO }));
     let _ = store.grant(record(3)).unwrap();
     drop(store);
@@ -192,12 +211,12 @@ fn a_state_found_after_a_kill_is_made_durable_before_anybody_relies_on_it() {
 #[test]
 fn short_writes_are_continued_and_writes_of_nothing_are_an_error() {
     for bytes in [1, 7, 511, 513] {
-        let (disk, store) = begun();
+        let (disk, store) = begun(Save::Append);
         disk.set_write_bytes_max(Some(bytes));
         store.grant(record(3)).unwrap().wait_durable().unwrap();
         survives(&disk, &[records([1, 2, 3])]);
     }
-    let (disk, store) = begun();
+    let (disk, store) = begun(Save::Append);
     disk.set_write_bytes_max(Some(0));
     let receipt = store.grant(record(3)).unwrap();
     let error = receipt.wait_durable().unwrap_err();
@@ -209,7 +228,7 @@ fn short_writes_are_continued_and_writes_of_nothing_are_an_error() {
 
 #[test]
 fn an_opening_that_fails_anywhere_spoils_nothing() {
-    let (disk, store) = begun();
+    let (disk, store) = begun(Save::Append);
     drop(store);
     let whole = disk.live_image();
     // An existing store, and the creation of one.
@@ -233,5 +252,18 @@ fn an_opening_that_fails_anywhere_spoils_nothing() {
             survives(&disk, std::slice::from_ref(&expected));
             assert_eq!(contents(&open(&disk).unwrap()), expected);
         }
+    }
+}
+
+#[test]
+fn a_journal_of_which_a_write_or_a_sync_failed_is_never_touched_again() {
+    for index in [0, 1] {
+        let (disk, store) = begun(Save::Append);
+        let call = disk.calls() + index;
+        disk.set_fault(Some(Fault { call, sticky: false, errno: EIO }));
+        store.grant(record(3)).unwrap().wait_durable().unwrap_err();
+        while store.flush().is_err() {}
+        let begin = [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir];
+        assert_eq!(disk.log()[call + 1..], begin, "the next save begins another file");
     }
 }

@@ -4,6 +4,7 @@
 //!   generation, never older than acknowledged; and protocols broken on purpose are found out;
 //! - `faults`: a disk that refuses loses nothing, is reported, and heals;
 //! - `damage`: every flipped bit and every cut is an error that names file and offset, never another state;
+//! - `journals`: when files are begun and removed, and what a thread that writes snapshots may do wrong;
 //! - `stall`: a save that hangs stops neither readers nor writers.
 #![allow(
     clippy::unwrap_used,
@@ -19,11 +20,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trustkeep::testing::sim_disk::SimDisk;
-use trustkeep::{NodeId, OpenError, RecoverPolicy, TrustRecord, TrustStore, WallMillis};
+use trustkeep::{NodeId, OpenError, Options, RecoverPolicy, TrustRecord, TrustStore, WallMillis};
 
 mod crash;
 mod damage;
 mod faults;
+mod journals;
 mod stall;
 
 /// What a store holds.
@@ -51,6 +53,23 @@ fn open(disk: &SimDisk) -> Result<TrustStore, OpenError> {
 
 fn open_with(disk: &SimDisk, policy: RecoverPolicy) -> Result<TrustStore, OpenError> {
     TrustStore::options().recover(policy).open_storage(Arc::new(disk.clone()))
+}
+
+/// Small files: a journal is one page, and a snapshot is due as soon as the journals are as long as the newest one.
+fn small() -> Options {
+    TrustStore::options().journal_sizes(0, 1)
+}
+
+fn open_small(disk: &SimDisk) -> TrustStore {
+    small().open_storage(Arc::new(disk.clone())).unwrap()
+}
+
+fn grant(store: &TrustStore, number: u32) {
+    store.grant(record(number)).unwrap().wait_durable().unwrap();
+}
+
+fn journal_name(seq: u64) -> String {
+    format!("journal-{seq:016x}.tkj")
 }
 
 /// Runs `work` for every item, on a few threads.

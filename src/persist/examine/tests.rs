@@ -17,8 +17,8 @@ use crate::machine::view::TableChange;
 use crate::map::mix::Mix;
 use crate::peer::NodeId;
 use crate::persist::StorageFile;
-use crate::persist::format::encode_snapshot;
-use crate::persist::recover::snapshot_name;
+use crate::persist::format::{GROUPS_AT, JournalHead, Mark, encode_group, encode_snapshot};
+use crate::persist::recover::{journal_name, snapshot_name};
 
 const STORE: StoreId = StoreId { id: [7; 16], seed: 9 };
 
@@ -233,4 +233,75 @@ fn files_that_rotate_between_listing_and_reading_are_looked_for_again() {
     files.after_list.lock().unwrap().push(drop_older);
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, report.files.len(), faults(&report).len()), (Some(9), 3, 0));
+}
+
+/// A journal that leads on from generation 5 with one group for each of these keys of peers 10, 11 and so on; unclosed.
+fn journal(keys: &[[u8; 32]]) -> (Vec<u8>, u64) {
+    let head = JournalHead { store: STORE, base: 5, seq: 1, file_seed: 3, previous: None };
+    let (mut bytes, mut at) = (head.encode().to_vec(), GROUPS_AT);
+    bytes.resize(GROUPS_AT as usize, 0);
+    let mut before = Tables::new(Mix::new(STORE.seed));
+    for (number, key) in (0..).zip(keys) {
+        let peer = NodeId::new(10 + number).unwrap();
+        let record = TrustRecord::new(peer, PublicKey::from_checksummed(*key).unwrap());
+        let after = before.apply(&[TableChange::Trusted(peer, Some(record))]).0;
+        let from = 5 + u64::from(number);
+        at = encode_group(head.file_tag(), at, (from, from + 1), &after.diff(&before), &mut |_, part| {
+            bytes.extend_from_slice(part);
+            Ok::<(), ()>(())
+        })
+        .unwrap();
+        before = after;
+    }
+    bytes.resize(4096, 0);
+    (bytes, at)
+}
+
+#[test]
+fn a_journal_is_part_of_the_state_and_a_torn_end_is_a_note() {
+    let files = store();
+    let (mut bytes, end) = journal(&[key(3), key(4)]);
+    put(&files, &journal_name(1), bytes.clone());
+    let report = verify(&files, Now::default()).unwrap();
+    assert!(report.files.iter().all(|(_, finding)| matches!(finding, Finding::Whole)), "{report:?}");
+    assert_eq!(report.generation, Some(7));
+    assert_eq!(inspect(&files, Now::default()).unwrap().0.tables.trusted.len(), 4);
+    let mut torn = bytes.clone();
+    torn[end as usize - 40] ^= 1;
+    put(&files, &journal_name(1), torn);
+    let report = verify(&files, Now::default()).unwrap();
+    let notes = report.files.iter().filter(|(_, finding)| matches!(finding, Finding::Note(_))).count();
+    assert_eq!((report.generation, notes, faults(&report).len()), (Some(6), 1, 0));
+    // Closed, every flipped bit is a fault.
+    let head = JournalHead::decode(&bytes).unwrap();
+    let mark = Mark { continued: false, generation: 7, used_bytes: end, file_bytes: 4096 };
+    bytes[512..576].copy_from_slice(&mark.encode(head.file_tag()));
+    for bit in (0..4096 * 8).step_by(13) {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        put(&files, &journal_name(1), bad);
+        let found = faults(&verify(&files, Now::default()).unwrap());
+        assert!(found.len() == 1 && found[0].starts_with(&journal_name(1)), "bit {bit}: {found:?}");
+    }
+}
+
+#[test]
+fn a_key_off_the_curve_in_a_journal_is_found_at_its_place() {
+    let files = store();
+    let (bytes, _) = journal(&[key(3), off_curve()]);
+    let place = bytes.windows(32).position(|window| window == off_curve()).unwrap();
+    put(&files, &journal_name(1), bytes);
+    assert_eq!(inspect(&files, Now::default()).unwrap().0.header.generation, 7);
+    let found = faults(&verify(&files, Now::default()).unwrap());
+    assert!(found.len() == 1 && found[0].contains(&format!("byte {place}: not a canonical")), "{found:?}");
+}
+
+#[test]
+fn a_journal_that_grows_while_it_is_looked_at_is_no_fault() {
+    let files = store();
+    put(&files, &journal_name(1), journal(&[key(3)]).0);
+    let grow: Change = |files| drop(files.insert(journal_name(1), journal(&[key(3), key(4)]).0));
+    files.after_list.lock().unwrap().push(grow);
+    let report = verify(&files, Now::default()).unwrap();
+    assert_eq!((report.generation, faults(&report).len()), (Some(7), 0), "{report:?}");
 }

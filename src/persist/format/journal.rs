@@ -172,3 +172,5 @@ const MARK_MAGIC: &[u8; 8] = b"TKCLOSED";
 pub(crate) const MARK_AT: u64 = 512;
 /// Where the first group begins.
 pub(crate) const GROUPS_AT: u64 = 1024;
+/// Before a group is durable, zeros behind it are, up to a multiple of this.
+pub(crate) const PAGE_BYTES: u64 = 4096;

@@ -6,10 +6,11 @@
 
 use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
 use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
-use super::journal::{CommitV1, GROUPS_AT, MARK_AT};
+use super::journal::{CommitV1, GROUPS_AT, MARK_AT, PAGE_BYTES};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
 use crate::machine::tables::{Patch, Tables};
 use crate::peer::NodeId;
+use crate::persist::recover::GENERATION_MAX;
 use crate::time::Now;
 
 use std::collections::HashMap;
@@ -177,7 +178,7 @@ fn walk(
                 break;
             }
         };
-        if group.from != ending.generation || group.to <= group.from {
+        if group.from != ending.generation || group.to <= group.from || group.to > GENERATION_MAX {
             return Damage::at(at, format!("a group from generation {} to {}", group.from, group.to));
         }
         found(&group)?;
@@ -185,6 +186,14 @@ fn walk(
         (ending.newest_from, ending.generation) = (group.from, group.to);
         at = group.end;
         ending.bytes = at as u64;
+    }
+    if limit.is_none() {
+        // A crash takes away a group that is not yet durable, but no space that was taken ahead for those that are. A
+        // group that is whole and the last may itself be the one that was not.
+        let durable = if matches!(ending.how, How::Torn(_)) { ending.bytes } else { ending.newest_at };
+        if (file.len() as u64) < durable.next_multiple_of(PAGE_BYTES) {
+            return Damage::at(file.len(), format!("{} bytes long, which no crash leaves behind", file.len()));
+        }
     }
     if let Some(mark) = mark {
         if mark.generation != ending.generation {

@@ -15,22 +15,22 @@ use crate::map::mix::Mix;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, Tick, WallMillis};
 
-const STORE: StoreId =
+pub(super) const STORE: StoreId =
     StoreId { id: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], seed: 0x0123_4567_89ab_cdef };
 
 fn key(seed: u8) -> PublicKey {
     PublicKey::from_bytes(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes()).unwrap()
 }
 
-fn id(number: u32) -> NodeId {
+pub(super) fn id(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-fn now() -> Now {
+pub(super) fn now() -> Now {
     Now { wall: WallMillis::new(1_772_532_000_000), tick: Tick::new(5_000) }
 }
 
-fn encode(generation: u64, tables: &Tables) -> Vec<u8> {
+pub(super) fn encode(generation: u64, tables: &Tables) -> Vec<u8> {
     let mut file = Vec::new();
     let bytes = encode_snapshot::<()>(STORE, generation, tables, &mut |offset, bytes| {
         let (offset, end) = (offset as usize, offset as usize + bytes.len());
@@ -43,7 +43,7 @@ fn encode(generation: u64, tables: &Tables) -> Vec<u8> {
 }
 
 /// One entry of every table, with every field set.
-fn full_tables() -> Tables {
+pub(super) fn full_tables() -> Tables {
     let pending = Pending {
         key: key(1),
         nonce: Some(Nonce([9; 16])),
@@ -86,7 +86,7 @@ fn full_tables() -> Tables {
     Tables::new(Mix::new(STORE.seed)).apply(&changes).0
 }
 
-fn assert_same(a: &Tables, b: &Tables) {
+pub(super) fn assert_same(a: &Tables, b: &Tables) {
     assert_eq!(a.trusted.iter().collect::<Vec<_>>(), b.trusted.iter().collect::<Vec<_>>());
     assert_eq!(a.pending.iter().collect::<Vec<_>>(), b.pending.iter().collect::<Vec<_>>());
     assert_eq!(a.outgoing.iter().collect::<Vec<_>>(), b.outgoing.iter().collect::<Vec<_>>());

@@ -1,0 +1,216 @@
+//! Properties of journals: what is written is read back, only the newest group of an unclosed one may be torn, and bytes
+//! that no release writes are refused.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
+
+use proptest::prelude::*;
+
+use super::replay::{How, Replay};
+use super::tests::{STORE, assert_same, encode, full_tables, id, now};
+use super::*;
+use crate::machine::tables::Tables;
+use crate::machine::view::TableChange;
+use crate::map::mix::Mix;
+use crate::peer::TrustRecord;
+use crate::time::WallMillis;
+
+const HEAD: JournalHead =
+    JournalHead { store: STORE, base: 0, seq: 1, file_seed: 0x1122_3344_5566_7788, previous: None };
+
+fn nothing() -> Tables {
+    Tables::new(Mix::new(STORE.seed))
+}
+
+/// A journal of these states, the first being the one that it begins at; and where each group begins.
+fn journal(states: &[Tables], closed: Option<bool>) -> (Vec<u8>, Vec<usize>) {
+    let (tag, mut at) = (HEAD.file_tag(), GROUPS_AT);
+    let mut file = HEAD.encode().to_vec();
+    file.resize(1024, 0);
+    let mut starts = Vec::new();
+    for (from, pair) in states.windows(2).enumerate() {
+        starts.push(at as usize);
+        let from = from as u64;
+        at = encode_group::<()>(tag, at, (from, from + 1), &pair[1].diff(&pair[0]), &mut |offset, bytes| {
+            assert_eq!(offset, file.len() as u64);
+            file.extend_from_slice(bytes);
+            Ok(())
+        })
+        .unwrap();
+    }
+    file.resize(file.len().next_multiple_of(4096), 0);
+    if let Some(continued) = closed {
+        let generation = states.len() as u64 - 1;
+        let mark = Mark { continued, generation, used_bytes: at, file_bytes: file.len() as u64 };
+        file[512..576].copy_from_slice(&mark.encode(tag));
+    }
+    starts.push(at as usize);
+    (file, starts)
+}
+
+fn replay(file: &[u8], base: &Tables, generation: u64) -> Result<(Ending, Tables), FileError> {
+    let mut replay = Replay::new(decode_snapshot(&encode(generation, base), now()).unwrap(), now());
+    let ending = replay.journal(file, None)?;
+    Ok((ending, replay.finish()?.tables))
+}
+
+fn granted(tables: &Tables, numbers: core::ops::Range<u32>) -> Tables {
+    let changes: Vec<_> = numbers.map(|n| TableChange::Trusted(id(n), Some(TrustRecord::new(id(n), None)))).collect();
+    tables.apply(&changes).0
+}
+
+fn damage(file: &[u8]) -> Damage {
+    match replay(file, &nothing(), 0) {
+        Err(FileError::Damaged(damage)) => damage,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_field_of_every_table_is_read_back_and_removed_again() {
+    let states = [nothing(), full_tables(), nothing()];
+    let (file, starts) = journal(&states, Some(false));
+    let (ending, tables) = replay(&file, &nothing(), 0).unwrap();
+    assert_same(&tables, &nothing());
+    let bytes = *starts.last().unwrap() as u64;
+    assert_eq!((ending.how, ending.generation, ending.bytes, ending.newest_from), (How::Closed, 2, bytes, 1));
+    let (file, _) = journal(&states[..2], Some(true));
+    let (ending, tables) = replay(&file, &nothing(), 0).unwrap();
+    assert_eq!(ending.how, How::Continued);
+    assert_same(&tables, &full_tables());
+    // Groups that the snapshot holds are passed over; a gap is damage.
+    let (file, _) = journal(&states, None);
+    assert_same(&replay(&file, &full_tables(), 1).unwrap().1, &nothing());
+    assert_same(&replay(&file, &full_tables(), 2).unwrap().1, &full_tables());
+}
+
+/// Written by hand in the document, so that neither can change alone. Lines of zeros are left out there.
+#[test]
+fn the_example_of_the_document_is_what_is_written() {
+    let changes = [
+        TableChange::Trusted(id(7), Some(TrustRecord::new(id(7), None).network(3))),
+        TableChange::Revoked(id(9), Some(WallMillis::new(1_772_532_000_456))),
+    ];
+    let (file, _) = journal(&[nothing(), nothing().apply(&changes).0], Some(false));
+    let document = include_str!("../../../docs/format.md");
+    let example = document.split("<!-- journal example -->").nth(1).unwrap();
+    let mut bytes = vec![0; 4096];
+    for (at, rest) in example.lines().filter_map(|line| line.split_once(": ")) {
+        let at = usize::from_str_radix(at, 16).unwrap();
+        for (index, hex) in rest.split("  ").next().unwrap().split(' ').enumerate() {
+            bytes[at + index] = u8::from_str_radix(hex, 16).unwrap();
+        }
+    }
+    let written = file.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|byte| *byte != 0));
+    let line = |(line, bytes): (usize, &[u8])| {
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{:04x}: {}", line * 16, hex.join(" "))
+    };
+    assert!(bytes == file, "the file is\n{}", written.map(line).collect::<Vec<_>>().join("\n"));
+    let (ending, tables) = replay(&bytes, &nothing(), 0).unwrap();
+    assert_eq!((ending.how, ending.generation), (How::Closed, 1));
+    assert_same(&tables, &nothing().apply(&changes).0);
+}
+
+#[test]
+fn a_group_of_many_blocks_counts_as_a_whole_or_not_at_all() {
+    let states = [nothing(), granted(&nothing(), 1..3), granted(&nothing(), 1..20_000)];
+    let (file, starts) = journal(&states, None);
+    assert!(file.len() > 4 * 65_536);
+    assert_same(&replay(&file, &nothing(), 0).unwrap().1, &states[2]);
+    for at in (starts[1]..starts[2]).step_by(9973) {
+        let mut torn = file.clone();
+        torn[at] ^= 1;
+        let (ending, tables) = replay(&torn, &nothing(), 0).unwrap();
+        assert!(matches!(ending.how, How::Torn(damage) if damage.offset <= at as u64));
+        assert_same(&tables, &states[1]);
+    }
+}
+
+#[test]
+fn only_the_newest_group_may_be_torn() {
+    let states: Vec<Tables> = (1..5).map(|n| granted(&nothing(), 1..n)).collect();
+    let (file, starts) = journal(&states, None);
+    for at in starts[0]..file.len() {
+        let mut bad = file.clone();
+        bad[at] ^= 0x40;
+        if at < starts[2] {
+            assert!(damage(&bad).offset <= at as u64, "byte {at}");
+        } else {
+            let (ending, tables) = replay(&bad, &nothing(), 0).unwrap();
+            assert!(matches!(ending.how, How::Torn(_)), "byte {at}");
+            assert_same(&tables, &states[if at < starts[3] { 2 } else { 3 }]);
+        }
+    }
+    // The commit of the torn group itself may have arrived; one that comes later may not.
+    assert!(
+        damage(&{
+            let mut bad = file.clone();
+            bad[starts[1]] ^= 1;
+            bad
+        })
+        .reason
+        .contains("a whole group follows")
+    );
+    let (closed, _) = journal(&states, Some(false));
+    for at in 0..closed.len() {
+        let mut bad = closed.clone();
+        bad[at] ^= 0x08;
+        assert!(damage(&bad).offset <= at as u64, "byte {at}");
+    }
+}
+
+#[test]
+fn a_mark_that_contradicts_its_journal_is_damage() {
+    let states = [nothing(), granted(&nothing(), 1..3)];
+    let (file, starts) = journal(&states, Some(false));
+    let used_bytes = starts[1] as u64;
+    let right = Mark { continued: false, generation: 1, used_bytes, file_bytes: file.len() as u64 };
+    let with = |mark: Mark, tag| {
+        let mut forged = file.clone();
+        forged[512..576].copy_from_slice(&mark.encode(tag));
+        forged
+    };
+    let tag = HEAD.file_tag();
+    assert!(replay(&with(right, tag), &nothing(), 0).is_ok());
+    assert_eq!(damage(&with(right, tag + 1)).reason, "the closing mark does not match");
+    assert_eq!(damage(&with(Mark { generation: 2, ..right }, tag)).reason, "the closing mark names another generation");
+    assert_eq!(damage(&with(Mark { used_bytes: used_bytes - 1, ..right }, tag)).offset, used_bytes - 37, "its commit");
+    assert_eq!(damage(&with(Mark { used_bytes: used_bytes + 8, ..right }, tag)).offset, used_bytes);
+    assert_eq!(damage(&with(Mark { file_bytes: 5000, ..right }, tag)).offset, 4096);
+    let mut replay = Replay::new(decode_snapshot(&encode(0, &nothing()), now()).unwrap(), now());
+    assert!(matches!(replay.journal(&file, Some(used_bytes + 1)), Err(FileError::Damaged(it)) if it.offset == 512));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn differences_written_and_read_come_to_the_same_state(
+        steps in proptest::collection::vec(proptest::collection::vec((1..40u32, 0..3u8, any::<i64>()), 1..8), 1..12),
+    ) {
+        let mut states = vec![nothing()];
+        for step in steps {
+            let mut next = states.last().unwrap().clone();
+            for (n, what, at) in step {
+                let at = WallMillis::new(at);
+                let record = (what == 0).then(|| TrustRecord::new(id(n), None).approved_at(at));
+                let revoked = (what == 1).then_some(at);
+                next = next.apply(&[TableChange::Trusted(id(n), record), TableChange::Revoked(id(n), revoked)]).0;
+            }
+            states.push(next);
+        }
+        let (file, _) = journal(&states, None);
+        for (generation, base) in states.iter().enumerate() {
+            assert_same(&replay(&file, base, generation as u64).unwrap().1, states.last().unwrap());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..6000)) {
+        prop_assert!(replay(&bytes, &nothing(), 0).is_err());
+        let mut forged = HEAD.encode().to_vec();
+        forged.resize(1024, 0);
+        forged.extend_from_slice(&bytes);
+        prop_assert!(replay(&forged, &nothing(), 0).is_err());
+    }
+}

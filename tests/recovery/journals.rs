@@ -1,0 +1,209 @@
+//! When journals are begun and removed, and what happens to a store when the thread that writes snapshots is in trouble:
+//! it holds up nobody, loses nothing, and is not needed for an answer.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use trustkeep::testing::sim_disk::{Call, SimDisk};
+use trustkeep::{FileEntry, Storage, StorageFile, TrustStore};
+
+use super::{contents, grant, open_small, record, records, small};
+
+/// A disk that is in trouble with snapshots alone.
+struct Picky {
+    disk: SimDisk,
+    /// Called before each operation on a snapshot's file.
+    trouble: Arc<dyn Fn(Call) -> std::io::Result<()> + Send + Sync>,
+}
+
+struct PickyFile(Box<dyn StorageFile>, Option<Arc<dyn Fn(Call) -> std::io::Result<()> + Send + Sync>>);
+
+impl std::fmt::Debug for Picky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Picky")
+    }
+}
+
+impl Picky {
+    fn open(disk: &SimDisk, trouble: impl Fn(Call) -> std::io::Result<()> + Send + Sync + 'static) -> TrustStore {
+        small().open_storage(Arc::new(Self { disk: disk.clone(), trouble: Arc::new(trouble) })).unwrap()
+    }
+
+    fn before(&self, call: Call, name: &str) -> std::io::Result<()> {
+        if name.starts_with("snapshot-") { (self.trouble)(call) } else { Ok(()) }
+    }
+}
+
+impl Storage for Picky {
+    fn list(&self) -> std::io::Result<Vec<FileEntry>> {
+        self.disk.list()
+    }
+    fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> std::io::Result<()> {
+        self.disk.read(name, look)
+    }
+    fn create(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
+        self.before(Call::Create, name)?;
+        let trouble = name.starts_with("snapshot-").then(|| Arc::clone(&self.trouble));
+        Ok(Box::new(PickyFile(self.disk.create(name)?, trouble)))
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.before(Call::Rename, from)?;
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.before(Call::Remove, name)?;
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path(name)
+    }
+}
+
+impl PickyFile {
+    fn before(&self, call: Call) -> std::io::Result<()> {
+        self.1.as_ref().map_or(Ok(()), |trouble| trouble(call))
+    }
+}
+
+impl StorageFile for PickyFile {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<usize> {
+        self.before(Call::Write)?;
+        self.0.write_at(offset, bytes)
+    }
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.before(Call::Sync)?;
+        self.0.sync()
+    }
+    fn sync_data(&mut self) -> std::io::Result<()> {
+        self.before(Call::SyncData)?;
+        self.0.sync_data()
+    }
+}
+
+/// A closed store with nothing in it.
+fn empty() -> SimDisk {
+    let disk = SimDisk::new();
+    open_small(&disk).close().unwrap();
+    disk
+}
+
+fn count(disk: &SimDisk, prefix: &str) -> usize {
+    disk.live_image().keys().filter(|name| name.starts_with(prefix) && !name.contains(".tmp")).count()
+}
+
+#[test]
+fn opening_and_closing_without_a_change_writes_nothing() {
+    let disk = empty();
+    let store = open_small(&disk);
+    (1..=3).for_each(|number| grant(&store, number));
+    store.close().unwrap();
+    let (image, calls) = (disk.live_image(), disk.calls());
+    for _ in 0..3 {
+        open_small(&disk).close().unwrap();
+    }
+    let reads = |call: &Call| matches!(call, Call::List | Call::Read | Call::SyncDir);
+    assert!(disk.log()[calls..].iter().all(reads), "{:?}", &disk.log()[calls..]);
+    assert_eq!(disk.live_image(), image);
+    // And the twin: a change begins a new journal, which goes on from the last.
+    let store = open_small(&disk);
+    grant(&store, 4);
+    assert_eq!(count(&disk, "journal-"), 3);
+}
+
+#[test]
+fn a_snapshot_that_fails_fails_no_save_loses_nothing_and_comes_later() {
+    for call in [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::Remove] {
+        for errno in [4, 5, 28, 30, 122] {
+            let disk = empty();
+            let ails = Arc::new(AtomicBool::new(true));
+            let ailing = Arc::clone(&ails);
+            let store = Picky::open(&disk, move |it| {
+                let fails = it == call && ailing.load(Ordering::SeqCst);
+                if fails { Err(std::io::Error::from_raw_os_error(errno)) } else { Ok(()) }
+            });
+            for number in 1..=12 {
+                grant(&store, number);
+            }
+            assert!(store.health().is_ok(), "{call:?} {errno}");
+            ails.store(false, Ordering::SeqCst);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut number = 12;
+            while count(&disk, "snapshot-") != 2 || disk.live_image().contains_key("snapshot-0000000000000000.tks") {
+                number += 1;
+                grant(&store, number);
+                assert!(Instant::now() < deadline, "{call:?} {errno}: {:?}", disk.live_image().keys());
+            }
+            store.close().unwrap();
+            drop(store);
+            assert_eq!(contents(&open_small(&disk)), records(1..=number), "{call:?} {errno}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_thread_that_hangs_holds_up_neither_changes_nor_readers_and_close_waits_for_it() {
+    let disk = empty();
+    let (entered, hanging) = channel();
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let store = Picky::open(&disk, move |call| {
+        if call == Call::Sync {
+            let _ = entered.send(());
+            let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(120));
+        }
+        Ok(())
+    });
+    (1..=3).for_each(|number| grant(&store, number));
+    hanging.recv().unwrap();
+    let mut reader = store.reader();
+    for number in 4..=500 {
+        // Durable, all of them.
+        grant(&store, number);
+        assert!(reader.is_trusted(super::id(number)));
+    }
+    assert_eq!(count(&disk, "snapshot-"), 1);
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| store.close());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!closing.is_finished(), "the directory is not free while a thread writes to it");
+        release.send(()).unwrap();
+        closing.join().unwrap().unwrap();
+    });
+    assert_eq!(count(&disk, "snapshot-"), 2);
+    assert_eq!(contents(&open_small(&disk)), records(1..=500));
+}
+
+#[test]
+fn a_panic_in_the_snapshot_thread_loses_nothing_and_close_returns() {
+    let disk = empty();
+    let store = Picky::open(&disk, |call| {
+        assert_ne!(call, Call::Write, "as the test wants it");
+        Ok(())
+    });
+    (1..=20).for_each(|number| grant(&store, number));
+    store.close().unwrap();
+    assert_eq!(count(&disk, "snapshot-"), 1);
+    drop(store);
+    assert_eq!(contents(&open_small(&disk)), records(1..=20));
+}
+
+#[test]
+fn many_restarts_lead_to_a_snapshot_and_leave_few_journals() {
+    let disk = empty();
+    let mut most = 0;
+    for number in 1..=70 {
+        let store = TrustStore::options().open_storage(Arc::new(disk.clone())).unwrap();
+        store.grant(record(number)).unwrap().wait_durable().unwrap();
+        store.close().unwrap();
+        most = most.max(count(&disk, "journal-"));
+    }
+    assert_eq!(most, 65, "the one that is begun beside the snapshot is the last");
+    assert_eq!(count(&disk, "snapshot-"), 2);
+    assert_eq!(contents(&open_small(&disk)), records(1..=70));
+}
