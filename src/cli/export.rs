@@ -25,14 +25,16 @@ struct Written {
 
 /// Writes the newest state to a file, or to standard output.
 pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) -> Result<Answer, Failure> {
-    let (snapshot, _) = examine::inspect(&look(dir)?, now())?;
+    let (snapshot, files) = examine::inspect(&look(dir)?, now())?;
+    // Of one state, about.
+    let size = files.iter().map(|file| file.bytes).max().unwrap_or(0);
     let Some(path) = out else {
         // A bar would be drawn across what somebody reads.
         let is_read = io::stdout().is_terminal();
-        print::to_stdout(|out| write(out, &snapshot, !is_read))?;
+        print::to_stdout(|out| write(out, &snapshot, if is_read { 0 } else { size }))?;
         return Ok(Answer::Yes);
     };
-    let bytes = new_file::write(path, replace, |out| write(out, &snapshot, true))?;
+    let bytes = new_file::write(path, replace, |out| write(out, &snapshot, size))?;
     let tables = &snapshot.tables;
     let written = Written {
         file: path.display().to_string(),
@@ -55,13 +57,10 @@ pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) 
     Ok(Answer::Yes)
 }
 
-/// Writes the document; the bar counts the bytes of the state that were written.
-fn write(out: &mut dyn Write, snapshot: &Snapshot, with_bar: bool) -> io::Result<()> {
+/// Writes the document; the bar counts the bytes of the state, of which there are so many, and is none if there are few.
+fn write(out: &mut dyn Write, snapshot: &Snapshot, state_bytes: u64) -> io::Result<()> {
     let bar = Bar::new("exporting");
-    let bytes = snapshot.header.file_bytes;
-    if with_bar {
-        bar.begin(bytes);
-    }
-    let each = bytes / (trust_json::entries(&snapshot.tables) as u64).max(1);
+    bar.begin(state_bytes);
+    let each = state_bytes / (trust_json::entries(&snapshot.tables) as u64).max(1);
     trust_json::write(out, snapshot.header.generation, &snapshot.tables, &mut || bar.advance(each))
 }
