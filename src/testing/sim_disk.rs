@@ -1,8 +1,8 @@
 //! A disk in memory that promises what [`Storage`] promises and takes away everything else.
 //!
 //! What must hold: after `sync` the bytes of a file survive, after `sync_dir` the names do, and nothing survives before.
-//! A sync that fails drops what it should have written, so that a second one on the same file succeeds without it, as
-//! real systems do. It exists because on a real disk one power cut shows one outcome; here every call is a
+//! A sync that fails may have written some of what it should have and drops the rest, so that a second one on the same
+//! file succeeds without it, as real systems do. It exists because on a real disk one power cut shows one outcome; here every call is a
 //! [`CrashPoint`], and each of those gives every state that a crash there may leave behind.
 #![forbid(unsafe_code)]
 
@@ -15,8 +15,10 @@ use crate::persist::{FileEntry, Storage, StorageFile};
 use crate::sync::{Arc, Mutex};
 
 mod images;
-pub use images::{CrashPoint, Image};
-use images::{DirOp, Inode};
+mod inode;
+use images::DirOp;
+pub use images::{CrashPoint, Image, Outcome};
+use inode::{Content, Inode};
 
 /// A disk; clones are handles to the same one.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +65,8 @@ pub struct Fault {
 pub enum Lie {
     /// `StorageFile::sync` does nothing.
     FileSync,
+    /// `StorageFile::sync_data` does nothing.
+    DataSync,
     /// `Storage::sync_dir` does nothing.
     DirSync,
 }
@@ -76,6 +80,7 @@ struct Inner {
     /// What survives for sure.
     durable: BTreeMap<String, u64>,
     unsynced: Vec<DirOp>,
+    gone: Option<std::sync::Arc<Content>>,
     log: Vec<Call>,
     fault: Option<Fault>,
     lie: Option<Lie>,
@@ -111,7 +116,7 @@ impl SimDisk {
     pub fn from_image(image: &Image) -> Self {
         let disk = Self::new();
         for (name, bytes) in image {
-            disk.inner.lock().put(name, bytes);
+            disk.put(name, bytes);
         }
         disk
     }
@@ -120,13 +125,13 @@ impl SimDisk {
     #[must_use]
     pub fn live_image(&self) -> Image {
         let inner = self.inner.lock();
-        let bytes = |inode| inner.files.get(inode).map(|file| file.live.clone()).unwrap_or_default();
+        let bytes = |inode| inner.files.get(inode).map(|file| file.live.bytes().to_vec()).unwrap_or_default();
         inner.live.iter().map(|(name, inode)| (name.clone(), bytes(inode))).collect()
     }
 
     /// Puts a file there, durable, replacing what had its name; counts as no call.
     pub fn put(&self, name: &str, bytes: &[u8]) {
-        self.inner.lock().put(name, bytes);
+        self.inner.lock().put(name, Content::new(bytes.to_vec()));
     }
 
     /// Takes a file away, durably; counts as no call.
@@ -179,6 +184,12 @@ impl SimDisk {
         self.inner.lock().trail.as_mut().map(core::mem::take).unwrap_or_default()
     }
 
+    /// How many crash points there are so far.
+    #[must_use]
+    pub fn crash_points(&self) -> usize {
+        self.inner.lock().trail.as_ref().map_or(0, Vec::len)
+    }
+
     /// Notes what the owner was promised: crash points from now on carry this number. Leaves a crash point.
     pub fn acknowledge(&self, generation: u64) {
         let mut inner = self.inner.lock();
@@ -206,8 +217,8 @@ impl Inner {
         }
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) {
-        let inode = self.add(Inode { live: bytes.to_vec(), durable: bytes.to_vec(), unsynced: Vec::new() });
+    fn put(&mut self, name: &str, content: std::sync::Arc<Content>) {
+        let inode = self.add(Inode::new(content));
         self.live.insert(name.to_owned(), inode);
         self.durable.insert(name.to_owned(), inode);
     }
@@ -233,6 +244,7 @@ impl Inner {
             files: self.files.clone(),
             durable: self.durable.clone(),
             unsynced: self.unsynced.clone(),
+            gone: self.gone.clone(),
             acknowledged: self.acknowledged,
             call: self.log.len(),
         }
@@ -253,7 +265,7 @@ impl Inner {
         };
         let nameless: Vec<u64> = self.files.keys().copied().filter(|inode| !named(inode)).collect();
         for inode in nameless {
-            self.files.remove(&inode);
+            self.gone = self.files.remove(&inode).map(|file| std::sync::Arc::clone(&file.durable));
         }
     }
 }
@@ -262,7 +274,7 @@ impl Storage for SimDisk {
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         let mut inner = self.inner.lock();
         inner.call(Call::List)?;
-        let bytes = |inode| inner.files.get(inode).map_or(0, |file| file.live.len() as u64);
+        let bytes = |inode| inner.files.get(inode).map_or(0, |file| file.live.bytes().len() as u64);
         Ok(inner.live.iter().map(|(name, inode)| FileEntry { name: name.clone(), bytes: bytes(inode) }).collect())
     }
 
@@ -273,7 +285,7 @@ impl Storage for SimDisk {
             let inode = inner.lookup(name)?;
             inner.files.get(&inode).cloned()
         };
-        look(file.as_ref().map_or(&[], |file| &file.live));
+        look(file.as_ref().map_or(&[], |file| file.live.bytes()));
         Ok(())
     }
 
@@ -360,7 +372,8 @@ impl SimFile {
         }
         let mut inner = self.disk.inner.lock();
         let outcome = inner.call(call);
-        if inner.lie != Some(Lie::FileSync)
+        let lie = if call == Call::SyncData { Lie::DataSync } else { Lie::FileSync };
+        if inner.lie != Some(lie)
             && let Some(file) = inner.files.get_mut(&self.inode)
         {
             let file = std::sync::Arc::make_mut(file);

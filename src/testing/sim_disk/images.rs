@@ -3,13 +3,16 @@
 //! What must hold: each outcome that the documentation of [`Storage`](crate::persist::Storage) leaves open occurs among
 //! the images. Names: each directory operation not yet synced happened or not, whatever the others did; a rename may
 //! also leave both names. Bytes: each sector not yet synced is as it was at some moment since the last sync; bytes that
-//! were never synced read as zeros or as garbage, or the file ends before them.
+//! were never synced read as zeros, as garbage or as an earlier file's, or the file ends before them.
 //!
 //! One builder makes the image and asks for each decision; whoever answers can count through all of them, or draw lots.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+
+use super::SimDisk;
+use super::inode::{Content, Inode, mix};
 
 /// Files by name.
 pub type Image = BTreeMap<String, Vec<u8>>;
@@ -20,6 +23,8 @@ pub struct CrashPoint {
     pub(super) files: BTreeMap<u64, Arc<Inode>>,
     pub(super) durable: BTreeMap<String, u64>,
     pub(super) unsynced: Vec<DirOp>,
+    /// The content of the file that went last.
+    pub(super) gone: Option<Arc<Content>>,
     /// What the owner had been promised.
     pub acknowledged: Option<u64>,
     /// How many calls had been made.
@@ -61,112 +66,56 @@ impl DirOp {
     }
 }
 
-/// A file's bytes, now and after a crash.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Inode {
-    pub(super) live: Vec<u8>,
-    pub(super) durable: Vec<u8>,
-    /// Writes since the last sync, none across a sector's end, in order.
-    pub(super) unsynced: Vec<Piece>,
-}
-
+/// What one crash left behind: files by name, their contents shared with other outcomes and with the disk before.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
-    offset: usize,
-    bytes: Vec<u8>,
+pub struct Outcome {
+    files: BTreeMap<String, Arc<Content>>,
 }
 
-impl Piece {
-    fn end(&self) -> usize {
-        self.offset + self.bytes.len()
+impl Outcome {
+    /// Equal outcomes have equal fingerprints, and others almost never.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.files.iter().fold(0, |sum, (name, content)| {
+            let name = name.bytes().fold(sum, |sum, byte| mix(sum ^ u64::from(byte)));
+            mix(name ^ content.fingerprint())
+        })
     }
 
-    fn write_to(&self, to: &mut Vec<u8>, fill: &mut dyn FnMut() -> u8) {
-        while to.len() < self.end() {
-            to.push(fill());
+    /// A disk that holds these files, all of them durable.
+    #[must_use]
+    pub fn disk(&self) -> SimDisk {
+        let disk = SimDisk::new();
+        for (name, content) in &self.files {
+            disk.inner.lock().put(name, Arc::clone(content));
         }
-        if let Some(room) = to.get_mut(self.offset..self.end()) {
-            room.copy_from_slice(&self.bytes);
-        }
-    }
-}
-
-impl Inode {
-    pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
-        let (mut at, mut rest) = (offset, bytes);
-        while !rest.is_empty() {
-            let (part, behind) = rest.split_at(rest.len().min(SECTOR_BYTES - at % SECTOR_BYTES));
-            let piece = Piece { offset: at, bytes: part.to_vec() };
-            piece.write_to(&mut self.live, &mut || 0);
-            self.unsynced.push(piece);
-            at += part.len();
-            rest = behind;
-        }
+        disk
     }
 
-    pub(super) fn sync(&mut self) {
-        for piece in core::mem::take(&mut self.unsynced) {
-            piece.write_to(&mut self.durable, &mut || 0);
-        }
-    }
-
-    /// What a failed sync leaves: processes still see the bytes, no later sync will write them.
-    pub(super) fn lose_unsynced(&mut self) {
-        self.unsynced.clear();
-    }
-
-    /// The number of outcomes of each decision in `after_crash`, in order.
-    fn outcomes(&self) -> Vec<u32> {
-        if self.unsynced.is_empty() {
-            return Vec::new();
-        }
-        let mut sectors = BTreeMap::new();
-        for piece in &self.unsynced {
-            *sectors.entry(piece.offset / SECTOR_BYTES).or_insert(1) += 1;
-        }
-        sectors.into_values().chain([LENGTHS_AND_FILLS]).collect()
-    }
-
-    fn after_crash(&self, choose: &mut dyn FnMut(u32) -> u32) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        if self.unsynced.is_empty() {
-            return bytes;
-        }
-        let mut sectors: BTreeMap<usize, Vec<&Piece>> = BTreeMap::new();
-        for piece in &self.unsynced {
-            sectors.entry(piece.offset / SECTOR_BYTES).or_default().push(piece);
-        }
-        let mut arrived: Vec<&Piece> = Vec::new();
-        for pieces in sectors.values() {
-            let count = choose(u32::try_from(pieces.len()).unwrap_or(u32::MAX).saturating_add(1));
-            arrived.extend(pieces.iter().copied().take(count as usize));
-        }
-        let shape = choose(LENGTHS_AND_FILLS);
-        let (garbage, whole_length) = (shape & 1 == 1, shape & 2 == 2);
-        let mut noise = Random(0x6a09_e667_f3bc_c908);
-        let mut fill = || if garbage { noise.byte() } else { 0 };
-        for piece in arrived {
-            piece.write_to(&mut bytes, &mut fill);
-        }
-        while whole_length && bytes.len() < self.live.len() {
-            bytes.push(fill());
-        }
-        bytes
+    /// A copy of the files.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        self.files.iter().map(|(name, content)| (name.clone(), content.bytes().to_vec())).collect()
     }
 }
 
 impl CrashPoint {
-    /// Hands `look` the images of a crash here: all of them if there are at most `budget`, else that many drawn by
-    /// `seed`, among them the one with nothing and the one with everything. Equal images come once. Returns how many.
+    /// As [`CrashPoint::outcomes`], with copies of the files.
     pub fn images(&self, budget: usize, seed: u64, look: &mut dyn FnMut(&Image)) -> usize {
+        self.outcomes(budget, seed, &mut |outcome| look(&outcome.image()))
+    }
+
+    /// Hands `look` the outcomes of a crash here: all of them if there are at most `budget`, else that many drawn by
+    /// `seed`, among them the one with nothing and the one with everything. Equal ones come once. Returns how many.
+    pub fn outcomes(&self, budget: usize, seed: u64, look: &mut dyn FnMut(&Outcome)) -> usize {
         let mut seen = HashSet::new();
-        let mut found = |image: Image| {
-            // Fingerprints are enough here: a collision would cost one image.
-            if seen.insert(fingerprint(&image)) {
-                look(&image);
+        let mut found = |outcome: Outcome| {
+            // Fingerprints are enough here: a collision would cost one outcome.
+            if seen.insert(outcome.fingerprint()) {
+                look(&outcome);
             }
         };
-        if self.count() <= budget as u128 {
+        if self.count(budget) <= budget as u128 {
             let mut digits: Vec<(u32, u32)> = Vec::new();
             loop {
                 let mut next = 0;
@@ -186,23 +135,28 @@ impl CrashPoint {
                 }
             }
         } else {
-            let mut random = Random(seed | 1);
+            let mut random = Random::new(seed);
             found(self.build(&mut |_| 0));
             // The second outcome of a rename is the whole one, the last a half one; both are corners.
             found(self.build(&mut |outcomes| 1.min(outcomes - 1)));
             found(self.build(&mut |outcomes| outcomes - 1));
-            for _ in 3..budget {
-                found(self.build(&mut |outcomes| random.below(outcomes)));
+            for number in 3..budget {
+                // In every other one most decisions go the same way: a sector or a name alone among the others.
+                let (odds, usual) = (random.below(8), random.below(2));
+                found(self.build(&mut |outcomes| {
+                    let rare = number % 2 == 0 || random.below(8) < odds;
+                    if rare { random.below(outcomes) } else { usual * (outcomes - 1) }
+                }));
             }
         }
         seen.len()
     }
 
-    /// How many series of decisions there are.
-    fn count(&self) -> u128 {
+    /// How many series of decisions there are; `u128::MAX` if the directory alone has more than `budget`.
+    fn count(&self, budget: usize) -> u128 {
         let mut total = 0u128;
         let directories: u32 = self.unsynced.iter().map(DirOp::outcomes).fold(1, u32::saturating_mul);
-        if directories > 100_000 {
+        if directories as usize > budget {
             return u128::MAX;
         }
         for number in 0..directories {
@@ -212,7 +166,8 @@ impl CrashPoint {
                 rest /= outcomes;
                 digit
             });
-            let files = directory.values().filter_map(|inode| self.files.get(inode));
+            let inodes: BTreeSet<u64> = directory.into_values().collect();
+            let files = inodes.iter().filter_map(|inode| self.files.get(inode));
             let outcomes = files.flat_map(|file| file.outcomes());
             total = total.saturating_add(outcomes.fold(1, |product, of| product.saturating_mul(u128::from(of))));
         }
@@ -230,33 +185,36 @@ impl CrashPoint {
         directory
     }
 
-    fn build(&self, choose: &mut dyn FnMut(u32) -> u32) -> Image {
+    fn build(&self, choose: &mut dyn FnMut(u32) -> u32) -> Outcome {
         let directory = self.directory(choose);
         // Two names of one file lead to the same bytes.
-        let mut contents: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        let mut image = Image::new();
-        for (name, inode) in directory {
-            let bytes = contents
-                .entry(inode)
-                .or_insert_with(|| self.files.get(&inode).map(|file| file.after_crash(choose)).unwrap_or_default());
-            image.insert(name, bytes.clone());
-        }
-        image
+        let mut contents: BTreeMap<u64, Arc<Content>> = BTreeMap::new();
+        let files = directory.into_iter().map(|(name, inode)| {
+            let content = contents.entry(inode).or_insert_with(|| {
+                let stale = self.stale(inode);
+                self.files.get(&inode).map(|file| file.after_crash(stale, choose)).unwrap_or_default()
+            });
+            (name, Arc::clone(content))
+        });
+        Outcome { files: files.collect() }
+    }
+
+    /// What an earlier file left where this one's bytes are going to be: the one that went last, or else an older one.
+    fn stale(&self, inode: u64) -> &[u8] {
+        let older = || self.files.range(..inode).next_back().map(|(_, file)| file.durable.bytes());
+        self.gone.as_deref().map(Content::bytes).or_else(older).unwrap_or_default()
     }
 }
 
-fn fingerprint(image: &Image) -> u64 {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    image.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// Marsaglia's xorshift: the same on every machine, from a seed that a failing test prints.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(mix(seed) | 1)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -266,14 +224,4 @@ impl Random {
     fn below(&mut self, limit: u32) -> u32 {
         u32::try_from(((self.next() >> 32) * u64::from(limit)) >> 32).unwrap_or(0)
     }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[7]
-    }
 }
-
-/// What a disk writes as a whole, or not at all.
-const SECTOR_BYTES: usize = 512;
-/// The file's length grew with the bytes that arrived or to the end at once, and what never arrived reads as zeros or
-/// as garbage.
-const LENGTHS_AND_FILLS: u32 = 4;
