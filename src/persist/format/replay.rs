@@ -188,9 +188,9 @@ fn walk(
         ending.bytes = at as u64;
     }
     if limit.is_none() {
-        // A crash takes away a group that is not yet durable, but no space that was taken ahead for those that are. A
-        // group that is whole and the last may itself be the one that was not.
-        let durable = if matches!(ending.how, How::Torn(_)) { ending.bytes } else { ending.newest_at };
+        // A crash takes away a group that is not yet durable, but no space that was taken ahead for those that are. The
+        // last whole group may itself be the one that was not, also with garbage behind it.
+        let durable = ending.newest_at;
         if (file.len() as u64) < durable.next_multiple_of(PAGE_BYTES) {
             return Damage::at(file.len(), format!("{} bytes long, which no crash leaves behind", file.len()));
         }
