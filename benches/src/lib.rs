@@ -2,7 +2,23 @@
 //!
 //! What must hold: whatever is compared is measured in one run on the same data, and every figure printed comes with its
 //! spread. A maximum is named a maximum, and a percentile is a percentile.
+//!
+//! Each measurement is a program of its own, run with `cargo run --release -p trustkeep-benches --bin NAME`:
+//!
+//! | name | question |
+//! |---|---|
+//! | `durable` | how fast a change becomes durable, with 1, 8 and 64 threads, against a bare append with fdatasync |
+//! | `flush_during_snapshot` | what a change waits for while a whole snapshot is being written |
+//! | `scale` | what one change in a large store writes and takes; how long opening takes, and what is resident then |
+//! | `stall` | whether readers and writers feel a save that hangs |
+//!
+//! `cargo bench -p trustkeep-benches` compares reads with those of other maps.
 #![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod changes;
+pub mod directory;
+pub mod raw;
 
 use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore};
 
@@ -83,6 +99,18 @@ impl Samples {
         let rank = (self.0.len() * of_thousand).div_ceil(1000).max(1);
         self.0.get(rank - 1).copied().unwrap_or(0)
     }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none: every percentile is 0 then.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A figure over several rounds: median, smallest, largest.
@@ -110,27 +138,32 @@ impl Spread {
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({ "median": self.median, "min": self.min, "max": self.max })
     }
-}
 
-/// The value behind a flag on the command line.
-///
-/// # Panics
-/// If it is not a number.
-#[must_use]
-#[expect(clippy::panic, reason = "the user must hear that a flag was not understood")]
-pub fn number_flag(name: &str, default: u32) -> u32 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-    match arguments.next().map(|text| text.parse()) {
-        None => default,
-        Some(Ok(number)) => number,
-        Some(Err(error)) => panic!("{name}: {error}"),
+    /// For people: `median [min, max]`, each as `unit` shows it.
+    #[must_use]
+    pub fn show(&self, unit: impl Fn(u64) -> String) -> String {
+        format!("{} [{}, {}]", unit(self.median), unit(self.min), unit(self.max))
     }
 }
 
-/// Whether a flag is on the command line.
+/// How many thousandths of `to` this is, rounded to the nearest; the greatest number if `to` is 0.
 #[must_use]
-pub fn has_flag(name: &str) -> bool {
-    std::env::args().any(|argument| argument == name)
+pub fn thousandths(of: u64, to: u64) -> u64 {
+    let (of, to) = (u128::from(of) * 1000, u128::from(to));
+    (of + to / 2).checked_div(to).and_then(|ratio| u64::try_from(ratio).ok()).unwrap_or(u64::MAX)
+}
+
+/// A figure in thousandths of the unit as a decimal fraction: of a ratio, of nanoseconds shown as microseconds.
+#[must_use]
+pub fn decimal(thousandths: u64) -> String {
+    let hundredths = thousandths / 10 + u64::from(thousandths % 10 >= 5);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// Whole nanoseconds of a time.
+#[must_use]
+pub fn nanos(time: core::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -143,6 +176,19 @@ mod tests {
         assert_eq!([1, 500, 999, 1000].map(|rank| samples.per_mille(rank)), [1, 500, 999, 1000]);
         assert_eq!(Samples::new(vec![7]).per_mille(999), 7);
         assert_eq!(Spread::of(vec![3, 9, 1]), Spread { median: 3, min: 1, max: 9 });
+        assert_eq!(Spread::of(vec![3, 9, 1]).show(|figure| format!("{figure}x")), "3x [1x, 9x]");
+        assert_eq!((samples.len(), samples.is_empty()), (1000, false));
+        assert!(Samples::new(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn ratios_are_rounded_and_never_divide_by_nothing() {
+        assert_eq!([thousandths(1, 3), thousandths(2, 3), thousandths(7, 2)], [333, 667, 3500]);
+        assert_eq!([thousandths(u64::MAX, 1), thousandths(5, 0), thousandths(0, 5)], [u64::MAX, u64::MAX, 0]);
+        assert_eq!(
+            [0, 4, 5, 994, 995, 1300, 12_345].map(decimal),
+            ["0.00", "0.00", "0.01", "0.99", "1.00", "1.30", "12.35"]
+        );
     }
 
     #[test]

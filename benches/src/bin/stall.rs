@@ -17,17 +17,20 @@ use std::time::{Duration, Instant};
 
 use trustkeep::testing::sim_disk::SimDisk;
 use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore};
-use trustkeep_benches::{Samples, Spread, fill, has_flag, key, number_flag, peers, shuffled};
+use trustkeep_benches::arguments::Arguments;
+use trustkeep_benches::{Samples, Spread, fill, key, peers, shuffled};
 
 const OPERATIONS: usize = 10_000;
+const USAGE: &str = "stall [--rounds 7] [--records 10000] [--sleep-ms 1000] [--json]";
 
 /// One round's percentiles in nanoseconds: read p50, read p99.9, grant p50, grant p99.9.
 type Round = [u64; 4];
 
 fn main() {
-    let rounds = number_flag("--rounds", 7);
-    let records = number_flag("--records", 10_000);
-    let sleep = Duration::from_millis(number_flag("--sleep-ms", 1000).into());
+    let arguments = Arguments::of_process(USAGE, &["--rounds", "--records", "--sleep-ms"], &["--json"]);
+    let rounds = arguments.number("--rounds", 7, 1);
+    let records = arguments.number("--records", 10_000, 1);
+    let sleep = Duration::from_millis(arguments.number("--sleep-ms", 1000, 1).into());
     let disk = SimDisk::new();
     let store = TrustStore::options().open_storage(Arc::new(disk.clone())).unwrap();
     fill(&store, records);
@@ -60,7 +63,7 @@ fn main() {
         assert!(began.elapsed() < sleep);
         store.flush().unwrap();
     }
-    report(&quiet, &stalled, rounds, records, sleep);
+    report(&quiet, &stalled, rounds, records, sleep, arguments.has("--json"));
 }
 
 /// A grant that differs from the one before, so that it publishes.
@@ -101,13 +104,13 @@ fn timed(peers: Vec<NodeId>, mut operation: impl FnMut(NodeId)) -> Samples {
     Samples::new(nanos)
 }
 
-fn report(quiet: &[Round], stalled: &[Round], rounds: u32, records: u32, sleep: Duration) {
+fn report(quiet: &[Round], stalled: &[Round], rounds: u32, records: u32, sleep: Duration, json: bool) {
     let names = ["read p50", "read p99.9", "grant p50", "grant p99.9"];
     let spread = |rounds: &[Round], index: usize| {
         Spread::of(rounds.iter().filter_map(|round| round.get(index).copied()).collect())
     };
     let sleep_ms = u64::try_from(sleep.as_millis()).unwrap();
-    if has_flag("--json") {
+    if json {
         let figures: serde_json::Map<String, serde_json::Value> = names
             .iter()
             .enumerate()
