@@ -154,10 +154,26 @@ mod tests {
         let mut changes = Changes::dealt(1000, 1, 0).remove(0);
         assert!(provoke_snapshot(&store, &dir, &mut changes, 0).unwrap().is_none());
         let before = provoke_snapshot(&store, &dir, &mut changes, 1000).unwrap().unwrap();
+        assert_eq!(store.durable_generation(), store.generation());
         assert!(before.snapshot >= older.snapshot && !before.writing);
         settle(&dir).unwrap();
         let after = StoreFiles::read(&dir).unwrap();
         assert!(!after.writing && after.snapshot > before.snapshot);
-        assert_eq!(store.durable_generation(), store.generation());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file of a test, of which nothing need survive")]
+    fn settling_waits_for_the_temporary_file_to_go() {
+        let home = crate::directory::temporary(None).unwrap();
+        let temporary = home.path().join("snapshot-1.tks.tmp0");
+        std::fs::write(&temporary, []).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pause(Duration::from_millis(700));
+                std::fs::remove_file(&temporary).unwrap();
+            });
+            settle(home.path()).unwrap();
+            assert!(!temporary.exists());
+        });
     }
 }

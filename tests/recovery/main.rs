@@ -13,6 +13,7 @@
     clippy::panic,
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::print_stderr,
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
