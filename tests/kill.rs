@@ -1,4 +1,4 @@
-//! kill -9, again and again, on one directory (`TRUSTKEEP_KILLS` times, 15 unless told otherwise):
+//! kill -9, again and again, on one directory (`TRUSTKEEP_KILLS` times, 100 unless told otherwise):
 //!
 //! - every acknowledged change is there, unless the one change of the same thread that was under way undid it;
 //! - no revocation is lost and no generation goes back;
@@ -123,7 +123,7 @@ fn check(expected: &State, under_way: &[u32], found: &State) {
 
 #[test]
 fn nothing_acknowledged_is_missing_after_kill_nine() {
-    let kills: u64 = std::env::var("TRUSTKEEP_KILLS").map_or(15, |text| text.parse().expect("TRUSTKEEP_KILLS"));
+    let kills: u64 = std::env::var("TRUSTKEEP_KILLS").map_or(100, |text| text.parse().expect("TRUSTKEEP_KILLS"));
     let home = tempfile::tempdir().unwrap();
     let (dir, acks): (PathBuf, PathBuf) = (home.path().join("store"), home.path().join("acks"));
     let mut last = State::default();

@@ -8,12 +8,15 @@ const OURS: StoreId = StoreId { id: [1; 16], seed: 5 };
 const THEIRS: StoreId = StoreId { id: [2; 16], seed: 5 };
 const POLICIES: [RecoverPolicy; 3] = [RecoverPolicy::Fail, RecoverPolicy::Previous, RecoverPolicy::Empty];
 
+/// Where a journal leads to and how it ends, or how far it leads before it is damaged.
+type End = Result<(u64, How), (u64, FileError)>;
+
 /// Files as a table of outcomes. A journal is its head, the generation that it leads to, and how it ends.
 #[derive(Default)]
 struct Files {
     snapshots: BTreeMap<u64, Result<StoreId, FileError>>,
     heads: BTreeMap<u64, Result<JournalHead, FileError>>,
-    ends: BTreeMap<u64, Result<(u64, How), (u64, FileError)>>,
+    ends: BTreeMap<u64, End>,
     generation: u64,
 }
 
