@@ -4,6 +4,7 @@
 //! uses; files are removed only when the snapshot that makes them superfluous is durable.
 #![forbid(unsafe_code)]
 
+use core::time::Duration;
 use std::io;
 
 use super::format::{MARK_AT, Mark, StoreId};
@@ -61,12 +62,16 @@ impl Job {
             let outcome = self.run();
             answer.0.put(outcome);
         });
-        let thread = thread
-            .map_err(|error| {
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                // What it would have run is dropped, and has answered; the reason is better than that.
+                let _ = outcome.wait(Deadline::after(Duration::ZERO));
                 let written = Err(PersistError::io("start the snapshot thread of", path, error));
                 outcome.put(Outcome { written, kept: superfluous });
-            })
-            .ok();
+                None
+            }
+        };
         Running { generation, outcome, thread }
     }
 
