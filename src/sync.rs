@@ -39,6 +39,7 @@ impl Deadline {
     }
 
     /// How long it is until then.
+    #[cfg(feature = "cli")]
     #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]
     pub(crate) fn remaining(self) -> Duration {
         self.0.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))

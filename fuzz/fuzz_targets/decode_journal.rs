@@ -25,7 +25,7 @@ const KILLED: &[u8] = include_bytes!("../../tests/fixtures/v1/killed/journal-000
 
 fuzz_target!(|input: Input<'_>| {
     match input {
-        Input::Raw(bytes, counted) => drop(check(bytes, counted)),
+        Input::Raw(bytes, counted) => _ = check(bytes, counted),
         Input::Tampered { closed, edits, cut, behind, forged, counted } => {
             let good = if closed { CLOSED } else { KILLED };
             let mut bytes = good.to_vec();
@@ -37,7 +37,7 @@ fuzz_target!(|input: Input<'_>| {
             bytes.extend_from_slice(behind);
             if forged {
                 fix_checksums(&mut bytes);
-                drop(check(&bytes, counted));
+                let _ = check(&bytes, counted);
                 return;
             }
             let whole = decode_journal(good, None).expect("a good journal");

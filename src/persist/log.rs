@@ -152,6 +152,7 @@ impl Log {
     }
 
     /// Writes the newest durable state as a snapshot, and removes all that it makes superfluous.
+    #[cfg(feature = "cli")]
     pub(crate) fn compact(&mut self) -> Result<(), PersistError> {
         self.close();
         let (generation, tables) = &self.saved;
