@@ -16,9 +16,12 @@ mod imp;
 use std::time::{Duration, Instant};
 
 pub(crate) use imp::{
-    Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Mutex, MutexGuard, Ordering, QueueReceiver, QueueSender,
-    SnapshotCell, TrySendError, queue, spawn, thread_token,
+    Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Line, Lines, Mutex, MutexGuard, OnceLock, Ordering,
+    QueueReceiver, QueueSender, SnapshotCell, TrySendError, Word, queue, spawn, thread_token,
 };
+
+/// A cache line is 64 bytes.
+pub(crate) const WORDS_PER_LINE: usize = 8;
 
 /// A moment until which a thread is willing to wait.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@
 
 mod durability;
 mod failure;
+mod key_index;
 mod order;
 mod shutdown;
 mod trust_waiters;

@@ -165,6 +165,24 @@ pub enum TableChange {
     Floor(NodeId, Option<Floor>),
 }
 
+impl TableChange {
+    /// The peer that is trusted afterwards, if the change is about that.
+    pub(crate) fn trusted(&self) -> Option<NodeId> {
+        match self {
+            Self::Trusted(peer, Some(_)) => Some(*peer),
+            _ => None,
+        }
+    }
+
+    /// The peer that is not trusted afterwards, if the change is about that.
+    pub(crate) fn distrusted(&self) -> Option<NodeId> {
+        match self {
+            Self::Trusted(peer, None) => Some(*peer),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

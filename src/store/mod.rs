@@ -8,6 +8,7 @@
 mod batch;
 mod events;
 mod health;
+pub(crate) mod key_index;
 mod options;
 pub(crate) mod progress;
 mod reader;
@@ -128,29 +129,38 @@ impl TrustStore {
         Snapshot::new(self.shared.cell().load_full())
     }
 
-    /// Whether the peer is trusted. A [`TrustReader`] answers faster.
+    /// Whether the peer is trusted, at the cost of one cache line as a rule. A [`TrustReader`] answers from one whole
+    /// generation; this answers for one peer at a time.
     ///
     /// # Ordering
-    /// Lock-free and linearizable: sees every change whose call returned before this one began. Takes no lock, waits for
-    /// nothing and frees no old version. A thread's first call may allocate.
+    /// Lock-free and linearizable for each peer: sees every change whose call returned before this one began. While an
+    /// [`update`](Self::update) of several peers runs, some may be seen changed and others not yet; while a grant runs, a
+    /// reader may say yes a moment before this does. Takes no lock, waits for nothing, allocates and frees nothing.
+    ///
+    /// # Complexity
+    /// Constant.
+    ///
+    /// # Source
+    /// C-8 in `docs/concurrency.md`.
     #[must_use]
     pub fn is_trusted(&self, peer: NodeId) -> bool {
-        self.shared.cell().with(|version| version.trusted.contains(peer))
+        self.shared.is_trusted(peer)
     }
 
     /// Whether the peer is trusted under this key; of a record without a key, no.
     ///
     /// # Ordering
-    /// As [`TrustStore::is_trusted`].
+    /// As [`TrustStore::get`].
     #[must_use]
     pub fn is_trusted_with_key(&self, peer: NodeId, key: &PublicKey) -> bool {
         self.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key))
     }
 
-    /// The peer's record, if it is trusted.
+    /// The peer's record, if it is trusted. A [`TrustReader`] answers faster.
     ///
     /// # Ordering
-    /// As [`TrustStore::is_trusted`].
+    /// Lock-free and linearizable: sees every change whose call returned before this one began. Takes no lock, waits for
+    /// nothing and frees no old version. A thread's first call may allocate.
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         self.shared.cell().with(|version| version.trusted.get(peer).copied())

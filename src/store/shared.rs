@@ -10,6 +10,7 @@
 use core::fmt;
 
 use super::events::{Hub, Subscription};
+use super::key_index::{KeyIndex, Upkeep};
 use super::progress::Progress;
 use super::receipt::Receipt;
 use super::waiters::{TrustWaiters, Waiting};
@@ -56,6 +57,7 @@ pub(crate) enum TransactError<E> {
 /// State that handles, receipts and the keeper share.
 pub(crate) struct Shared {
     cell: SnapshotCell<Version>,
+    keys: KeyIndex,
     /// The newest published generation, for those who must not take the lock.
     generation: AtomicU64,
     /// The thread that runs a caller's closure inside the lock; 0 for none.
@@ -71,6 +73,7 @@ pub(crate) struct Shared {
 struct Core {
     tables: Arc<Tables>,
     version: Arc<Version>,
+    keys: Upkeep,
     generation: u64,
     /// The newest generation that changed anything but floors, or that somebody waits for.
     urgent: u64,
@@ -111,13 +114,17 @@ struct Afterwards {
 impl Shared {
     pub(crate) fn new(tables: Tables, generation: u64, limits: Limits, clock: std::sync::Arc<dyn Clock>) -> Self {
         let version = Arc::new(Version { generation, trusted: tables.trusted.clone() });
+        let peers = tables.trusted.iter().map(|record| record.node_id);
+        let (keys, upkeep) = KeyIndex::new(tables.trusted.mix(), tables.trusted.len(), peers);
         Self {
             cell: SnapshotCell::new(Arc::clone(&version)),
+            keys,
             generation: AtomicU64::new(generation),
             inside: AtomicU64::new(0),
             core: Mutex::new(Core {
                 tables: Arc::new(tables),
                 version,
+                keys: upkeep,
                 generation,
                 urgent: generation,
                 picked_up: generation,
@@ -138,6 +145,11 @@ impl Shared {
 
     pub(crate) fn cell(&self) -> &SnapshotCell<Version> {
         &self.cell
+    }
+
+    /// Whether the peer is trusted, without a handle.
+    pub(crate) fn is_trusted(&self, peer: NodeId) -> bool {
+        self.keys.contains(peer).unwrap_or_else(|| self.cell.with(|version| version.trusted.contains(peer)))
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -211,11 +223,18 @@ impl Shared {
             if touched.urgent {
                 core.urgent = core.generation;
             }
+            // I-X1: out before the version is published, in afterwards.
+            for peer in changes.iter().filter_map(TableChange::distrusted) {
+                core.keys.remove(&self.keys, peer);
+            }
             let version = touched.trusted.then(|| {
                 let next = Arc::new(Version { generation: core.generation, trusted: next.trusted.clone() });
                 self.cell.store(Arc::clone(&next));
                 core::mem::replace(&mut core.version, next)
             });
+            for peer in changes.iter().filter_map(TableChange::trusted) {
+                core.keys.insert(&self.keys, peer);
+            }
             let tables = core::mem::replace(&mut core.tables, Arc::new(next));
             // ORDERING: Release, pairs with the Acquire load in `generation` (C-4); after the cell's store.
             self.generation.store(core.generation, Ordering::Release);
@@ -225,10 +244,8 @@ impl Shared {
                 core.sweep_at = 2 * core.superseded.len() + SWEEP_AT_LEAST;
             }
         }
-        for change in changes {
-            if let TableChange::Trusted(peer, Some(_)) = change {
-                core.waiters.take(*peer, &mut done.granted);
-            }
+        for peer in changes.iter().filter_map(TableChange::trusted) {
+            core.waiters.take(peer, &mut done.granted);
         }
         core.hub.send(events);
         done.urgent = core.urgent == core.generation;

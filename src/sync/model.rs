@@ -11,11 +11,13 @@ use std::io;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
 
-use super::Deadline;
+use super::{Deadline, WORDS_PER_LINE};
 
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use loom::sync::{Arc, MutexGuard};
 pub(crate) use loom::thread::JoinHandle;
+/// The real one: it orders more than the model knows of, which the checker does not see, so nothing is hidden by it.
+pub(crate) use std::sync::OnceLock;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -27,6 +29,29 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Lines(Vec<Line>);
+
+pub(crate) type Line = [Word; WORDS_PER_LINE];
+
+pub(crate) type Word = AtomicU64;
+
+impl Lines {
+    /// Models are small: one line where the real one has a page of them, so that the ways of ids meet.
+    pub(crate) fn zeroed(lines: usize) -> Option<Self> {
+        let lines = if lines == LINES_PER_PAGE { 1 } else { lines };
+        Some(Self((0..lines).map(|_| core::array::from_fn(|_| AtomicU64::new(0))).collect()))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn get(&self, number: usize) -> Option<&Line> {
+        self.0.get(number)
     }
 }
 
@@ -200,3 +225,5 @@ pub(crate) fn thread_token() -> u64 {
     loom::thread_local!(static TOKEN: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     TOKEN.try_with(|token| *token).unwrap_or(u64::MAX)
 }
+
+const LINES_PER_PAGE: usize = 64;

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_types, reason = "this file is the door that the fence leads to")]
 
+use core::fmt;
 use std::io;
 
-use super::Deadline;
+use super::{Deadline, WORDS_PER_LINE};
 
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use std::sync::Arc;
+pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use std::thread::JoinHandle;
 
@@ -40,6 +42,49 @@ impl AtomicU64 {
 
     pub(crate) fn store(&self, value: u64, order: Ordering) {
         self.0.store(value, order);
+    }
+}
+
+/// Numbers that threads share, eight to a line; a line is one cache line.
+pub(crate) struct Lines {
+    words: Box<[Word]>,
+    /// Words in front of the first one that begins a cache line.
+    skip: usize,
+}
+
+/// One of [`Lines`].
+pub(crate) type Line = [Word; WORDS_PER_LINE];
+
+/// A number of a [`Line`].
+pub(crate) type Word = std::sync::atomic::AtomicU64;
+
+impl Lines {
+    /// All zero. Large ones come from the system as pages that are there only once they are touched. `None` if there is
+    /// not enough memory.
+    pub(crate) fn zeroed(lines: usize) -> Option<Self> {
+        let words = lines.checked_add(1)?.checked_mul(WORDS_PER_LINE)?;
+        let words: Box<[Word]> = bytemuck::try_zeroed_slice_box(words).ok()?;
+        let skip = words.as_ptr().align_offset(LINE_BYTES);
+        // One line more than asked for was taken, so that any offset leaves enough.
+        (skip < WORDS_PER_LINE).then_some(Self { words, skip })
+    }
+
+    fn as_lines(&self) -> &[Line] {
+        self.words.get(self.skip..).unwrap_or_default().as_chunks().0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        (self.words.len() / WORDS_PER_LINE).saturating_sub(1)
+    }
+
+    pub(crate) fn get(&self, number: usize) -> Option<&Line> {
+        self.as_lines().get(number)
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -202,3 +247,5 @@ pub(crate) fn thread_token() -> u64 {
     // A thread whose locals are gone already (a destructor at thread exit) runs no closure of ours: any token will do.
     TOKEN.try_with(|token| *token).unwrap_or(u64::MAX)
 }
+
+const LINE_BYTES: usize = WORDS_PER_LINE * size_of::<u64>();

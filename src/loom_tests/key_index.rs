@@ -1,0 +1,69 @@
+//! The index of keys: linearizable for each peer, never more trusting than the published version, complete while a larger
+//! table takes over (C-8).
+#![forbid(unsafe_code)]
+
+use super::{Disk, open, outcomes, peer, record};
+use crate::map::mix::Mix;
+use crate::store::key_index::KeyIndex;
+use crate::sync::{Arc, spawn};
+
+#[test]
+fn a_grant_that_was_seen_stays_seen_in_the_index_and_by_a_handle() {
+    let seen = outcomes(|| {
+        let store = Arc::new(open(&Disk::default()));
+        let looker = {
+            let (store, mut reader) = (Arc::clone(&store), store.reader());
+            let looks = move || (store.is_trusted(peer(1)), store.is_trusted(peer(1)), reader.is_trusted(peer(1)));
+            spawn("looker", looks).unwrap()
+        };
+        drop(store.grant(record(1)).unwrap());
+        assert!(store.is_trusted(peer(1)) && store.reader().is_trusted(peer(1)));
+        looker.join().unwrap()
+    });
+    let all = [(false, false, false), (false, false, true), (false, true, true), (true, true, true)];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+}
+
+#[test]
+fn a_revocation_that_a_handle_saw_holds_in_the_index() {
+    let seen = outcomes(|| {
+        let store = Arc::new(open(&Disk::default()));
+        drop(store.grant(record(1)).unwrap());
+        let looker = {
+            let (store, mut reader) = (Arc::clone(&store), store.reader());
+            let looks = move || (reader.is_trusted(peer(1)), store.is_trusted(peer(1)), store.is_trusted(peer(1)));
+            spawn("looker", looks).unwrap()
+        };
+        drop(store.revoke(peer(1)).unwrap());
+        assert!(!store.is_trusted(peer(1)) && !store.reader().is_trusted(peer(1)));
+        looker.join().unwrap()
+    });
+    let all = [(false, false, false), (true, false, false), (true, true, false), (true, true, true)];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+}
+
+/// The eleventh id makes the index go on to its second table; the writer's lock is played by the one thread that writes.
+#[test]
+fn a_larger_table_takes_over_without_a_gap() {
+    let seen = outcomes(|| {
+        let (index, mut upkeep) = KeyIndex::new(Mix::new(1), 0, (1..=10).map(peer));
+        let index = Arc::new(index);
+        let looker = {
+            let index = Arc::clone(&index);
+            spawn("looker", move || {
+                let contains = |id| index.contains(peer(id)).unwrap();
+                let looks = (contains(2), contains(11), contains(2));
+                assert!(contains(1), "it was there all the time");
+                looks
+            })
+            .unwrap()
+        };
+        upkeep.insert(&index, peer(11));
+        upkeep.remove(&index, peer(2));
+        assert!(upkeep.tables() == 2);
+        looker.join().unwrap()
+    });
+    let all =
+        [(false, true, false), (true, false, false), (true, false, true), (true, true, false), (true, true, true)];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+}

@@ -1,0 +1,133 @@
+//! The index against a set: whatever goes in and out, while tables fill up, overflow and are replaced.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn peer(id: u32) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+fn empty() -> (KeyIndex, Upkeep) {
+    KeyIndex::new(Mix::new(7), 0, core::iter::empty())
+}
+
+/// Numbers that repeat from run to run.
+fn numbers() -> impl FnMut(u32) -> u32 {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 32) % u64::from(below)) as u32
+    }
+}
+
+/// Ids whose places are the lowest of all: they want the same line.
+fn crowded(count: usize) -> Vec<NodeId> {
+    (0..u32::MAX).filter_map(|place| NodeId::new(Mix::new(7).unmix(place))).take(count).collect()
+}
+
+/// Every line counts those that passed it by, and no id stands twice.
+fn check(index: &KeyIndex, upkeep: &Upkeep, model: &BTreeSet<u32>) {
+    let lines = index.table(upkeep.current).unwrap();
+    let all: Vec<(usize, u32)> = (0..lines.len())
+        .flat_map(|number| ids(lines.get(number).unwrap()).filter(|id| *id != 0).map(move |id| (number, id)))
+        .collect();
+    assert_eq!(all.iter().map(|(_, id)| *id).collect::<BTreeSet<_>>(), *model);
+    assert_eq!((all.len(), upkeep.len), (model.len(), model.len()));
+    let mut passed = vec![0; lines.len()];
+    for (at, id) in all {
+        for (number, _) in way(lines, index.mix.mix(id)).take_while(|(number, _)| *number != at) {
+            passed[number] += 1;
+        }
+    }
+    let counted: Vec<u32> =
+        (0..lines.len()).map(|number| high(lines.get(number).unwrap()[7].load(Ordering::Relaxed))).collect();
+    assert_eq!(counted, passed);
+}
+
+#[test]
+fn whatever_goes_in_and_out_it_answers_like_a_set_through_several_tables() {
+    let (index, mut upkeep) = empty();
+    let (mut model, mut number) = (BTreeSet::new(), numbers());
+    for step in 0..60_000 {
+        let id = 1 + number(20_000);
+        // It grows at first, then shrinks.
+        if number(10) < (if step < 40_000 { 7 } else { 3 }) {
+            upkeep.insert(&index, peer(id));
+            model.insert(id);
+        } else {
+            upkeep.remove(&index, peer(id));
+            model.remove(&id);
+        }
+        let other = 1 + number(20_000);
+        for id in [id, other] {
+            assert_eq!(index.contains(peer(id)), Some(model.contains(&id)), "step {step}, id {id}");
+        }
+        if step % 3000 == 0 {
+            check(&index, &upkeep, &model);
+        }
+    }
+    check(&index, &upkeep, &model);
+    assert!(upkeep.tables() >= 4, "only {} tables", upkeep.tables());
+}
+
+#[test]
+fn ids_that_want_the_same_line_pass_it_by_and_are_found_and_forgotten() {
+    let (index, mut upkeep) = empty();
+    let crowd = crowded(60);
+    assert!(crowd.iter().all(|peer| home(index.table(0).unwrap(), index.mix.mix(peer.get())) == 0));
+    let mut model = BTreeSet::new();
+    for peer in &crowd {
+        upkeep.insert(&index, *peer);
+        model.insert(peer.get());
+        check(&index, &upkeep, &model);
+    }
+    assert!(high(index.table(0).unwrap().get(2).unwrap()[7].load(Ordering::Relaxed)) > 0, "nothing passed by");
+    // The first ones go: those behind them stay where they are, and are found.
+    for (at, gone) in crowd.iter().enumerate() {
+        upkeep.remove(&index, *gone);
+        model.remove(&gone.get());
+        for (later, other) in crowd.iter().enumerate() {
+            assert_eq!(index.contains(*other), Some(later > at));
+        }
+        check(&index, &upkeep, &model);
+    }
+}
+
+#[test]
+fn an_id_equal_to_the_number_of_those_that_passed_by_is_not_found_by_that() {
+    let (index, mut upkeep) = empty();
+    for peer in crowded(18) {
+        upkeep.insert(&index, peer);
+    }
+    let lines = index.table(0).unwrap();
+    let passed = high(lines.get(0).unwrap()[7].load(Ordering::Relaxed));
+    assert_eq!(passed, 3);
+    // Asked at the line itself, whatever the place of that id is.
+    assert!(!look(lines.get(0).unwrap(), passed).0);
+    assert!(look(lines.get(0).unwrap(), crowded(1)[0].get()).0);
+}
+
+#[test]
+fn built_from_peers_it_has_them_and_room_for_more() {
+    let peers = || (1..=10_000).map(peer);
+    let (index, upkeep) = KeyIndex::new(Mix::new(7), 10_000, peers());
+    assert!(peers().all(|peer| index.contains(peer) == Some(true)));
+    assert!((10_001..20_000).all(|id| index.contains(peer(id)) == Some(false)));
+    assert_eq!((upkeep.len, upkeep.tables()), (10_000, 1));
+    let bytes = index.table(0).unwrap().len() * 64;
+    assert!(bytes <= 10_000 * 8, "{bytes} bytes");
+}
+
+#[test]
+fn without_a_table_nobody_is_answered_wrongly() {
+    let (index, mut upkeep) = empty();
+    upkeep.insert(&index, peer(7));
+    upkeep.give_up(&index);
+    assert_eq!(index.contains(peer(7)), None);
+    upkeep.insert(&index, peer(8));
+    upkeep.remove(&index, peer(7));
+    assert_eq!((index.contains(peer(7)), index.contains(peer(8))), (None, None));
+}
