@@ -19,7 +19,7 @@ use trustkeep::TrustStore;
 use trustkeep::testing::doors::{describe_tables, set_every_table};
 
 const VERSION: u32 = 1;
-const STATES: [&str; 4] = ["created", "closed", "killed", "torn"];
+const STATES: [&str; 6] = ["created", "closed", "killed", "torn", "full", "full_killed"];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -41,8 +41,39 @@ fn described(store: &TrustStore) -> String {
 }
 
 /// Writes the fixtures of this version: a store just created; one with two snapshots and several journals, closed; the
-/// same one change later, killed; the same with its newest group cut in two.
+/// same one change later, killed; the same with its newest group cut in two; one that has gone on from full journals to
+/// others, closed, and a few changes later, killed. In those of version 1 journals grew but in the last two.
 fn write_missing() {
+    write_stages();
+    write_full();
+}
+
+fn write_full() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let open = || TrustStore::options().journal_sizes(512, 1 << 20).open(&dir).unwrap();
+    let keep = |state: &str, text: String| {
+        let place = fixtures().join(format!("v{VERSION}"));
+        if !place.join(state).exists() {
+            copy(&dir, &place.join(state));
+            std::fs::write(place.join(format!("{state}.txt")), text).unwrap();
+        }
+    };
+    let store = open();
+    for number in 1..=9 {
+        set_every_table(&store, number).unwrap().wait_durable().unwrap();
+    }
+    store.close().unwrap();
+    keep("full", described(&store));
+    drop(store);
+    let store = open();
+    for number in 10..=18 {
+        set_every_table(&store, number).unwrap().wait_durable().unwrap();
+    }
+    keep("full_killed", described(&store));
+}
+
+fn write_stages() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("store");
     let open = || TrustStore::options().journal_sizes(512, 1500).open(&dir).unwrap();
@@ -127,6 +158,23 @@ fn the_fixtures_are_what_they_are_said_to_be() {
     for state in ["closed", "killed", "torn"] {
         assert_eq!((count(state, "GENESIS"), count(state, ".tks")), (1, 2), "{state}");
         assert!(count(state, ".tkj") >= 2, "{state}: {:?}", names(state));
+    }
+    for state in ["full", "full_killed"] {
+        assert_eq!((count(state, "GENESIS"), count(state, ".tks")), (1, 1), "{state}");
+        let journals: Vec<Vec<u8>> = names(state)
+            .iter()
+            .filter(|name| name.ends_with(".tkj"))
+            .map(|name| std::fs::read(fixtures().join(format!("v{VERSION}/{state}")).join(name)).unwrap())
+            .collect();
+        assert!(journals.len() >= 2, "{state}");
+        for (number, bytes) in journals.iter().enumerate() {
+            assert_eq!(bytes[48..56], (bytes.len() as u64).to_le_bytes(), "{state}: its length is in the header");
+            let is_newest = number + 1 == journals.len();
+            let ends_a_session = if state == "full" { is_newest } else { number + 1 == journals.len() / 2 };
+            let mark = if ends_a_session { 1 } else { 2 };
+            let is_marked = bytes[512..524] == [&b"TKCLOSED"[..], &[mark, 0, 0, 0]].concat();
+            assert_eq!(is_marked, !(is_newest && state == "full_killed"), "{state}: {number}");
+        }
     }
     let text = |state: &str| std::fs::read_to_string(fixtures().join(format!("v{VERSION}/{state}.txt"))).unwrap();
     for table in ["trusted", "pending", "outgoing", "revoked", "floor"] {

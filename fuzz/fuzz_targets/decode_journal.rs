@@ -11,7 +11,7 @@ use trustkeep::testing::doors::{JournalEnd, decode_journal, fix_checksums};
 enum Input<'a> {
     Raw(&'a [u8], Option<u16>),
     Tampered {
-        closed: bool,
+        good: u8,
         edits: Vec<(u16, u8)>,
         cut: Option<u16>,
         behind: &'a [u8],
@@ -20,14 +20,20 @@ enum Input<'a> {
     },
 }
 
-const CLOSED: &[u8] = include_bytes!("../../tests/fixtures/v1/closed/journal-0000000000000001.tkj");
-const KILLED: &[u8] = include_bytes!("../../tests/fixtures/v1/killed/journal-0000000000000003.tkj");
+/// Closed, killed, continued; and from the time when journals grew, killed and closed.
+const GOOD: [&[u8]; 5] = [
+    include_bytes!("../../tests/fixtures/v1/full/journal-0000000000000002.tkj"),
+    include_bytes!("../../tests/fixtures/v1/full_killed/journal-0000000000000004.tkj"),
+    include_bytes!("../../tests/fixtures/v1/full/journal-0000000000000001.tkj"),
+    include_bytes!("../../tests/fixtures/v1/killed/journal-0000000000000003.tkj"),
+    include_bytes!("../../tests/fixtures/v1/closed/journal-0000000000000001.tkj"),
+];
 
 fuzz_target!(|input: Input<'_>| {
     match input {
         Input::Raw(bytes, counted) => _ = check(bytes, counted),
-        Input::Tampered { closed, edits, cut, behind, forged, counted } => {
-            let good = if closed { CLOSED } else { KILLED };
+        Input::Tampered { good, edits, cut, behind, forged, counted } => {
+            let good = GOOD[usize::from(good) % GOOD.len()];
             let mut bytes = good.to_vec();
             for (at, value) in edits {
                 let at = usize::from(at) % bytes.len();
@@ -46,7 +52,9 @@ fuzz_target!(|input: Input<'_>| {
                 let used = usize::try_from(found.bytes).unwrap();
                 assert_eq!(bytes.get(1024..used), good.get(1024..used), "other bytes were believed");
                 assert!(found.generation <= whole.generation);
-                assert!(!closed || bytes == good, "a change of a closed journal was not noticed");
+                assert!(!whole.closed || bytes == good, "a change of a closed journal was not noticed");
+                let grew = good[48..56] == [0; 8];
+                assert!(grew || bytes.len() == good.len(), "another length was not noticed");
                 assert!(found.generation + 1 >= whole.generation, "more than the newest group was cut off");
             }
         }

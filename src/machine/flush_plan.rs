@@ -87,12 +87,17 @@ pub(crate) struct Bulk {
 }
 
 /// Whether a snapshot is due: when the journals have outgrown it, so that both are written equally often byte for byte
-/// and an opening reads at most twice the state; or when restarts have left many short journals.
+/// and an opening reads at most twice the state; or when restarts have left many short journals. Those that are full do
+/// not count as short, however many it takes to hold as much as a large snapshot.
 pub(crate) fn wants_snapshot(bulk: Bulk, journal_bytes_min: u64) -> bool {
-    bulk.journal_bytes >= bulk.snapshot_bytes.max(journal_bytes_min) || bulk.journals >= JOURNALS_MAX
+    let full = usize::try_from(bulk.journal_bytes / FULL_BYTES).unwrap_or(usize::MAX);
+    bulk.journal_bytes >= bulk.snapshot_bytes.max(journal_bytes_min)
+        || bulk.journals >= SHORT_JOURNALS_MAX.saturating_add(full)
 }
 
-const JOURNALS_MAX: usize = 64;
+const SHORT_JOURNALS_MAX: usize = 64;
+/// A journal ends when the next group does not fit in its 1 MiB: two that follow each other hold more than that together.
+const FULL_BYTES: u64 = 512 << 10;
 const FLOORS_WITHIN_MS: i64 = 1000;
 const FIRST_PAUSE_MS: i64 = 50;
 const LONGEST_PAUSE_MS: i64 = 5000;
@@ -165,6 +170,10 @@ mod tests {
         assert!(wants_snapshot(Bulk { journal_bytes: 5000, ..large }, 1000));
         assert!(!wants_snapshot(Bulk { journals: 63, ..bulk }, 1000));
         assert!(wants_snapshot(Bulk { journals: 64, journal_bytes: 0, snapshot_bytes: 1 << 40 }, 1000));
+        // Many that are full are not many short ones.
+        let full = Bulk { journals: 463, journal_bytes: 400 * FULL_BYTES, snapshot_bytes: 1 << 40 };
+        assert!(!wants_snapshot(full, 1000));
+        assert!(wants_snapshot(Bulk { journals: 464, ..full }, 1000));
     }
 
     proptest! {

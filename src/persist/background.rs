@@ -1,4 +1,4 @@
-//! The thread that writes whole snapshots while the journal goes on growing, so that no change waits for one.
+//! The thread that writes whole snapshots while changes go on being appended, so that no change waits for one.
 //!
 //! What must hold: whoever started it is answered, also after a panic; it touches no file that the journal's writer still
 //! uses; files are removed only when the snapshot that makes them superfluous is durable.
@@ -7,9 +7,9 @@
 use core::time::Duration;
 use std::io;
 
-use super::format::{MARK_AT, Mark, StoreId};
+use super::Storage;
+use super::format::StoreId;
 use super::write;
-use super::{Storage, StorageFile};
 use crate::error::PersistError;
 use crate::machine::tables::Tables;
 use crate::sync::{Arc, Deadline, JoinHandle, OneShot, spawn};
@@ -20,8 +20,6 @@ pub(super) struct Job {
     pub(super) store: StoreId,
     pub(super) generation: u64,
     pub(super) tables: Tables,
-    /// A journal that another one goes on from, with the mark that it gets and the tag that ties the mark to it.
-    pub(super) retired: Option<(Box<dyn StorageFile>, Mark, u32)>,
     pub(super) superfluous: Vec<String>,
 }
 
@@ -76,14 +74,6 @@ impl Job {
     }
 
     fn run(mut self) -> Outcome {
-        if let Some((file, mark, tag)) = &mut self.retired {
-            // Without its mark the journal is read as well: the one that goes on from it says how much of it counts.
-            let marked = write::write_all_at(file.as_mut(), MARK_AT, &mark.encode(*tag));
-            if let Err(error) = marked.and_then(|()| file.sync_data()) {
-                tracing::warn!(%error, "a journal that is full got no closing mark; nothing is lost by that");
-            }
-        }
-        self.retired = None;
         let written = write::snapshot(self.storage.as_ref(), self.store, self.generation, &self.tables);
         if written.is_ok() {
             self.superfluous.retain(|name| !is_removed(self.storage.as_ref(), name));

@@ -216,10 +216,10 @@ fn steadily<T>(
         };
         let again = load::list(storage)?;
         let text = error.to_string();
-        // A running store replaces its files, and its journal grows while it is read.
+        // A running store replaces its files, and appends to its journal while that is read.
         let moves = again != entries || !seen.contains(&text);
         let passing = is_gone(&error)
-            || is_growing(&error)
+            || has_moved(&error)
             || matches!(error, OpenError::DataMissing { .. } | OpenError::Missing { .. } | OpenError::Damaged { .. });
         if !passing || !moves || attempts >= ATTEMPTS_MAX {
             return Err(error);
@@ -233,8 +233,8 @@ fn is_gone(error: &OpenError) -> bool {
     matches!(error, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
-/// The file's length changed while it was read.
-fn is_growing(error: &OpenError) -> bool {
+/// The file's length changed while it was read: an owner that has just come writes its process id.
+fn has_moved(error: &OpenError) -> bool {
     matches!(error, OpenError::Io { operation: "read", source, .. } if source.kind() == io::ErrorKind::Other)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! INVARIANT I-F1: equal store id, seed, generation and contents encode to equal bytes, whatever the history.
 //! INVARIANT I-F2: no byte of a finished file (a snapshot, a mark, a journal with a closing mark) is left unchecked: every
-//! single flipped bit and every other length is an error.
+//! single flipped bit is an error; and so is every length of any file but the one that its header names.
 //! INVARIANT I-F3: decoding allocates in proportion to the bytes it was given, whatever they say.
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ pub(crate) mod tamper;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
-pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group};
+pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group, group_bytes};
 #[cfg(any(feature = "cli", feature = "__testing"))]
 pub(crate) use replay::check_journal;
 pub(crate) use replay::{Ending, How, Rebuilt, Replay};
@@ -98,15 +98,20 @@ impl Header {
     /// Checks magic, version, checksum, kind and length, in this order.
     pub(crate) fn decode(file: &[u8], kind: Kind) -> Result<Self, FileError> {
         let header = Self::decode_any_length(file, kind)?;
-        if header.file_bytes != file.len() as u64 {
-            let first_missing_or_extra = file.len().min(usize::try_from(header.file_bytes).unwrap_or(usize::MAX));
-            let reason = format!("{} bytes long instead of {}", file.len(), header.file_bytes);
-            return Damage::at(first_missing_or_extra, reason);
-        }
+        header.check_length(file)?;
         Ok(header)
     }
 
-    /// The same for a file whose length is not fixed by its header.
+    fn check_length(&self, file: &[u8]) -> Result<(), FileError> {
+        if self.file_bytes == file.len() as u64 {
+            return Ok(());
+        }
+        let first_missing_or_extra = file.len().min(usize::try_from(self.file_bytes).unwrap_or(usize::MAX));
+        let reason = format!("{} bytes long instead of {}", file.len(), self.file_bytes);
+        Damage::at(first_missing_or_extra, reason)
+    }
+
+    /// The same without the length.
     fn decode_any_length(file: &[u8], kind: Kind) -> Result<Self, FileError> {
         let Some((header, _)) = file.split_first_chunk::<HEADER_BYTES>() else {
             return Damage::at(file.len(), format!("{} bytes, too short for a header", file.len()));

@@ -3,6 +3,8 @@
 //!
 //! INVARIANT I-L1: nothing is appended to a journal after an append or a sync of it failed, nor after another journal that
 //! goes on from it may have got its name, nor after a restart. The next journal says how many bytes of it count.
+//! INVARIANT I-L4: a journal has the same length from the moment it gets its name. It is marked as continued only when the
+//! one that goes on from it is durable, and before anybody hears that what is in that one is.
 //! INVARIANT I-L2: a journal's first group is durable before the file gets its name: no file is ever there without one.
 //! INVARIANT I-L3: a file goes only when a durable snapshot and the journals that go on from it hold what it holds.
 #![forbid(unsafe_code)]
@@ -18,15 +20,16 @@ use super::write::{self, Buffered, write_all_at};
 use super::{Storage, StorageFile};
 use crate::error::PersistError;
 use crate::machine::flush_plan::{Bulk, wants_snapshot};
-use crate::machine::tables::Tables;
+use crate::machine::tables::{Difference, Tables};
 use crate::sync::Deadline;
 
 /// How much space is taken, and when a snapshot is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
-    /// A journal grows by as many zeros as it has bytes, but by no less than this at a time.
+    /// Behind its first group a journal has room for four times what was saved since the opening, but for no less than
+    /// this.
     pub(crate) ahead_bytes_min: u64,
-    /// Nor by more than this.
+    /// Nor for more than this.
     pub(crate) ahead_bytes_max: u64,
     /// A snapshot is not due before journals have this many bytes.
     pub(crate) journal_bytes_min: u64,
@@ -71,6 +74,10 @@ pub(crate) struct Log {
     /// The newest durable state.
     saved: (u64, Tables),
     open: Option<Open>,
+    /// A journal that is full, or was ended for a snapshot, and gets its mark when the next one is durable.
+    retired: Option<Open>,
+    /// Bytes of groups saved since the opening.
+    appended_bytes: u64,
     files: Resumed,
     /// To be removed: what nothing leads to any more.
     doomed: Vec<String>,
@@ -89,7 +96,15 @@ struct Open {
     tag: u32,
     /// Where the last durable group ends.
     used: u64,
-    allocated: u64,
+    file_bytes: u64,
+}
+
+/// What one save writes.
+struct Group<'a> {
+    from: u64,
+    to: u64,
+    difference: &'a Difference<'a>,
+    bytes: u64,
 }
 
 impl Log {
@@ -108,6 +123,8 @@ impl Log {
             sizes,
             saved,
             open: None,
+            retired: None,
+            appended_bytes: 0,
             files,
             doomed: Vec::new(),
             later,
@@ -123,15 +140,30 @@ impl Log {
         self.note_snapshot(Deadline::after(Duration::ZERO));
         let due = self.snapshot.is_none() && self.is_snapshot_due();
         let bytes_before = self.files.journal_bytes;
-        let retired = if due { self.retire() } else { None };
-        if self.open.is_some() {
-            self.append(generation, tables)?;
-        } else {
-            self.begin_journal(generation, tables)?;
+        let (base, before) = self.saved.clone();
+        let difference = tables.diff(&before);
+        let bytes = format::group_bytes(&difference);
+        let group = Group { from: base, to: generation, difference: &difference, bytes };
+        if due || self.open.as_ref().is_some_and(|open| open.used + bytes > open.file_bytes) {
+            self.retire();
         }
-        let (base, before) = core::mem::replace(&mut self.saved, (generation, tables.clone()));
+        if let Some(open) = &mut self.open {
+            if let Err((operation, error)) = open.append(&group) {
+                let path = self.storage.path(&journal_name(open.seq));
+                // I-L1: the system may have dropped what it did not write, and would not say so a second time.
+                self.retire();
+                self.retired = None;
+                return Err(PersistError::io(operation, path, error));
+            }
+        } else {
+            self.begin_journal(&group)?;
+            self.mark_retired();
+        }
+        self.files.journal_bytes += bytes;
+        self.appended_bytes += bytes;
+        self.saved = (generation, tables.clone());
         if due {
-            self.start_snapshot(base, before, bytes_before, retired);
+            self.start_snapshot(base, before, bytes_before);
         }
         self.doomed.retain(|name| !is_removed(self.storage.as_ref(), name));
         Ok(())
@@ -143,9 +175,7 @@ impl Log {
         self.note_snapshot(Deadline::NEVER);
         let Some(mut open) = self.open.take() else { return };
         self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
-        let mark = open.mark(self.saved.0, false);
-        let marked = write_all_at(open.file.as_mut(), MARK_AT, &mark.encode(open.tag));
-        if let Err(error) = marked.and_then(|()| open.file.sync_data()) {
+        if let Err(error) = open.mark(self.saved.0, false) {
             // All changes are durable: the next opening takes it for a kill.
             tracing::warn!(%error, "the journal got no closing mark; nothing is lost by that");
         }
@@ -179,49 +209,40 @@ impl Log {
     }
 
     /// Nothing will be appended to the open journal any more.
-    fn retire(&mut self) -> Option<Open> {
-        let open = self.open.take()?;
-        self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
-        Some(open)
-    }
-
-    fn append(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        let (from, before) = &self.saved;
-        let start = open.used;
-        let appended = open.append((*from, generation), &tables.diff(before), self.sizes);
-        match appended {
-            Ok(end) => {
-                self.files.journal_bytes += end - start;
-                Ok(())
-            }
-            Err((operation, error)) => {
-                let path = self.storage.path(&journal_name(open.seq));
-                // I-L1: the system may have dropped what it did not write, and would not say so a second time.
-                self.retire();
-                Err(PersistError::io(operation, path, error))
-            }
+    fn retire(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
+            self.retired = Some(open);
         }
     }
 
-    fn begin_journal(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
-        let (base, before) = &self.saved;
-        let difference = tables.diff(before);
+    /// Another journal goes on from the one that was retired, and is durable: from now on it would be missed.
+    fn mark_retired(&mut self) {
+        if let Some(mut retired) = self.retired.take()
+            && let Err(error) = retired.mark(self.saved.0, true)
+        {
+            // It is read as well without: the one that goes on from it says how much of it counts.
+            tracing::warn!(%error, "a journal that is full got no closing mark; nothing is lost by that");
+        }
+    }
+
+    fn begin_journal(&mut self, group: &Group<'_>) -> Result<(), PersistError> {
         let seq = self.files.next_seq;
         // Whatever becomes of it, no other file gets this number.
         self.files.next_seq += 1;
         self.seeds = self.seeds.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let head =
-            JournalHead { store: self.store, base: *base, seq, file_seed: self.seeds, previous: self.files.previous };
-        let (tag, sizes, name) = (head.file_tag(), self.sizes, journal_name(seq));
-        let (mut used, mut allocated) = (0, 0);
+        let room = self.appended_bytes.saturating_mul(4).clamp(self.sizes.ahead_bytes_min, self.sizes.ahead_bytes_max);
+        let used = GROUPS_AT + group.bytes;
+        let file_bytes = (used + room).next_multiple_of(PAGE_BYTES);
+        let (store, base, file_seed, previous) = (self.store, group.from, self.seeds, self.files.previous);
+        let head = JournalHead { store, base, seq, file_seed, previous, file_bytes };
+        let (tag, name) = (head.file_tag(), journal_name(seq));
         let written = write::replace(self.storage.as_ref(), &name, |file| {
             let mut buffered = Buffered::new(file, false);
             buffered.put(0, &head.encode())?;
             fill(&mut buffered, JournalHead::BYTES as u64, GROUPS_AT)?;
-            let group = (*base, generation);
-            used = format::encode_group(tag, GROUPS_AT, group, &difference, &mut |at, bytes| buffered.put(at, bytes))?;
-            allocated = zeros(&mut buffered, used, sizes)?;
+            group.write(&mut buffered, tag, GROUPS_AT)?;
+            fill(&mut buffered, used, file_bytes)?;
             buffered.flush()
         });
         let file = match written {
@@ -232,25 +253,19 @@ impl Log {
                 return Err(error);
             }
         };
-        self.files.journal_bytes += used - GROUPS_AT;
-        self.files.journals.push(JournalFile { seq, base: *base });
-        self.open = Some(Open { file, seq, tag, used, allocated });
+        self.files.journals.push(JournalFile { seq, base });
+        self.open = Some(Open { file, seq, tag, used, file_bytes });
         Ok(())
     }
 
     /// `bytes_before`: what the journals had up to this generation.
-    fn start_snapshot(&mut self, generation: u64, tables: Tables, bytes_before: u64, retired: Option<Open>) {
+    fn start_snapshot(&mut self, generation: u64, tables: Tables, bytes_before: u64) {
         let kept = self.files.snapshots.last().map_or(generation, |(kept, _)| *kept);
-        let retired = retired.map(|open| {
-            let mark = open.mark(generation, true);
-            (open.file, mark, open.tag)
-        });
         let job = Job {
             storage: Arc::clone(&self.storage),
             store: self.store,
             generation,
             tables,
-            retired,
             superfluous: self.superfluous(kept, generation),
         };
         self.snapshot = Some((job.start(), bytes_before));
@@ -293,41 +308,29 @@ impl Log {
 }
 
 impl Open {
-    fn mark(&self, generation: u64, continued: bool) -> Mark {
-        Mark { continued, generation, used_bytes: self.used, file_bytes: self.allocated }
+    /// Ends it with a mark. Not after a failed append: only zeros may stand behind what is marked as the end.
+    fn mark(&mut self, generation: u64, continued: bool) -> std::io::Result<()> {
+        let mark = Mark { continued, generation, used_bytes: self.used, file_bytes: self.file_bytes };
+        write_all_at(self.file.as_mut(), MARK_AT, &mark.encode(self.tag))?;
+        self.file.sync_data()
     }
 
-    /// Appends a group and makes it durable; returns where it ends.
-    fn append(
-        &mut self,
-        group: (u64, u64),
-        difference: &crate::machine::tables::Difference<'_>,
-        sizes: Sizes,
-    ) -> Result<u64, (&'static str, std::io::Error)> {
+    /// Appends a group, for which there is room, and makes it durable.
+    fn append(&mut self, group: &Group<'_>) -> Result<(), (&'static str, std::io::Error)> {
         let mut buffered = Buffered::new(self.file.as_mut(), false);
-        let written =
-            format::encode_group(self.tag, self.used, group, difference, &mut |at, bytes| buffered.put(at, bytes));
-        let end = written
-            .and_then(|end| {
-                if end > self.allocated {
-                    self.allocated = zeros(&mut buffered, end, sizes)?;
-                }
-                buffered.flush()?;
-                Ok(end)
-            })
-            .map_err(|error| ("write", error))?;
+        let written = group.write(&mut buffered, self.tag, self.used).and_then(|()| buffered.flush());
+        written.map_err(|error| ("write", error))?;
         self.file.sync_data().map_err(|error| ("fsync", error))?;
-        self.used = end;
-        Ok(end)
+        self.used += group.bytes;
+        Ok(())
     }
 }
 
-/// Takes space ahead behind `end` by writing zeros there; returns the file's length.
-fn zeros(buffered: &mut Buffered<'_>, end: u64, sizes: Sizes) -> std::io::Result<u64> {
-    let ahead = end.clamp(sizes.ahead_bytes_min, sizes.ahead_bytes_max);
-    let allocated = (end + ahead).next_multiple_of(PAGE_BYTES);
-    fill(buffered, end, allocated)?;
-    Ok(allocated)
+impl Group<'_> {
+    fn write(&self, buffered: &mut Buffered<'_>, tag: u32, at: u64) -> std::io::Result<()> {
+        let mut sink = |at, bytes: &[u8]| buffered.put(at, bytes);
+        format::encode_group(tag, at, (self.from, self.to), self.difference, &mut sink).map(drop)
+    }
 }
 
 /// Writes zeros from here to there.

@@ -88,8 +88,8 @@ impl Options {
         self
     }
 
-    /// For tests: small journals, so that few changes show what many do. `ahead_bytes`: how much space is taken ahead;
-    /// `journal_bytes_min`: how large journals grow before a snapshot is written.
+    /// For tests: small journals, so that few changes show what many do. `ahead_bytes`: how much room a journal has behind its first group;
+    /// `journal_bytes_min`: how much journals hold before a snapshot is written.
     #[cfg(feature = "__testing")]
     #[doc(hidden)]
     pub const fn journal_sizes(mut self, ahead_bytes: u64, journal_bytes_min: u64) -> Self {

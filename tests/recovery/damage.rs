@@ -46,12 +46,12 @@ fn rotated_store() -> SimDisk {
     disk
 }
 
-/// A running store, as it is on its disk after three grants; and where each of its journal's groups begins and ends.
-fn live_store() -> (Image, Vec<(usize, usize)>) {
+/// A running store, as it is on its disk after so many grants; and where each of its journal's groups begins and ends.
+fn live_store(grants: u32, ahead_bytes: u64) -> (Image, Vec<(usize, usize)>) {
     let disk = SimDisk::new();
-    let store =
-        TrustStore::options().journal_sizes(0, 1 << 20).open_storage(std::sync::Arc::new(disk.clone())).unwrap();
-    (1..=3).for_each(|number| grant(&store, number));
+    let options = TrustStore::options().journal_sizes(ahead_bytes, 1 << 20);
+    let store = options.open_storage(std::sync::Arc::new(disk.clone())).unwrap();
+    (1..=grants).for_each(|number| grant(&store, number));
     let image = disk.live_image();
     let bytes = &image[&journal_name(1)];
     let (mut groups, mut at, mut begin) = (Vec::new(), 1024, 1024);
@@ -63,8 +63,20 @@ fn live_store() -> (Image, Vec<(usize, usize)>) {
             begin = at;
         }
     }
-    assert_eq!((groups.len(), bytes.len()), (3, 4096));
+    assert_eq!(groups.len(), grants as usize);
     (image, groups)
+}
+
+/// A running store whose first journal was full.
+fn running_store_with_two_journals() -> Image {
+    let disk = SimDisk::new();
+    let options = TrustStore::options().journal_sizes(0, 1 << 20);
+    let store = options.open_storage(std::sync::Arc::new(disk.clone())).unwrap();
+    (1..=60).for_each(|number| grant(&store, number));
+    let image = disk.live_image();
+    let names = [GENESIS, &journal_name(1), &journal_name(2), &snapshot_name(0)];
+    assert_eq!(image.keys().collect::<Vec<_>>(), names);
+    image
 }
 
 fn with(image: &Image, name: &str, bytes: Vec<u8>) -> Image {
@@ -134,7 +146,7 @@ fn every_flip_and_every_cut_of_a_closed_store_is_an_error_that_names_file_and_of
 
 #[test]
 fn damage_to_a_running_stores_journal_cuts_its_newest_group_or_is_an_error() {
-    let (whole, groups) = live_store();
+    let (whole, groups) = live_store(3, 0);
     let (name, (begin, end)) = (journal_name(1), groups[2]);
     let bytes = &whole[&name];
     // Of the zeros behind the last group not every single one.
@@ -154,16 +166,31 @@ fn damage_to_a_running_stores_journal_cuts_its_newest_group_or_is_an_error() {
         drop(store);
         assert_eq!(contents(&open(&disk).unwrap()), at(generation), "byte {wrong}");
     });
-    // No crash takes away what was synced, so no cut passes for a group that never arrived.
+}
+
+#[test]
+fn no_cut_of_a_running_stores_journal_passes_for_a_crash() {
+    let (whole, groups) = live_store(150, 10_000);
+    let name = journal_name(1);
+    let bytes = &whole[&name];
+    assert_eq!(bytes.len(), 12_288);
+    let in_page = |page: usize| groups.iter().filter(|(begin, _)| begin / 4096 == page).count();
+    assert!((0..3).all(|page| in_page(page) > 20), "many groups in each of its pages");
     let cuts: Vec<usize> = (0..bytes.len()).collect();
     in_parallel(&cuts, 2, |length| {
         let (offset, reason) = refused_for(&with(&whole, &name, bytes[..*length].to_vec()), &name);
         assert!(offset <= *length as u64, "{length}: {offset}, {reason}");
     });
-    for extra in [0, 1] {
-        let longer = with(&whole, &name, [&bytes[..], &[extra]].concat());
-        assert_eq!(contents(&opened(&longer, RecoverPolicy::Fail).0), at(3), "the next group may have begun there");
+    for extra in [&[0][..], &[1], &[0; 4096]] {
+        let (offset, _) = refused_for(&with(&whole, &name, [&bytes[..], extra].concat()), &name);
+        assert_eq!(offset, bytes.len() as u64);
     }
+    // And the twins: as long as it was it opens; and with the space of its newest groups never written, as far as those
+    // before them lead: that is what a disk which honours no fsync leaves, and what no length tells.
+    assert_eq!(contents(&opened(&whole, RecoverPolicy::Fail).0), at(150));
+    let mut lost = bytes.clone();
+    lost[groups[148].0..].fill(0);
+    assert_eq!(contents(&opened(&with(&whole, &name, lost), RecoverPolicy::Fail).0), at(148));
 }
 
 #[test]
@@ -309,6 +336,11 @@ fn a_journal_that_is_missing_is_missed() {
     assert_eq!((offset, &*reason), (512, "another journal goes on from here, and is missing"));
     let (store, _) = opened(&without(&rotated, &journal_name(2)), RecoverPolicy::Previous);
     assert_eq!((store.generation().get(), contents(&store)), (2 + LEAP, at(2)));
+    // Of a running store, too, as soon as it has gone on to another journal.
+    let running = running_store_with_two_journals();
+    let (offset, reason) = refused_for(&without(&running, &journal_name(2)), &journal_name(1));
+    assert_eq!((offset, &*reason), (512, "another journal goes on from here, and is missing"));
+    assert_eq!(contents(&opened(&running, RecoverPolicy::Fail).0), at(60));
     // And the twin: one that leads up to the newest snapshot alone is not.
     let (store, _) = opened(&without(&rotated, &journal_name(1)), RecoverPolicy::Fail);
     assert_eq!((store.generation().get(), contents(&store)), (3, at(3)));

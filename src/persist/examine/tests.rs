@@ -237,7 +237,7 @@ fn files_that_rotate_between_listing_and_reading_are_looked_for_again() {
 
 /// A journal that leads on from generation 5 with one group for each of these keys of peers 10, 11 and so on; unclosed.
 fn journal(keys: &[[u8; 32]]) -> (Vec<u8>, u64) {
-    let head = JournalHead { store: STORE, base: 5, seq: 1, file_seed: 3, previous: None };
+    let head = JournalHead { store: STORE, base: 5, seq: 1, file_seed: 3, previous: None, file_bytes: 4096 };
     let (mut bytes, mut at) = (head.encode().to_vec(), GROUPS_AT);
     bytes.resize(GROUPS_AT as usize, 0);
     let mut before = Tables::new(Mix::new(STORE.seed));
@@ -297,11 +297,11 @@ fn a_key_off_the_curve_in_a_journal_is_found_at_its_place() {
 }
 
 #[test]
-fn a_journal_that_grows_while_it_is_looked_at_is_no_fault() {
+fn a_journal_that_is_appended_to_while_it_is_looked_at_is_no_fault() {
     let files = store();
     put(&files, &journal_name(1), journal(&[key(3)]).0);
-    let grow: Change = |files| drop(files.insert(journal_name(1), journal(&[key(3), key(4)]).0));
-    files.after_list.lock().unwrap().push(grow);
+    let append: Change = |files| drop(files.insert(journal_name(1), journal(&[key(3), key(4)]).0));
+    files.after_list.lock().unwrap().push(append);
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, faults(&report).len()), (Some(7), 0), "{report:?}");
 }

@@ -1,8 +1,10 @@
 //! A journal: two headers, room for a closing mark, then groups of blocks, each the difference of two generations.
 //!
 //! A group counts if its closing commit does, so that it is read as a whole or not at all, whatever its size. The file
-//! grows by zeros written ahead; nothing but those and the closing mark is ever overwritten.
+//! has its full length from the beginning, with zeros where nothing is written yet; nothing but those is ever overwritten.
 #![forbid(unsafe_code)]
+
+use core::convert::Infallible;
 
 use bincode::{Decode, Encode};
 
@@ -30,13 +32,16 @@ pub(crate) struct JournalHead {
     /// Random, so that no block of an earlier file with the same number, store and place ever passes for one of this.
     pub(crate) file_seed: u64,
     pub(crate) previous: Option<Previous>,
+    /// Length of the whole file, which never changes; 0 in one that was written when journals still grew.
+    pub(crate) file_bytes: u64,
 }
 
 impl JournalHead {
     pub(crate) const BYTES: usize = 2 * HEADER_BYTES;
 
     pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
-        let first = Header { kind: Kind::Journal, store: self.store, generation: self.base, file_bytes: 0 }.encode();
+        let (store, generation, file_bytes) = (self.store, self.base, self.file_bytes);
+        let first = Header { kind: Kind::Journal, store, generation, file_bytes }.encode();
         let previous = self.previous.unwrap_or(Previous { seq: 0, bytes: 0 });
         let second: [u8; HEADER_BYTES] = seal(&[
             &self.seq.to_le_bytes(),
@@ -53,7 +58,11 @@ impl JournalHead {
     }
 
     pub(crate) fn decode(file: &[u8]) -> Result<Self, FileError> {
-        let Header { store, generation: base, file_bytes, .. } = Header::decode_any_length(file, Kind::Journal)?;
+        let header = Header::decode_any_length(file, Kind::Journal)?;
+        if header.file_bytes != 0 {
+            header.check_length(file)?;
+        }
+        let Header { store, generation: base, file_bytes, .. } = header;
         let Some(second) = file.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>()) else {
             return Damage::at(file.len(), format!("{} bytes, too short for a journal", file.len()));
         };
@@ -65,8 +74,8 @@ impl JournalHead {
         let has_previous = u32::from_le_bytes(take(&mut rest));
         let previous =
             Previous { seq: u64::from_le_bytes(take(&mut rest)), bytes: u64::from_le_bytes(take(&mut rest)) };
-        let head = Self { store, base, seq, file_seed, previous: (has_previous == 1).then_some(previous) };
-        if file_bytes != 0 || head.encode().get(HEADER_BYTES..) != Some(second) {
+        let head = Self { store, base, seq, file_seed, previous: (has_previous == 1).then_some(previous), file_bytes };
+        if head.encode().get(HEADER_BYTES..) != Some(second) {
             return Damage::at(HEADER_BYTES, "the headers have values that no release writes");
         }
         if head.previous.is_some_and(|previous| previous.seq >= seq) {
@@ -77,8 +86,21 @@ impl JournalHead {
 
     /// What ties marks and blocks to this file.
     pub(crate) fn file_tag(&self) -> u32 {
-        crc32fast::hash(&self.encode())
+        tag_of(&self.encode(), self.file_bytes == 0)
     }
+}
+
+/// The tag of the journal with these headers. A checksum over what ends in its own checksum is the same whatever it is
+/// over, so these are left out; when journals `grew` they were not, and all had the same tag.
+pub(super) fn tag_of(headers: &[u8], grew: bool) -> u32 {
+    if grew {
+        return crc32fast::hash(headers);
+    }
+    let mut tag = crc32fast::Hasher::new();
+    for header in headers.chunks(HEADER_BYTES) {
+        tag.update(header.get(..HEADER_BYTES - 4).unwrap_or(header));
+    }
+    tag.finalize()
 }
 
 /// What stands at [`MARK_AT`] once nothing will be appended any more.
@@ -142,6 +164,12 @@ impl Entry for CommitV1 {
     const KIND: u8 = 254;
 }
 
+/// How long the group of this difference is, wherever it stands.
+pub(crate) fn group_bytes(difference: &Difference<'_>) -> u64 {
+    let Ok(end) = encode_group::<Infallible>(0, 0, (0, 0), difference, &mut |_, _| Ok(()));
+    end
+}
+
 /// Encodes the difference between two generations as one group that begins at this offset; returns where it ends.
 pub(crate) fn encode_group<E>(
     file_tag: u32,
@@ -172,5 +200,6 @@ const MARK_MAGIC: &[u8; 8] = b"TKCLOSED";
 pub(crate) const MARK_AT: u64 = 512;
 /// Where the first group begins.
 pub(crate) const GROUPS_AT: u64 = 1024;
-/// Before a group is durable, zeros behind it are, up to a multiple of this.
+/// Lengths of journals are multiples of this. Of one that grew, zeros up to a multiple of it behind a group were durable
+/// before the group was.
 pub(crate) const PAGE_BYTES: u64 = 4096;

@@ -15,7 +15,7 @@ use crate::peer::TrustRecord;
 use crate::time::WallMillis;
 
 const HEAD: JournalHead =
-    JournalHead { store: STORE, base: 0, seq: 1, file_seed: 0x1122_3344_5566_7788, previous: None };
+    JournalHead { store: STORE, base: 0, seq: 1, file_seed: 0x1122_3344_5566_7788, previous: None, file_bytes: 4096 };
 
 fn nothing() -> Tables {
     Tables::new(Mix::new(STORE.seed))
@@ -23,8 +23,19 @@ fn nothing() -> Tables {
 
 /// A journal of these states, the first being the one that it begins at; and where each group begins.
 fn journal(states: &[Tables], closed: Option<bool>) -> (Vec<u8>, Vec<usize>) {
-    let (tag, mut at) = (HEAD.file_tag(), GROUPS_AT);
-    let mut file = HEAD.encode().to_vec();
+    let groups: u64 = states.windows(2).map(|pair| group_bytes(&pair[1].diff(&pair[0]))).sum();
+    let file_bytes = (GROUPS_AT + groups).next_multiple_of(4096);
+    journal_with(JournalHead { file_bytes, ..HEAD }, states, closed)
+}
+
+/// The same from the time when journals grew.
+fn grown_journal(states: &[Tables], closed: Option<bool>) -> (Vec<u8>, Vec<usize>) {
+    journal_with(JournalHead { file_bytes: 0, ..HEAD }, states, closed)
+}
+
+fn journal_with(head: JournalHead, states: &[Tables], closed: Option<bool>) -> (Vec<u8>, Vec<usize>) {
+    let (tag, mut at) = (head.file_tag(), GROUPS_AT);
+    let mut file = head.encode().to_vec();
     file.resize(1024, 0);
     let mut starts = Vec::new();
     for (from, pair) in states.windows(2).enumerate() {
@@ -160,6 +171,64 @@ fn only_the_newest_group_may_be_torn() {
 }
 
 #[test]
+fn a_journal_has_the_length_that_it_was_made_with_or_is_refused() {
+    let states: Vec<Tables> = (1..150).map(|n| granted(&nothing(), 1..n)).collect();
+    for closed in [None, Some(false), Some(true)] {
+        let (file, starts) = journal(&states, closed);
+        assert!(starts.len() == 149 && file.len() == 12_288, "groups in several pages");
+        let longer = [&file[..], &[0; 4096]].concat();
+        for length in (0..file.len()).chain([file.len() + 1, longer.len()]) {
+            assert!(damage(&longer[..length]).offset <= length as u64, "{closed:?}: {length} bytes");
+        }
+        assert_same(&replay(&file, &nothing(), 0).unwrap().1, states.last().unwrap());
+    }
+}
+
+#[test]
+fn a_group_of_another_journal_does_not_pass() {
+    let states = [nothing(), granted(&nothing(), 1..3)];
+    let (file, starts) = journal(&states, None);
+    let others = [
+        JournalHead { file_seed: HEAD.file_seed + 1, ..HEAD },
+        JournalHead { seq: 2, ..HEAD },
+        JournalHead { file_bytes: 8192, ..HEAD },
+        JournalHead { store: StoreId { seed: STORE.seed ^ 1, ..STORE }, ..HEAD },
+    ];
+    for head in others {
+        let mut other = journal_with(head, &states, None).0;
+        other.resize(8192, 0);
+        let mut mixed = file.clone();
+        mixed[starts[0]..starts[1]].copy_from_slice(&other[starts[0]..starts[1]]);
+        assert_eq!(damage(&mixed).offset, starts[0] as u64, "{head:?}");
+    }
+    // And the twin: of one with equal headers it is the same group.
+    assert_eq!(journal(&states, None).0, file);
+}
+
+/// Written before journals had a length: what they need not notice is what a crash could do to them while they grew.
+#[test]
+fn a_journal_that_grew_may_end_behind_the_page_in_which_its_newest_group_begins() {
+    let states: Vec<Tables> = (1..150).map(|n| granted(&nothing(), 1..n)).collect();
+    let (file, starts) = grown_journal(&states, None);
+    assert_same(&replay(&file, &nothing(), 0).unwrap().1, states.last().unwrap());
+    for length in 0..file.len() {
+        let whole = starts.iter().skip(1).filter(|end| **end <= length).count();
+        match replay(&file[..length], &nothing(), 0) {
+            Ok((_, tables)) => {
+                assert!(length >= starts[whole - 1].next_multiple_of(4096), "{length}");
+                assert_same(&tables, &states[whole]);
+            }
+            Err(_) => assert!(whole == 0 || length < starts[whole - 1].next_multiple_of(4096), "{length}"),
+        }
+    }
+    let (file, _) = grown_journal(&states, Some(false));
+    for length in 0..file.len() {
+        assert!(damage(&file[..length]).offset <= length as u64, "{length}");
+    }
+    assert_same(&replay(&file, &nothing(), 0).unwrap().1, states.last().unwrap());
+}
+
+#[test]
 fn a_mark_that_contradicts_its_journal_is_damage() {
     let states = [nothing(), granted(&nothing(), 1..3)];
     let (file, starts) = journal(&states, Some(false));
@@ -177,6 +246,7 @@ fn a_mark_that_contradicts_its_journal_is_damage() {
     assert_eq!(damage(&with(Mark { used_bytes: used_bytes - 1, ..right }, tag)).offset, used_bytes - 37, "its commit");
     assert_eq!(damage(&with(Mark { used_bytes: used_bytes + 8, ..right }, tag)).offset, used_bytes);
     assert_eq!(damage(&with(Mark { file_bytes: 5000, ..right }, tag)).offset, 4096);
+    assert_eq!(damage(&with(Mark { file_bytes: 0, ..right }, tag)).offset, 0);
     let mut replay = Replay::new(decode_snapshot(&encode(0, &nothing()), now()).unwrap(), now());
     assert!(matches!(replay.journal(&file, Some(used_bytes + 1)), Err(FileError::Damaged(it)) if it.offset == 512));
 }

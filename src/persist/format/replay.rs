@@ -187,9 +187,9 @@ fn walk(
         at = group.end;
         ending.bytes = at as u64;
     }
-    if limit.is_none() {
-        // A crash takes away a group that is not yet durable, but no space that was taken ahead for those that are. The
-        // last whole group may itself be the one that was not, also with garbage behind it.
+    if limit.is_none() && head.file_bytes == 0 {
+        // It grew: a crash takes away a group that is not yet durable, but no space that was taken ahead for those that
+        // are. The last whole group may itself be the one that was not, also with garbage behind it.
         let durable = ending.newest_at;
         if (file.len() as u64) < durable.next_multiple_of(PAGE_BYTES) {
             return Damage::at(file.len(), format!("{} bytes long, which no crash leaves behind", file.len()));

@@ -3,21 +3,25 @@
 #![forbid(unsafe_code)]
 
 use super::blocks::{BLOCK_HEAD_BYTES, block_checksum};
+use super::journal::tag_of;
 use super::snapshot::file_tag;
-use super::{GROUPS_AT, HEADER_BYTES, Kind, MARK_AT, StoreId, take};
+use super::{GROUPS_AT, HEADER_BYTES, JournalHead, Kind, MARK_AT, StoreId, take};
 
 /// Makes length and checksum of the header, and the checksums of all blocks that can be followed, right again; of a
 /// journal also those of the second header and of the closing mark, if there is one.
 pub(crate) fn fix_checksums(file: &mut [u8]) {
     let file_bytes = file.len() as u64;
     let is_journal = file.get(KIND_AT) == Some(&(Kind::Journal as u8));
-    if !is_journal && let Some(length) = file.get_mut(LENGTH_AT..).and_then(|rest| rest.first_chunk_mut::<8>()) {
+    if let Some(length) = file.get_mut(LENGTH_AT..).and_then(|rest| rest.first_chunk_mut::<8>())
+        && !(is_journal && *length == [0; 8])
+    {
         *length = file_bytes.to_le_bytes();
     }
     seal_at(file, 0);
     let (tag, mut at) = if is_journal {
         seal_at(file, HEADER_BYTES);
-        let tag = crc32fast::hash(file.get(..2 * HEADER_BYTES).unwrap_or_default());
+        let grew = file.get(LENGTH_AT..LENGTH_AT + 8) == Some(&[0; 8]);
+        let tag = tag_of(file.get(..JournalHead::BYTES).unwrap_or_default(), grew);
         let mark_at = usize::try_from(MARK_AT).unwrap_or(usize::MAX);
         if file.get(mark_at).is_some_and(|byte| *byte != 0) {
             if let Some(named) = file.get_mut(mark_at + MARK_TAG_AT..).and_then(|rest| rest.first_chunk_mut::<4>()) {
