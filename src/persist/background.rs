@@ -42,12 +42,12 @@ pub(super) struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Answers in any case: with `KeeperPanicked`, if nothing better came before.
+/// Answers in any case: with `SnapshotPanicked`, if nothing better came before.
 struct Answer(Arc<OneShot<Outcome>>, Vec<String>);
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.0.put(Outcome { written: Err(PersistError::KeeperPanicked), kept: core::mem::take(&mut self.1) });
+        self.0.put(Outcome { written: Err(PersistError::SnapshotPanicked), kept: core::mem::take(&mut self.1) });
     }
 }
 

@@ -79,7 +79,20 @@ pub(crate) struct Log {
     snapshot: Option<(Running, u64)>,
     /// After a snapshot failed: none before the journals have grown to this.
     snapshot_from_bytes: u64,
+    /// How many snapshots failed since the last that did not, and why the latest did.
+    failed: Option<(u64, PersistError)>,
     seeds: u64,
+}
+
+/// How snapshots are doing.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshots {
+    /// Whether one is being written.
+    pub(crate) running: bool,
+    /// How many failed since the last that did not, and why the latest did.
+    pub(crate) failed: Option<(u64, PersistError)>,
+    /// Bytes of changes since the newest snapshot.
+    pub(crate) journal_bytes: u64,
 }
 
 /// The journal that is being appended to.
@@ -113,6 +126,7 @@ impl Log {
             later,
             snapshot: None,
             snapshot_from_bytes: 0,
+            failed: None,
             seeds,
         }
     }
@@ -135,6 +149,13 @@ impl Log {
         }
         self.doomed.retain(|name| !is_removed(self.storage.as_ref(), name));
         Ok(())
+    }
+
+    /// Looks, without waiting, what has become of a snapshot.
+    pub(crate) fn snapshots(&mut self) -> Snapshots {
+        self.note_snapshot(Deadline::after(Duration::ZERO));
+        let (running, journal_bytes) = (self.snapshot.is_some(), self.files.journal_bytes);
+        Snapshots { running, failed: self.failed.clone(), journal_bytes }
     }
 
     /// Waits for a snapshot that is being written, and ends the journal with a closing mark, so that from then on every
@@ -282,9 +303,18 @@ impl Log {
                 self.files.snapshots.push((generation, bytes));
                 self.files.journal_bytes = self.files.journal_bytes.saturating_sub(bytes_before);
                 self.snapshot_from_bytes = 0;
+                if let Some((attempts, _)) = self.failed.take() {
+                    tracing::info!(generation, attempts, "writing snapshots works again");
+                }
             }
             Err(error) => {
-                tracing::warn!(%error, generation, "a snapshot could not be written; the journals hold everything");
+                let (attempts, journal_bytes) =
+                    (self.failed.as_ref().map_or(0, |(attempts, _)| *attempts) + 1, self.files.journal_bytes);
+                tracing::warn!(
+                    %error, generation, attempts, journal_bytes,
+                    "a snapshot could not be written; the journals hold everything, and grow"
+                );
+                self.failed = Some((attempts, error));
                 self.later.extend(kept);
                 self.snapshot_from_bytes = 2 * self.files.journal_bytes;
             }

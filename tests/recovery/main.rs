@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use trustkeep::testing::sim_disk::SimDisk;
 use trustkeep::{NodeId, OpenError, Options, RecoverPolicy, TrustRecord, TrustStore, WallMillis};
@@ -70,6 +71,11 @@ fn open_small(disk: &SimDisk) -> TrustStore {
 
 fn grant(store: &TrustStore, number: u32) {
     store.grant(record(number)).unwrap().wait_durable().unwrap();
+}
+
+/// The wall clock, in milliseconds.
+fn wall() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 fn journal_name(seq: u64) -> String {

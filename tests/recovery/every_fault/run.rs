@@ -1,13 +1,13 @@
 //! A store goes through steps while something goes wrong, and is looked at all the while.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use trustkeep::testing::doors;
 use trustkeep::testing::sim_disk::SimDisk;
 use trustkeep::{KeeperState, OpenError, Options, PersistError, Receipt, RecoverPolicy, TrustStore};
 
-use super::super::{Contents, contents, id, record, records};
+use super::super::{Contents, contents, id, record, records, wall};
 use super::weather::{Case, Lane, Lasts, Weather};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -280,8 +280,4 @@ impl Run {
         self.store = None;
         assert_eq!(self.disk.misuse(), None, "a file was used after a write or a sync of it had failed");
     }
-}
-
-pub(super) fn wall() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
