@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use core::time::Duration;
 use std::sync::Arc;
 
 use super::background::{Job, Outcome, Running, is_removed};
@@ -19,7 +18,6 @@ use super::{Storage, StorageFile};
 use crate::error::PersistError;
 use crate::machine::flush_plan::{Bulk, wants_snapshot};
 use crate::machine::tables::Tables;
-use crate::sync::Deadline;
 
 /// How much space is taken, and when a snapshot is due.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +132,7 @@ impl Log {
     /// Makes this state durable. After an error the state is as if the call had not been made, or as if it had
     /// succeeded; the next call starts from a fresh file.
     pub(crate) fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
-        self.note_snapshot(Deadline::after(Duration::ZERO));
+        self.look_at_snapshot();
         let due = self.snapshot.is_none() && self.is_snapshot_due();
         let bytes_before = self.files.journal_bytes;
         let retired = if due { self.retire() } else { None };
@@ -153,7 +151,7 @@ impl Log {
 
     /// Looks, without waiting, what has become of a snapshot.
     pub(crate) fn snapshots(&mut self) -> Snapshots {
-        self.note_snapshot(Deadline::after(Duration::ZERO));
+        self.look_at_snapshot();
         let (running, journal_bytes) = (self.snapshot.is_some(), self.files.journal_bytes);
         Snapshots { running, failed: self.failed.clone(), journal_bytes }
     }
@@ -161,7 +159,7 @@ impl Log {
     /// Waits for a snapshot that is being written, and ends the journal with a closing mark, so that from then on every
     /// lost byte is noticed. Writes nothing if nothing was saved since the last time.
     pub(crate) fn close(&mut self) {
-        self.note_snapshot(Deadline::NEVER);
+        self.await_snapshot();
         let Some(mut open) = self.open.take() else { return };
         self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
         let mark = open.mark(self.saved.0, false);
@@ -291,12 +289,21 @@ impl Log {
         names
     }
 
+    fn look_at_snapshot(&mut self) {
+        let outcome = self.snapshot.as_mut().and_then(|(running, _)| running.look());
+        self.note_snapshot(outcome);
+    }
+
+    fn await_snapshot(&mut self) {
+        let outcome = self.snapshot.as_mut().and_then(|(running, _)| running.wait());
+        self.note_snapshot(outcome);
+    }
+
     /// Takes note of a snapshot that has been written, or has failed to be.
-    fn note_snapshot(&mut self, deadline: Deadline) {
-        let Some((running, bytes_before)) = &mut self.snapshot else { return };
-        let Some(Outcome { written, kept }) = running.poll(deadline) else { return };
-        let (generation, bytes_before) = (running.generation, *bytes_before);
-        self.snapshot = None;
+    fn note_snapshot(&mut self, outcome: Option<Outcome>) {
+        let Some(Outcome { written, kept }) = outcome else { return };
+        let Some((running, bytes_before)) = self.snapshot.take() else { return };
+        let generation = running.generation;
         match written {
             Ok(bytes) => {
                 self.doomed.extend(kept);
@@ -373,7 +380,7 @@ fn fill(buffered: &mut Buffered<'_>, mut at: u64, end: u64) -> std::io::Result<(
 impl Drop for Log {
     /// The directory's lock goes when the last thread that uses it is done.
     fn drop(&mut self) {
-        self.note_snapshot(Deadline::NEVER);
+        self.await_snapshot();
     }
 }
 
