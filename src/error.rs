@@ -149,6 +149,8 @@ pub enum PersistError {
     Abandoned,
     /// The keeper thread panicked: a defect of this crate (or of a test double). Reads and writes go on in memory.
     KeeperPanicked,
+    /// The thread that writes a snapshot panicked, as above. No change is at risk: the journals hold everything.
+    SnapshotPanicked,
     /// The call came from inside the closure of `update`, where waiting would never end.
     Reentrant,
 }
@@ -167,6 +169,9 @@ impl fmt::Display for PersistError {
             Self::TimedOut { cause: None } => f.write_str("not durable in the time allowed"),
             Self::Abandoned => f.write_str("the store was dropped before this was saved"),
             Self::KeeperPanicked => f.write_str("the thread that saves the store panicked; nothing is saved any more"),
+            Self::SnapshotPanicked => {
+                f.write_str("the thread that writes a snapshot panicked; nothing is lost by that")
+            }
             Self::Reentrant => f.write_str("called from inside update, where waiting would never end"),
         }
     }

@@ -11,7 +11,7 @@ use core::time::Duration;
 use crate::error::PersistError;
 use crate::machine::flush_plan::{FlushPlan, Next};
 use crate::machine::tables::Tables;
-use crate::persist::log::Log;
+use crate::persist::log::{Log, Snapshots};
 use crate::store::progress::Stopped;
 use crate::store::shared::Shared;
 use crate::sync::{Arc, Deadline};
@@ -21,6 +21,11 @@ pub(crate) trait Saver: Send {
     /// After `Ok` the state survives kill and power loss. After an error the next call starts afresh.
     fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError>;
 
+    /// Looks, without waiting, how whole snapshots are doing; `None` if there are none.
+    fn snapshots(&mut self) -> Option<Snapshots> {
+        None
+    }
+
     /// Ends in good order; nothing will be saved any more.
     fn close(&mut self) {}
 }
@@ -28,6 +33,10 @@ pub(crate) trait Saver: Send {
 impl Saver for Log {
     fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
         Log::save(self, generation, tables)
+    }
+
+    fn snapshots(&mut self) -> Option<Snapshots> {
+        Some(Log::snapshots(self))
     }
 
     fn close(&mut self) {
@@ -47,7 +56,8 @@ impl Saver for InMemory {
 
 /// The body of the thread.
 pub(crate) fn run(shared: Arc<Shared>, saver: Box<dyn Saver>) {
-    let mut keeper = Keeper { shared, saver: Some(saver), plan: FlushPlan::default(), left: false };
+    let mut keeper =
+        Keeper { shared, saver: Some(saver), plan: FlushPlan::default(), snapshots_fail: false, left: false };
     keeper.run();
     keeper.left = true;
 }
@@ -57,6 +67,8 @@ struct Keeper {
     /// Gone once this is dropped: the directory's lock goes with it, before anybody hears that the keeper has left.
     saver: Option<Box<dyn Saver>>,
     plan: FlushPlan,
+    /// Whether `progress` says that snapshots fail.
+    snapshots_fail: bool,
     left: bool,
 }
 
@@ -71,20 +83,38 @@ impl Keeper {
                     if let Some(saver) = &mut self.saver {
                         saver.close();
                     }
+                    self.look_at_snapshots();
                     return;
                 }
                 Next::Sleep(until) => {
                     drop(tables);
+                    // Nobody rings when a snapshot has ended.
+                    let look_again = self.look_at_snapshots().then_some(LOOK_EVERY);
                     let sweep_again = (self.shared.sweep() > 0).then_some(SWEEP_EVERY);
                     let wake = until
                         .map(|until| Duration::from_millis(u64::try_from(until.millis_since(now.tick)).unwrap_or(0)))
                         .into_iter()
                         .chain(sweep_again)
+                        .chain(look_again)
                         .min();
                     self.shared.wait_for_ring(wake.map_or(Deadline::NEVER, Deadline::after));
                 }
             }
         }
+    }
+
+    /// Tells `progress` how snapshots are doing; true if one is being written.
+    fn look_at_snapshots(&mut self) -> bool {
+        let Some(Snapshots { running, failed, journal_bytes }) =
+            self.saver.as_mut().and_then(|saver| saver.snapshots())
+        else {
+            return false;
+        };
+        if failed.is_some() || self.snapshots_fail {
+            self.snapshots_fail = failed.is_some();
+            self.shared.progress.snapshots(failed, journal_bytes, self.shared.now().wall);
+        }
+        running
     }
 
     fn save(&mut self, generation: u64, tables: &Tables) {
@@ -98,6 +128,7 @@ impl Keeper {
                 }
                 self.plan.saved();
                 progress.saved(generation);
+                self.look_at_snapshots();
             }
             Err(error) => {
                 let now = self.shared.now();
@@ -125,5 +156,7 @@ impl fmt::Debug for Keeper {
     }
 }
 
+/// How often to look again while a snapshot is being written.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often to look again while somebody holds old versions.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -53,8 +53,8 @@ pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeI
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{
-    Batch, Change, FailingDisk, Generation, Health, KeeperState, Options, Receipt, Revoked, Snapshot, Subscription,
-    TrustReader, TrustStore,
+    Batch, Change, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, Options, Receipt, Revoked, Snapshot,
+    Subscription, TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

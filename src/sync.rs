@@ -73,6 +73,11 @@ impl<T> OneShot<T> {
         }
     }
 
+    /// What is in it by now.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.value.lock().take()
+    }
+
     /// Blocks until the slot is filled or the deadline passes; `None` means the latter.
     pub(crate) fn wait(&self, deadline: Deadline) -> Option<T> {
         let mut slot = self.value.lock();

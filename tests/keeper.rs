@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use trustkeep::{
-    FileEntry, KeeperState, NodeId, PersistError, Storage, StorageFile, TrustRecord, TrustStore, WriteError,
+    FileEntry, KeeperState, NodeId, PersistError, Receipt, Storage, StorageFile, TrustRecord, TrustStore, WriteError,
 };
 
 fn id(number: u32) -> NodeId {
@@ -182,3 +182,35 @@ fn the_keeper_frees_what_readers_let_go_of_without_another_write() {
     });
     assert!(freed);
 }
+
+#[test]
+fn everybody_who_waits_while_the_keeper_panics_is_answered() {
+    let disk = Moody::new();
+    let store = TrustStore::options().close_deadline(LONG).open_storage(Arc::new(disk.clone())).unwrap();
+    let store = Arc::new(store);
+    disk.be(Mood::Hang);
+    let receipt = store.grant(record(1)).unwrap();
+    let (done, answers) = std::sync::mpsc::channel();
+    let waits: [fn(&TrustStore, &Receipt) -> Option<PersistError>; 4] = [
+        |_, receipt| receipt.wait_durable().err(),
+        |_, receipt| receipt.wait_durable_timeout(LONG).err(),
+        |store, _| store.flush().err(),
+        |store, _| store.close().err(),
+    ];
+    // Nobody joins them: one that is never answered is a failure and no hang.
+    for wait in waits {
+        let (store, receipt, done) = (Arc::clone(&store), receipt.clone(), done.clone());
+        std::thread::spawn(move || done.send(wait(&store, &receipt)));
+    }
+    // They wait by now, and would for a minute.
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(answers.try_recv().is_err());
+    disk.be(Mood::Panic);
+    for _ in 0..4 {
+        let answer = answers.recv_timeout(LONG / 2).unwrap();
+        assert!(matches!(answer, Some(PersistError::KeeperPanicked)), "{answer:?}");
+    }
+    assert_eq!(store.health().keeper, KeeperState::Panicked);
+}
+
+const LONG: Duration = Duration::from_secs(60);

@@ -1,11 +1,11 @@
 //! The commands that a running node performs: each asks over the control socket and prints the answer.
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use super::arguments::{Listing, Operation};
 use super::control::client::ask;
-use super::control::{Ask, Reply, Status};
+use super::control::{Ask, FailingSnapshots, Reply, Status};
 use super::home::Home;
 use super::{Answer, Failure, complain, print, rows};
 
@@ -55,7 +55,7 @@ pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> 
             none(out, revoked.is_empty())?;
             rows::print_revoked(out, &revoked)
         })?,
-        Reply::Status(status) => show(&status)?,
+        Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
         Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } => return Err(unexpected()),
     }
     Ok(Answer::Yes)
@@ -65,25 +65,49 @@ fn unexpected() -> Failure {
     Failure::hint("the node answered something else than was asked", "does it run the same release?")
 }
 
-fn show(status: &Status) -> Result<(), Failure> {
+fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let Status { node_id, public_key, fingerprint, listen, pid, generation, durable_generation, .. } = status;
-    print::to_stdout(|out| {
-        writeln!(out, "node         {node_id}, process {pid}, listening on {listen}")?;
-        writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
-        writeln!(out, "generation   {generation}, durable {durable_generation}")?;
-        let Status { trusted, pending, outgoing, revoked, .. } = status;
-        writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
-        match (&status.failing, status.healthy) {
-            (Some(failing), _) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
-            (None, true) => writeln!(out, "saving       works")?,
-            (None, false) => writeln!(out, "saving       STOPPED")?,
-        }
-        let counters = status.counters.iter().filter(|(_, count)| *count > 0);
-        print::table(
-            out,
-            "COUNTERS",
-            ["NAME", "COUNT"],
-            counters.map(|(name, count)| [name.clone(), count.to_string()]),
-        )
-    })
+    writeln!(out, "node         {node_id}, process {pid}, listening on {listen}")?;
+    writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
+    writeln!(out, "generation   {generation}, durable {durable_generation}")?;
+    let Status { trusted, pending, outgoing, revoked, .. } = status;
+    writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
+    match (&status.failing, status.healthy) {
+        (Some(failing), _) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
+        (None, true) => writeln!(out, "saving       works")?,
+        (None, false) => writeln!(out, "saving       STOPPED")?,
+    }
+    if let Some(FailingSnapshots { since, attempts, error, journal_bytes }) = &status.failing_snapshots {
+        let (since, error) = (print::time(*since), print::printable(error));
+        writeln!(out, "snapshots    FAIL since {since} (failed {attempts}): {error}")?;
+        writeln!(out, "             nothing is lost; {journal_bytes} bytes in journals, which grow")?;
+    }
+    let counters = status.counters.iter().filter(|(_, count)| *count > 0);
+    print::table(out, "COUNTERS", ["NAME", "COUNT"], counters.map(|(name, count)| [name.clone(), count.to_string()]))
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_tells_of_what_fails_and_of_nothing_else() {
+        let shown = |status: &Status| {
+            let mut out = Vec::new();
+            show(&mut out, status).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut status = Status { healthy: true, ..Status::default() };
+        let text = shown(&status);
+        assert!(text.contains("saving       works") && !text.contains("FAIL"), "{text}");
+        let error = "store: write: disk\x1b full".to_owned();
+        status.failing_snapshots =
+            Some(FailingSnapshots { since: 1_700_000_000_000, attempts: 3, error, journal_bytes: 4096 });
+        let text = shown(&status);
+        assert!(text.contains("saving       works"), "no change is at risk: {text}");
+        let line = "snapshots    FAIL since 2023-11-14T22:13:20.000Z (failed 3): store: write: disk\u{fffd} full\n";
+        assert!(text.contains(line) && text.contains("4096 bytes in journals"), "{text}");
+        (status.failing, status.healthy) = (Some("no space".to_owned()), false);
+        assert!(shown(&status).contains("saving       FAILS: no space"));
+    }
 }

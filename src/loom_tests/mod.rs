@@ -11,6 +11,7 @@ mod failure;
 mod key_index;
 mod order;
 mod shutdown;
+mod snapshot;
 mod trust_waiters;
 
 use std::collections::BTreeSet;
@@ -55,6 +56,24 @@ where
     let seen = seen.lock().unwrap().clone();
     seen
 }
+
+/// What the checker says about a protocol broken in this way, by a test that asks [`wrong`] how to break it; `None` if it
+/// finds nothing. In a process of its own: a deadlock that the checker finds ends the process, not only the test.
+pub(super) fn verdict(test: &str, wrong: &str) -> Option<String> {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(WRONG, wrong)
+        .output()
+        .unwrap();
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// How this process is to break a protocol.
+pub(super) fn wrong() -> Option<String> {
+    std::env::var(WRONG).ok()
+}
+
+const WRONG: &str = "TRUSTKEEP_LOOM_WRONG";
 
 pub(super) fn record(id: u32) -> TrustRecord {
     TrustRecord::new(NodeId::new(id).unwrap(), None)

@@ -2,9 +2,7 @@
 //! The checker must find the right one clean and each wrong one wanting, or its other verdicts would mean nothing (C-1).
 #![forbid(unsafe_code)]
 
-use std::process::Command;
-
-use super::outcomes;
+use super::{outcomes, wrong};
 use crate::sync::{Arc, Deadline, Doorbell, Mutex, spawn};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,22 +87,16 @@ fn the_right_order_saves_everything() {
 /// process, not only the test.
 #[test]
 fn wrong_order_in_a_process_of_its_own() {
-    match std::env::var(ORDER).as_deref() {
-        Ok("ring first") => check(Order::RingFirst),
-        Ok("end after state") => check(Order::EndAfterState),
-        Ok("look first") => check(Order::LookFirst),
+    match wrong().as_deref() {
+        Some("ring first") => check(Order::RingFirst),
+        Some("end after state") => check(Order::EndAfterState),
+        Some("look first") => check(Order::LookFirst),
         _ => {}
     }
 }
 
-/// What the checker says about the order, if it finds anything.
 fn verdict(order: &str) -> Option<String> {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "loom_tests::order::wrong_order_in_a_process_of_its_own", "--nocapture"])
-        .env(ORDER, order)
-        .output()
-        .unwrap();
-    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    super::verdict("loom_tests::order::wrong_order_in_a_process_of_its_own", order)
 }
 
 #[test]
@@ -126,5 +118,3 @@ fn looking_before_listening_is_found() {
 fn an_order_that_is_not_wrong_is_not_found() {
     assert_eq!(verdict("none"), None);
 }
-
-const ORDER: &str = "TRUSTKEEP_LOOM_ORDER";

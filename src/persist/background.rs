@@ -4,8 +4,8 @@
 //! uses; files are removed only when the snapshot that makes them superfluous is durable.
 #![forbid(unsafe_code)]
 
-use core::time::Duration;
 use std::io;
+use std::path::PathBuf;
 
 use super::Storage;
 use super::format::StoreId;
@@ -25,52 +25,39 @@ pub(super) struct Job {
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Length of the snapshot.
-    pub(super) written: Result<u64, PersistError>,
+    pub(crate) written: Result<u64, PersistError>,
     /// Files that are still there though they could go.
-    pub(super) kept: Vec<String>,
+    pub(crate) kept: Vec<String>,
 }
 
 /// A job under way.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     pub(super) generation: u64,
     outcome: Arc<OneShot<Outcome>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Answers in any case: with `KeeperPanicked`, if nothing better came before.
-struct Answer(Arc<OneShot<Outcome>>, Vec<String>);
+/// Answers in any case: with `SnapshotPanicked`, if nothing better came before.
+#[derive(Debug)]
+pub(crate) struct Answer(Arc<OneShot<Outcome>>, Vec<String>);
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.0.put(Outcome { written: Err(PersistError::KeeperPanicked), kept: core::mem::take(&mut self.1) });
+        self.0.put(Outcome { written: Err(PersistError::SnapshotPanicked), kept: core::mem::take(&mut self.1) });
     }
 }
 
 impl Job {
-    /// Starts the thread. If that is refused, the answer is that error.
+    /// Starts the thread.
     pub(super) fn start(self) -> Running {
-        let (generation, outcome) = (self.generation, Arc::new(OneShot::new()));
-        let superfluous = self.superfluous.clone();
-        let answer = Answer(Arc::clone(&outcome), self.superfluous.clone());
-        let path = self.storage.path("");
-        let thread = spawn("trustkeep-snapshot", move || {
+        let (generation, superfluous, path) = (self.generation, self.superfluous.clone(), self.storage.path(""));
+        Running::start(generation, superfluous, path, move |answer| {
             let outcome = self.run();
             answer.0.put(outcome);
-        });
-        let thread = match thread {
-            Ok(thread) => Some(thread),
-            Err(error) => {
-                // What it would have run is dropped, and has answered; the reason is better than that.
-                let _ = outcome.wait(Deadline::after(Duration::ZERO));
-                let written = Err(PersistError::io("start the snapshot thread of", path, error));
-                outcome.put(Outcome { written, kept: superfluous });
-                None
-            }
-        };
-        Running { generation, outcome, thread }
+        })
     }
 
     fn run(mut self) -> Outcome {
@@ -83,14 +70,48 @@ impl Job {
 }
 
 impl Running {
-    /// What became of it: at once if it is over, else when it is or at the deadline.
-    pub(super) fn poll(&mut self, deadline: Deadline) -> Option<Outcome> {
-        let outcome = self.outcome.wait(deadline)?;
+    /// Starts a thread that owes an answer. If that is refused, the answer is that error.
+    pub(crate) fn start(
+        generation: u64,
+        superfluous: Vec<String>,
+        path: PathBuf,
+        body: impl FnOnce(Answer) + Send + 'static,
+    ) -> Self {
+        let outcome = Arc::new(OneShot::new());
+        let answer = Answer(Arc::clone(&outcome), superfluous.clone());
+        let thread = spawn("trustkeep-snapshot", move || body(answer));
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                // What it would have run is dropped, and has answered; the reason is better than that.
+                let _ = outcome.take();
+                let written = Err(PersistError::io("start the snapshot thread of", path, error));
+                outcome.put(Outcome { written, kept: superfluous });
+                None
+            }
+        };
+        Running { generation, outcome, thread }
+    }
+
+    /// What became of it, if it is over.
+    pub(crate) fn look(&mut self) -> Option<Outcome> {
+        let outcome = self.outcome.take()?;
+        self.end();
+        Some(outcome)
+    }
+
+    /// What became of it; waits until it is over.
+    pub(crate) fn wait(&mut self) -> Option<Outcome> {
+        let outcome = self.outcome.wait(Deadline::NEVER)?;
+        self.end();
+        Some(outcome)
+    }
+
+    fn end(&mut self) {
         if let Some(thread) = self.thread.take() {
             // It has answered, and ends; a panic was answered with an error.
             let _ = thread.join();
         }
-        Some(outcome)
     }
 }
 

@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use core::time::Duration;
 use std::sync::Arc;
 
 use super::background::{Job, Outcome, Running, is_removed};
@@ -21,7 +20,6 @@ use super::{Storage, StorageFile};
 use crate::error::PersistError;
 use crate::machine::flush_plan::{Bulk, wants_snapshot};
 use crate::machine::tables::{Difference, Tables};
-use crate::sync::Deadline;
 
 /// How much space is taken, and when a snapshot is due.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +84,20 @@ pub(crate) struct Log {
     snapshot: Option<(Running, u64)>,
     /// After a snapshot failed: none before the journals have grown to this.
     snapshot_from_bytes: u64,
+    /// How many snapshots failed since the last that did not, and why the latest did.
+    failed: Option<(u64, PersistError)>,
     seeds: u64,
+}
+
+/// How snapshots are doing.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshots {
+    /// Whether one is being written.
+    pub(crate) running: bool,
+    /// How many failed since the last that did not, and why the latest did.
+    pub(crate) failed: Option<(u64, PersistError)>,
+    /// Bytes of changes since the newest snapshot.
+    pub(crate) journal_bytes: u64,
 }
 
 /// The journal that is being appended to.
@@ -130,6 +141,7 @@ impl Log {
             later,
             snapshot: None,
             snapshot_from_bytes: 0,
+            failed: None,
             seeds,
         }
     }
@@ -137,7 +149,7 @@ impl Log {
     /// Makes this state durable. After an error the state is as if the call had not been made, or as if it had
     /// succeeded; the next call starts from a fresh file.
     pub(crate) fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
-        self.note_snapshot(Deadline::after(Duration::ZERO));
+        self.look_at_snapshot();
         let due = self.snapshot.is_none() && self.is_snapshot_due();
         let bytes_before = self.files.journal_bytes;
         let (base, before) = self.saved.clone();
@@ -169,10 +181,17 @@ impl Log {
         Ok(())
     }
 
+    /// Looks, without waiting, what has become of a snapshot.
+    pub(crate) fn snapshots(&mut self) -> Snapshots {
+        self.look_at_snapshot();
+        let (running, journal_bytes) = (self.snapshot.is_some(), self.files.journal_bytes);
+        Snapshots { running, failed: self.failed.clone(), journal_bytes }
+    }
+
     /// Waits for a snapshot that is being written, and ends the journal with a closing mark, so that from then on every
     /// lost byte is noticed. Writes nothing if nothing was saved since the last time.
     pub(crate) fn close(&mut self) {
-        self.note_snapshot(Deadline::NEVER);
+        self.await_snapshot();
         let Some(mut open) = self.open.take() else { return };
         self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
         if let Err(error) = open.mark(self.saved.0, false) {
@@ -285,21 +304,39 @@ impl Log {
         names
     }
 
+    fn look_at_snapshot(&mut self) {
+        let outcome = self.snapshot.as_mut().and_then(|(running, _)| running.look());
+        self.note_snapshot(outcome);
+    }
+
+    fn await_snapshot(&mut self) {
+        let outcome = self.snapshot.as_mut().and_then(|(running, _)| running.wait());
+        self.note_snapshot(outcome);
+    }
+
     /// Takes note of a snapshot that has been written, or has failed to be.
-    fn note_snapshot(&mut self, deadline: Deadline) {
-        let Some((running, bytes_before)) = &mut self.snapshot else { return };
-        let Some(Outcome { written, kept }) = running.poll(deadline) else { return };
-        let (generation, bytes_before) = (running.generation, *bytes_before);
-        self.snapshot = None;
+    fn note_snapshot(&mut self, outcome: Option<Outcome>) {
+        let Some(Outcome { written, kept }) = outcome else { return };
+        let Some((running, bytes_before)) = self.snapshot.take() else { return };
+        let generation = running.generation;
         match written {
             Ok(bytes) => {
                 self.doomed.extend(kept);
                 self.files.snapshots.push((generation, bytes));
                 self.files.journal_bytes = self.files.journal_bytes.saturating_sub(bytes_before);
                 self.snapshot_from_bytes = 0;
+                if let Some((attempts, _)) = self.failed.take() {
+                    tracing::info!(generation, attempts, "writing snapshots works again");
+                }
             }
             Err(error) => {
-                tracing::warn!(%error, generation, "a snapshot could not be written; the journals hold everything");
+                let (attempts, journal_bytes) =
+                    (self.failed.as_ref().map_or(0, |(attempts, _)| *attempts) + 1, self.files.journal_bytes);
+                tracing::warn!(
+                    %error, generation, attempts, journal_bytes,
+                    "a snapshot could not be written; the journals hold everything, and grow"
+                );
+                self.failed = Some((attempts, error));
                 self.later.extend(kept);
                 self.snapshot_from_bytes = 2 * self.files.journal_bytes;
             }
@@ -346,7 +383,7 @@ fn fill(buffered: &mut Buffered<'_>, mut at: u64, end: u64) -> std::io::Result<(
 impl Drop for Log {
     /// The directory's lock goes when the last thread that uses it is done.
     fn drop(&mut self) {
-        self.note_snapshot(Deadline::NEVER);
+        self.await_snapshot();
     }
 }
 

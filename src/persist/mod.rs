@@ -11,7 +11,7 @@ pub(crate) mod examine;
 pub(crate) mod format;
 pub(crate) mod recover;
 // The directory and the mapping are not reachable under the model checker, which has no disk.
-mod background;
+pub(crate) mod background;
 pub(crate) mod file;
 pub(crate) mod load;
 pub(crate) mod log;

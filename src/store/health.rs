@@ -30,6 +30,21 @@ pub struct FailingDisk {
     pub error: PersistError,
 }
 
+/// Snapshots that cannot be written, since when and with what. No change is at risk by that: the journals hold everything.
+/// But they grow, and the next opening reads them all.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FailingSnapshots {
+    /// When the keeper first saw one of this run of failures fail, by the wall clock; within a second of it.
+    pub since: WallMillis,
+    /// How many have failed since. The next is tried when the journals have doubled.
+    pub attempts: u64,
+    /// Why the latest failed.
+    pub error: PersistError,
+    /// How many bytes of changes the journals hold that the newest snapshot does not.
+    pub journal_bytes: u64,
+}
+
 /// The state of a store's durability at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -38,6 +53,8 @@ pub struct Health {
     pub keeper: KeeperState,
     /// The failure that stands, if one does. It is retried, and goes away by itself when the disk works again.
     pub failing: Option<FailingDisk>,
+    /// The failure of snapshots that stands, if one does. It goes away by itself when one has been written.
+    pub failing_snapshots: Option<FailingSnapshots>,
     /// The newest generation.
     pub generation: Generation,
     /// The newest durable generation.
@@ -62,6 +79,12 @@ impl Health {
                 attempts: failing.attempts,
                 error: failing.error,
             }),
+            failing_snapshots: progress.failing_snapshots().map(|snapshots| FailingSnapshots {
+                since: snapshots.failing.since,
+                attempts: snapshots.failing.attempts,
+                error: snapshots.failing.error,
+                journal_bytes: snapshots.journal_bytes,
+            }),
             generation: Generation::new(generation),
             durable_generation: Generation::new(durable),
             changes_at_risk: generation.saturating_sub(durable),
@@ -69,7 +92,7 @@ impl Health {
         }
     }
 
-    /// Whether the keeper runs and no failure stands.
+    /// Whether the keeper runs and saving works. Failing snapshots put no change at risk, and do not count.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.keeper == KeeperState::Running && self.failing.is_none()

@@ -26,7 +26,7 @@ use std::path::Path;
 
 pub use batch::Batch;
 pub use events::Subscription;
-pub use health::{FailingDisk, Health, KeeperState};
+pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState};
 pub use options::Options;
 #[cfg(feature = "cli")]
 pub(crate) use options::fresh_identity;

@@ -18,6 +18,7 @@ pub(crate) struct Progress {
 struct Inner {
     durable: u64,
     failing: Option<Failing>,
+    snapshots: Option<FailingSnapshots>,
     stopped: Option<Stopped>,
     waiters: Vec<Waiter>,
     /// Those who wait for the keeper to have left.
@@ -30,6 +31,13 @@ pub(crate) struct Failing {
     pub(crate) since: WallMillis,
     pub(crate) attempts: u64,
     pub(crate) error: PersistError,
+}
+
+/// Snapshots that fail since some time, which puts no change at risk.
+#[derive(Clone, Debug)]
+pub(crate) struct FailingSnapshots {
+    pub(crate) failing: Failing,
+    pub(crate) journal_bytes: u64,
 }
 
 /// Why the keeper is no longer there.
@@ -87,6 +95,7 @@ impl Progress {
             inner: Mutex::new(Inner {
                 durable,
                 failing: None,
+                snapshots: None,
                 stopped: None,
                 waiters: Vec::new(),
                 farewell: Vec::new(),
@@ -102,6 +111,10 @@ impl Progress {
 
     pub(crate) fn failing(&self) -> Option<Failing> {
         self.inner.lock().failing.clone()
+    }
+
+    pub(crate) fn failing_snapshots(&self) -> Option<FailingSnapshots> {
+        self.inner.lock().snapshots.clone()
     }
 
     pub(crate) fn stopped(&self) -> Option<Stopped> {
@@ -159,6 +172,14 @@ impl Progress {
         for waiter in answered {
             waiter.slot.put(Err(error.clone()));
         }
+    }
+
+    /// For the keeper: how many snapshots failed since the last that did not, and why; how large the journals are.
+    pub(crate) fn snapshots(&self, failed: Option<(u64, PersistError)>, journal_bytes: u64, now: WallMillis) {
+        let mut inner = self.inner.lock();
+        let since = inner.snapshots.as_ref().map_or(now, |old| old.failing.since);
+        inner.snapshots = failed
+            .map(|(attempts, error)| FailingSnapshots { failing: Failing { since, attempts, error }, journal_bytes });
     }
 
     /// For the keeper, as the last thing it does.

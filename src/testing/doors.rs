@@ -215,3 +215,13 @@ impl Map {
         found
     }
 }
+
+/// Compacts what is in this storage, of which the caller is the only owner; the generation of its state.
+///
+/// # Errors
+/// As opening the store.
+#[cfg(feature = "cli")]
+pub fn compact(storage: std::sync::Arc<dyn crate::persist::Storage>) -> Result<u64, crate::OpenError> {
+    use crate::persist::compact::compact;
+    compact(storage, NOW, crate::store::fresh_identity).map(|compacted| compacted.generation)
+}

@@ -60,6 +60,17 @@ pub struct Fault {
     pub errno: i32,
 }
 
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done.
+    Done,
+    /// It fails with this error number of the operating system.
+    Fails(i32),
+    /// A write takes no more bytes than this; any other call is done.
+    Takes(usize),
+}
+
 /// A promise that this disk breaks, to see that a test notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
@@ -85,12 +96,15 @@ struct Inner {
     fault: Option<Fault>,
     lie: Option<Lie>,
     write_bytes_max: Option<usize>,
+    judge: Option<Judge>,
+    misuse: Option<Call>,
     on_sync: Option<Hook>,
     acknowledged: Option<u64>,
     trail: Option<Vec<CrashPoint>>,
 }
 
 type Hook = std::sync::Arc<dyn Fn() + Send + Sync>;
+type Judge = std::sync::Arc<dyn Fn(Call) -> Verdict + Send + Sync>;
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,6 +182,17 @@ impl SimDisk {
         self.inner.lock().write_bytes_max = bytes;
     }
 
+    /// Has every call judged, in the thread that makes it and while the disk is locked; the last judge given is asked.
+    pub fn judge(&self, judge: impl Fn(Call) -> Verdict + Send + Sync + 'static) {
+        self.inner.lock().judge = Some(std::sync::Arc::new(judge));
+    }
+
+    /// The first call on an open file of which a write or a sync had failed before; nobody may make one.
+    #[must_use]
+    pub fn misuse(&self) -> Option<Call> {
+        self.inner.lock().misuse
+    }
+
     /// Runs this at every sync of a file, before it has an effect and while no lock is held: a slow disk.
     pub fn on_sync(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.inner.lock().on_sync = Some(std::sync::Arc::new(hook));
@@ -205,16 +230,30 @@ impl SimDisk {
 }
 
 impl Inner {
-    /// Counts a call; an error if it is to fail.
-    fn call(&mut self, call: Call) -> io::Result<()> {
+    /// Counts a call; how many bytes it may take if it is a write, or an error if it is to fail.
+    fn call(&mut self, call: Call) -> io::Result<usize> {
         let number = self.log.len();
         self.log.push(call);
-        match self.fault {
-            Some(fault) if number == fault.call || (fault.sticky && number > fault.call) => {
-                Err(io::Error::from_raw_os_error(fault.errno))
+        let verdict = self.judge.as_ref().map_or(Verdict::Done, |judge| judge(call));
+        match (self.fault, verdict) {
+            (Some(Fault { call, sticky, errno }), _) if number == call || (sticky && number > call) => {
+                Err(io::Error::from_raw_os_error(errno))
             }
-            _ => Ok(()),
+            (_, Verdict::Fails(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            (_, Verdict::Takes(bytes)) => Ok(bytes),
+            (_, Verdict::Done) => Ok(self.write_bytes_max.unwrap_or(usize::MAX)),
         }
+    }
+
+    /// A call on an open file; `spoiled`: a write or a sync of it failed. Interrupted writes are none that failed.
+    fn call_on(&mut self, spoiled: &mut bool, call: Call) -> io::Result<usize> {
+        if *spoiled {
+            self.misuse.get_or_insert(call);
+        }
+        let outcome = self.call(call);
+        let interrupted = |error: &io::Error| call == Call::Write && error.kind() == io::ErrorKind::Interrupted;
+        *spoiled |= outcome.as_ref().is_err_and(|error| !interrupted(error));
+        outcome
     }
 
     fn put(&mut self, name: &str, content: std::sync::Arc<Content>) {
@@ -297,7 +336,7 @@ impl Storage for SimDisk {
         }
         let inode = inner.add(Inode::default());
         inner.change_dir(DirOp::Link { name: name.to_owned(), inode });
-        Ok(Box::new(SimFile { disk: self.clone(), inode }))
+        Ok(Box::new(SimFile { disk: self.clone(), inode, spoiled: false }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -339,13 +378,13 @@ impl Storage for SimDisk {
 struct SimFile {
     disk: SimDisk,
     inode: u64,
+    spoiled: bool,
 }
 
 impl StorageFile for SimFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut inner = self.disk.inner.lock();
-        inner.call(Call::Write)?;
-        let taken = bytes.len().min(inner.write_bytes_max.unwrap_or(usize::MAX));
+        let taken = inner.call_on(&mut self.spoiled, Call::Write)?.min(bytes.len());
         let bytes = bytes.get(..taken).unwrap_or_default();
         let offset = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if let Some(file) = inner.files.get_mut(&self.inode) {
@@ -371,7 +410,7 @@ impl SimFile {
             hook();
         }
         let mut inner = self.disk.inner.lock();
-        let outcome = inner.call(call);
+        let outcome = inner.call_on(&mut self.spoiled, call).map(drop);
         let lie = if call == Call::SyncData { Lie::DataSync } else { Lie::FileSync };
         if inner.lie != Some(lie)
             && let Some(file) = inner.files.get_mut(&self.inode)

@@ -1,9 +1,11 @@
 //! A disk that refuses: every call of a save and of an opening, with every error, once and from then on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use trustkeep::clock::Clock;
 use trustkeep::testing::sim_disk::{Call, Fault, SimDisk};
-use trustkeep::{KeeperState, OpenError, PersistError, TrustStore};
+use trustkeep::{KeeperState, Now, OpenError, PersistError, Tick, TrustStore, WallMillis};
 
 use super::{Contents, contents, grant, id, in_parallel, open, record, records};
 
@@ -162,7 +164,7 @@ fn a_close_that_cannot_save_says_so_and_may_be_called_again() {
         // The store that was begun is gone; this one is opened as that was.
         let store = TrustStore::options()
             .close_deadline(Duration::from_millis(30))
-            .open_storage(std::sync::Arc::new(disk.clone()))
+            .open_storage(Arc::new(disk.clone()))
             .unwrap();
         let index = calls_of_a_save(save).iter().position(|it| *it == call).unwrap();
         disk.set_fault(Some(Fault { call: disk.calls() + index, ..fault }));
@@ -265,5 +267,39 @@ fn a_journal_of_which_a_write_or_a_sync_failed_is_never_touched_again() {
         while store.flush().is_err() {}
         let begin = [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir];
         assert_eq!(disk.log()[call + 1..], begin, "the next save begins another file");
+    }
+}
+
+/// A clock that stands still: a pause after a failure never ends by itself.
+#[derive(Debug)]
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Now {
+        Now { wall: WallMillis::new(1_700_000_000_000), tick: Tick::new(0) }
+    }
+}
+
+#[test]
+fn a_flush_or_a_close_asks_for_an_attempt_and_tells_no_old_failure_while_waiting_asks_for_none() {
+    for closes in [false, true] {
+        let disk = begun(Save::Append).0;
+        let options = TrustStore::options().clock(Arc::new(Still)).close_deadline(LONG);
+        let store = options.open_storage(Arc::new(disk.clone())).unwrap();
+        disk.set_fault(Some(Fault { call: disk.calls(), sticky: true, errno: EIO }));
+        let receipt = store.grant(record(3)).unwrap();
+        assert_eq!(errno_of(&receipt.wait_durable().unwrap_err()), Some(EIO));
+        let failing = store.health().failing.unwrap();
+        assert_eq!((failing.attempts, failing.since.as_millis()), (1, 1_700_000_000_000));
+        disk.set_fault(None);
+        // The disk works again, but nobody has tried: the failure stands, and whoever only waits is told of it.
+        let calls = disk.calls();
+        assert_eq!(errno_of(&receipt.wait_durable().unwrap_err()), Some(EIO));
+        let timed_out = receipt.wait_durable_timeout(Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(timed_out, PersistError::TimedOut { cause: Some(_) }), "{timed_out}");
+        assert_eq!(disk.calls(), calls);
+        let done = if closes { store.close() } else { store.flush() };
+        assert_eq!(done.unwrap().get(), 3, "the old failure is none of this attempt");
+        assert!(receipt.is_durable() && store.health().failing.is_none());
     }
 }

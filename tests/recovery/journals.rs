@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use trustkeep::testing::sim_disk::{Call, SimDisk};
-use trustkeep::{FileEntry, Storage, StorageFile, TrustStore};
+use trustkeep::{FailingSnapshots, FileEntry, PersistError, Storage, StorageFile, TrustStore};
 
-use super::{contents, grant, open_small, record, records, small};
+use super::{contents, grant, open_small, record, records, small, wall};
 
 /// A disk that is in trouble with snapshots alone.
 struct Picky {
@@ -93,6 +93,18 @@ fn empty() -> SimDisk {
     disk
 }
 
+/// What `health` says of snapshots, as soon as it says something.
+fn failing_snapshots(store: &TrustStore) -> FailingSnapshots {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(failing) = store.health().failing_snapshots {
+            return failing;
+        }
+        assert!(Instant::now() < deadline, "a snapshot failed, and health does not tell");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn count(disk: &SimDisk, prefix: &str) -> usize {
     disk.live_image().keys().filter(|name| name.starts_with(prefix) && !name.contains(".tmp")).count()
 }
@@ -121,7 +133,7 @@ fn a_snapshot_that_fails_fails_no_save_loses_nothing_and_comes_later() {
     for call in [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::Remove] {
         for errno in [4, 5, 28, 30, 122] {
             let disk = empty();
-            let ails = Arc::new(AtomicBool::new(true));
+            let (ails, begun) = (Arc::new(AtomicBool::new(true)), wall());
             let ailing = Arc::clone(&ails);
             let store = Picky::open(&disk, move |it| {
                 let fails = it == call && ailing.load(Ordering::SeqCst);
@@ -130,7 +142,23 @@ fn a_snapshot_that_fails_fails_no_save_loses_nothing_and_comes_later() {
             for number in 1..=12 {
                 grant(&store, number);
             }
-            assert!(store.health().is_ok(), "{call:?} {errno}");
+            let health = store.health();
+            assert!(health.is_ok() && health.changes_at_risk == 0, "{call:?} {errno}");
+            // A file that could not be removed is no snapshot that failed.
+            if call == Call::Remove {
+                assert!(health.failing_snapshots.is_none(), "{errno}");
+            } else {
+                let failing = failing_snapshots(&store);
+                let PersistError::Io { source, .. } = &failing.error else { panic!("{:?}", failing.error) };
+                assert_eq!(source.raw_os_error(), Some(errno), "{call:?}");
+                assert!((begun..=wall()).contains(&failing.since.as_millis()), "{failing:?}");
+                // Each change makes the journals longer; since when does not change.
+                grant(&store, 100);
+                grant(&store, 100 + u32::try_from(failing.attempts).unwrap());
+                let later = failing_snapshots(&store);
+                assert!(later.journal_bytes > failing.journal_bytes && failing.journal_bytes > 0, "{later:?}");
+                assert!(later.since == failing.since && later.attempts >= failing.attempts, "{later:?}");
+            }
             ails.store(false, Ordering::SeqCst);
             let deadline = Instant::now() + Duration::from_secs(60);
             let mut number = 12;
@@ -139,9 +167,42 @@ fn a_snapshot_that_fails_fails_no_save_loses_nothing_and_comes_later() {
                 grant(&store, number);
                 assert!(Instant::now() < deadline, "{call:?} {errno}: {:?}", disk.live_image().keys());
             }
+            let expected = contents(&store);
+            assert!(records(1..=number).iter().all(|(number, record)| expected.get(number) == Some(record)));
             store.close().unwrap();
+            // One has been written.
+            assert!(store.health().failing_snapshots.is_none(), "{call:?} {errno}");
             drop(store);
-            assert_eq!(contents(&open_small(&disk)), records(1..=number), "{call:?} {errno}");
+            assert_eq!(contents(&open_small(&disk)), expected, "{call:?} {errno}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_fails_and_one_that_does_not_are_told_though_no_change_follows() {
+    for fails in [true, false] {
+        let disk = empty();
+        let (entered, hanging) = channel();
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let store = Picky::open(&disk, move |call| {
+            if call == Call::Sync {
+                let _ = entered.send(());
+                let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(120));
+            }
+            if call == Call::Rename && fails { Err(std::io::Error::from_raw_os_error(28)) } else { Ok(()) }
+        });
+        (1..=3).for_each(|number| grant(&store, number));
+        hanging.recv().unwrap();
+        // It hangs while the last change is saved, and only then fails or works.
+        grant(&store, 4);
+        assert!(store.health().failing_snapshots.is_none());
+        release.send(()).unwrap();
+        if fails {
+            assert_eq!(failing_snapshots(&store).attempts, 1);
+        } else {
+            std::thread::sleep(Duration::from_millis(1500));
+            assert!(store.health().failing_snapshots.is_none());
         }
     }
 }
@@ -187,8 +248,11 @@ fn a_panic_in_the_snapshot_thread_loses_nothing_and_close_returns() {
         Ok(())
     });
     (1..=20).for_each(|number| grant(&store, number));
+    let failing = failing_snapshots(&store);
+    assert!(matches!(failing.error, PersistError::SnapshotPanicked) && store.health().is_ok(), "{failing:?}");
     store.close().unwrap();
     assert_eq!(count(&disk, "snapshot-"), 1);
+    assert!(store.health().failing_snapshots.is_some(), "it was not written in the end either");
     drop(store);
     assert_eq!(contents(&open_small(&disk)), records(1..=20));
 }

@@ -3,6 +3,7 @@
 //! - `crash`: after a crash at any call, in every state the disk may be in, the store opens with exactly one published
 //!   generation, never older than acknowledged; and protocols broken on purpose are found out;
 //! - `faults`: a disk that refuses loses nothing, is reported, and heals;
+//! - `every_fault`: every call of a store's life with every error, once and lasting, does the same;
 //! - `damage`: every flipped bit and every cut is an error that names file and offset, never another state;
 //! - `journals`: when files are begun and removed, and what a thread that writes snapshots may do wrong;
 //! - `stall`: a save that hangs stops neither readers nor writers.
@@ -19,12 +20,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use trustkeep::testing::sim_disk::SimDisk;
 use trustkeep::{NodeId, OpenError, Options, RecoverPolicy, TrustRecord, TrustStore, WallMillis};
 
 mod crash;
 mod damage;
+#[cfg(feature = "cli")]
+mod every_fault;
 mod faults;
 mod journals;
 mod stall;
@@ -67,6 +71,11 @@ fn open_small(disk: &SimDisk) -> TrustStore {
 
 fn grant(store: &TrustStore, number: u32) {
     store.grant(record(number)).unwrap().wait_durable().unwrap();
+}
+
+/// The wall clock, in milliseconds.
+fn wall() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 fn journal_name(seq: u64) -> String {

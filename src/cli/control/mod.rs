@@ -73,8 +73,18 @@ pub(super) enum Reply {
     Status(Box<Status>),
 }
 
-/// How a node is doing.
+/// Snapshots that fail; no change is at risk by that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct FailingSnapshots {
+    /// Milliseconds since 1970.
+    pub(super) since: i64,
+    pub(super) attempts: u64,
+    pub(super) error: String,
+    pub(super) journal_bytes: u64,
+}
+
+/// How a node is doing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Status {
     pub(super) node_id: u32,
     pub(super) public_key: String,
@@ -87,6 +97,8 @@ pub(super) struct Status {
     pub(super) healthy: bool,
     /// Why it does not.
     pub(super) failing: Option<String>,
+    /// Why snapshots cannot be written, if they cannot.
+    pub(super) failing_snapshots: Option<FailingSnapshots>,
     pub(super) trusted: usize,
     pub(super) pending: usize,
     pub(super) outgoing: usize,

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Ask, Reply, Status, Until};
+use super::{Ask, FailingSnapshots, Reply, Status, Until};
 use crate::cli::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
 use crate::error::PersistError;
 use crate::node::{CommandError, HandshakeManager, RequestOptions};
@@ -141,6 +141,12 @@ fn status(node: &Served) -> Status {
         durable_generation: health.durable_generation.get(),
         healthy: health.is_ok(),
         failing: health.failing.map(|failing| failing.error.to_string()),
+        failing_snapshots: health.failing_snapshots.map(|snapshots| FailingSnapshots {
+            since: snapshots.since.as_millis(),
+            attempts: snapshots.attempts,
+            error: snapshots.error.to_string(),
+            journal_bytes: snapshots.journal_bytes,
+        }),
         trusted: store.snapshot().len(),
         pending: manager.pending().len(),
         outgoing: manager.outgoing().len(),
