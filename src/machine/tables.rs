@@ -4,7 +4,6 @@
 //! critical section without holding it up.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::view::{Floor, Outgoing, Pending, TableChange, View};
@@ -76,44 +75,93 @@ impl<'a, V> TableDiff<'a, V> {
     }
 }
 
-/// Values that replace those of a state, by id; `None` removes. What a journal's groups come to.
+/// Values that replace those of a state, each with its id; `None` removes. What a journal's groups come to: where an id
+/// occurs several times, the last one counts.
+///
+/// They are put in order once, at the end. A map by id, looked into for every entry of a long journal, took most of the
+/// time of an opening.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Patch {
-    pub(crate) trusted: HashMap<u32, Option<TrustRecord>>,
-    pub(crate) pending: HashMap<u32, Option<Pending>>,
-    pub(crate) outgoing: HashMap<u32, Option<Outgoing>>,
-    pub(crate) revoked: HashMap<u32, Option<WallMillis>>,
-    pub(crate) floors: HashMap<u32, Option<Floor>>,
+    pub(crate) trusted: Values<TrustRecord>,
+    pub(crate) pending: Values<Arc<Pending>>,
+    pub(crate) outgoing: Values<Arc<Outgoing>>,
+    pub(crate) revoked: Values<WallMillis>,
+    pub(crate) floors: Values<Floor>,
 }
+
+/// One table's part of a [`Patch`].
+pub(crate) type Values<V> = Vec<(u32, Option<V>)>;
 
 impl Patch {
     /// This patch, and then the other.
-    pub(crate) fn extend(&mut self, later: Self) {
-        self.trusted.extend(later.trusted);
-        self.pending.extend(later.pending);
-        self.outgoing.extend(later.outgoing);
-        self.revoked.extend(later.revoked);
-        self.floors.extend(later.floors);
+    pub(crate) fn extend(&mut self, mut later: Self) {
+        self.trusted.append(&mut later.trusted);
+        self.pending.append(&mut later.pending);
+        self.outgoing.append(&mut later.outgoing);
+        self.revoked.append(&mut later.revoked);
+        self.floors.append(&mut later.floors);
     }
+
+    /// Whether an id occurs twice in a table.
+    pub(crate) fn repeats_itself(&self) -> bool {
+        repeats(&self.trusted)
+            || repeats(&self.pending)
+            || repeats(&self.outgoing)
+            || repeats(&self.revoked)
+            || repeats(&self.floors)
+    }
+
+    /// The same without what is replaced within it.
+    #[cfg(any(feature = "cli", feature = "__testing"))]
+    pub(crate) fn settled(self) -> Self {
+        let mix = Mix::new(0);
+        Self {
+            trusted: newest(&self.trusted, mix),
+            pending: newest(&self.pending, mix),
+            outgoing: newest(&self.outgoing, mix),
+            revoked: newest(&self.revoked, mix),
+            floors: newest(&self.floors, mix),
+        }
+    }
+}
+
+fn repeats<V>(values: &Values<V>) -> bool {
+    // Most groups have a single entry.
+    if values.len() < 2 {
+        return false;
+    }
+    let mut ids: Vec<u32> = values.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    !ids.is_sorted_by(|a, b| a < b)
+}
+
+/// The last value of each id, in ascending order of place.
+fn newest<V: Clone>(values: &Values<V>, mix: Mix) -> Values<V> {
+    // Places and positions are moved about in sorting, not the far longer values.
+    let mut order: Vec<(u32, usize)> =
+        values.iter().enumerate().map(|(position, (id, _))| (mix.mix(*id), position)).collect();
+    order.sort_unstable();
+    let last = order.chunk_by(|a, b| a.0 == b.0).filter_map(<[_]>::last);
+    last.filter_map(|(_, position)| values.get(*position).cloned()).collect()
 }
 
 impl Tables {
     /// The state that the patch makes of this one; `None` if a peer were trusted and revoked at once.
-    pub(crate) fn patched(&self, patch: Patch) -> Option<Self> {
-        let peers: Vec<NodeId> =
-            patch.trusted.keys().chain(patch.revoked.keys()).filter_map(|id| NodeId::new(*id)).collect();
-        let in_arc = |(id, value): (u32, Option<_>)| (id, value.map(Arc::new));
+    pub(crate) fn patched(&self, patch: &Patch) -> Option<Self> {
+        let mix = self.revoked.mix();
+        let trusted = newest(&patch.trusted, mix).into_iter().filter_map(|(id, new)| Some((NodeId::new(id)?, new)));
         let next = Self {
-            trusted: self
-                .trusted
-                .apply(patch.trusted.into_iter().filter_map(|(id, new)| Some((NodeId::new(id)?, new)))),
-            pending: self.pending.apply(patch.pending.into_iter().map(in_arc)),
-            outgoing: self.outgoing.apply(patch.outgoing.into_iter().map(|(id, value)| (id, value.map(Arc::new)))),
-            revoked: self.revoked.apply(patch.revoked),
-            floors: self.floors.apply(patch.floors),
+            trusted: self.trusted.apply(trusted),
+            pending: self.pending.apply(newest(&patch.pending, mix)),
+            outgoing: self.outgoing.apply(newest(&patch.outgoing, mix)),
+            revoked: self.revoked.apply(newest(&patch.revoked, mix)),
+            floors: self.floors.apply(newest(&patch.floors, mix)),
         };
-        let both = |peer: &NodeId| next.trusted.contains(*peer) && next.revoked.get(peer.get()).is_some();
-        if peers.iter().any(both) { None } else { Some(next) }
+        // The table of revocations is the one that is usually small, and soon says no.
+        let both =
+            |id: u32| next.revoked.get(id).is_some() && NodeId::new(id).is_some_and(|peer| next.trusted.contains(peer));
+        let mut touched = patch.trusted.iter().map(|(id, _)| *id).chain(patch.revoked.iter().map(|(id, _)| *id));
+        if touched.any(both) { None } else { Some(next) }
     }
 
     /// What makes `older` into this state. Takes time in proportion to what changed.
@@ -261,5 +309,24 @@ mod tests {
         assert_eq!(touched, Touched { trusted: false, urgent: false, any: true });
         let (_, touched) = granted.apply(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
         assert_eq!(touched, Touched { trusted: false, urgent: true, any: true });
+    }
+
+    #[test]
+    fn the_last_value_of_a_patch_counts_and_repetitions_are_seen() {
+        let peer = |number| NodeId::new(number).unwrap();
+        let record = |number, network| (number, Some(TrustRecord::new(peer(number), None).network(network)));
+        let once = Patch { trusted: vec![record(1, 1), record(2, 1), (3, None)], ..Patch::default() };
+        assert!(!once.repeats_itself() && !Patch::default().repeats_itself());
+        let mut twice = once.clone();
+        twice.extend(Patch { trusted: vec![record(1, 2), (2, None), record(3, 2)], ..Patch::default() });
+        assert!(twice.repeats_itself());
+        let patched = Tables::new(Mix::new(7)).patched(&twice).unwrap();
+        assert_eq!(patched.trusted(peer(1)), record(1, 2).1);
+        assert_eq!(patched.trusted(peer(2)), None);
+        assert_eq!(patched.trusted(peer(3)), record(3, 2).1);
+        let both = Patch { revoked: vec![(3, Some(WallMillis::new(1)))], ..Patch::default() };
+        assert!(patched.patched(&both).is_none(), "trusted and revoked");
+        let instead = Patch { trusted: vec![(3, None)], ..both };
+        assert!(patched.patched(&instead).is_some());
     }
 }

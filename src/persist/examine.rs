@@ -342,13 +342,16 @@ impl Check<'_> {
             let head = decode_head(name, bytes)?;
             let (ending, patch) = format::check_journal(bytes, counted, now)?;
             let count = patch.trusted.len();
-            let trusted = patch.trusted.into_values().flatten();
+            let trusted = patch.trusted.into_iter().filter_map(|(_, record)| record);
             let known = newest.as_ref().map(|newest| &newest.tables);
             let unknown = trusted.filter(|record| !known.is_some_and(|known| is_known(known, record)));
             let keys = unknown.filter_map(|record| record.public_key);
-            let keys = keys.chain(patch.pending.into_values().flatten().map(|entry| entry.key));
-            let keys = keys.chain(patch.outgoing.into_values().flatten().filter_map(|entry| entry.expected_key));
-            let keys = keys.chain(patch.floors.into_values().flatten().filter_map(|floor| floor.key));
+            let keys = keys.chain(patch.pending.into_iter().filter_map(|(_, value)| value).map(|entry| entry.key));
+            let keys = keys.chain(
+                patch.outgoing.into_iter().filter_map(|(_, value)| value).filter_map(|entry| entry.expected_key),
+            );
+            let keys =
+                keys.chain(patch.floors.into_iter().filter_map(|(_, value)| value).filter_map(|floor| floor.key));
             check_keys(bytes, count, keys, meter)?;
             Ok((head.store, ending))
         })?;

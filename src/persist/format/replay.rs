@@ -8,12 +8,12 @@ use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
 use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
 use super::journal::{CommitV1, GROUPS_AT, MARK_AT, PAGE_BYTES};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
-use crate::machine::tables::{Patch, Tables};
+use crate::machine::tables::{Patch, Tables, Values};
 use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
 use crate::time::Now;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 /// How a journal ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +97,8 @@ impl Replay {
     pub(crate) fn finish(self) -> Result<Rebuilt, FileError> {
         let both =
             || FileError::Damaged(Damage { offset: GROUPS_AT, reason: "a peer is both trusted and revoked".into() });
-        let before = self.base.patched(self.patch).ok_or_else(both)?;
-        let tables = before.patched(self.newest).ok_or_else(both)?;
+        let before = self.base.patched(&self.patch).ok_or_else(both)?;
+        let tables = before.patched(&self.newest).ok_or_else(both)?;
         Ok(Rebuilt { tables, generation: self.generation, before: (self.newest_from, before) })
     }
 }
@@ -111,7 +111,7 @@ pub(crate) fn check_journal(file: &[u8], counted: Option<u64>, now: Now) -> Resu
         all.extend(group.patch(now)?);
         Ok(())
     })?;
-    Ok((ending, all))
+    Ok((ending, all.settled()))
 }
 
 /// One whole group.
@@ -234,8 +234,8 @@ impl<'a> Group<'a> {
         for block in &self.blocks {
             match block.kind {
                 TrustedV1::KIND => set(block, &mut patch.trusted, |entry: TrustedV1| entry.read())?,
-                PendingV1::KIND => set(block, &mut patch.pending, |entry: PendingV1| entry.read(now))?,
-                OutgoingV1::KIND => set(block, &mut patch.outgoing, |entry: OutgoingV1| entry.read(now))?,
+                PendingV1::KIND => set(block, &mut patch.pending, |entry: PendingV1| entry.read(now).map(Arc::new))?,
+                OutgoingV1::KIND => set(block, &mut patch.outgoing, |entry: OutgoingV1| entry.read(now).map(Arc::new))?,
                 RevokedV1::KIND => set(block, &mut patch.revoked, |entry: RevokedV1| entry.read())?,
                 FloorV1::KIND => set(block, &mut patch.floors, |entry: FloorV1| entry.read())?,
                 GoneV1::<1>::KIND => gone::<1, _>(block, &mut patch.trusted)?,
@@ -246,13 +246,16 @@ impl<'a> Group<'a> {
                 kind => return Damage::at(block.offset, format!("a block of kind {kind} in a journal")),
             }
         }
+        if patch.repeats_itself() {
+            return Damage::at(self.at, "an entry occurs twice in a group");
+        }
         Ok(patch)
     }
 }
 
 fn set<T: Entry + IdOf, V>(
     block: &Block<'_>,
-    into: &mut HashMap<u32, Option<V>>,
+    into: &mut Values<V>,
     read: impl Fn(T) -> Result<V, &'static str>,
 ) -> Result<(), FileError> {
     block.each(|entry: T| {
@@ -264,17 +267,15 @@ fn set<T: Entry + IdOf, V>(
     })
 }
 
-fn gone<const TABLE: u8, V>(block: &Block<'_>, into: &mut HashMap<u32, Option<V>>) -> Result<(), FileError> {
+fn gone<const TABLE: u8, V>(block: &Block<'_>, into: &mut Values<V>) -> Result<(), FileError> {
     block.each(|entry: GoneV1<TABLE>| note(block, into, entry.id(), None))
 }
 
-fn note<V>(block: &Block<'_>, into: &mut HashMap<u32, Option<V>>, id: u32, value: Option<V>) -> Result<(), FileError> {
+fn note<V>(block: &Block<'_>, into: &mut Values<V>, id: u32, value: Option<V>) -> Result<(), FileError> {
     if NodeId::new(id).is_none() {
         return Damage::at(block.offset, "an entry with node id 0");
     }
-    if into.insert(id, value).is_some() {
-        return Damage::at(block.offset, "an entry occurs twice in a group");
-    }
+    into.push((id, value));
     Ok(())
 }
 
