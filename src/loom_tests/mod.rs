@@ -9,6 +9,7 @@
 mod durability;
 mod failure;
 mod order;
+mod reclamation;
 mod shutdown;
 mod trust_waiters;
 

@@ -153,7 +153,7 @@ impl TrustStore {
     /// As [`TrustStore::is_trusted`].
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
-        self.shared.cell().with(|version| version.trusted.get(peer).copied())
+        self.shared.cell().with(|version| version.trusted.get(peer))
     }
 
     /// Trusts a peer, or changes the terms on which it is trusted; lifts a revocation and settles what was pending.
