@@ -148,6 +148,11 @@ impl PublicKey {
         Ok(Self(bytes))
     }
 
+    /// The key with these bytes, which [`PublicKey::as_bytes`] gave.
+    pub(crate) const fn restored(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 32 bytes of the key.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {

@@ -4,7 +4,6 @@
 //! that the protocols built on them are run under every interleaving. Files that use this module carry no inline tests
 //! (those could not run outside a model); their models are in `loom_tests`. What must hold between the two sides of each
 //! protocol is written down in `docs/concurrency.md`.
-#![forbid(unsafe_code)]
 
 #[cfg(not(all(test, trustkeep_loom)))]
 #[path = "sync/native.rs"]
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use imp::{
     Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Line, Lines, Mutex, MutexGuard, OnceLock, Ordering,
-    QueueReceiver, QueueSender, SnapshotCell, TrySendError, Word, queue, spawn, thread_token,
+    QueueReceiver, QueueSender, SnapshotCell, TrySendError, Witness, Word, queue, spawn, thread_token,
 };
 
 /// A cache line is 64 bytes.

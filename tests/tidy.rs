@@ -132,12 +132,44 @@ fn every_ordering_and_every_unsafe_block_is_argued() {
     none("orderings and unsafe blocks", broken);
 }
 
+/// Files with unsafe code, and how many uses of it each may have: blocks, implementations, and functions that ask their
+/// caller for something. To raise one, say in the commit why it cannot be safe.
+const UNSAFE: [(&str, usize); 9] = [
+    ("src/map/change.rs", 2),
+    ("src/map/history.rs", 2),
+    ("src/map/node.rs", 7),
+    ("src/map/pack.rs", 3),
+    ("src/map/pool.rs", 8),
+    ("src/map/probe.rs", 7),
+    ("src/map/version.rs", 3),
+    ("src/persist/mapping.rs", 1),
+    ("src/sync/model.rs", 1),
+];
+
+#[test]
+fn unsafe_stays_within_its_budget() {
+    let mut broken = Vec::new();
+    for (name, text) in sources() {
+        let uses =
+            |(_, line): &(usize, &str)| ["unsafe {", "unsafe impl", "unsafe fn"].iter().any(|it| line.contains(it));
+        let used = code(&text).iter().filter(|line| uses(line)).count();
+        let allowed = UNSAFE.iter().find(|(file, _)| *file == name).map_or(0, |(_, allowed)| *allowed);
+        // Less than allowed is told too, so that the budget follows down.
+        if used != allowed {
+            broken.push(format!("{name}: {used} uses of unsafe, {allowed} allowed"));
+        }
+    }
+    none("unsafe is counted", broken);
+}
+
 #[test]
 fn unsafe_is_forbidden_wherever_it_can_be() {
-    const EXCEPT: [&str; 3] = ["src/lib.rs", "src/persist/mod.rs", "src/persist/mapping.rs"];
+    // The modules above one that has unsafe code: a `forbid` would bind it too.
+    const ABOVE: [&str; 4] = ["src/lib.rs", "src/map/mod.rs", "src/persist/mod.rs", "src/sync.rs"];
+    let has_unsafe = |name: &str| UNSAFE.iter().any(|(file, _)| *file == name) || ABOVE.contains(&name);
     let broken = sources()
         .into_iter()
-        .filter(|(name, text)| !EXCEPT.contains(&name.as_str()) && !text.contains("#![forbid(unsafe_code)]"))
+        .filter(|(name, text)| !has_unsafe(name) && !text.contains("#![forbid(unsafe_code)]"))
         // A file that is included as a module of a forbidding parent is bound by it.
         .filter(|(name, _)| !is_test_file(name))
         .map(|(name, _)| name)

@@ -76,7 +76,7 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let tables = &snapshot.tables;
     let inspected = Inspected {
         generation: snapshot.header.generation,
-        trusted: by_id(tables.trusted.iter().map(TrustedRow::from).collect(), |row| row.node_id),
+        trusted: by_id(tables.trusted.iter().map(|record| TrustedRow::from(&record)).collect(), |row| row.node_id),
         pending: by_id(tables.pending.iter().map(|(id, it)| PendingRow::new(id, it)).collect(), |row| row.node_id),
         outgoing: by_id(tables.outgoing.iter().map(|(id, it)| OutgoingRow::new(id, it)).collect(), |row| row.node_id),
         revoked: by_id(tables.revoked.iter().map(|(id, at)| RevokedRow::new(id, *at)).collect(), |row| row.node_id),

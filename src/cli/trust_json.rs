@@ -20,7 +20,7 @@ pub(super) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told:
     let mut lists = Lists { out, told };
     write!(lists.out, "{{\n\"version\": {VERSION},\n\"generation\": {generation}")?;
     let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
-    lists.list("trusted", trusted, TrustedEntry::new)?;
+    lists.list("trusted", trusted, |id, record| TrustedEntry::new(id, &record))?;
     lists.list("pending", tables.pending.iter(), |id, entry| PendingEntry::new(id, entry))?;
     lists.list("outgoing", tables.outgoing.iter(), |id, entry| OutgoingEntry::new(id, entry))?;
     lists.list("revoked", tables.revoked.iter(), |id, at| RevokedEntry::new(id, *at))?;
@@ -41,13 +41,13 @@ struct Lists<'a> {
 
 impl Lists<'_> {
     /// One list, in the order of ids.
-    fn list<'e, V: 'e, E: Serialize>(
+    fn list<V, E: Serialize>(
         &mut self,
         name: &str,
-        entries: impl Iterator<Item = (u32, &'e V)>,
-        entry: impl Fn(u32, &'e V) -> E,
+        entries: impl Iterator<Item = (u32, V)>,
+        entry: impl Fn(u32, V) -> E,
     ) -> io::Result<()> {
-        let mut entries: Vec<(u32, &V)> = entries.collect();
+        let mut entries: Vec<(u32, V)> = entries.collect();
         entries.sort_unstable_by_key(|(id, _)| *id);
         write!(self.out, ",\n\"{name}\": [")?;
         for (number, (id, value)) in entries.into_iter().enumerate() {

@@ -1,5 +1,5 @@
 //! The index of keys: linearizable for each peer, never more trusting than the published version, complete while a larger
-//! table takes over (C-8).
+//! table takes over (C-9).
 #![forbid(unsafe_code)]
 
 use super::{Disk, open, outcomes, peer, record};

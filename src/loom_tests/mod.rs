@@ -10,6 +10,7 @@ mod durability;
 mod failure;
 mod key_index;
 mod order;
+mod reclamation;
 mod shutdown;
 mod snapshot;
 mod trust_waiters;

@@ -34,11 +34,22 @@ pub(crate) struct Touched {
     pub(crate) any: bool,
 }
 
+/// Changes that change something, table by table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Draft {
+    trusted: Vec<(NodeId, Option<TrustRecord>)>,
+    pending: Vec<(u32, Option<Arc<Pending>>)>,
+    outgoing: Vec<(u32, Option<Arc<Outgoing>>)>,
+    revoked: Vec<(u32, Option<WallMillis>)>,
+    floors: Vec<(u32, Option<Floor>)>,
+    trusted_len: usize,
+}
+
 /// What makes one table into a later one, each in ascending order of place.
 #[derive(Debug)]
-pub(crate) struct TableDiff<'a, V> {
+pub(crate) struct TableDiff<V> {
     /// Entries that are new or other than before.
-    pub(crate) set: Vec<(u32, &'a V)>,
+    pub(crate) set: Vec<(u32, V)>,
     /// Ids of entries that are no longer there.
     pub(crate) gone: Vec<u32>,
 }
@@ -46,29 +57,28 @@ pub(crate) struct TableDiff<'a, V> {
 /// What makes one state into a later one.
 #[derive(Debug)]
 pub(crate) struct Difference<'a> {
-    pub(crate) trusted: TableDiff<'a, TrustRecord>,
-    pub(crate) pending: TableDiff<'a, Arc<Pending>>,
-    pub(crate) outgoing: TableDiff<'a, Arc<Outgoing>>,
-    pub(crate) revoked: TableDiff<'a, WallMillis>,
-    pub(crate) floors: TableDiff<'a, Floor>,
+    pub(crate) trusted: TableDiff<TrustRecord>,
+    pub(crate) pending: TableDiff<&'a Arc<Pending>>,
+    pub(crate) outgoing: TableDiff<&'a Arc<Outgoing>>,
+    pub(crate) revoked: TableDiff<&'a WallMillis>,
+    pub(crate) floors: TableDiff<&'a Floor>,
 }
 
-impl<'a, V> TableDiff<'a, V> {
+impl<V> TableDiff<V> {
     fn new() -> Self {
         Self { set: Vec::new(), gone: Vec::new() }
     }
 
-    fn note(&mut self, id: u32, new: Option<&'a V>) {
+    fn note(&mut self, id: u32, new: Option<V>) {
         match new {
             Some(value) => self.set.push((id, value)),
             None => self.gone.push(id),
         }
     }
+}
 
-    fn of(newer: &'a Trie<V>, older: &'a Trie<V>) -> Self
-    where
-        V: Clone + PartialEq,
-    {
+impl<'a, V: Clone + PartialEq> TableDiff<&'a V> {
+    fn of(newer: &'a Trie<V>, older: &'a Trie<V>) -> Self {
         let mut diff = Self::new();
         newer.diff(older, &mut |id, _, new| diff.note(id, new));
         diff
@@ -148,7 +158,7 @@ fn newest<V: Clone>(values: &Values<V>, mix: Mix) -> Values<V> {
 impl Tables {
     /// The state that the patch makes of this one; `None` if a peer were trusted and revoked at once.
     pub(crate) fn patched(&self, patch: &Patch) -> Option<Self> {
-        let mix = self.revoked.mix();
+        let mix = self.trusted.mix();
         let trusted = newest(&patch.trusted, mix).into_iter().filter_map(|(id, new)| Some((NodeId::new(id)?, new)));
         let next = Self {
             trusted: self.trusted.apply(trusted),
@@ -191,50 +201,75 @@ impl Tables {
         }
     }
 
-    /// The next state, and what differs. Changes that change nothing are left out.
-    pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
-        let (mut trusted, mut pending, mut outgoing) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut revoked, mut floors) = (Vec::new(), Vec::new());
+    /// What of these changes differs from what is there. Nothing is derived yet.
+    pub(crate) fn draft(&self, changes: &[TableChange]) -> Draft {
+        let mut draft = Draft { trusted_len: self.trusted.len(), ..Draft::default() };
         for change in changes {
             match change {
-                TableChange::Trusted(peer, record) => {
-                    if self.trusted.get(*peer) != record.as_ref() {
-                        trusted.push((*peer, *record));
-                    }
-                }
+                TableChange::Trusted(peer, record) => draft.note_trusted(*peer, self.trusted.get(*peer), *record),
                 TableChange::Pending(peer, entry) => {
                     if self.pending.get(peer.get()).map(Arc::as_ref) != entry.as_ref() {
-                        pending.push((peer.get(), entry.clone().map(Arc::new)));
+                        draft.pending.push((peer.get(), entry.clone().map(Arc::new)));
                     }
                 }
                 TableChange::Outgoing(peer, entry) => {
                     if self.outgoing.get(peer.get()).map(Arc::as_ref) != entry.as_ref() {
-                        outgoing.push((peer.get(), entry.clone().map(Arc::new)));
+                        draft.outgoing.push((peer.get(), entry.clone().map(Arc::new)));
                     }
                 }
                 TableChange::Revoked(peer, at) => {
                     if self.revoked.get(peer.get()) != at.as_ref() {
-                        revoked.push((peer.get(), *at));
+                        draft.revoked.push((peer.get(), *at));
                     }
                 }
                 TableChange::Floor(peer, floor) => {
                     if self.floors.get(peer.get()) != floor.as_ref() {
-                        floors.push((peer.get(), *floor));
+                        draft.floors.push((peer.get(), *floor));
                     }
                 }
             }
         }
-        let trusted_touched = !trusted.is_empty();
-        let urgent = trusted_touched || !(pending.is_empty() && outgoing.is_empty() && revoked.is_empty());
-        let touched = Touched { trusted: trusted_touched, urgent, any: urgent || !floors.is_empty() };
-        let next = Self {
-            trusted: self.trusted.apply(trusted),
-            pending: self.pending.apply(pending),
-            outgoing: self.outgoing.apply(outgoing),
-            revoked: self.revoked.apply(revoked),
-            floors: self.floors.apply(floors),
-        };
-        (next, touched)
+        draft
+    }
+
+    /// The next state. It should be made only if it will be published: going on from this one again afterwards copies all
+    /// trusted records.
+    pub(crate) fn next(&self, draft: Draft) -> Self {
+        Self {
+            trusted: self.trusted.apply(draft.trusted),
+            pending: self.pending.apply(draft.pending),
+            outgoing: self.outgoing.apply(draft.outgoing),
+            revoked: self.revoked.apply(draft.revoked),
+            floors: self.floors.apply(draft.floors),
+        }
+    }
+
+    /// Both steps at once.
+    #[cfg(all(test, not(trustkeep_loom)))]
+    pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
+        let draft = self.draft(changes);
+        let touched = draft.touched();
+        (self.next(draft), touched)
+    }
+}
+
+impl Draft {
+    fn note_trusted(&mut self, peer: NodeId, before: Option<TrustRecord>, after: Option<TrustRecord>) {
+        if before != after {
+            self.trusted_len = self.trusted_len + usize::from(after.is_some()) - usize::from(before.is_some());
+            self.trusted.push((peer, after));
+        }
+    }
+
+    /// How many peers will be trusted.
+    pub(crate) fn trusted_len(&self) -> usize {
+        self.trusted_len
+    }
+
+    pub(crate) fn touched(&self) -> Touched {
+        let trusted = !self.trusted.is_empty();
+        let urgent = trusted || !(self.pending.is_empty() && self.outgoing.is_empty() && self.revoked.is_empty());
+        Touched { trusted, urgent, any: urgent || !self.floors.is_empty() }
     }
 }
 
@@ -244,7 +279,7 @@ fn peer_of(id: u32) -> Option<NodeId> {
 
 impl View for Tables {
     fn trusted(&self, peer: NodeId) -> Option<TrustRecord> {
-        self.trusted.get(peer).copied()
+        self.trusted.get(peer)
     }
 
     fn trusted_len(&self) -> usize {
@@ -301,14 +336,19 @@ mod tests {
         let peer = NodeId::new(7).unwrap();
         let record = TrustRecord::new(peer, None);
         let empty = Tables::new(Mix::new(1));
-        let (granted, touched) = empty.apply(&[TableChange::Trusted(peer, Some(record))]);
-        assert_eq!(touched, Touched { trusted: true, urgent: true, any: true });
-        let (_, touched) = granted.apply(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);
-        assert_eq!(touched, Touched::default());
-        let (_, touched) = granted.apply(&[TableChange::Floor(peer, Some(Floor::EMPTY))]);
-        assert_eq!(touched, Touched { trusted: false, urgent: false, any: true });
-        let (_, touched) = granted.apply(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
-        assert_eq!(touched, Touched { trusted: false, urgent: true, any: true });
+        let draft = empty.draft(&[TableChange::Trusted(peer, Some(record))]);
+        assert_eq!(draft.touched(), Touched { trusted: true, urgent: true, any: true });
+        assert_eq!(draft.trusted_len(), 1);
+        let granted = empty.next(draft);
+        assert_eq!(granted.trusted.get(peer), Some(record));
+        let touched = |changes: &[TableChange]| granted.draft(changes).touched();
+        let nothing = touched(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);
+        assert_eq!(nothing, Touched::default());
+        let floor = touched(&[TableChange::Floor(peer, Some(Floor::EMPTY))]);
+        assert_eq!(floor, Touched { trusted: false, urgent: false, any: true });
+        let revoked = touched(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
+        assert_eq!(revoked, Touched { trusted: false, urgent: true, any: true });
+        assert_eq!(granted.draft(&[TableChange::Trusted(peer, None)]).trusted_len(), 0);
     }
 
     #[test]

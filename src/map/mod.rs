@@ -1,68 +1,125 @@
-//! The immutable, persistent map of trusted records.
+//! The immutable map of trusted records, version by version.
 //!
 //! Laws, checked against `BTreeMap` in `tests` below: a version never changes once made, whatever is derived from it;
 //! `apply` sees the version it is called on and nothing newer; iteration and `diff` are functions of the contents;
 //! `diff` takes time in proportion to what changed. History is linear: only the store's writer derives versions, each
-//! from the newest. Whoever puts a faster map here keeps this interface and these laws.
-#![forbid(unsafe_code)]
+//! from the newest. Deriving from an older one is right too, but copies the whole map into a history of its own.
+//!
+//! How it is made: `word` and `node` are the layout, `probe` is the look-up, `change` and `pack` derive the next version,
+//! `history` knows which versions are live and frees what they no longer reach, `pool` is the memory, `walk` goes through
+//! one version or two. `docs/design.md` says why. `trie` is the safe map of the small tables, and this one's model.
 
+mod change;
+mod history;
 pub(crate) mod mix;
+mod node;
+mod pack;
+mod pool;
+mod probe;
+mod slots;
 pub(crate) mod trie;
+mod value;
+mod version;
+mod walk;
+mod word;
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
 use crate::peer::{NodeId, TrustRecord};
+use change::{Bounds, Change};
+#[cfg(any(test, feature = "__testing"))]
+pub(crate) use history::Usage;
 use mix::Mix;
-use trie::Trie;
+use value::Value;
+use version::Version;
 
 /// One version of the set of trusted records.
 #[derive(Clone, Debug)]
-pub(crate) struct TrustMap(Trie<TrustRecord>);
+pub(crate) struct TrustMap {
+    version: Version,
+    mix: Mix,
+}
 
 impl TrustMap {
     pub(crate) fn new(mix: Mix) -> Self {
-        Self(Trie::new(mix))
+        Self::from_sorted(mix, core::iter::empty())
     }
 
     /// The map of these records, which come in ascending order of place without repeats.
     pub(crate) fn from_sorted(mix: Mix, records: impl Iterator<Item = TrustRecord>) -> Self {
-        Self(Trie::from_sorted(mix, records.map(|record| (record.node_id.get(), record))))
+        Self::with_bounds(Bounds::FAST, mix, records)
+    }
+
+    fn with_bounds(bounds: Bounds, mix: Mix, records: impl Iterator<Item = TrustRecord>) -> Self {
+        let entries = records.map(|record| (mix.mix(record.node_id.get()), Value::of(&record)));
+        Self { version: Version::first(bounds, entries), mix }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.version.len()
     }
 
     /// The bijection that orders this map.
     pub(crate) fn mix(&self) -> Mix {
-        self.0.mix()
+        self.mix
     }
 
+    #[inline(always)]
     pub(crate) fn contains(&self, peer: NodeId) -> bool {
-        self.0.get(peer.get()).is_some()
+        self.version.contains(self.mix.mix(peer.get()))
     }
 
-    pub(crate) fn get(&self, peer: NodeId) -> Option<&TrustRecord> {
-        self.0.get(peer.get())
+    #[inline]
+    pub(crate) fn get(&self, peer: NodeId) -> Option<TrustRecord> {
+        self.version.get(self.mix.mix(peer.get())).map(|value| value.record(peer))
     }
 
     /// The next version. A peer occurs at most once among the changes.
+    ///
+    /// # Panics
+    /// Never; without memory for it the process is aborted, as by the collections of the standard library.
     pub(crate) fn apply(&self, changes: impl IntoIterator<Item = (NodeId, Option<TrustRecord>)>) -> Self {
-        Self(self.0.apply(changes.into_iter().map(|(peer, record)| (peer.get(), record))))
+        let change = |(peer, record): (NodeId, Option<TrustRecord>)| Change {
+            place: self.mix.mix(peer.get()),
+            value: record.as_ref().map(Value::of),
+        };
+        let mut changes: Vec<Change> = changes.into_iter().map(change).collect();
+        if changes.is_empty() {
+            return self.clone();
+        }
+        changes.sort_unstable_by_key(|change| change.place);
+        debug_assert!(changes.is_sorted_by(|a, b| a.place < b.place), "a peer occurs twice in one change");
+        changes.dedup_by_key(|change| change.place);
+        Self { version: self.version.change(&changes), mix: self.mix }
     }
 
     /// All records in ascending order of place.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &TrustRecord> {
-        self.0.iter().map(|(_, record)| record)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = TrustRecord> {
+        self.version.all().filter_map(|(place, value)| self.record(place, Some(value)))
     }
 
     /// Calls `found(old, new)` for every peer whose record differs.
-    pub(crate) fn diff<'a>(
-        &'a self,
-        older: &'a Self,
-        found: &mut dyn FnMut(Option<&'a TrustRecord>, Option<&'a TrustRecord>),
-    ) {
-        self.0.diff(&older.0, &mut |_, old, new| found(old, new));
+    pub(crate) fn diff(&self, older: &Self, found: &mut dyn FnMut(Option<TrustRecord>, Option<TrustRecord>)) {
+        debug_assert_eq!(self.mix, older.mix, "maps of different stores");
+        self.version.diff(&older.version, &mut |place, old, new| {
+            found(self.record(place, old), self.record(place, new));
+        });
+    }
+
+    /// Gives back the memory of versions that nobody holds any more. Deriving does so too, a little each time.
+    pub(crate) fn sweep(&self) {
+        self.version.sweep();
+    }
+
+    /// What the memory of this map and the versions related to it is used for.
+    #[cfg(any(test, feature = "__testing"))]
+    pub(crate) fn usage(&self) -> Usage {
+        self.version.usage()
+    }
+
+    /// No record has the id 0, so this gives one wherever there is a value.
+    fn record(&self, place: u32, value: Option<&Value>) -> Option<TrustRecord> {
+        Some(value?.record(NodeId::new(self.mix.unmix(place))?))
     }
 }

@@ -57,6 +57,7 @@ impl<V: Clone> Trie<V> {
         self.len
     }
 
+    #[cfg(all(test, not(trustkeep_loom)))]
     pub(crate) fn mix(&self) -> Mix {
         self.mix
     }

@@ -7,7 +7,7 @@
 //!
 //! INVARIANT I-X1: whenever the writer lock is free, the table that answers holds exactly the ids of the trusted records.
 //! What is revoked is taken out before the new version is published, what is granted is put in afterwards: of the two, the
-//! index is never the more trusting (C-8 in `docs/concurrency.md`).
+//! index is never the more trusting (C-9 in `docs/concurrency.md`).
 //! INVARIANT I-X2: an id stands in a table at most once, and never moves within it; every line on the way from its own line
 //! to where it stands counts it.
 //! INVARIANT I-X3: while a larger table is being filled, every change goes to both; the larger one answers only when it has
@@ -58,7 +58,7 @@ impl KeyIndex {
 
     /// Whether the peer is trusted; `None` if there was no memory for a table, ever since.
     pub(crate) fn contains(&self, peer: NodeId) -> Option<bool> {
-        // ORDERING: Acquire, pairs with the Release store in `Upkeep::fill` (C-8): who sees that a table answers sees all
+        // ORDERING: Acquire, pairs with the Release store in `Upkeep::fill` (C-9): who sees that a table answers sees all
         // that was put into it before.
         let current = usize::try_from(self.current.load(Ordering::Acquire)).ok()?;
         let lines = self.tables.get(current)?.get()?;
@@ -130,7 +130,7 @@ impl Upkeep {
         if *filled >= current.len() {
             self.filled = None;
             self.current += 1;
-            // ORDERING: Release, pairs with the Acquire load in `contains` (C-8); after everything was put in.
+            // ORDERING: Release, pairs with the Acquire load in `contains` (C-9); after everything was put in.
             index.current.store(self.current as u64, Ordering::Release);
         }
     }
@@ -144,7 +144,7 @@ impl Upkeep {
     /// No table answers from now on: readers look at the published version instead.
     fn give_up(&mut self, index: &KeyIndex) {
         (self.current, self.filled) = (TABLES_MAX, None);
-        // ORDERING: Release, pairs with the Acquire load in `contains` (C-8); nothing hangs on it but this number.
+        // ORDERING: Release, pairs with the Acquire load in `contains` (C-9); nothing hangs on it but this number.
         index.current.store(TABLES_MAX as u64, Ordering::Release);
     }
 }
@@ -185,12 +185,12 @@ fn find(lines: &Lines, id: u32, place: u32) -> Option<usize> {
 /// Whether the id stands on this line, and whether any id passed it by. No branch.
 fn look(line: &Line, id: u32) -> (bool, bool) {
     let [words @ .., last] = line;
-    // ORDERING: Acquire, pairs with the Release stores of `replace` (C-8): who finds a peer here finds it in the
+    // ORDERING: Acquire, pairs with the Release stores of `replace` (C-9): who finds a peer here finds it in the
     // published version too.
     let last = last.load(Ordering::Acquire);
     let mut is_here = low(last) == id;
     for word in words {
-        // ORDERING: Acquire (C-8), as above.
+        // ORDERING: Acquire (C-9), as above.
         let word = word.load(Ordering::Acquire);
         is_here |= (low(word) == id) | (high(word) == id);
     }
@@ -199,7 +199,7 @@ fn look(line: &Line, id: u32) -> (bool, bool) {
 
 /// The ids on a line, 0 where there is none. For the writer.
 fn ids(line: &Line) -> impl Iterator<Item = u32> {
-    // ORDERING: Relaxed (C-8); only the writer stores, under the writer lock.
+    // ORDERING: Relaxed (C-9); only the writer stores, under the writer lock.
     let words = line.iter().map(|word| word.load(Ordering::Relaxed));
     words.flat_map(|word| [low(word), high(word)]).take(IDS_MAX)
 }
@@ -249,11 +249,11 @@ fn count(line: &Line, more: u32) {
 }
 
 fn change(word: &Word, next: impl Fn(u32, u32) -> (u32, u32)) {
-    // ORDERING: Relaxed (C-8); only the writer stores, under the writer lock, so nothing comes between this and the store,
+    // ORDERING: Relaxed (C-9); only the writer stores, under the writer lock, so nothing comes between this and the store,
     // and the half that stays is stored again as it is.
     let now = word.load(Ordering::Relaxed);
     let (low, high) = next(low(now), high(now));
-    // ORDERING: Release, pairs with the Acquire loads of `look` (C-8).
+    // ORDERING: Release, pairs with the Acquire loads of `look` (C-9).
     word.store(u64::from(high) << u32::BITS | u64::from(low), Ordering::Release);
 }
 

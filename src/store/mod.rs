@@ -141,7 +141,7 @@ impl TrustStore {
     /// Constant.
     ///
     /// # Source
-    /// C-8 in `docs/concurrency.md`.
+    /// C-9 in `docs/concurrency.md`.
     #[must_use]
     pub fn is_trusted(&self, peer: NodeId) -> bool {
         self.shared.is_trusted(peer)
@@ -163,7 +163,7 @@ impl TrustStore {
     /// nothing and frees no old version. A thread's first call may allocate.
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
-        self.shared.cell().with(|version| version.trusted.get(peer).copied())
+        self.shared.cell().with(|version| version.trusted.get(peer))
     }
 
     /// Trusts a peer, or changes the terms on which it is trusted; lifts a revocation and settles what was pending.

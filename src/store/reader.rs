@@ -40,7 +40,7 @@ impl TrustReader {
     /// The peer's record, if it is trusted.
     #[must_use]
     pub fn get(&mut self, peer: NodeId) -> Option<TrustRecord> {
-        self.0.load().trusted.get(peer).copied()
+        self.0.load().trusted.get(peer)
     }
 
     /// The generation that answers come from: the newest that changed a trusted record.

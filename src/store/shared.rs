@@ -206,10 +206,12 @@ impl Shared {
         changes: &[TableChange],
         events: Vec<Event>,
     ) -> Result<Afterwards, WriteError<()>> {
-        let (next, touched) = core.tables.apply(changes);
+        let draft = core.tables.draft(changes);
+        let touched = draft.touched();
         let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
-            let (len, before) = (next.trusted_len(), core.tables.trusted_len());
+            // All refusals come before the next version is derived: history is linear, see `map`.
+            let (len, before) = (draft.trusted_len(), core.tables.trusted_len());
             if len > self.limits.trusted_max && len > before {
                 return Err(WriteError::Full(()));
             }
@@ -227,6 +229,7 @@ impl Shared {
             for peer in changes.iter().filter_map(TableChange::distrusted) {
                 core.keys.remove(&self.keys, peer);
             }
+            let next = core.tables.next(draft);
             let version = touched.trusted.then(|| {
                 let next = Arc::new(Version { generation: core.generation, trusted: next.trusted.clone() });
                 self.cell.store(Arc::clone(&next));
@@ -341,10 +344,14 @@ impl Shared {
     pub(crate) fn sweep(&self) -> usize {
         let mut superseded = core::mem::take(&mut self.core.lock().superseded);
         superseded.retain(|old| !old.is_free());
-        let mut core = self.core.lock();
-        superseded.append(&mut core.superseded);
-        core.superseded = superseded;
-        core.superseded.len()
+        let (held, tables) = {
+            let mut core = self.core.lock();
+            superseded.append(&mut core.superseded);
+            core.superseded = superseded;
+            (core.superseded.len(), Arc::clone(&core.tables))
+        };
+        tables.trusted.sweep();
+        held
     }
 
     /// How many old versions are kept because somebody holds them or nobody has looked yet.

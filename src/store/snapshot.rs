@@ -57,7 +57,7 @@ impl Snapshot {
     /// The peer's record, if it is trusted.
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
-        self.0.trusted.get(peer).copied()
+        self.0.trusted.get(peer)
     }
 
     /// Whether the peer is trusted.
@@ -88,10 +88,10 @@ impl Snapshot {
     /// Proportional to what changed. Between snapshots of different stores, proportional to both.
     pub fn diff(&self, older: &Self) -> impl Iterator<Item = Change> {
         let mut changes = Vec::new();
-        let mut found = |old: Option<&TrustRecord>, new: Option<&TrustRecord>| match (old, new) {
-            (None, Some(new)) => changes.push(Change::Granted(*new)),
-            (Some(old), None) => changes.push(Change::Removed(*old)),
-            (Some(old), Some(new)) => changes.push(Change::Updated { old: *old, new: *new }),
+        let mut found = |old: Option<TrustRecord>, new: Option<TrustRecord>| match (old, new) {
+            (None, Some(new)) => changes.push(Change::Granted(new)),
+            (Some(old), None) => changes.push(Change::Removed(old)),
+            (Some(old), Some(new)) => changes.push(Change::Updated { old, new }),
             (None, None) => {}
         };
         let (new, old) = (&self.0.trusted, &older.0.trusted);

@@ -3,7 +3,7 @@
 //!
 //! What is not under test here (an event queue) stays invisible to the checker. Waits never time out: the moments at
 //! which a deadline may pass are played through by the pure plan's own tests.
-#![forbid(unsafe_code)]
+#![allow(unsafe_code, reason = "a cell that the checker watches is shared on purpose")]
 #![expect(clippy::disallowed_types, reason = "this file is the door that the fence leads to")]
 
 use std::collections::VecDeque;
@@ -29,6 +29,28 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap()
+    }
+}
+
+/// A cell that is read and written where the memory it stands for is: two such accesses of which one writes must be
+/// ordered, or the checker fails.
+#[derive(Debug)]
+pub(crate) struct Witness(loom::cell::UnsafeCell<()>);
+
+// SAFETY: nothing is in the cell. That its accesses are ordered is what the checker finds out.
+unsafe impl Sync for Witness {}
+
+impl Witness {
+    pub(crate) fn new() -> Self {
+        Self(loom::cell::UnsafeCell::new(()))
+    }
+
+    pub(crate) fn reads(&self) {
+        self.0.with(|_| ());
+    }
+
+    pub(crate) fn owns(&self) {
+        self.0.with_mut(|_| ());
     }
 }
 

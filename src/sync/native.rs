@@ -88,6 +88,25 @@ impl fmt::Debug for Lines {
     }
 }
 
+/// Stands for memory that the model checker cannot see: its twin notes who reads that memory and who takes it back, and
+/// finds the two wanting if nothing orders them. Here it is nothing.
+#[derive(Debug)]
+pub(crate) struct Witness;
+
+impl Witness {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    /// This thread reads the memory.
+    #[inline(always)]
+    pub(crate) fn reads(&self) {}
+
+    /// This thread wrote the memory, or will use it for something else.
+    #[inline(always)]
+    pub(crate) fn owns(&self) {}
+}
+
 /// Wakes threads that wait for a condition under a [`Mutex`].
 #[derive(Debug)]
 pub(crate) struct Condvar(parking_lot::Condvar);

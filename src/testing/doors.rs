@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, TableChange};
-use crate::map::TrustMap;
 use crate::map::mix::Mix;
+use crate::map::{TrustMap, Usage};
 use crate::peer::PublicKey;
 use crate::peer::{NodeId, TrustRecord};
 use crate::persist::format::{self, FileError, How};
@@ -165,11 +165,44 @@ pub fn journal_name(seq: u64) -> String {
 #[derive(Clone, Debug)]
 pub struct Map(TrustMap);
 
+/// What a [`Map`] and the versions related to it use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapUsage {
+    /// From the allocator.
+    pub bytes: usize,
+    /// Versions that somebody holds, or that were not looked at since.
+    pub versions: usize,
+    /// Nodes of these.
+    pub nodes: usize,
+    /// Of these, nodes that wait for a version to go.
+    pub retired: usize,
+}
+
 impl Map {
     /// An empty map.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(TrustMap::new(Mix::new(seed)))
+    }
+
+    /// The map of these records, in any order, without repeats.
+    #[must_use]
+    pub fn bulk(seed: u64, mut records: Vec<TrustRecord>) -> Self {
+        let mix = Mix::new(seed);
+        records.sort_unstable_by_key(|record| mix.mix(record.node_id.get()));
+        Self(TrustMap::from_sorted(mix, records.into_iter()))
+    }
+
+    /// Gives back what no version holds any more.
+    pub fn sweep(&self) {
+        self.0.sweep();
+    }
+
+    /// What its memory is used for.
+    #[must_use]
+    pub fn usage(&self) -> MapUsage {
+        let Usage { bytes, versions, nodes, retired } = self.0.usage();
+        MapUsage { bytes, versions, nodes, retired }
     }
 
     /// The number of records.
@@ -187,7 +220,7 @@ impl Map {
     /// The peer's record.
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
-        self.0.get(peer).copied()
+        self.0.get(peer)
     }
 
     /// Whether there is one.
@@ -204,14 +237,14 @@ impl Map {
 
     /// All records in the map's own order.
     pub fn iter(&self) -> impl Iterator<Item = TrustRecord> {
-        self.0.iter().copied()
+        self.0.iter()
     }
 
     /// The records that differ, as (old, new).
     #[must_use]
     pub fn diff(&self, older: &Self) -> Vec<(Option<TrustRecord>, Option<TrustRecord>)> {
         let mut found = Vec::new();
-        self.0.diff(&older.0, &mut |old, new| found.push((old.copied(), new.copied())));
+        self.0.diff(&older.0, &mut |old, new| found.push((old, new)));
         found
     }
 }

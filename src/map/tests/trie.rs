@@ -1,11 +1,11 @@
-//! The laws of the map, against `BTreeMap`, with old versions held while new ones are made.
+//! The laws of the safe map, against `BTreeMap`, with old versions held while new ones are made.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::mix::Mix;
-use super::trie::Trie;
+use crate::map::mix::Mix;
+use crate::map::trie::Trie;
 
 fn contents(trie: &Trie<u64>) -> BTreeMap<u32, u64> {
     trie.iter().map(|(id, value)| (id, *value)).collect()

@@ -1,0 +1,223 @@
+//! Derives the next version: every touched node is written anew, once, from the old one and the changes below it.
+//!
+//! A subtree answers with *pieces*: nodes that together cover its places, more than one if it had to be split. Its parent
+//! puts them where the old child stood if they fit; else it is laid out anew (`pack`). So growing and shrinking reach as
+//! far as they must and no further, and no publish rebuilds more than the nodes on the way to its changes.
+#![allow(unsafe_code, reason = "gives back nodes that it made itself, and looks into them")]
+
+use super::node::{Inner, Leaf, Node, Retired, new_inner, new_leaf};
+use super::pool::Pool;
+use super::value::Value;
+use super::word::{BITS_MAX, LEAF_MAX, Word};
+
+/// What a peer's record becomes: by its place, a value or nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub(super) place: u32,
+    pub(super) value: Option<Value>,
+}
+
+/// When nodes are split and merged. Tests have small nodes, so that this happens often.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// A leaf with more records is split; from 2 to [`LEAF_MAX`].
+    pub(super) leaf_max: usize,
+    /// Two leaves with no more records than this are merged; well below `leaf_max`, so that a peer that comes and goes
+    /// does not split and merge each time.
+    pub(super) merge_max: usize,
+    /// An inner node with more bits is split; from 1 to [`BITS_MAX`].
+    pub(super) bits_max: u32,
+    /// Two inner nodes are merged if that makes no more bits than this; below `bits_max`.
+    pub(super) merge_bits_max: u32,
+}
+
+impl Bounds {
+    /// What is fast.
+    pub(super) const FAST: Self =
+        Self { leaf_max: LEAF_MAX, merge_max: 12, bits_max: BITS_MAX, merge_bits_max: BITS_MAX - 4 };
+}
+
+/// A root and the levels of inner nodes from it on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tree {
+    pub(super) root: Word,
+    pub(super) levels: u32,
+    pub(super) len: usize,
+}
+
+/// A node and the places that it covers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) word: Word,
+    pub(super) start: u32,
+    pub(super) depth: u32,
+}
+
+/// A version being made.
+#[derive(Debug)]
+pub(super) struct Draft<'p> {
+    pub(super) pool: &'p mut Pool,
+    pub(super) bounds: Bounds,
+    /// The number of the version, which every node made here gets.
+    pub(super) birth: u64,
+    /// What subtrees answered and their parents have not used yet.
+    pub(super) pieces: Vec<Piece>,
+    /// Nodes of older versions that this one does without.
+    pub(super) retired: &'p mut Vec<Retired>,
+    pub(super) len: usize,
+}
+
+/// A step of putting a leaf and its changes together.
+enum Step<'c> {
+    /// These records stay.
+    Keep(core::ops::Range<usize>),
+    Set(u32, &'c Value),
+}
+
+impl<'p> Draft<'p> {
+    pub(super) fn new(pool: &'p mut Pool, bounds: Bounds, birth: u64, retired: &'p mut Vec<Retired>) -> Self {
+        Self { pool, bounds, birth, pieces: Vec::new(), retired, len: 0 }
+    }
+
+    /// The tree that these changes make of another, which must stay live meanwhile. They come in ascending order of
+    /// place, without repeats.
+    pub(super) fn change(mut self, root: Inner<'_>, len: usize, changes: &[Change]) -> Tree {
+        self.len = len;
+        self.inner(root, changes);
+        let pieces = core::mem::take(&mut self.pieces);
+        self.crown(pieces, root.level)
+    }
+
+    /// Answers with what the changes make of an inner node; true if that fits where the old one stood.
+    fn inner(&mut self, node: Inner<'_>, changes: &[Change]) -> bool {
+        let mark = self.pieces.len();
+        let mut fits = true;
+        let mut rest = changes;
+        while let Some(first) = rest.first() {
+            let Some(child) = node.child(node.word.slot(first.place)) else { break };
+            let mine = rest.partition_point(|change| u64::from(change.place) < child.end());
+            let (mine, others) = rest.split_at(mine.max(1));
+            rest = others;
+            fits &= match node.open(&child) {
+                Node::Leaf(leaf) => self.leaf(leaf, mine),
+                Node::Inner(inner) => self.inner(inner, mine),
+            };
+        }
+        let copied = if fits { self.copied(&node, mark) } else { None };
+        match copied {
+            Some(word) => {
+                self.pieces.truncate(mark);
+                self.pieces.push(Piece { word, start: node.start, depth: node.depth() });
+            }
+            None => {
+                let tiles = self.tiles(&node, mark);
+                self.pieces.truncate(mark);
+                self.pack(&tiles, node.start, node.depth(), 0);
+            }
+        }
+        self.retire(node.retired());
+        copied.is_some() || self.is_one_of_depth(mark, node.depth())
+    }
+
+    /// Whether exactly one piece was answered since `mark`, and covers what a node of this depth covers.
+    fn is_one_of_depth(&self, mark: usize, depth: u32) -> bool {
+        matches!(self.pieces.get(mark..), Some([piece]) if piece.depth == depth)
+    }
+
+    /// A copy of a node with the answered pieces in their places; none if two of its children are to be merged.
+    fn copied(&mut self, node: &Inner<'_>, mark: usize) -> Option<Word> {
+        let (word, words) = new_inner(self.pool, self.birth, node.depth(), node.word.bits());
+        words.copy_from_slice(node.words);
+        let answered = self.pieces.get(mark..).unwrap_or_default();
+        for piece in answered {
+            let first = word.slot(piece.start);
+            let run = node.run_of(piece.depth);
+            words.get_mut(first..first + run).unwrap_or_default().fill(piece.word);
+        }
+        let bounds = self.bounds;
+        let wants_merge = answered.iter().any(|piece| {
+            let run = node.run_of(piece.depth);
+            let buddy = words.get(word.slot(piece.start) ^ run);
+            run < node.words.len() && buddy.is_some_and(|buddy| bounds.may_merge(node.level - 1, piece.word, *buddy))
+        });
+        if wants_merge {
+            // SAFETY: it was made just now, and nothing names it.
+            let copy = unsafe { Inner::at(word, node.level, node.start) };
+            self.retire(copy.retired());
+            return None;
+        }
+        Some(word)
+    }
+
+    /// Answers with what the changes make of a leaf; true if that fits where the old one stood.
+    fn leaf(&mut self, leaf: Leaf<'_>, changes: &[Change]) -> bool {
+        let mark = self.pieces.len();
+        let (mut len, mut kept) = (0, 0);
+        merge(&leaf, changes, |step| match step {
+            Step::Keep(range) => (len, kept) = (len + range.len(), kept + range.len()),
+            Step::Set(..) => len += 1,
+        });
+        if kept == leaf.values().len() && len == kept {
+            self.pieces.push(Piece { word: leaf.word, start: leaf.start, depth: leaf.depth() });
+            return true;
+        }
+        self.len = self.len + len - leaf.values().len();
+        if len <= self.bounds.leaf_max {
+            let (word, mut new) = new_leaf(self.pool, self.birth, leaf.depth(), len);
+            merge(&leaf, changes, |step| match step {
+                Step::Keep(range) => new.extend(&leaf, range),
+                Step::Set(place, value) => new.push(place, value),
+            });
+            self.pieces.push(Piece { word, start: leaf.start, depth: leaf.depth() });
+        } else {
+            let mut entries = Vec::with_capacity(len);
+            let old: Vec<(u32, Value)> = leaf.places().zip(leaf.values().iter().copied()).collect();
+            merge(&leaf, changes, |step| match step {
+                Step::Keep(range) => entries.extend_from_slice(old.get(range).unwrap_or_default()),
+                Step::Set(place, value) => entries.push((place, *value)),
+            });
+            self.split(&entries, leaf.start, leaf.depth());
+        }
+        self.retire(leaf.retired());
+        self.is_one_of_depth(mark, leaf.depth())
+    }
+
+    /// This version does without a node.
+    pub(super) fn retire(&mut self, node: Retired) {
+        if node.birth == self.birth {
+            // SAFETY: it was made for this version, which nobody has seen, and its last use in it is over.
+            unsafe { self.pool.give_back(node.block) };
+        } else {
+            self.retired.push(node);
+        }
+    }
+}
+
+impl Bounds {
+    /// Whether two neighbours that make up one range are small enough to be one node. `level` is theirs.
+    pub(super) fn may_merge(self, level: u32, one: Word, other: Word) -> bool {
+        one.depth(level) == other.depth(level)
+            && if level == 0 {
+                one.len() + other.len() <= self.merge_max
+            } else {
+                one.bits().max(other.bits()) < self.merge_bits_max
+            }
+    }
+}
+
+/// Puts a leaf and its changes together, in ascending order of place.
+fn merge<'c>(leaf: &Leaf<'_>, changes: &'c [Change], mut step: impl FnMut(Step<'c>)) {
+    let mut at = 0;
+    for change in changes {
+        let (before, after) = match leaf.position(change.place) {
+            Ok(found) => (found, found + 1),
+            Err(gap) => (gap, gap),
+        };
+        step(Step::Keep(at..before));
+        at = after;
+        if let Some(value) = &change.value {
+            step(Step::Set(change.place, value));
+        }
+    }
+    step(Step::Keep(at..leaf.values().len()));
+}

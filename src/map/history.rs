@@ -1,0 +1,211 @@
+//! The versions of one map: which are live, what each of them alone keeps, and the memory of all.
+//!
+//! INVARIANT I-M3: history is linear. The next version is derived from the newest, or not here at all.
+//! INVARIANT I-M4: a node that was born with version b and replaced with version r is given back only when no version
+//! from b to r - 1 is live. It waits with the newest of those that is: a node is looked at again only when that one goes.
+//!
+//! Nodes have no counts. A version has one, that of its [`Pin`]; the last holder to go sets a flag, and whoever derives or
+//! sweeps next sees it and gives memory back. So letting go of a version costs the same however much it keeps.
+#![allow(unsafe_code, reason = "gives nodes back that no live version reaches")]
+
+use super::change::{Bounds, Change, Draft, Tree};
+use super::node::{Inner, Retired};
+use super::pool::{Pool, Surplus};
+use super::value::Value;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Witness};
+
+/// Keeps a version alive: all nodes that its tree reaches.
+#[derive(Debug)]
+pub(super) struct Pin {
+    number: u64,
+    presence: Arc<Presence>,
+    history: Arc<History>,
+}
+
+/// What the history knows of a version without holding it.
+#[derive(Debug)]
+struct Presence {
+    /// 1 once nobody holds the version any more.
+    gone: AtomicU64,
+    /// Stands for the memory of all nodes that the version reaches.
+    nodes: Witness,
+}
+
+/// Shared by all versions that come from one beginning. Its memory goes with the last of them, on whatever thread.
+#[derive(Debug)]
+struct History {
+    bounds: Bounds,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    pool: Pool,
+    /// Ascending by number; the last is the newest version, held or not.
+    live: Vec<Live>,
+    /// Nodes that no version reaches: given back a few at a time.
+    free: Vec<Retired>,
+    /// How many live versions make it worth while to look which are gone.
+    look_at: usize,
+}
+
+#[derive(Debug)]
+struct Live {
+    number: u64,
+    presence: Arc<Presence>,
+    /// Replaced, and this is the newest live version that reaches them.
+    retired: Vec<Retired>,
+}
+
+/// What a map's memory is used for.
+#[cfg(any(test, feature = "__testing"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// From the allocator.
+    pub(crate) bytes: usize,
+    /// Versions that somebody holds, or that were not looked at since.
+    pub(crate) versions: usize,
+    /// Of live versions, and of those that were not looked at since.
+    pub(crate) nodes: usize,
+    /// Of these, nodes that wait for a version to go.
+    pub(crate) retired: usize,
+}
+
+impl Pin {
+    /// A new history whose first version has these records.
+    pub(super) fn first(bounds: Bounds, entries: impl Iterator<Item = (u32, Value)>) -> (Tree, Arc<Self>) {
+        let (mut pool, mut nothing) = (Pool::default(), Vec::new());
+        let tree = Draft::new(&mut pool, bounds, FIRST, &mut nothing).build(entries);
+        let presence = Presence::new();
+        let live = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
+        let state = State { pool, live, free: Vec::new(), look_at: LOOK_AT_LEAST };
+        let history = Arc::new(History { bounds, state: Mutex::new(state) });
+        (tree, Arc::new(Self { number: FIRST, presence, history }))
+    }
+
+    /// The next version; none if this is not the newest.
+    pub(super) fn next(&self, tree: Tree, changes: &[Change]) -> Option<(Tree, Arc<Self>)> {
+        self.reads();
+        let mut state = self.history.state.lock();
+        let State { pool, live, .. } = &mut *state;
+        let newest = live.last_mut().filter(|newest| newest.number == self.number)?;
+        let number = self.number + 1;
+        // SAFETY: the tree is this version's, which is live, since we hold it.
+        let root = unsafe { Inner::at(tree.root, tree.levels, 0) };
+        // What this replaces, this version still reaches: it waits with it.
+        let draft = Draft::new(pool, self.history.bounds, number, &mut newest.retired);
+        let tree = draft.change(root, tree.len, changes);
+        let presence = Presence::new();
+        live.push(Live { number, presence: Arc::clone(&presence), retired: Vec::new() });
+        if state.live.len() >= state.look_at {
+            state.look();
+        }
+        state.give_back(GIVE_BACK_EACH);
+        drop(state);
+        Some((tree, Arc::new(Self { number, presence, history: Arc::clone(&self.history) })))
+    }
+
+    /// Gives back what no live version reaches, and memory that is not needed to the allocator. Holds the lock for a
+    /// short time only, again and again.
+    pub(super) fn sweep(&self) {
+        self.history.state.lock().look();
+        while self.history.state.lock().give_back(GIVE_BACK_EACH) {}
+        loop {
+            // Given back outside the lock: that takes the system some time.
+            let surplus = self.history.state.lock().pool.surplus();
+            match surplus {
+                None => return,
+                Some(Surplus::Chunk(memory)) => drop(memory),
+                Some(Surplus::Pages(pages)) => {
+                    pages.give_back();
+                    self.history.state.lock().pool.bare(&pages);
+                }
+            }
+        }
+    }
+
+    #[cfg(any(test, feature = "__testing"))]
+    pub(super) fn usage(&self) -> Usage {
+        let state = self.history.state.lock();
+        let retired = state.live.iter().map(|live| live.retired.len()).sum::<usize>() + state.free.len();
+        Usage { bytes: state.pool.bytes(), versions: state.live.len(), nodes: state.pool.taken(), retired }
+    }
+
+    /// For the model checker: this thread is about to read nodes of the version.
+    #[inline(always)]
+    pub(super) fn reads(&self) {
+        self.presence.nodes.reads();
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.history.bounds
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // ORDERING: Release, pairs with the Acquire load in `is_gone` (C-8): all reads of the version's nodes, by whoever
+        // held it (the count of the `Arc` around this orders them before this drop), come before their memory's reuse.
+        self.presence.gone.store(1, Ordering::Release);
+    }
+}
+
+impl Presence {
+    fn new() -> Arc<Self> {
+        let presence = Self { gone: AtomicU64::new(0), nodes: Witness::new() };
+        presence.nodes.owns();
+        Arc::new(presence)
+    }
+
+    fn is_gone(&self) -> bool {
+        // ORDERING: Acquire, pairs with the Release store in `Pin::drop` (C-8).
+        let is_gone = self.gone.load(Ordering::Acquire) != 0;
+        if is_gone {
+            self.nodes.owns();
+        }
+        is_gone
+    }
+}
+
+impl State {
+    /// Finds out which versions are gone, and moves what they kept to those before them that reach it too.
+    fn look(&mut self) {
+        let mut loose = Vec::new();
+        let newest = self.live.last().map_or(FIRST, |live| live.number);
+        self.live.retain_mut(|live| {
+            let stays = live.number == newest || !live.presence.is_gone();
+            if !stays && !live.retired.is_empty() {
+                loose.push((live.number, core::mem::take(&mut live.retired)));
+            }
+            stays
+        });
+        for (number, retired) in loose {
+            let before = self.live.partition_point(|live| live.number < number);
+            let mut before = before.checked_sub(1).and_then(|index| self.live.get_mut(index));
+            for node in retired {
+                match &mut before {
+                    Some(live) if live.number >= node.birth => live.retired.push(node),
+                    _ => self.free.push(node),
+                }
+            }
+        }
+        self.look_at = 2 * self.live.len() + LOOK_AT_LEAST;
+    }
+
+    /// Gives back at most so many nodes; true if more are left.
+    fn give_back(&mut self, at_most: usize) -> bool {
+        for node in self.free.drain(self.free.len().saturating_sub(at_most)..) {
+            // SAFETY: by I-M4 no live version reaches it, and its memory is that of this history's pool. Whoever read it
+            // did so before its version was found gone (C-8).
+            unsafe { self.pool.give_back(node.block) };
+        }
+        !self.free.is_empty()
+    }
+}
+
+/// The number of the first version.
+const FIRST: u64 = 1;
+/// Looking which versions are gone is spread over as many publishes as twice those that were not, and at least this many.
+const LOOK_AT_LEAST: usize = 8;
+/// A publish gives back this many nodes, several times what it replaces itself; a sweep as many each time it has the lock.
+const GIVE_BACK_EACH: usize = 256;

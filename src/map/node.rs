@@ -1,0 +1,280 @@
+//! Nodes as they lie in memory, and safe views of them.
+//!
+//! ```text
+//! leaf:   line of 32 low tags | line of 32 high tags, if wide | stamp | values in order of place
+//! inner:  stamp | 2^b words; a child that covers several slots stands in each of them
+//! ```
+//!
+//! INVARIANT I-M1: every word in a node that a live version reaches names a live node: an inner one if the node's level is
+//! above 1, else a leaf. A node is written once, before anybody else can see it, and never changed while it is live.
+#![allow(unsafe_code, reason = "nodes are found through packed words; the views made here are safe to use")]
+
+use core::ops::Range;
+
+use super::pool::{Block, Pool};
+use super::probe::{LINE_BYTES, Line};
+use super::value::Value;
+use super::word::Word;
+
+/// What a node knows of itself besides its word.
+#[derive(Debug)]
+#[repr(C)]
+struct Stamp {
+    /// The first version that reaches it.
+    birth: u64,
+    /// Where in the pool it is.
+    slab: u32,
+    spare: u32,
+}
+
+/// All that is needed to give a node's memory back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retired {
+    pub(super) birth: u64,
+    pub(super) block: Block,
+}
+
+/// A live leaf.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaf<'a> {
+    pub(super) word: Word,
+    pub(super) start: u32,
+    low: &'a Line,
+    /// The same as `low` in a narrow leaf.
+    high: &'a Line,
+    stamp: &'a Stamp,
+    values: &'a [Value],
+}
+
+impl<'a> Leaf<'a> {
+    /// # Safety
+    /// The word names a leaf that stays live during `'a`.
+    #[inline]
+    pub(super) unsafe fn at(word: Word, start: u32) -> Self {
+        let low = core::ptr::with_exposed_provenance::<Line>(word.address());
+        // SAFETY: the leaf has this layout, was written as a whole when it was made, and is not changed while it lives.
+        unsafe {
+            let high = low.byte_add(4 * word.wide() as usize);
+            let stamp = high.add(1).cast::<Stamp>();
+            let values = core::slice::from_raw_parts(stamp.add(1).cast::<Value>(), word.len());
+            Self { word, start, low: &*low, high: &*high, stamp: &*stamp, values }
+        }
+    }
+
+    pub(super) fn depth(&self) -> u32 {
+        self.word.depth(0)
+    }
+
+    pub(super) fn values(&self) -> &'a [Value] {
+        self.values
+    }
+
+    /// The places of its records, ascending.
+    #[inline]
+    pub(super) fn places(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let (common, wide) = (self.start & 0xffff_0000, self.word.wide());
+        let halves = self.low.0.iter().zip(&self.high.0).take(self.values.len());
+        halves.map(move |(low, high)| {
+            let high = if wide == 0 { common } else { u32::from(*high) << 16 };
+            high | u32::from(*low)
+        })
+    }
+
+    /// Where a place is or would be.
+    pub(super) fn position(&self, place: u32) -> Result<usize, usize> {
+        let before = self.places().take_while(|other| *other < place).count();
+        if self.places().nth(before) == Some(place) { Ok(before) } else { Err(before) }
+    }
+
+    pub(super) fn retired(&self) -> Retired {
+        let lines = leaf_lines(self.depth(), self.values.len());
+        Retired { birth: self.stamp.birth, block: Block::new(self.word.address(), self.stamp.slab, lines) }
+    }
+}
+
+/// A live inner node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inner<'a> {
+    pub(super) word: Word,
+    /// How many levels are below it; 1 if its children are leaves.
+    pub(super) level: u32,
+    pub(super) start: u32,
+    stamp: &'a Stamp,
+    pub(super) words: &'a [Word],
+}
+
+/// A child, and the slots and places that it covers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Child {
+    pub(super) word: Word,
+    pub(super) start: u32,
+    pub(super) depth: u32,
+    pub(super) slots: (usize, usize),
+}
+
+impl Child {
+    /// The first place behind it.
+    pub(super) fn end(&self) -> u64 {
+        u64::from(self.start) + (1 << (32 - self.depth))
+    }
+}
+
+/// What a child is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Node<'a> {
+    Leaf(Leaf<'a>),
+    Inner(Inner<'a>),
+}
+
+impl<'a> Inner<'a> {
+    /// # Safety
+    /// The word names an inner node of this level that stays live during `'a`, and so does all below it.
+    #[inline]
+    pub(super) unsafe fn at(word: Word, level: u32, start: u32) -> Self {
+        let stamp = core::ptr::with_exposed_provenance::<Stamp>(word.address());
+        // SAFETY: the node has this layout, was written as a whole when it was made, and is not changed while it lives.
+        unsafe {
+            let words = core::slice::from_raw_parts(slots_of(word), 1 << word.bits());
+            Self { word, level, start, stamp: &*stamp, words }
+        }
+    }
+
+    pub(super) fn depth(&self) -> u32 {
+        self.word.depth(1)
+    }
+
+    /// The child at a slot; none behind the last.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "a place has 32 bits, and no slot lies behind the last place")]
+    pub(super) fn child(&self, slot: usize) -> Option<Child> {
+        let word = *self.words.get(slot)?;
+        let depth = word.depth(self.level - 1);
+        let run = self.run_of(depth);
+        let first = slot & !(run - 1);
+        let start = self.start + ((first as u64) << (32 - self.depth() - self.word.bits())) as u32;
+        Some(Child { word, start, depth, slots: (first, first + run) })
+    }
+
+    /// How many slots a child of this depth covers.
+    pub(super) fn run_of(&self, depth: u32) -> usize {
+        1 << (self.word.bits() + self.depth()).saturating_sub(depth)
+    }
+
+    /// The child at this slot, to be looked into.
+    #[inline]
+    pub(super) fn open(&self, child: &Child) -> Node<'a> {
+        let word = self.words.get(child.slots.0).copied().unwrap_or(child.word);
+        debug_assert_eq!(word, child.word, "a child of another node");
+        // SAFETY: by I-M1 the word, which is one of this node's, names a live node of the next level; what a node of a
+        // version reaches stays live as long as the version, so at least during 'a.
+        unsafe {
+            match self.level {
+                1 => Node::Leaf(Leaf::at(word, child.start)),
+                level => Node::Inner(Inner::at(word, level - 1, child.start)),
+            }
+        }
+    }
+
+    pub(super) fn retired(&self) -> Retired {
+        let lines = inner_lines(self.word.bits());
+        Retired { birth: self.stamp.birth, block: Block::new(self.word.address(), self.stamp.slab, lines) }
+    }
+}
+
+/// A leaf being written.
+#[derive(Debug)]
+pub(super) struct NewLeaf<'a> {
+    low: &'a mut Line,
+    high: Option<&'a mut Line>,
+    values: &'a mut [Value],
+    at: usize,
+}
+
+impl NewLeaf<'_> {
+    /// The next record; its place is above those before. Records beyond the leaf's length are left out.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "tags are halves of a place")]
+    pub(super) fn push(&mut self, place: u32, value: &Value) {
+        if let (Some(to), Some(low)) = (self.values.get_mut(self.at), self.low.0.get_mut(self.at)) {
+            (*to, *low) = (*value, place as u16);
+            if let Some(high) = self.high.as_mut().and_then(|line| line.0.get_mut(self.at)) {
+                *high = (place >> 16) as u16;
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Some records of a leaf whose range contains this one's, or the other way round.
+    pub(super) fn extend(&mut self, leaf: &Leaf<'_>, range: Range<usize>) {
+        let to = self.at..self.at + range.len();
+        if let (Some(to), Some(from)) = (self.values.get_mut(to.clone()), leaf.values.get(range.clone())) {
+            to.copy_from_slice(from);
+        }
+        if let (Some(to), Some(from)) = (self.low.0.get_mut(to.clone()), leaf.low.0.get(range.clone())) {
+            to.copy_from_slice(from);
+        }
+        if let Some(high) = self.high.as_mut().and_then(|line| line.0.get_mut(to.clone())) {
+            if leaf.word.wide() == 0 {
+                high.fill((leaf.start >> 16) as u16);
+            } else if let Some(from) = leaf.high.0.get(range) {
+                high.copy_from_slice(from);
+            }
+        }
+        self.at = to.end;
+    }
+}
+
+/// Memory for a leaf, to be filled with exactly `len` records before the next node is made.
+pub(super) fn new_leaf(pool: &mut Pool, birth: u64, depth: u32, len: usize) -> (Word, NewLeaf<'_>) {
+    let block = pool.take(leaf_lines(depth, len));
+    let word = Word::of_leaf(block.address(), depth, len);
+    let low = core::ptr::with_exposed_provenance_mut::<Line>(block.address());
+    // SAFETY: the block is ours alone until its word is published, has room for this layout (see `leaf_lines`), and its
+    // bytes are initialized; every pattern of bytes is valid for these types.
+    let leaf = unsafe {
+        let high = low.byte_add(4 * word.wide() as usize);
+        let stamp = high.add(1).cast::<Stamp>();
+        stamp.write(Stamp { birth, slab: block.slab(), spare: 0 });
+        let values = core::slice::from_raw_parts_mut(stamp.add(1).cast::<Value>(), len);
+        let high = if word.wide() == 0 { None } else { Some(&mut *high) };
+        NewLeaf { low: &mut *low, high, values, at: 0 }
+    };
+    (word, leaf)
+}
+
+/// Memory for an inner node, every word of which must be set before the node is published.
+pub(super) fn new_inner(pool: &mut Pool, birth: u64, depth: u32, bits: u32) -> (Word, &mut [Word]) {
+    let block = pool.take(inner_lines(bits));
+    let word = Word::of_inner(block.address(), depth, bits);
+    let stamp = core::ptr::with_exposed_provenance_mut::<Stamp>(block.address());
+    // SAFETY: as in `new_leaf`, with the layout of an inner node.
+    let words = unsafe {
+        stamp.write(Stamp { birth, slab: block.slab(), spare: 0 });
+        core::slice::from_raw_parts_mut(stamp.add(1).cast::<Word>(), 1 << bits)
+    };
+    (word, words)
+}
+
+/// The slots of an inner node.
+#[inline(always)]
+pub(super) fn slots_of(word: Word) -> *const Word {
+    core::ptr::with_exposed_provenance::<u8>(word.address()).wrapping_add(STAMP_BYTES).cast()
+}
+
+fn leaf_lines(depth: u32, len: usize) -> usize {
+    let tag_lines = if depth < 16 { 2 } else { 1 };
+    tag_lines + (STAMP_BYTES + size_of::<Value>() * len).div_ceil(LINE_BYTES)
+}
+
+fn inner_lines(bits: u32) -> usize {
+    (STAMP_BYTES + (size_of::<Word>() << bits)).div_ceil(LINE_BYTES)
+}
+
+/// Behind the tags of a leaf, in front of the words of an inner node.
+pub(super) const STAMP_BYTES: usize = size_of::<Stamp>();
+/// The largest node.
+pub(super) const LINES_MAX: usize = {
+    let inner = (STAMP_BYTES + (size_of::<Word>() << super::word::BITS_MAX)).div_ceil(LINE_BYTES);
+    let leaf = 2 + (STAMP_BYTES + size_of::<Value>() * super::word::LEAF_MAX).div_ceil(LINE_BYTES);
+    if inner > leaf { inner } else { leaf }
+};

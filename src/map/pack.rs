@@ -1,0 +1,197 @@
+//! Lays nodes out: splits what is too large, merges what is too small, and builds a whole map from records in order.
+//!
+//! Always true of what these make: pieces are in ascending order, tile their range without gap or overlap, and are the
+//! binary subdivisions of it, so that any two are disjoint or nested.
+#![allow(unsafe_code, reason = "looks into nodes that were just made, which no version reaches yet")]
+
+use super::change::{Draft, Piece, Tree};
+use super::node::{Inner, Leaf, new_inner, new_leaf};
+use super::value::Value;
+use super::word::Word;
+
+impl Draft<'_> {
+    /// Answers with leaves for these records of a range, ascending.
+    pub(super) fn split(&mut self, entries: &[(u32, Value)], start: u32, depth: u32) {
+        if entries.len() <= self.bounds.leaf_max {
+            let (word, mut leaf) = new_leaf(self.pool, self.birth, depth, entries.len());
+            for (place, value) in entries {
+                leaf.push(*place, value);
+            }
+            self.pieces.push(Piece { word, start, depth });
+            return;
+        }
+        // A range of depth 31 has two places, and a leaf has room for two.
+        debug_assert!(depth < 31, "places repeat");
+        let middle = middle(start, depth);
+        let (lower, upper) = entries.split_at(entries.partition_point(|(place, _)| *place < middle));
+        self.split(lower, start, depth + 1);
+        self.split(upper, middle, depth + 1);
+    }
+
+    /// Answers with inner nodes for these children of a range; none of less than this depth.
+    pub(super) fn pack(&mut self, children: &[Piece], start: u32, depth: u32, depth_min: u32) {
+        let deepest = children.iter().map(|child| child.depth).max().unwrap_or(depth);
+        let bits = deepest - depth;
+        if depth >= depth_min && bits <= self.bounds.bits_max {
+            let (word, words) = new_inner(self.pool, self.birth, depth, bits);
+            let mut slot = 0;
+            for child in children {
+                let run = 1 << (deepest - child.depth);
+                words.get_mut(slot..slot + run).unwrap_or_default().fill(child.word);
+                slot += run;
+            }
+            debug_assert_eq!(slot, words.len(), "a gap between children");
+            self.pieces.push(Piece { word, start, depth });
+            return;
+        }
+        let middle = middle(start, depth);
+        let (lower, upper) = children.split_at(children.partition_point(|child| child.start < middle));
+        self.pack(lower, start, depth + 1, depth_min);
+        self.pack(upper, middle, depth + 1, depth_min);
+    }
+
+    /// A node's children with the pieces answered since `mark` in their places, small neighbours merged.
+    pub(super) fn tiles(&mut self, node: &Inner<'_>, mark: usize) -> Vec<Piece> {
+        let mut tiles = Vec::with_capacity(node.words.len() + 1);
+        let answered = self.pieces.get(mark..).unwrap_or_default().to_vec();
+        let mut answered = answered.into_iter().peekable();
+        let mut slot = 0;
+        while let Some(child) = node.child(slot) {
+            slot = child.slots.1;
+            let mut replaced = false;
+            while let Some(piece) = answered.next_if(|piece| u64::from(piece.start) < child.end()) {
+                replaced = true;
+                self.tile(&mut tiles, node, piece);
+            }
+            if !replaced {
+                self.tile(&mut tiles, node, Piece { word: child.word, start: child.start, depth: child.depth });
+            }
+        }
+        tiles
+    }
+
+    fn tile(&mut self, tiles: &mut Vec<Piece>, node: &Inner<'_>, mut piece: Piece) {
+        let level = node.level - 1;
+        while let Some(last) = tiles.last().copied() {
+            let halves = piece.depth > node.depth() && last.start == piece.start & !(1 << (32 - piece.depth));
+            if !(halves && last.start != piece.start && self.bounds.may_merge(level, last.word, piece.word)) {
+                break;
+            }
+            tiles.pop();
+            piece = if level == 0 { self.merged_leaves(last, piece) } else { self.merged_inner(last, piece, level) };
+        }
+        tiles.push(piece);
+    }
+
+    fn merged_leaves(&mut self, lower: Piece, upper: Piece) -> Piece {
+        // SAFETY: both are live: of the version that is being changed, or made for the next and not replaced yet.
+        let (first, second) = unsafe { (Leaf::at(lower.word, lower.start), Leaf::at(upper.word, upper.start)) };
+        let (lens, depth) = ((first.values().len(), second.values().len()), lower.depth - 1);
+        let (word, mut leaf) = new_leaf(self.pool, self.birth, depth, lens.0 + lens.1);
+        leaf.extend(&first, 0..lens.0);
+        leaf.extend(&second, 0..lens.1);
+        self.retire(first.retired());
+        self.retire(second.retired());
+        Piece { word, start: lower.start, depth }
+    }
+
+    fn merged_inner(&mut self, lower: Piece, upper: Piece, level: u32) -> Piece {
+        // SAFETY: as in `merged_leaves`.
+        let halves = unsafe { [Inner::at(lower.word, level, lower.start), Inner::at(upper.word, level, upper.start)] };
+        let (depth, bits) = (lower.depth - 1, lower.word.bits().max(upper.word.bits()));
+        let (word, words) = new_inner(self.pool, self.birth, depth, bits + 1);
+        for (half, words) in halves.iter().zip(words.chunks_exact_mut(1 << bits)) {
+            let run = words.len() / half.words.len();
+            for (child, slots) in half.words.iter().zip(words.chunks_exact_mut(run)) {
+                slots.fill(*child);
+            }
+        }
+        for half in halves {
+            self.retire(half.retired());
+        }
+        Piece { word, start: lower.start, depth }
+    }
+
+    /// A single root above these nodes of one level, which tile everything; a root with one slot is left out.
+    pub(super) fn crown(mut self, mut pieces: Vec<Piece>, level: u32) -> Tree {
+        let mut levels = level;
+        while pieces.len() > 1 {
+            self.pack(&pieces, 0, 0, 0);
+            pieces = core::mem::take(&mut self.pieces);
+            levels += 1;
+        }
+        let mut root = pieces.first().map_or_else(|| self.empty_root(), |piece| piece.word);
+        while levels > 1 && root.bits() == 0 {
+            // SAFETY: it was made for this version and not replaced, or is of the version that is being changed.
+            let superfluous = unsafe { Inner::at(root, levels, 0) };
+            root = superfluous.words.first().copied().unwrap_or(root);
+            self.retire(superfluous.retired());
+            levels -= 1;
+        }
+        Tree { root, levels, len: self.len }
+    }
+
+    /// There are always pieces; this keeps the compiler content without a panic.
+    fn empty_root(&mut self) -> Word {
+        let (leaf, _) = new_leaf(self.pool, self.birth, 0, 0);
+        let (word, words) = new_inner(self.pool, self.birth, 0, 0);
+        words.fill(leaf);
+        word
+    }
+
+    /// The tree of these records. They should come in ascending order of place; those that do not are left out.
+    pub(super) fn build(mut self, entries: impl Iterator<Item = (u32, Value)>) -> Tree {
+        let expected = entries.size_hint().0;
+        let depth = depth_for(expected, self.bounds.leaf_max);
+        let mut last = None;
+        let mut entries = entries
+            .filter(|(place, _)| {
+                let ascends = last < Some(*place);
+                debug_assert!(ascends, "records out of order");
+                last = last.max(Some(*place));
+                ascends
+            })
+            .peekable();
+        let mut group = Vec::with_capacity(4 * self.bounds.leaf_max);
+        for slot in 0..1u64 << depth {
+            let (start, end) = (slot << (32 - depth), (slot + 1) << (32 - depth));
+            group.clear();
+            while let Some(entry) = entries.next_if(|(place, _)| u64::from(*place) < end) {
+                group.push(entry);
+            }
+            self.len += group.len();
+            #[expect(clippy::cast_possible_truncation, reason = "the start of a range of places")]
+            self.split(&group, start as u32, depth);
+        }
+        self.lay_out(depth)
+    }
+
+    /// Levels of about the same width above leaves of about this depth.
+    fn lay_out(mut self, depth: u32) -> Tree {
+        let mut pieces = core::mem::take(&mut self.pieces);
+        let (mut levels, mut left) = (0, depth);
+        let wanted = depth.div_ceil((self.bounds.bits_max - 1).max(1)).max(1);
+        while levels < wanted {
+            left -= left.div_ceil(wanted - levels);
+            self.pack(&pieces, 0, 0, left);
+            pieces = core::mem::take(&mut self.pieces);
+            levels += 1;
+        }
+        self.crown(pieces, levels)
+    }
+}
+
+/// Where the upper half of a range begins.
+fn middle(start: u32, depth: u32) -> u32 {
+    start | 1 << (31 - depth)
+}
+
+/// The depth at which so many records make leaves that are well filled and seldom need splitting.
+fn depth_for(len: usize, leaf_max: usize) -> u32 {
+    let per_leaf = (leaf_max * 5 / 8).max(1);
+    let leaves = len.div_ceil(per_leaf).max(1);
+    leaves.next_power_of_two().trailing_zeros().min(DEPTH_FOR_MAX)
+}
+
+/// Four thousand million peers would need no more.
+const DEPTH_FOR_MAX: u32 = 28;

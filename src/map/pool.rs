@@ -1,0 +1,346 @@
+//! Memory for nodes: blocks of 64-byte lines, cut from slabs of one size each, which are cut from chunks.
+//!
+//! INVARIANT I-M2: a block that was taken overlaps no other and stays in memory until it is given back.
+//!
+//! All bookkeeping lies beside the memory it is about, in plain safe structures: nothing is read from or written to a
+//! block that is not taken. The lowest slab with room is used first, so that after a large map became small the higher
+//! ones empty and go back to the allocator as whole chunks.
+#![allow(unsafe_code, reason = "takes memory from the allocator and gives it back")]
+
+use core::ptr::NonNull;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+
+use super::node::LINES_MAX;
+use super::probe::LINE_BYTES;
+use super::slots::Slots;
+use super::word::is_address;
+
+/// Memory of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    address: usize,
+    slab: u32,
+    lines: u32,
+}
+
+impl Block {
+    #[expect(clippy::cast_possible_truncation, reason = "a node has at most LINES_MAX lines")]
+    pub(super) const fn new(address: usize, slab: u32, lines: usize) -> Self {
+        Self { address, slab, lines: lines as u32 }
+    }
+
+    pub(super) const fn address(self) -> usize {
+        self.address
+    }
+
+    pub(super) const fn slab(self) -> u32 {
+        self.slab
+    }
+}
+
+/// Blocks taken and given back by one thread at a time; the memory goes with the pool.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    chunks: Vec<Chunk>,
+    slabs: Vec<Slab>,
+    /// Slabs without any block.
+    idle: Slots,
+    idle_len: usize,
+    /// Of these, slabs whose pages the system has.
+    bare_len: usize,
+    /// By class: slabs with blocks and room for more.
+    roomy: Vec<Slots>,
+    /// From the allocator, without what is bare.
+    bytes: usize,
+}
+
+/// A piece of memory that blocks of one class are cut from.
+#[derive(Clone, Debug, Default)]
+struct Slab {
+    /// 0 while its chunk is with the allocator.
+    address: usize,
+    chunk: usize,
+    /// How many blocks fit, as of its present class.
+    blocks: u32,
+    /// A bit for each block that is taken.
+    taken: u128,
+    /// How many bytes from its start have been initialized.
+    clean: usize,
+    /// Idle, and its pages were given back to the system; using it takes new ones.
+    is_bare: bool,
+}
+
+/// Memory from the allocator, or the place of one that went back.
+#[derive(Debug)]
+struct Chunk {
+    memory: Option<Memory>,
+    /// The number of its first slab, how many it has, and how many of them are idle.
+    first: usize,
+    slabs: usize,
+    idle: usize,
+}
+
+impl Pool {
+    /// A block of so many lines, initialized to something.
+    #[expect(clippy::indexing_slicing, reason = "the sets hold numbers of slabs only")]
+    pub(super) fn take(&mut self, lines: usize) -> Block {
+        let index = self.roomy.get(lines).and_then(Slots::first).unwrap_or_else(|| self.dedicate(lines));
+        let slab = &mut self.slabs[index];
+        let block = slab.taken.trailing_ones();
+        slab.taken |= 1 << block;
+        if slab.taken.count_ones() == slab.blocks {
+            self.roomy[lines].remove(index);
+        }
+        let start = block as usize * lines * LINE_BYTES;
+        slab.clean_to(start + lines * LINE_BYTES);
+        #[expect(clippy::cast_possible_truncation, reason = "as many slabs would not fit into 48 bits of address")]
+        Block::new(slab.address + start, index as u32, lines)
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Safety
+    /// The block was taken from this pool and not given back since, and nobody reads it any more.
+    #[expect(clippy::indexing_slicing, reason = "the block was taken, so these are there")]
+    pub(super) unsafe fn give_back(&mut self, block: Block) {
+        let (index, class) = (block.slab as usize, block.lines as usize);
+        let slab = &mut self.slabs[index];
+        let bit = 1u128 << ((block.address - slab.address) / (class * LINE_BYTES));
+        debug_assert!(slab.taken & bit != 0, "given back twice");
+        #[cfg(any(test, fuzzing))]
+        {
+            let bytes = core::ptr::with_exposed_provenance_mut::<u8>(block.address);
+            // SAFETY: the block is free, by the caller's promise. Whoever reads it in spite of that shall notice.
+            unsafe { bytes.write_bytes(0xdb, class * LINE_BYTES) };
+        }
+        slab.taken &= !bit;
+        if slab.taken == 0 {
+            self.chunks[slab.chunk].idle += 1;
+            self.roomy[class].remove(index);
+            self.idle.insert(index);
+            self.idle_len += 1;
+        } else {
+            self.roomy[class].insert(index);
+        }
+    }
+
+    /// Makes an idle slab one of this class, and returns which.
+    #[cold]
+    #[expect(clippy::indexing_slicing, reason = "the sets hold numbers of slabs only")]
+    fn dedicate(&mut self, class: usize) -> usize {
+        debug_assert!((1..=LINES_MAX).contains(&class), "no node has {class} lines");
+        if self.roomy.len() <= class {
+            self.roomy.resize_with(class + 1, Slots::default);
+        }
+        let index = self.idle.first().unwrap_or_else(|| self.grow());
+        self.idle.remove(index);
+        self.idle_len -= 1;
+        let slab = &mut self.slabs[index];
+        slab.blocks = u128::BITS.min((SLAB_BYTES / (class * LINE_BYTES)) as u32);
+        if core::mem::take(&mut slab.is_bare) {
+            self.bare_len -= 1;
+            self.bytes += SLAB_BYTES;
+        }
+        self.chunks[slab.chunk].idle -= 1;
+        self.roomy[class].insert(index);
+        index
+    }
+
+    /// Takes another chunk from the allocator; returns the number of its first slab.
+    #[cold]
+    #[expect(clippy::indexing_slicing, reason = "a chunk's numbers are those of its slabs")]
+    fn grow(&mut self) -> usize {
+        let slabs = if self.bytes < SMALL_POOL_BYTES { SMALL_CHUNK_SLABS } else { LARGE_CHUNK_SLABS };
+        let memory = Memory::take(slabs * SLAB_BYTES);
+        // A chunk that went back left the numbers of its slabs.
+        let vacant = self.chunks.iter().position(|chunk| chunk.memory.is_none() && chunk.slabs == slabs);
+        let number = vacant.unwrap_or_else(|| {
+            let first = self.slabs.len();
+            self.chunks.push(Chunk { memory: None, first, slabs, idle: 0 });
+            let slab = Slab { chunk: self.chunks.len() - 1, ..Slab::default() };
+            self.slabs.resize(first + slabs, slab);
+            self.chunks.len() - 1
+        });
+        let chunk = &mut self.chunks[number];
+        for index in 0..slabs {
+            let slab = &mut self.slabs[chunk.first + index];
+            (slab.address, slab.clean) = (memory.address() + index * SLAB_BYTES, 0);
+            self.idle.insert(chunk.first + index);
+        }
+        (chunk.memory, chunk.idle) = (Some(memory), slabs);
+        self.idle_len += slabs;
+        self.bytes += slabs * SLAB_BYTES;
+        chunk.first
+    }
+
+    /// Takes out something that is not needed; none if what is idle is worth keeping for the next changes.
+    pub(super) fn surplus(&mut self) -> Option<Surplus> {
+        let keep = (self.bytes / SLAB_BYTES / 4).clamp(SMALL_CHUNK_SLABS, LARGE_CHUNK_SLABS);
+        self.surplus_chunk(keep).map(Surplus::Chunk).or_else(|| self.surplus_pages(keep).map(Surplus::Pages))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a chunk's numbers are those of its slabs")]
+    fn surplus_chunk(&mut self, keep: usize) -> Option<Memory> {
+        let spare = self.idle_len.checked_sub(keep)?;
+        let is_spare = |chunk: &&mut Chunk| chunk.memory.is_some() && chunk.idle == chunk.slabs && chunk.slabs <= spare;
+        let chunk = self.chunks.iter_mut().rev().find(is_spare)?;
+        let slabs = chunk.first..chunk.first + chunk.slabs;
+        let bare = self.slabs[slabs.clone()].iter().filter(|slab| slab.is_bare).count();
+        for index in slabs {
+            self.slabs[index] = Slab { chunk: self.slabs[index].chunk, ..Slab::default() };
+            self.idle.remove(index);
+        }
+        self.idle_len -= chunk.slabs;
+        self.bytes -= (chunk.slabs - bare) * SLAB_BYTES;
+        self.bare_len -= bare;
+        chunk.idle = 0;
+        chunk.memory.take()
+    }
+
+    /// The highest idle slabs go: the lowest are the first to be used again.
+    fn surplus_pages(&mut self, keep: usize) -> Option<Pages> {
+        let spare = if CAN_GIVE_PAGES { (self.idle_len - self.bare_len).checked_sub(keep)? } else { 0 };
+        let ready = |(_, slab): &(usize, &mut Slab)| slab.address != 0 && slab.taken == 0 && !slab.is_bare;
+        let mut pages = Pages { slabs: Vec::new() };
+        for (index, slab) in self.slabs.iter_mut().enumerate().rev().filter(ready).take(spare.min(PAGES_AT_ONCE)) {
+            pages.slabs.push((index, slab.address));
+            self.idle.remove(index);
+        }
+        let len = pages.slabs.len();
+        self.idle_len -= len;
+        if len == 0 { None } else { Some(pages) }
+    }
+
+    /// Puts slabs back whose pages were given back meanwhile.
+    #[expect(clippy::indexing_slicing, reason = "they were taken from here")]
+    pub(super) fn bare(&mut self, pages: &Pages) {
+        for &(index, _) in &pages.slabs {
+            (self.slabs[index].is_bare, self.slabs[index].clean) = (true, 0);
+            self.idle.insert(index);
+        }
+        let len = pages.slabs.len();
+        self.idle_len += len;
+        self.bare_len += len;
+        self.bytes -= len * SLAB_BYTES;
+    }
+
+    /// How many blocks are taken.
+    #[cfg(any(test, feature = "__testing"))]
+    pub(super) fn taken(&self) -> usize {
+        self.slabs.iter().map(|slab| slab.taken.count_ones() as usize).sum()
+    }
+
+    /// How many bytes it has from the allocator, without pages that were given back.
+    #[cfg(any(test, feature = "__testing"))]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Slab {
+    /// Initializes all that was not yet, up to this byte. Blocks are used from the lowest, so it has no gaps.
+    fn clean_to(&mut self, end: usize) {
+        if end > self.clean {
+            let dirty = core::ptr::with_exposed_provenance_mut::<u8>(self.address + self.clean);
+            // SAFETY: these bytes lie in this slab, behind every block that was ever cut from it.
+            unsafe { dirty.write_bytes(0, end - self.clean) };
+            self.clean = end;
+        }
+    }
+}
+
+/// What a pool does without.
+#[derive(Debug)]
+pub(super) enum Surplus {
+    /// Dropping it gives it back.
+    Chunk(Memory),
+    /// To be given back, and then handed to [`Pool::bare`].
+    Pages(Pages),
+}
+
+/// Slabs that are nobody's for the moment, by number and address.
+#[derive(Debug)]
+pub(super) struct Pages {
+    slabs: Vec<(usize, usize)>,
+}
+
+impl Pages {
+    /// Gives the pages to the system. The addresses stay ours; what is there afterwards is zeros, or what was there.
+    pub(super) fn give_back(&self) {
+        #[cfg(target_os = "linux")]
+        for &(_, address) in &self.slabs {
+            let start = core::ptr::with_exposed_provenance_mut(address);
+            let advice = rustix::mm::Advice::LinuxDontNeed;
+            // SAFETY: the slab was taken out of its pool while it had no block: nobody uses its memory. The range lies
+            // within one chunk, which is private anonymous memory. If it is refused nothing has changed.
+            let _ = unsafe { rustix::mm::madvise(start, SLAB_BYTES, advice) };
+        }
+    }
+}
+
+/// Memory of a chunk. Dropping it gives it back to the allocator.
+#[derive(Debug)]
+pub(super) struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it is owned, and nothing about it belongs to a thread.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Like the collections of the standard library, this aborts the process if there is no memory.
+    fn take(bytes: usize) -> Self {
+        let align = if bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { PAGE_BYTES };
+        let Ok(layout) = Layout::from_size_align(bytes, align) else {
+            handle_alloc_error(Layout::new::<u8>());
+        };
+        // SAFETY: the layout is not empty.
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        let memory = Self { start, layout };
+        // Words have room for 48 bits of address. No allocator is known to hand out others unless asked to.
+        if !(is_address(memory.address()) && is_address(memory.address() + bytes - LINE_BYTES)) {
+            handle_alloc_error(layout);
+        }
+        memory.advise_huge_pages();
+        memory
+    }
+
+    /// Look-ups in a large map fall on random pages: with small ones each would also miss the cache of translations.
+    fn advise_huge_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.layout.size() >= HUGE_PAGE_BYTES {
+            let advice = rustix::mm::Advice::LinuxHugepage;
+            // SAFETY: the range is this memory; the advice changes nothing that can be seen in it. Where it is not taken,
+            // everything works but slower, so the answer does not matter.
+            let _ = unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.layout.size(), advice) };
+        }
+    }
+
+    fn address(&self) -> usize {
+        self.start.expose_provenance().get()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it came from the allocator with this layout, and the pool that hands this out has no block in it
+        // (`surplus`), or goes itself, which it does once no version of its history is left.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// What blocks of one class are cut from.
+const SLAB_BYTES: usize = 16 << 10;
+/// A small map takes little at a time; a large one takes what a huge page holds.
+const SMALL_POOL_BYTES: usize = 1 << 20;
+const SMALL_CHUNK_SLABS: usize = 4;
+const LARGE_CHUNK_SLABS: usize = HUGE_PAGE_BYTES / SLAB_BYTES;
+/// What the system gives and takes on most machines; where pages are larger it refuses those of a small chunk.
+const PAGE_BYTES: usize = 4 << 10;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Slabs whose pages are given back in one go, during which they cannot be used.
+const PAGES_AT_ONCE: usize = 32;
+const CAN_GIVE_PAGES: bool = cfg!(target_os = "linux");
+const _: () = assert!(SLAB_BYTES >= LINES_MAX * LINE_BYTES);

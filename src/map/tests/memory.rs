@@ -1,0 +1,116 @@
+//! Memory of old versions comes back when, and not before, nobody can reach it, and to the system after a large map has
+//! become small.
+
+use super::versions::{BOUNDS, Model, check_shape, node, record};
+use crate::map::TrustMap;
+use crate::map::change::Bounds;
+use crate::map::mix::Mix;
+use crate::peer::TrustRecord;
+
+fn filled(len: u32) -> TrustMap {
+    let mix = Mix::new(9);
+    let mut records: Vec<TrustRecord> = (1..=len).map(|id| record(id, 0)).collect();
+    records.sort_by_key(|record| mix.mix(record.node_id.get()));
+    TrustMap::from_sorted(mix, records.into_iter())
+}
+
+#[test]
+fn publishing_again_and_again_needs_no_more_memory() {
+    let mut map = filled(10_000);
+    let mut bytes = 0;
+    for round in 0..20_000u32 {
+        map = map.apply([(node(1 + round % 10_000), Some(record(1 + round % 10_000, 1)))]);
+        if round == 1000 {
+            bytes = map.usage().bytes;
+        }
+    }
+    let usage = map.usage();
+    assert!(usage.bytes <= bytes + (2 << 20), "{} bytes, then {}", bytes, usage.bytes);
+    assert!(usage.versions <= 32, "{usage:?}");
+}
+
+#[test]
+fn a_held_version_keeps_its_nodes_and_no_later_ones() {
+    let old = filled(1000);
+    let own = check_shape(&old, Bounds::FAST);
+    let mut map = old.clone();
+    for round in 0..5000u32 {
+        map = map.apply([(node(1 + round % 1000), Some(record(1 + round % 1000, 1)))]);
+    }
+    map.sweep();
+    let usage = map.usage();
+    assert_eq!(usage.versions, 2);
+    assert_eq!(usage.nodes, own + check_shape(&map, Bounds::FAST), "all replaced by now, and none in between kept");
+    assert!(old.iter().all(|record| record.network == 0) && old.len() == 1000);
+    drop(old);
+    map.sweep();
+    assert_eq!(map.usage().nodes, check_shape(&map, Bounds::FAST));
+}
+
+/// Versions go in an order that makes nodes wait for one version after another.
+#[test]
+fn nodes_move_from_version_to_version_until_the_last_goes() {
+    for bounds in BOUNDS {
+        let mut map = TrustMap::with_bounds(bounds, Mix::new(5), core::iter::empty());
+        let mut held = Vec::new();
+        for round in 0..40u32 {
+            map = map.apply((1..60).map(|id| (node(id * (1 + round % 3)), Some(record(id * (1 + round % 3), 1)))));
+            map = map.apply((1..30).map(|id| (node(id), None)));
+            let model: Model = map.iter().map(|record| (record.node_id, record)).collect();
+            held.push((map.clone(), model));
+        }
+        // First those in the middle, from both sides outwards.
+        while !held.is_empty() {
+            drop(held.remove(held.len() / 2));
+            map.sweep();
+            for (version, model) in &held {
+                check_shape(version, bounds);
+                assert!(
+                    version.iter().map(|record| (record.node_id, record)).eq(model.clone()) || {
+                        let again: Model = version.iter().map(|record| (record.node_id, record)).collect();
+                        &again == model
+                    }
+                );
+            }
+        }
+        let usage = map.usage();
+        assert_eq!((usage.versions, usage.retired, usage.nodes), (1, 0, check_shape(&map, bounds)));
+    }
+}
+
+#[test]
+fn a_large_map_that_became_small_gives_its_memory_back() {
+    let mut map = filled(300_000);
+    let large = map.usage().bytes;
+    assert!(large > 12 << 20, "{large}");
+    for chunk in 0..290u32 {
+        map = map.apply((chunk * 1000 + 1..=chunk * 1000 + 1000).map(|id| (node(id), None)));
+    }
+    map.sweep();
+    let usage = map.usage();
+    assert_eq!(map.len(), 10_000);
+    assert!(map.iter().all(|record| record.node_id.get() > 290_000));
+    assert_eq!(usage.nodes, check_shape(&map, Bounds::FAST));
+    assert!(usage.bytes < large / 2, "{large} bytes, then {}", usage.bytes);
+}
+
+#[test]
+fn a_small_map_is_small() {
+    let map = filled(100);
+    assert!(map.usage().bytes <= 512 << 10, "{:?}", map.usage());
+}
+
+/// The last of all versions goes on another thread, after everything else of the map.
+#[test]
+fn any_thread_may_be_the_last() {
+    let map = filled(50_000);
+    let old = map.clone();
+    let next = map.apply([(node(1), None)]);
+    drop((map, next));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            assert_eq!(old.iter().count(), 50_000);
+            drop(old);
+        });
+    });
+}

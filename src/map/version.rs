@@ -1,0 +1,111 @@
+//! One version of the map by places and values: a tree, and what keeps its nodes.
+#![allow(unsafe_code, reason = "looks into the tree that it keeps alive")]
+
+use super::change::{Bounds, Change, Tree};
+use super::history::Pin;
+use super::node::{Inner, Leaf};
+use super::probe;
+use super::value::Value;
+use super::walk;
+use crate::sync::Arc;
+
+/// Immutable; cloning it takes one step and holds the version for as long as the clone lives.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    tree: Tree,
+    pin: Arc<Pin>,
+}
+
+impl Version {
+    /// The first version of a new history. Entries come in ascending order of place, without repeats.
+    pub(super) fn first(bounds: Bounds, entries: impl Iterator<Item = (u32, Value)>) -> Self {
+        let (tree, pin) = Pin::first(bounds, entries);
+        Self { tree, pin }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tree.len
+    }
+
+    #[inline(always)]
+    pub(super) fn contains(&self, place: u32) -> bool {
+        self.pin.reads();
+        // SAFETY: the root is that of our tree, whose nodes live as long as our pin.
+        unsafe {
+            let leaf = probe::leaf_of(self.tree.root, self.tree.levels, place);
+            probe::record_at(leaf, place).0 != 0
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, place: u32) -> Option<&Value> {
+        self.pin.reads();
+        // SAFETY: as in `contains`; the leaf's start is needed for its places alone, which are not asked for.
+        let (leaf, (is_there, found)) = unsafe {
+            let leaf = probe::leaf_of(self.tree.root, self.tree.levels, place);
+            (Leaf::at(leaf, 0), probe::record_at(leaf, place))
+        };
+        if is_there == 0 { None } else { leaf.values().get(found.trailing_zeros() as usize) }
+    }
+
+    /// The next version, in a history of its own if this is not the newest of its history.
+    ///
+    /// Changes come in ascending order of place, without repeats.
+    pub(super) fn change(&self, changes: &[Change]) -> Self {
+        match self.pin.next(self.tree, changes) {
+            Some((tree, pin)) => Self { tree, pin },
+            None => self.branch(changes),
+        }
+    }
+
+    /// A copy of everything, with these changes.
+    #[cold]
+    fn branch(&self, changes: &[Change]) -> Self {
+        let mut entries: Vec<(u32, Value)> = Vec::with_capacity(self.len() + changes.len());
+        let mut changes = changes.iter().peekable();
+        let mut old = self.all().peekable();
+        loop {
+            let next = old.peek().map(|(place, _)| *place);
+            if let Some(change) = changes.next_if(|change| next.is_none_or(|next| change.place <= next)) {
+                old.next_if(|(place, _)| *place == change.place);
+                entries.extend(change.value.map(|value| (change.place, value)));
+            } else if let Some((place, value)) = old.next() {
+                entries.push((place, *value));
+            } else {
+                break;
+            }
+        }
+        Self::first(self.pin.bounds(), entries.into_iter())
+    }
+
+    /// All entries in ascending order of place.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Value)> {
+        walk::all(self.root())
+    }
+
+    /// Calls `found(place, old, new)` for every place whose value differs between `older` and this version.
+    pub(super) fn diff<'a>(
+        &'a self,
+        older: &'a Self,
+        found: &mut dyn FnMut(u32, Option<&'a Value>, Option<&'a Value>),
+    ) {
+        walk::diff(older.root(), self.root(), found);
+    }
+
+    /// Gives back what no version holds any more.
+    pub(super) fn sweep(&self) {
+        self.pin.sweep();
+    }
+
+    #[cfg(any(test, feature = "__testing"))]
+    pub(super) fn usage(&self) -> super::Usage {
+        self.pin.usage()
+    }
+
+    /// The whole tree.
+    pub(super) fn root(&self) -> Inner<'_> {
+        self.pin.reads();
+        // SAFETY: as in `contains`.
+        unsafe { Inner::at(self.tree.root, self.tree.levels, 0) }
+    }
+}
