@@ -9,7 +9,7 @@ use crate::figure::{Range, Unit, three_digits};
 use crate::goals::Line;
 use crate::results::{Curve, Results, Series, Setting};
 use crate::series::SHARES;
-use crate::svg::{Chart, draw};
+use crate::svg::{Chart, count, draw};
 
 /// A series as it is shown: its name, its chart, and what to say above it.
 struct Shown {
@@ -217,11 +217,14 @@ fn not_won(lines: &[&Line], series: &[&Series]) -> String {
         if shown.name == "latency_ours" {
             continue;
         }
-        for peer in peers.iter().filter(|peer| !peer.label.starts_with("trustkeep")) {
-            let better = places_where(peer, ours, shown.is_less_better);
+        for point in &ours.points {
+            let is_better = |peer: &&Curve| {
+                !peer.label.starts_with("trustkeep") && is_better_at(point.at, peer, ours, shown.is_less_better)
+            };
+            let better: Vec<_> = peers.iter().filter(is_better).map(|peer| peer.label.as_str()).collect();
             if !better.is_empty() {
-                let places: Vec<_> = better.iter().map(|at| place(&shown.chart, *at)).collect();
-                items.push(format!("{}: {} is better at {}", shown.chart.title, peer.label, places.join(", ")));
+                let (title, at) = (shown.chart.title, place(&shown.chart, point.at));
+                items.push(format!("{title}, {at}: {} did better than {}", better.join(", "), ours.label));
             }
         }
     }
@@ -235,25 +238,19 @@ fn not_won(lines: &[&Line], series: &[&Series]) -> String {
     text
 }
 
-/// Where `one`'s median is better than the `other`'s.
-fn places_where(one: &Curve, other: &Curve, is_less_better: bool) -> Vec<f64> {
-    let median = |curve: &Curve, at: f64| {
+/// Whether `one`'s median is better than the `other`'s at this place.
+fn is_better_at(at: f64, one: &Curve, other: &Curve, is_less_better: bool) -> bool {
+    let median = |curve: &Curve| {
         let point = curve.points.iter().find(|point| (point.at - at).abs() < 1e-12)?;
         Range::of(&point.rounds).map(|range| range.median)
     };
-    one.points
-        .iter()
-        .map(|point| point.at)
-        .filter(|at| {
-            let (Some(one), Some(other)) = (median(one, *at), median(other, *at)) else { return false };
-            if is_less_better { one < other } else { one > other }
-        })
-        .collect()
+    let (Some(one), Some(other)) = (median(one), median(other)) else { return false };
+    if is_less_better { one < other } else { one > other }
 }
 
 fn place(chart: &Chart<'_>, at: f64) -> String {
     let named = chart.places.iter().find(|(place, _)| (place - at).abs() < 1e-12);
-    named.map_or_else(|| Unit::PerSecond.show(at).replace("/s", "").trim().to_owned(), |(_, name)| (*name).to_owned())
+    named.map_or_else(|| format!("{} records", count(at)), |(_, name)| (*name).to_owned())
 }
 
 fn section(shown: &Shown, series: &Series) -> String {
@@ -264,8 +261,7 @@ fn section(shown: &Shown, series: &Series) -> String {
     let mut text =
         format!("\n## {}\n\n{}\n\n![{}](plots/{}.svg)\n\n|", chart.title, shown.text, chart.title, shown.name);
     for at in &places {
-        let unit = if chart.places.is_empty() { " records" } else { "" };
-        let _ = write!(text, " | {}{unit}", place(chart, *at));
+        let _ = write!(text, " | {}", place(chart, *at));
     }
     let _ = writeln!(text, " |\n|---{}|", "|---".repeat(places.len()));
     for curve in &series.curves {
@@ -380,14 +376,16 @@ mod tests {
                 curve("trustkeep, store", &[(100.0, 1.0)]),
                 curve("fast", &[(100.0, 9.0), (10_000.0, 11.0), (1e6, 9.0)]),
                 curve("slow", &[(100.0, 11.0)]),
+                curve("faster", &[(1e6, 2.0)]),
             ],
         );
         let grants = series("grants", vec![curve("trustkeep", &[(100.0, 10.0)]), curve("B", &[(100.0, 11.0)])]);
         let made = report(&[run(Vec::new(), vec![reads, grants])]).unwrap();
         let won = made.text.split("## What we do not win").nth(1).unwrap().split("\n## ").next().unwrap();
         let expected = [
-            "- One read, one thread: fast is better at 100, 1.00 M",
-            "- Grants a second, with a reader beside: B is better at 100",
+            "- One read, one thread, 100 records: fast did better than trustkeep, handle",
+            "- One read, one thread, 1 M records: fast, faster did better than trustkeep, handle",
+            "- Grants a second, with a reader beside, 100 records: B did better than trustkeep",
         ];
         assert_eq!(won.trim(), expected.join("\n"));
         assert!(made.text.contains("| fast | 9.00 ns [4.50 ns, 18.0 ns] | 11.0 ns [5.50 ns, 22.0 ns] |"));

@@ -11,11 +11,11 @@
 
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use trustkeep::{NodeId, TrustStore};
 
 use crate::peers::maps::{
-    Bare, Handle, ImblHash, ImblOrd, LeftRight, Map as _, Reader, Rpds, Shared, Swapped, Writable,
+    Bare, Dash, Handle, ImblHash, ImblOrd, LeftRight, Map as _, Papaya, ParkingLot, Reader, Rpds, Scc, Shared, StdLock,
+    Swapped, Writable,
 };
 use crate::peers::model_a::ModelA;
 use crate::peers::model_b::ModelB;
@@ -26,12 +26,6 @@ use crate::rows::grants::{MODEL_A, MODEL_B, OURS, of_model_a, of_model_b, of_our
 use crate::rows::reads::{hits, reading};
 use crate::rows::tails::{beside, reads, regrant};
 use crate::workload::{Mix, Random, Terms, questions, questions_for, record};
-
-type Dash = dashmap::DashMap<NodeId, Terms, RandomState>;
-type Papaya = papaya::HashMap<NodeId, Terms, RandomState>;
-type Scc = scc::HashMap<NodeId, Terms, RandomState>;
-type ParkingLot = parking_lot::RwLock<Bare>;
-type StdLock = std::sync::RwLock<Bare>;
 
 /// How a series is measured.
 pub type Measure = fn(&Plan) -> Series;

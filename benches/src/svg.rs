@@ -160,20 +160,25 @@ impl<'a> Across<'a> {
 
     fn ticks(&self) -> Vec<(f64, String)> {
         match self {
-            Self::Powers(axis) => {
-                axis.powers().map(|power| (power, tick(Unit::PerSecond, power).replace("/s", ""))).collect()
-            }
+            Self::Powers(axis) => axis.powers().map(|power| (power, count(power))).collect(),
             Self::Places(places) => places.iter().map(|(at, name)| (*at, (*name).to_owned())).collect(),
         }
     }
 }
 
 /// A power of ten with its unit and without needless digits: `10 us`.
-fn tick(unit: Unit, power: f64) -> String {
+#[must_use]
+pub fn tick(unit: Unit, power: f64) -> String {
     let shown = unit.show(power);
     let (number, name) = shown.split_once(' ').unwrap_or((&shown, ""));
     let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
     format!("{number} {name}")
+}
+
+/// A number of things: `10 k`.
+#[must_use]
+pub fn count(of: f64) -> String {
+    tick(Unit::PerSecond, of).replace("/s", "").trim().to_owned()
 }
 
 fn escape(text: &str) -> String {
@@ -222,7 +227,7 @@ mod tests {
     fn axes_are_labelled_and_texts_are_escaped() {
         let svg = draw(&series(&[(100.0, &[50.0]), (1e6, &[2e6])]), &CHART);
         for text in
-            [">10 ns<", ">1 us<", ">10 ms<", ">100 <", ">1 M<", ">records<", "a &lt; b", "ArcSwap&lt;Map&gt; &amp; co"]
+            [">10 ns<", ">1 us<", ">10 ms<", ">100<", ">1 M<", ">records<", "a &lt; b", "ArcSwap&lt;Map&gt; &amp; co"]
         {
             assert!(svg.contains(text), "{text}\n{svg}");
         }

@@ -105,7 +105,7 @@ pub fn questions(size: u32, mix: Mix, count: usize, seed: u64) -> Vec<NodeId> {
 #[must_use]
 pub fn questions_for(size: u32, quick: bool) -> usize {
     let least = if quick { 1 << 17 } else { 1 << 20 };
-    let most = if quick { 1 << 20 } else { 1 << 22 };
+    let most = if quick { 1 << 18 } else { 1 << 22 };
     (2 * size as usize).clamp(least, most)
 }
 

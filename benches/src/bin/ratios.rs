@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let home = temporary(arguments.path("--dir")).unwrap();
-    let plan = Plan { quick: arguments.has("--quick"), home: home.path().to_owned() };
+    let plan = Plan::new(arguments.has("--quick"), home.path().to_owned());
     let setting = Setting::now(plan.quick, home.path());
     let (start, json) = (Instant::now(), arguments.has("--json"));
     let mut lines = Vec::new();

@@ -38,6 +38,16 @@ pub trait Writable: Map {
 
 /// Bare `hashbrown`, which every map that hashes is built on or compares itself with.
 pub type Bare = hashbrown::HashMap<NodeId, Terms, RandomState>;
+/// The same behind a lock of `parking_lot`.
+pub type ParkingLot = parking_lot::RwLock<Bare>;
+/// The same behind a lock of the standard library.
+pub type StdLock = std::sync::RwLock<Bare>;
+/// The sharded map of `dashmap`.
+pub type Dash = dashmap::DashMap<NodeId, Terms, RandomState>;
+/// The lock-free map of `papaya`.
+pub type Papaya = papaya::HashMap<NodeId, Terms, RandomState>;
+/// The map of `scc`, with a lock for each bucket.
+pub type Scc = scc::HashMap<NodeId, Terms, RandomState>;
 /// The persistent hash map of `imbl`.
 pub type ImblHash = imbl::GenericHashMap<NodeId, Terms, RandomState, imbl::shared_ptr::DefaultSharedPtr>;
 /// The persistent B-tree of `imbl`.
@@ -112,7 +122,7 @@ impl Map for Bare {
     }
 }
 
-impl Map for parking_lot::RwLock<Bare> {
+impl Map for ParkingLot {
     const NAME: &'static str = "parking_lot RwLock";
 
     fn filled(size: u32) -> Self {
@@ -124,13 +134,13 @@ impl Map for parking_lot::RwLock<Bare> {
     }
 }
 
-impl Writable for parking_lot::RwLock<Bare> {
+impl Writable for ParkingLot {
     fn put(&self, peer: NodeId, terms: Terms) {
         self.write().insert(peer, terms);
     }
 }
 
-impl Map for std::sync::RwLock<Bare> {
+impl Map for StdLock {
     const NAME: &'static str = "std RwLock";
 
     fn filled(size: u32) -> Self {
@@ -142,7 +152,7 @@ impl Map for std::sync::RwLock<Bare> {
     }
 }
 
-impl Writable for std::sync::RwLock<Bare> {
+impl Writable for StdLock {
     fn put(&self, peer: NodeId, terms: Terms) {
         if let Ok(mut map) = self.write() {
             map.insert(peer, terms);
@@ -150,7 +160,7 @@ impl Writable for std::sync::RwLock<Bare> {
     }
 }
 
-impl Map for dashmap::DashMap<NodeId, Terms, RandomState> {
+impl Map for Dash {
     const NAME: &'static str = "dashmap";
 
     fn filled(size: u32) -> Self {
@@ -162,13 +172,13 @@ impl Map for dashmap::DashMap<NodeId, Terms, RandomState> {
     }
 }
 
-impl Writable for dashmap::DashMap<NodeId, Terms, RandomState> {
+impl Writable for Dash {
     fn put(&self, peer: NodeId, terms: Terms) {
         self.insert(peer, terms);
     }
 }
 
-impl Map for papaya::HashMap<NodeId, Terms, RandomState> {
+impl Map for Papaya {
     const NAME: &'static str = "papaya";
 
     fn filled(size: u32) -> Self {
@@ -181,13 +191,13 @@ impl Map for papaya::HashMap<NodeId, Terms, RandomState> {
     }
 }
 
-impl Writable for papaya::HashMap<NodeId, Terms, RandomState> {
+impl Writable for Papaya {
     fn put(&self, peer: NodeId, terms: Terms) {
         self.pin().insert(peer, terms);
     }
 }
 
-impl Map for scc::HashMap<NodeId, Terms, RandomState> {
+impl Map for Scc {
     const NAME: &'static str = "scc";
 
     fn filled(size: u32) -> Self {
@@ -203,7 +213,7 @@ impl Map for scc::HashMap<NodeId, Terms, RandomState> {
     }
 }
 
-impl Writable for scc::HashMap<NodeId, Terms, RandomState> {
+impl Writable for Scc {
     fn put(&self, peer: NodeId, terms: Terms) {
         self.upsert_sync(peer, terms);
     }
@@ -387,11 +397,11 @@ mod tests {
     fn every_peer_holds_the_same_records() {
         holds_what_it_should::<Handle>();
         holds_what_it_should::<Bare>();
-        holds_what_it_should::<parking_lot::RwLock<Bare>>();
-        holds_what_it_should::<std::sync::RwLock<Bare>>();
-        holds_what_it_should::<dashmap::DashMap<NodeId, Terms, RandomState>>();
-        holds_what_it_should::<papaya::HashMap<NodeId, Terms, RandomState>>();
-        holds_what_it_should::<scc::HashMap<NodeId, Terms, RandomState>>();
+        holds_what_it_should::<ParkingLot>();
+        holds_what_it_should::<StdLock>();
+        holds_what_it_should::<Dash>();
+        holds_what_it_should::<Papaya>();
+        holds_what_it_should::<Scc>();
         holds_what_it_should::<Swapped<ImblHash>>();
         holds_what_it_should::<Swapped<ImblOrd>>();
         holds_what_it_should::<Swapped<Rpds>>();
@@ -403,11 +413,11 @@ mod tests {
 
     #[test]
     fn every_peer_shows_its_readers_what_is_put() {
-        shows_what_is_put::<parking_lot::RwLock<Bare>>();
-        shows_what_is_put::<std::sync::RwLock<Bare>>();
-        shows_what_is_put::<dashmap::DashMap<NodeId, Terms, RandomState>>();
-        shows_what_is_put::<papaya::HashMap<NodeId, Terms, RandomState>>();
-        shows_what_is_put::<scc::HashMap<NodeId, Terms, RandomState>>();
+        shows_what_is_put::<ParkingLot>();
+        shows_what_is_put::<StdLock>();
+        shows_what_is_put::<Dash>();
+        shows_what_is_put::<Papaya>();
+        shows_what_is_put::<Scc>();
         shows_what_is_put::<Swapped<ImblHash>>();
         shows_what_is_put::<Swapped<ImblOrd>>();
         shows_what_is_put::<Swapped<Rpds>>();

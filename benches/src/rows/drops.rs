@@ -4,18 +4,19 @@
 //! defers to its writer and keeper is no part of this figure; it is part of those of `updates`.
 #![allow(clippy::unwrap_used, reason = "a measurement stops when something does not hold")]
 
+use super::fixtures::MILLION;
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::goals::Line;
-use crate::peers::maps::{Handle, ImblHash, Map as _, Swapped};
+use crate::peers::maps::{ImblHash, Map as _, Swapped};
 use crate::rounds::{alternate, mean};
 use crate::workload::{Random, Terms, record};
 
 pub(super) const DROPS: Kind = Kind { goals: &["last_drop_10k"], measure: drops };
 
 fn drops(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
-    const SIZE: u32 = 1_000_000;
+    const SIZE: u32 = MILLION;
     const CHANGED: u32 = 10_000;
-    let (Handle(store), imbl) = (Handle::filled(SIZE), Swapped::<ImblHash>::filled(SIZE));
+    let (store, imbl) = (plan.fixtures.store(), plan.fixtures.imbl());
     let (key, mut network) = (crate::key(), 1u16);
     let mut changed = |first: u64| {
         network += 1;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use trustkeep::{NodeId, TrustStore};
 
+use super::fixtures::MILLION;
 use super::tails::regrant;
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::figure::{Side, Unit};
@@ -145,10 +146,10 @@ fn small(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
 }
 
 fn large(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
-    const SIZE: u32 = 1_000_000;
-    let dir = plan.home.join("grants_large");
-    std::fs::create_dir(&dir).unwrap();
-    let (store, b) = (ours(SIZE, &dir), ModelB::filled(SIZE, &dir).unwrap());
+    const SIZE: u32 = MILLION;
+    let dir = plan.fixtures.files(&plan.home, "grants_large");
+    let store = TrustStore::open(&dir).unwrap();
+    let b = ModelB::filled(SIZE, &plan.home).unwrap();
     let questions = questions(SIZE, Mix::Half, 1 << 21, 8);
     let (ours_time, b_time) = (plan.time(), Duration::from_secs(if plan.quick { 3 } else { 6 }));
     let (mut of_store, mut of_b) = (Vec::new(), Vec::new());

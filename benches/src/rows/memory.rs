@@ -18,26 +18,24 @@ use std::time::Duration;
 
 use trustkeep::TrustStore;
 
+use super::fixtures::MILLION;
 use super::{Kind, Plan, Wanted, goal};
 use crate::figure::{Side, Unit};
 use crate::goals::Line;
 use crate::peers::maps::{Bare, entries};
-use crate::workload::{Terms, fill, id, record};
+use crate::workload::{Terms, id, record};
 
 pub(super) const MEMORY: Kind = Kind { goals: &["memory_built_1m", "memory_churned_1m"], measure: memory };
 
-const SIZE: u32 = 1_000_000;
+const SIZE: u32 = MILLION;
 const PART: u32 = 10_000;
 
 fn memory(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
-    let dir = plan.home.join("memory");
-    let store = TrustStore::open(&dir).unwrap();
-    fill(&store, SIZE);
-    store.close().unwrap();
-    drop(store);
     let passes = plan.or(1, 3);
     let mut figures = [const { Vec::new() }; 4];
     for _ in 0..plan.few_rounds() {
+        // The child changes it.
+        let dir = plan.fixtures.files(&plan.home, "memory");
         for (what, at) in [("store", 0), ("hashbrown", 2)] {
             let output = Command::new(std::env::current_exe().unwrap())
                 .arg(CHILD)
@@ -53,8 +51,8 @@ fn memory(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
                 side.push(bytes.next().unwrap());
             }
         }
+        std::fs::remove_dir_all(dir).unwrap();
     }
-    std::fs::remove_dir_all(dir).unwrap();
     let [ours_built, ours_churned, peer_built, peer_churned] = figures;
     let line = |name, ours, peer| {
         let side = |label, rounds| Side::new(label, Unit::Bytes, rounds);

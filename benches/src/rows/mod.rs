@@ -5,6 +5,7 @@
 
 mod drops;
 mod durable;
+mod fixtures;
 pub(crate) mod grants;
 mod handshake;
 mod memory;
@@ -22,17 +23,25 @@ pub use memory::child as memory_child;
 
 use crate::figure::{Side, Unit};
 use crate::goals::{Goal, Line};
+use fixtures::Fixtures;
 
 /// How measurements run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plan {
     /// A rough check: fewer and shorter rounds.
     pub quick: bool,
     /// Where files are put; an empty directory.
     pub home: PathBuf,
+    fixtures: Fixtures,
 }
 
 impl Plan {
+    /// With files in this empty directory.
+    #[must_use]
+    pub fn new(quick: bool, home: PathBuf) -> Self {
+        Self { quick, home, fixtures: Fixtures::default() }
+    }
+
     /// Rounds of cheap measurements.
     #[must_use]
     pub const fn rounds(&self) -> usize {
@@ -150,11 +159,9 @@ mod tests {
     use super::*;
     use crate::goals::GOALS;
 
-    const PLAN: Plan = Plan { quick: true, home: PathBuf::new() };
-
     fn run(kinds: &[Kind], which: &dyn Fn(&str) -> bool) -> Vec<Line> {
         let mut lines = Vec::new();
-        measure(&PLAN, &Wanted::new(which), kinds, |line, _| lines.push(line));
+        measure(&Plan::new(true, PathBuf::new()), &Wanted::new(which), kinds, |line, _| lines.push(line));
         lines
     }
 

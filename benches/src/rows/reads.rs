@@ -11,6 +11,7 @@ use core::hint::black_box;
 
 use trustkeep::{NodeId, TrustRecord, TrustStore};
 
+use super::fixtures::MILLION;
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::goals::Line;
 use crate::peers::maps::{Asking, Bare, Handle, Map as _, Reader, Shared};
@@ -80,8 +81,8 @@ fn huge(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
 }
 
 fn large(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
-    const SIZE: u32 = 1_000_000;
-    let (Handle(store), locked) = (Handle::filled(SIZE), parking_lot::RwLock::new(Bare::filled(SIZE)));
+    const SIZE: u32 = MILLION;
+    let (store, locked) = (plan.fixtures.store(), plan.fixtures.locked());
     let mut lines = Vec::new();
     for (name, threads, mix) in [
         ("handle_contains_1m_1t", 1, Mix::Half),
@@ -90,13 +91,13 @@ fn large(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
         ("handle_contains_1m_2t_hits", 2, Mix::Hits),
     ] {
         if wanted.any(&[name]) {
-            lines.push(handle(plan, name, &store, &locked.read(), SIZE, threads, mix));
+            lines.push(handle(plan, name, store, &locked.read(), SIZE, threads, mix));
         }
     }
     for (name, threads) in [("store_contains_1m_1t", 1), ("store_contains_1m_2t", 2)] {
         if wanted.any(&[name]) {
             let questions = questions(SIZE, Mix::Half, questions_for(SIZE, plan.quick), 2);
-            let (hits, shared) = (hits(&locked.read(), &questions), Shared(&store));
+            let (hits, shared) = (hits(&locked.read(), &questions), Shared(store));
             let [ours, peer] = alternate(
                 plan.rounds(),
                 [&mut || reading(threads, &questions, hits, || shared.reader()), &mut || {
@@ -107,7 +108,7 @@ fn large(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
         }
     }
     if wanted.any(&["get_1m"]) {
-        lines.push(get(plan, &store, &locked.read(), SIZE));
+        lines.push(get(plan, store, &locked.read(), SIZE));
     }
     lines
 }

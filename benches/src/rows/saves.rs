@@ -14,6 +14,7 @@ use std::time::Instant;
 use trustkeep::TrustStore;
 use trustkeep::testing::doors::encode_snapshot;
 
+use super::fixtures::MILLION;
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::changes::settle;
 use crate::directory::{StoreFiles, Written, device};
@@ -21,17 +22,15 @@ use crate::figure::{Range, Side, Unit};
 use crate::goals::Line;
 use crate::peers::old_json::{OldRecord, filled};
 use crate::rounds::{alternate, mean};
-use crate::workload::{fill, record};
+use crate::workload::record;
 
 pub(super) const SAVES: Kind = Kind { goals: &["bytes_one_change_1m", "save_1m", "open_1m"], measure: saves };
 
-const SIZE: u32 = 1_000_000;
+const SIZE: u32 = MILLION;
 
 fn saves(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
-    let dir = plan.home.join("saves");
+    let dir = plan.fixtures.files(&plan.home, "saves");
     let store = TrustStore::open(&dir).unwrap();
-    fill(&store, SIZE);
-    store.flush().unwrap();
     settle(&dir).unwrap();
     let mut lines = Vec::new();
     if wanted.any(&["bytes_one_change_1m"]) {

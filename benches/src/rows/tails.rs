@@ -19,6 +19,7 @@ use std::time::Duration;
 use trustkeep::testing::sim_disk::SimDisk;
 use trustkeep::{NodeId, TrustStore};
 
+use super::fixtures::MILLION;
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::goals::Line;
 use crate::peers::maps::{Bare, Handle, Map as _, Reader};
@@ -73,10 +74,10 @@ fn clock_note() -> String {
 }
 
 fn writer(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
-    const SIZE: u32 = 1_000_000;
-    let (Handle(store), map) = (Handle::filled(SIZE), Bare::filled(SIZE));
+    const SIZE: u32 = MILLION;
+    let (store, map) = (plan.fixtures.store(), plan.fixtures.locked().read());
     let questions = questions(SIZE, Mix::Half, plan.or(200_000, 2_000_000), 4);
-    let (write, mut writes) = (regrant(&store, SIZE), Vec::new());
+    let (write, mut writes) = (regrant(store, SIZE), Vec::new());
     let [ours, peer] = alternate(
         plan.rounds(),
         [
@@ -105,7 +106,8 @@ struct Sleepy {
 impl Sleepy {
     fn new(size: u32) -> Self {
         let disk = SimDisk::new();
-        let store = TrustStore::options().open_storage(Arc::new(disk.clone())).unwrap();
+        // Never a snapshot beside the journal: it is the keeper's own sync that is to hang, not that of its helper.
+        let store = TrustStore::options().journal_sizes(1 << 20, 1 << 40).open_storage(Arc::new(disk.clone())).unwrap();
         fill(&store, size);
         store.flush().unwrap();
         let sleepy = Arc::new(AtomicBool::new(false));

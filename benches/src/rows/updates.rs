@@ -1,9 +1,10 @@
 //! What a change costs with its publish, without a disk, next to a persistent map behind an atomic pointer.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement stops when something does not hold")]
 
+use super::fixtures::MILLION;
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::goals::Line;
-use crate::peers::maps::{Handle, ImblHash, Map as _, Swapped, Writable as _};
+use crate::peers::maps::{ImblHash, Map as _, Swapped, Writable as _};
 use crate::rounds::{alternate, mean};
 use crate::workload::{Terms, record};
 
@@ -13,8 +14,8 @@ pub(super) const UPDATES: Kind = Kind { goals: &["update_1m", "batch_1000_1m"], 
 const STRIDE: u32 = 611_953;
 
 fn updates(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
-    const SIZE: u32 = 1_000_000;
-    let (Handle(store), imbl) = (Handle::filled(SIZE), Swapped::<ImblHash>::filled(SIZE));
+    const SIZE: u32 = MILLION;
+    let (store, imbl) = (plan.fixtures.store(), plan.fixtures.imbl());
     let key = crate::key();
     let (mut at, mut network) = (0, 1);
     // The same changes for both sides: other terms than before, and no record twice in a round.
@@ -23,7 +24,8 @@ fn updates(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
         (0..count)
             .map(|_| {
                 at = (at + STRIDE) % SIZE;
-                record(at, key, network)
+                // Mutual, as no other measurement grants.
+                record(at, key, network).mutual(true)
             })
             .collect::<Vec<_>>()
     };
