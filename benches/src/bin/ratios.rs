@@ -4,7 +4,7 @@
 //!
 //! One line a goal, with tabs in between: `name ours peer ratio target ok|short`, and a note behind where there is one.
 //! Figures are `median [min, max]` of the rounds. `--only` takes a name or the beginning of one. `--quick` is a rough
-//! check: fewer and shorter rounds. `--out` writes every round of every line. Without `--dir` files lie beside this
+//! check: fewer and shorter rounds, and without `--only` not the largest size. `--out` writes every round of every line. Without `--dir` files lie beside this
 //! program. Exits with 1 if a line is short.
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let home = temporary(arguments.path("--dir")).unwrap();
-    let plan = Plan::new(arguments.has("--quick"), home.path().to_owned());
+    let plan = Plan::new(arguments.has("--quick"), only.is_none(), home.path().to_owned());
     let setting = Setting::now(plan.quick, home.path());
     let (start, json) = (Instant::now(), arguments.has("--json"));
     let mut lines = Vec::new();

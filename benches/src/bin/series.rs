@@ -36,7 +36,7 @@ fn main() {
     }
     let Some(out) = arguments.path("--out") else { usage_error(USAGE, "--out is missing") };
     let home = temporary(arguments.path("--dir")).unwrap();
-    let plan = Plan::new(arguments.has("--quick"), home.path().to_owned());
+    let plan = Plan::new(arguments.has("--quick"), only.is_none(), home.path().to_owned());
     let setting = Setting::now(plan.quick, home.path());
     let series = wanted
         .into_iter()

@@ -30,6 +30,8 @@ use fixtures::Fixtures;
 pub struct Plan {
     /// A rough check: fewer and shorter rounds.
     pub quick: bool,
+    /// Whether every goal is wanted: a rough check of all of them leaves out what takes longest.
+    pub all: bool,
     /// Where files are put; an empty directory.
     pub home: PathBuf,
     fixtures: Fixtures,
@@ -38,8 +40,8 @@ pub struct Plan {
 impl Plan {
     /// With files in this empty directory.
     #[must_use]
-    pub fn new(quick: bool, home: PathBuf) -> Self {
-        Self { quick, home, fixtures: Fixtures::default() }
+    pub fn new(quick: bool, all: bool, home: PathBuf) -> Self {
+        Self { quick, all, home, fixtures: Fixtures::default() }
     }
 
     /// Rounds of cheap measurements.
@@ -161,7 +163,7 @@ mod tests {
 
     fn run(kinds: &[Kind], which: &dyn Fn(&str) -> bool) -> Vec<Line> {
         let mut lines = Vec::new();
-        measure(&Plan::new(true, PathBuf::new()), &Wanted::new(which), kinds, |line, _| lines.push(line));
+        measure(&Plan::new(true, false, PathBuf::new()), &Wanted::new(which), kinds, |line, _| lines.push(line));
         lines
     }
 
