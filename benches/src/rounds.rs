@@ -106,7 +106,7 @@ impl Tail {
     /// What this share of them does not exceed, to three digits; 1 gives the maximum.
     #[must_use]
     pub fn quantile(&self, share: f64) -> f64 {
-        if share >= 1.0 { self.0.max() as f64 } else { self.0.value_at_quantile(share) as f64 }
+        self.0.value_at_quantile(share) as f64
     }
 }
 

@@ -154,3 +154,25 @@ fn durable(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
 fn median(side: &Side) -> f64 {
     side.range().map_or(0.0, |range| range.median)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_rate_counts_the_operations_of_all_threads_each_with_a_number_of_its_own() {
+        let numbers = std::sync::mpsc::channel();
+        let time = Duration::from_millis(200);
+        let rate = rate(4, time, |number| {
+            std::thread::sleep(Duration::from_millis(10));
+            numbers.0.send(number).unwrap();
+        });
+        drop(numbers.0);
+        let all: Vec<u32> = numbers.1.into_iter().collect();
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        // Four threads, ten milliseconds each: at most 400 a second, and no fewer than were done in the time it took.
+        assert!(rate <= 401.0, "{rate}");
+        assert!(rate <= all.len() as f64 / 0.2 && rate > all.len() as f64 / 20.0, "{rate} {}", all.len());
+    }
+}

@@ -170,3 +170,25 @@ const HANDLE: &str = "trustkeep, handle";
 pub(crate) const MODEL_A: &str = "model A";
 /// What model B is called.
 pub(crate) const MODEL_B: &str = "model B";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_what_is_left_counts_and_so_does_what_a_reader_waits() {
+        let asked = questions(10, Mix::Half, 100, 1);
+        let pause = |millis| std::thread::sleep(Duration::from_millis(millis));
+        let run = |settle_ms: u64| {
+            let read = move |_| {
+                pause(3);
+                true
+            };
+            contest(Duration::from_millis(100), &asked, |_| pause(1), read, || pause(settle_ms))
+        };
+        let (at_once, later) = (run(0), run(400));
+        assert!((10.0..1001.0).contains(&at_once.per_second), "{at_once:?}");
+        assert!(later.per_second < at_once.per_second / 2.0, "{at_once:?} {later:?}");
+        assert!(at_once.mean_read >= 3e6, "{at_once:?}");
+    }
+}

@@ -284,3 +284,26 @@ fn rejected(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
 }
 
 const KIB: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_requests_are_taken_and_looked_up_and_bad_ones_are_neither() {
+        let home = crate::directory::temporary(None).unwrap();
+        let mut scene = Scene::new(&home.path().join("store"), 2);
+        let (first, check) = scene.request(10, None);
+        assert!(check.key.verify_strict(&check.bytes, &check.signature).is_ok());
+        let good: Vec<_> = (0..7).map(|_| scene.request(10, None).0.to_json()).collect();
+        let _ = scene.receive(good.clone());
+        assert_eq!((scene.refused_at_all(), scene.looked_up()), (0, 7));
+        // Seen before, and older than what was seen since.
+        let _ = scene.receive(vec![good[6].clone(), first.to_json()]);
+        let mut forged: serde_json::Value = serde_json::from_slice(&scene.request(10, None).0.to_json()).unwrap();
+        forged["nonce"] = "AAAAAAAAAAAAAAAAAAAAAA==".into();
+        let _ = scene.receive(vec![serde_json::to_vec(&forged).unwrap()]);
+        assert_eq!((scene.refused("stale"), scene.refused("bad_signature"), scene.refused_at_all()), (2, 1, 3));
+        assert_eq!(scene.looked_up(), 7);
+    }
+}

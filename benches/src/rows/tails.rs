@@ -173,3 +173,40 @@ fn line(name: &str, during: Vec<f64>, quiet: Vec<f64>) -> Line {
         .measured(nanos("trustkeep, one fsync hangs", during), Some(nanos("trustkeep, no save hangs", quiet)))
         .note(clock_note())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_writes_from_before_the_work_begins_until_it_ends() {
+        let last = AtomicU64::new(0);
+        let ((begun, ended), writes) = beside(
+            |number| last.store(number.into(), Ordering::SeqCst),
+            || {
+                let begun = last.load(Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(50));
+                (begun, last.load(Ordering::SeqCst))
+            },
+        );
+        assert!(begun >= 2 && ended > begun && writes >= ended, "{begun} {ended} {writes}");
+    }
+
+    #[test]
+    fn the_keeper_sits_in_fsync_while_the_work_runs_and_not_before_or_after() {
+        let sleepy = Sleepy::new(100);
+        let grant = regrant(&sleepy.store, 100);
+        let is_behind = || sleepy.store.durable_generation() < sleepy.store.generation();
+        assert!(!is_behind());
+        let number = std::cell::Cell::new(0);
+        let next = || {
+            number.set(number.get() + 1);
+            grant(number.get());
+        };
+        assert!(sleepy.in_fsync(next, || {
+            next();
+            is_behind()
+        }));
+        assert!(!is_behind());
+    }
+}
