@@ -135,13 +135,13 @@ fn heading(setting: &Setting, runs: &[Results]) -> String {
     let _ = write!(
         text,
         "Measured at commit `{commit}`{}",
-        if setting.changed { ", with changes that were not committed" } else { "" }
+        if setting.changed { " (with changes that were not committed)" } else { "" }
     );
     let loads: Vec<f64> = runs.iter().map(|run| run.setting.load_before).collect();
     let load = Range::of(&loads).map_or(f64::NAN, |range| range.max);
     let _ = writeln!(
         text,
-        " on {} x {}, {} of memory, Linux {}, {}, files on {}; {load:.1} other programs wanted to run when it began.",
+        ", on {} x {}, {} of memory, Linux {}, {}, files on {}; {load:.1} other programs wanted to run when it began.",
         setting.processors,
         setting.processor,
         Unit::Bytes.show(setting.memory_bytes as f64),
@@ -360,7 +360,7 @@ mod tests {
             "| ours: 10.0 ns [10.0 ns, 10.0 ns] | Peer&lt;T>: 10.0 ns [10.0 ns, 10.0 ns] | 1.00 [1.00, 1.00] | &lt;= 2 | ok |",
             "| 0.100 [0.100, 0.100] | &lt;= 0.06 | **short** |",
             "\n## What we do not win\n\n- `save_1m`: 0.100 where <= 0.06 was wanted\n- `open_1m`: does not count: no disk\n",
-            "Measured at commit `0123456789ab` on",
+            "Measured at commit `0123456789ab`, on",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
@@ -404,7 +404,7 @@ mod tests {
         other.setting.quick = true;
         other.setting.changed = true;
         let text = report(&[other]).unwrap().text;
-        assert!(text.contains("**A rough run") && text.contains("with changes that were not committed"));
+        assert!(text.contains("**A rough run") && text.contains(" (with changes that were not committed), on "));
         assert!(text.contains("Nothing that was measured."));
     }
 

@@ -24,7 +24,7 @@ use crate::rounds::{Tail, alternate};
 use crate::rows::Plan;
 use crate::rows::grants::{MODEL_A, MODEL_B, OURS, of_model_a, of_model_b, of_ours, ours};
 use crate::rows::reads::{hits, reading};
-use crate::rows::tails::{beside, reads, regrant};
+use crate::rows::tails::{Sleepy, beside, reads, regrant};
 use crate::workload::{Mix, Random, Terms, questions, questions_for, record};
 
 /// How a series is measured.
@@ -190,7 +190,8 @@ const fn latency_size(plan: &Plan) -> u32 {
     if plan.quick { 10_000 } else { 1_000_000 }
 }
 
-/// Our own reads in every state of the store, which lies on a disk.
+/// Our own reads in every state of the store. It lies on a disk, but for the fsync that hangs: that one is simulated, since
+/// no disk hangs when it is asked to.
 fn latency_ours(plan: &Plan) -> Series {
     let mut series = named("latency_ours");
     let size = latency_size(plan);
@@ -200,6 +201,12 @@ fn latency_ours(plan: &Plan) -> Series {
     let store = ours(size, &dir);
     let write = regrant(&store, size);
     let read = || reads(&mut store.reader(), &questions);
+    let sleepy = Sleepy::new(size);
+    let (change, number) = (regrant(&sleepy.store, size), core::cell::Cell::new(0));
+    let next = || {
+        number.set(number.get() + 1);
+        change(number.get());
+    };
     let paced = |number| {
         write(number);
         std::thread::sleep(Duration::from_millis(1));
@@ -208,13 +215,12 @@ fn latency_ours(plan: &Plan) -> Series {
         write(number);
         store.flush().unwrap();
     };
-    let tails = alternate(
-        plan.rounds(),
-        [&mut || read(), &mut || beside(paced, read).0, &mut || beside(durable, read).0, &mut || {
-            beside(&write, read).0
-        }],
-    );
-    let labels = ["nobody writes", "a grant every ms", "grants, each made durable", "grants without a pause"];
+    let hanging = || sleepy.in_fsync(next, || reads(&mut sleepy.store.reader(), &questions));
+    let (mut paced, mut durable) = (|| beside(paced, read).0, || beside(durable, read).0);
+    let (mut quiet, mut without_pause, mut hanging) = (read, || beside(&write, read).0, hanging);
+    let tails = alternate(plan.rounds(), [&mut quiet, &mut paced, &mut durable, &mut without_pause, &mut hanging]);
+    let labels =
+        ["nobody writes", "a grant every ms", "grants, each made durable", "grants without a pause", "an fsync hangs"];
     labels.into_iter().zip(&tails).for_each(|(label, tails)| add_tails(&mut series, label, tails));
     store.close().unwrap();
     std::fs::remove_dir_all(dir).unwrap();

@@ -95,16 +95,17 @@ fn writer(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
     vec![line.note(note).provided(fewest >= 1000, "the writer hardly published")]
 }
 
-/// A store on a disk whose syncs can be made to hang.
-struct Sleepy {
-    store: TrustStore,
+/// A store on a simulated disk whose syncs can be made to hang.
+pub(crate) struct Sleepy {
+    // Goes before the store: whoever hangs is woken, and the store can be closed.
+    awake: std::sync::mpsc::Sender<()>,
+    pub(crate) store: TrustStore,
     asleep: std::sync::mpsc::Receiver<()>,
     sleepy: Arc<AtomicBool>,
-    awake: std::sync::mpsc::Sender<()>,
 }
 
 impl Sleepy {
-    fn new(size: u32) -> Self {
+    pub(crate) fn new(size: u32) -> Self {
         let disk = SimDisk::new();
         // Never a snapshot beside the journal: it is the keeper's own sync that is to hang, not that of its helper.
         let store = TrustStore::options().journal_sizes(1 << 20, 1 << 40).open_storage(Arc::new(disk.clone())).unwrap();
@@ -121,7 +122,7 @@ impl Sleepy {
                     entered.send(()).unwrap();
                     // As long as it takes, and a second at least.
                     std::thread::sleep(Duration::from_secs(1));
-                    woken.lock().recv().unwrap();
+                    let _ = woken.lock().recv();
                 }
             }
         });
@@ -129,7 +130,7 @@ impl Sleepy {
     }
 
     /// Runs `work` while the keeper sits in an fsync that takes a second, or longer if `work` does.
-    fn in_fsync<R>(&self, change: impl FnOnce(), work: impl FnOnce() -> R) -> R {
+    pub(crate) fn in_fsync<R>(&self, change: impl FnOnce(), work: impl FnOnce() -> R) -> R {
         self.store.flush().unwrap();
         // ORDERING: SeqCst; as above.
         self.sleepy.store(true, Ordering::SeqCst);
@@ -208,5 +209,18 @@ mod tests {
             is_behind()
         }));
         assert!(!is_behind());
+    }
+
+    #[test]
+    fn work_that_fails_in_an_fsync_leaves_nobody_hanging() {
+        let sleepy = Sleepy::new(100);
+        let grant = regrant(&sleepy.store, 100);
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            sleepy.in_fsync(|| grant(1), || panic!("the work failed"));
+        }));
+        assert!(failed.is_err());
+        drop(grant);
+        // This would wait for ever.
+        drop(sleepy);
     }
 }
