@@ -1,7 +1,7 @@
 //! The slowest thousandth of reads and grants, while somebody writes and while the keeper sits in fsync.
 //!
-//! What must hold: what is called "while" was going on from the first sample to the last. Samples hold the cost of reading
-//! the clock twice less once, on both sides; it is told beside the figures.
+//! What must hold: what is called "while" was going on from the first sample to the last. Each sample holds
+//! what it costs to read the clock once, on both sides; that is told beside the figures.
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
