@@ -1,44 +1,59 @@
-//! `is_trusted` on a handle against the maps that one would use without this crate: half of the questions hit, half miss.
-#![allow(missing_docs, clippy::disallowed_types, reason = "criterion's macros; a peer is a lock")]
+//! Whether a peer is there: our handle and our store against the maps that one would use without this crate. Half of the
+//! questions hit. Criterion's means, one contestant after the other; `ratios` compares within the same rounds.
+#![allow(missing_docs, reason = "criterion's macros")]
 
 use core::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use trustkeep::{NodeId, TrustRecord};
-use trustkeep_benches::{filled_store, key, peers, shuffled};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use trustkeep::NodeId;
+use trustkeep_benches::peers::maps::{
+    Bare, Dash, Handle, ImblHash, ImblOrd, LeftRight, Map, Papaya, ParkingLot, Reader, Rpds, Scc, Shared, StdLock,
+    Swapped,
+};
+use trustkeep_benches::workload::{Mix, questions, questions_for};
+
+/// One size: its group, and what is asked.
+struct Size<'a, 'b> {
+    group: &'a mut BenchmarkGroup<'b, WallTime>,
+    size: u32,
+    questions: &'a [NodeId],
+}
+
+impl Size<'_, '_> {
+    fn of<M: Map>(&mut self) {
+        let map = M::filled(self.size);
+        self.reader(M::NAME, map.reader());
+    }
+
+    fn reader(&mut self, name: &str, mut reader: impl Reader) {
+        self.group.bench_function(BenchmarkId::new(name, self.size), |bencher| {
+            bencher.iter(|| self.questions.iter().filter(|peer| reader.contains(black_box(**peer))).count());
+        });
+    }
+}
 
 fn membership(criterion: &mut Criterion) {
-    for size in [10_000u32, 1_000_000] {
-        let (store, key) = (filled_store(size), key());
-        let mut reader = store.reader();
-        let map: hashbrown::HashMap<NodeId, TrustRecord, foldhash::fast::RandomState> =
-            peers(size).map(|peer| (peer, TrustRecord::new(peer, key).network(1))).collect();
-        let locked = parking_lot::RwLock::new(map.clone());
-        let std_locked = std::sync::RwLock::new(map.clone());
-        // Granted and not granted ids in one random order, longer than caches are wide.
-        let questions = shuffled(size.saturating_mul(2));
-
+    for size in [100u32, 10_000, 1_000_000] {
+        let questions = questions(size, Mix::Half, questions_for(size, true), 1);
         let mut group = criterion.benchmark_group("membership");
         group.throughput(Throughput::Elements(questions.len() as u64));
         group.sample_size(10);
-        group.bench_function(BenchmarkId::new("TrustReader", size), |bencher| {
-            bencher.iter(|| questions.iter().filter(|peer| reader.is_trusted(black_box(**peer))).count());
-        });
-        group.bench_function(BenchmarkId::new("TrustStore", size), |bencher| {
-            bencher.iter(|| questions.iter().filter(|peer| store.is_trusted(black_box(**peer))).count());
-        });
-        group.bench_function(BenchmarkId::new("HashMap, no lock", size), |bencher| {
-            bencher.iter(|| questions.iter().filter(|peer| map.contains_key(black_box(*peer))).count());
-        });
-        group.bench_function(BenchmarkId::new("parking_lot RwLock<HashMap>", size), |bencher| {
-            bencher.iter(|| questions.iter().filter(|peer| locked.read().contains_key(black_box(*peer))).count());
-        });
-        group.bench_function(BenchmarkId::new("std RwLock<HashMap>", size), |bencher| {
-            bencher.iter(|| {
-                let contains = |peer| std_locked.read().is_ok_and(|map| map.contains_key(peer));
-                questions.iter().filter(|peer| contains(black_box(*peer))).count()
-            });
-        });
+        let mut of = Size { group: &mut group, size, questions: &questions };
+        let Handle(store) = Handle::filled(size);
+        of.reader(Handle::NAME, store.reader());
+        of.reader(Shared::NAME, Shared(&store).reader());
+        drop(store);
+        of.of::<Bare>();
+        of.of::<ParkingLot>();
+        of.of::<StdLock>();
+        of.of::<Dash>();
+        of.of::<Papaya>();
+        of.of::<Scc>();
+        of.of::<LeftRight>();
+        of.of::<Swapped<ImblHash>>();
+        of.of::<Swapped<ImblOrd>>();
+        of.of::<Swapped<Rpds>>();
         group.finish();
     }
 }

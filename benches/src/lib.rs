@@ -7,18 +7,30 @@
 //!
 //! | name | question |
 //! |---|---|
+//! | `ratios` | whether each goal of the project is met: ours, the peer's, their ratio, the target |
+//! | `series` | what the plots of `docs/benchmarks.md` show: reads, latencies, saves and grants, over sizes and peers |
+//! | `report` | measures nothing: writes `docs/benchmarks.md` and its plots from what the first two measured |
 //! | `durable` | how fast a change becomes durable, with 1, 8 and 64 threads, against a bare append with fdatasync |
 //! | `flush_during_snapshot` | what a change waits for while a whole snapshot is being written |
 //! | `scale` | what one change in a large store writes and takes; how long opening takes, and what is resident then |
 //! | `stall` | whether readers and writers feel a save that hangs |
 //!
 //! `cargo bench -p trustkeep-benches` compares reads with those of other maps.
-#![forbid(unsafe_code)]
 
 pub mod arguments;
 pub mod changes;
 pub mod directory;
+pub mod figure;
+pub mod goals;
+pub mod peers;
 pub mod raw;
+pub mod report;
+pub mod results;
+pub mod rounds;
+pub mod rows;
+pub mod series;
+pub mod svg;
+pub mod workload;
 
 use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore};
 

@@ -8,7 +8,7 @@ use crate::map::mix::Mix;
 use crate::map::{TrustMap, Usage};
 use crate::peer::PublicKey;
 use crate::peer::{NodeId, TrustRecord};
-use crate::persist::format::{self, FileError, How};
+use crate::persist::format::{self, FileError, How, StoreId};
 use crate::persist::recover;
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::time::{Now, Tick, WallMillis};
@@ -141,6 +141,17 @@ pub fn describe_tables(store: &TrustStore) -> Vec<String> {
     lines.sort();
     const TABLES: [&str; 6] = ["", "trusted", "pending", "outgoing", "revoked", "floor"];
     lines.into_iter().map(|(table, id, text)| format!("{} {id}: {text}", TABLES.get(table).unwrap_or(&""))).collect()
+}
+
+/// Encodes all tables as a snapshot, piece by piece into `sink`; the number of bytes. `None` as of [`describe_tables`].
+pub fn encode_snapshot(store: &TrustStore, mut sink: impl FnMut(&[u8])) -> Option<u64> {
+    let (tables, id) = (store.tables()?, StoreId { id: [0; 16], seed: 0 });
+    let encoded = format::encode_snapshot(id, store.generation().get(), &tables, &mut |_, bytes| {
+        sink(bytes);
+        Ok::<(), core::convert::Infallible>(())
+    });
+    let Ok(bytes) = encoded;
+    Some(bytes)
 }
 
 /// Makes the checksums of a file that was tampered with right again, as far as its blocks can be followed: what is left

@@ -1,0 +1,423 @@
+//! The document `docs/benchmarks.md` and its plots, from raw results.
+//!
+//! What must hold: every figure comes from the results that were given, with its spread; what is not won is told as plainly
+//! as what is; and a document from a rough or a changed state says so at its top.
+
+use core::fmt::Write as _;
+
+use crate::figure::{Range, Unit, three_digits};
+use crate::goals::Line;
+use crate::results::{Curve, Results, Series, Setting};
+use crate::series::SHARES;
+use crate::svg::{Chart, count, draw};
+
+/// A series as it is shown: its name, its chart, and what to say above it.
+struct Shown {
+    name: &'static str,
+    chart: Chart<'static>,
+    text: &'static str,
+    /// Whether the smaller figure is the better one.
+    is_less_better: bool,
+}
+
+const RECORDS: &str = "records";
+const SAMPLES: &str = "share of all reads that took no longer";
+
+const SHOWN: &[Shown] = &[
+    Shown {
+        name: "reads",
+        chart: Chart { title: "One read, one thread", across: RECORDS, up: Unit::Nanos, places: &[] },
+        text: "Mean time of a question whether a peer is trusted, half of which hit.",
+        is_less_better: true,
+    },
+    Shown {
+        name: "reads_two_threads",
+        chart: Chart { title: "One read, two threads at once", across: RECORDS, up: Unit::Nanos, places: &[] },
+        text: "The same on two threads: the mean time of each thread's questions.",
+        is_less_better: true,
+    },
+    Shown {
+        name: "latency_writer",
+        chart: Chart {
+            title: "Reads while another thread writes without a pause",
+            across: SAMPLES,
+            up: Unit::Nanos,
+            places: SHARES,
+        },
+        text: "Every read is timed by itself, while one thread changes one record after the other, each published at once. \
+               `max` is the slowest read of a round, and mostly the system giving the processor to somebody else.",
+        is_less_better: true,
+    },
+    Shown {
+        name: "latency_ours",
+        chart: Chart {
+            title: "Our reads, by what else the store does",
+            across: SAMPLES,
+            up: Unit::Nanos,
+            places: SHARES,
+        },
+        text: "The same for our handle alone, with a store on a disk.",
+        is_less_better: true,
+    },
+    Shown {
+        name: "durable_change",
+        chart: Chart { title: "One change, until it is durable", across: RECORDS, up: Unit::Nanos, places: &[] },
+        text: "Models A and B are the designs that this project replaces: A writes the whole file as JSON within its mutex, B \
+               in the background, under its lock for reading.",
+        is_less_better: true,
+    },
+    Shown {
+        name: "grants",
+        chart: Chart {
+            title: "Grants a second, with a reader beside",
+            across: RECORDS,
+            up: Unit::PerSecond,
+            places: &[],
+        },
+        text: "One thread grants, one reads; the clock stops when the last grant is durable.",
+        is_less_better: false,
+    },
+];
+
+/// A document and the files that belong to it, by name.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The text of `benchmarks.md`.
+    pub text: String,
+    /// Names and texts of plots, beside it in `plots`.
+    pub plots: Vec<(String, String)>,
+}
+
+/// From the results of several runs; later ones win where both have a line or a series.
+///
+/// # Errors
+/// If there are none, or if they measured different commits or settings of noise: one document is about one state.
+pub fn report(runs: &[Results]) -> Result<Report, String> {
+    let setting = &runs.first().ok_or("no results were given")?.setting;
+    let state = |setting: &Setting| (setting.commit.clone(), setting.changed, setting.quick);
+    if let Some(other) = runs.iter().find(|run| state(&run.setting) != state(setting)) {
+        return Err(format!("results of different states: {:?} and {:?}", state(setting), state(&other.setting)));
+    }
+    let mut text = heading(setting, runs);
+    let (lines, series) =
+        (newest(runs, |run| &run.lines, |line| &line.name), newest(runs, |run| &run.series, |series| &series.name));
+    text.push_str(&goals(&lines));
+    text.push_str(&not_won(&lines, &series));
+    let mut plots = Vec::new();
+    for shown in SHOWN {
+        if let Some(series) = series.iter().find(|series| series.name == shown.name) {
+            text.push_str(&section(shown, series));
+            plots.push((format!("{}.svg", shown.name), draw(series, &shown.chart)));
+        }
+    }
+    text.push_str(&method(setting));
+    Ok(Report { text, plots })
+}
+
+fn newest<'a, T, U: PartialEq + ?Sized + 'a>(
+    runs: &'a [Results],
+    of: fn(&Results) -> &Vec<T>,
+    name: fn(&T) -> &U,
+) -> Vec<&'a T> {
+    let mut found: Vec<&T> = Vec::new();
+    for item in runs.iter().flat_map(of) {
+        match found.iter_mut().find(|there| name(there) == name(item)) {
+            Some(there) => *there = item,
+            None => found.push(item),
+        }
+    }
+    found
+}
+
+fn heading(setting: &Setting, runs: &[Results]) -> String {
+    let mut text = String::from("# Benchmarks\n\n");
+    let commit = setting.commit.get(..12).unwrap_or(&setting.commit);
+    let _ = write!(
+        text,
+        "Measured at commit `{commit}`{}",
+        if setting.changed { " (with changes that were not committed)" } else { "" }
+    );
+    let loads: Vec<f64> = runs.iter().map(|run| run.setting.load_before).collect();
+    let load = Range::of(&loads).map_or(f64::NAN, |range| range.max);
+    let _ = writeln!(
+        text,
+        ", on {} x {}, {} of memory, Linux {}, {}, files on {}; {load:.1} other programs wanted to run when it began.",
+        setting.processors,
+        setting.processor,
+        Unit::Bytes.show(setting.memory_bytes as f64),
+        setting.kernel,
+        setting.compiler,
+        setting.file_system,
+    );
+    if setting.quick {
+        text.push_str("\n**A rough run (`--quick`): fewer, shorter rounds and smaller sizes. It shows that the measurements work, and no more.**\n");
+    }
+    text.push_str(
+        "\nThis file is written by `cargo run --release -p trustkeep-benches --bin report`, from what the bins `ratios` and \
+         `series` measured; the last section tells how. Every figure is `median [smallest, largest]` of its rounds.\n",
+    );
+    text
+}
+
+fn goals(lines: &[&Line]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let met = lines.iter().filter(|line| line.is_met()).count();
+    let mut text = format!(
+        "\n## Goals\n\n{met} of {} are met. A ratio is ours over the peer's in the same round, and its median decides.\n\n\
+         | goal | ours | peer | ratio | target | |\n|---|---|---|---|---|---|\n",
+        lines.len()
+    );
+    for line in lines {
+        let side = |side: &Option<crate::figure::Side>| {
+            side.as_ref().map_or_else(|| "-".to_owned(), |side| format!("{}: {}", side.label, side.show()))
+        };
+        let verdict = if line.is_met() { "ok" } else { "**short**" };
+        let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
+        let cells = [
+            format!("`{}`: {}{note}", line.name, line.what),
+            side(&line.ours),
+            side(&line.peer),
+            line.show_ratio(),
+            line.target.show(),
+            verdict.to_owned(),
+        ];
+        let _ = writeln!(text, "| {} |", cells.map(|cell| cell_text(&cell)).join(" | "));
+    }
+    let mut beside = lines.iter().filter(|line| !line.others.is_empty()).peekable();
+    if beside.peek().is_some() {
+        text.push_str("\nMeasured in the same rounds:\n\n");
+        for line in beside {
+            let others: Vec<_> = line.others.iter().map(|side| format!("{} {}", side.label, side.show())).collect();
+            let _ = writeln!(text, "- `{}`: {}", line.name, others.join("; "));
+        }
+    }
+    text
+}
+
+/// Every goal that is short, and every place of a series where somebody else is better.
+fn not_won(lines: &[&Line], series: &[&Series]) -> String {
+    let mut items = Vec::new();
+    for line in lines.iter().filter(|line| !line.is_met()) {
+        let found = if line.failed || line.ours.is_none() {
+            format!("does not count: {}", line.note)
+        } else {
+            format!(
+                "{} where {} was wanted",
+                line.ratio().map_or_else(|| "-".to_owned(), |ratio| three_digits(ratio.median)),
+                line.target.show()
+            )
+        };
+        items.push(format!("`{}`: {found}", line.name));
+    }
+    for shown in SHOWN {
+        let Some(series) = series.iter().find(|series| series.name == shown.name) else { continue };
+        let Some((ours, peers)) = series.curves.split_first() else { continue };
+        if shown.name == "latency_ours" {
+            continue;
+        }
+        for point in &ours.points {
+            let is_better = |peer: &&Curve| {
+                !peer.label.starts_with("trustkeep") && is_better_at(point.at, peer, ours, shown.is_less_better)
+            };
+            let better: Vec<_> = peers.iter().filter(is_better).map(|peer| peer.label.as_str()).collect();
+            if !better.is_empty() {
+                let (title, at) = (shown.chart.title, place(&shown.chart, point.at));
+                items.push(format!("{title}, {at}: {} did better than {}", better.join(", "), ours.label));
+            }
+        }
+    }
+    let mut text = String::from("\n## What we do not win\n\n");
+    if items.is_empty() {
+        text.push_str("Nothing that was measured.\n");
+    }
+    for item in items {
+        let _ = writeln!(text, "- {item}");
+    }
+    text
+}
+
+/// Whether `one`'s median is better than the `other`'s at this place.
+fn is_better_at(at: f64, one: &Curve, other: &Curve, is_less_better: bool) -> bool {
+    let median = |curve: &Curve| {
+        let point = curve.points.iter().find(|point| (point.at - at).abs() < 1e-12)?;
+        Range::of(&point.rounds).map(|range| range.median)
+    };
+    let (Some(one), Some(other)) = (median(one), median(other)) else { return false };
+    if is_less_better { one < other } else { one > other }
+}
+
+fn place(chart: &Chart<'_>, at: f64) -> String {
+    let named = chart.places.iter().find(|(place, _)| (place - at).abs() < 1e-12);
+    named.map_or_else(|| format!("{} records", count(at)), |(_, name)| (*name).to_owned())
+}
+
+fn section(shown: &Shown, series: &Series) -> String {
+    let mut places: Vec<f64> = series.curves.iter().flat_map(|curve| &curve.points).map(|point| point.at).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
+    let chart = &shown.chart;
+    let mut text =
+        format!("\n## {}\n\n{}\n\n![{}](plots/{}.svg)\n\n|", chart.title, shown.text, chart.title, shown.name);
+    for at in &places {
+        let _ = write!(text, " | {}", place(chart, *at));
+    }
+    let _ = writeln!(text, " |\n|---{}|", "|---".repeat(places.len()));
+    for curve in &series.curves {
+        let _ = write!(text, "| {}", cell_text(&curve.label));
+        for at in &places {
+            let point = curve.points.iter().find(|point| (point.at - at).abs() < 1e-12);
+            let range = point.and_then(|point| Range::of(&point.rounds));
+            let shown = range.map_or_else(|| "-".to_owned(), |range| range.show(|figure| chart.up.show(figure)));
+            let _ = write!(text, " | {shown}");
+        }
+        text.push_str(" |\n");
+    }
+    text
+}
+
+fn method(setting: &Setting) -> String {
+    let versions: Vec<_> = setting.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    format!(
+        "\n## How\n\n\
+         ```text\n\
+         cargo run --release -p trustkeep-benches --bin ratios -- --out benches/results/ratios.json\n\
+         cargo run --release -p trustkeep-benches --bin series -- --out benches/results/series.json\n\
+         cargo run --release -p trustkeep-benches --bin report -- benches/results/ratios.json benches/results/series.json\n\
+         ```\n\n\
+         Both sides of a ratio run in one process, on the same data, with as many threads, in alternating rounds of which the \
+         first does not count; every other round goes backwards. Ids are random, and questions come in random order from one \
+         array for both. Every map that hashes uses foldhash's fast hasher. Memory is what the system counts as anonymous \
+         and resident, in processes of their own. A sample of a latency holds the cost of the clock: {:.0} ns, and {:.0} ns \
+         at p99.9. A maximum is called `max`; it is mostly the system's doing, and no goal looks at one. On a machine with \
+         few processors the reader, the writer and the keeper share them, and so do other programs.\n\n\
+         Peers: {}.\n",
+        setting.clock_ns[0],
+        setting.clock_ns[1],
+        versions.join(", "),
+    )
+}
+
+/// A text within a cell of a table.
+fn cell_text(text: &str) -> String {
+    // Within a table, a bar ends the cell; what looks like a tag would be taken for one.
+    let mut plain = true;
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '`' => {
+                plain = !plain;
+                out.push(c);
+            }
+            '|' => out.push_str("\\|"),
+            '<' if plain => out.push_str("&lt;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Side;
+    use crate::goals::Goal;
+    use crate::results::Point;
+    use std::path::Path;
+
+    fn run(lines: Vec<Line>, series: Vec<Series>) -> Results {
+        let mut setting = Setting::now(false, Path::new("/"));
+        (setting.commit, setting.changed) = ("0123456789abcdef".to_owned(), false);
+        Results { setting, lines, series }
+    }
+
+    fn line(name: &str, ours: f64, peer: f64) -> Line {
+        let side = |label: &str, figure| Side::new(label, Unit::Nanos, vec![figure]);
+        Goal::named(name).unwrap().measured(side("ours", ours), Some(side("Peer<T>", peer)))
+    }
+
+    fn curve(label: &str, points: &[(f64, f64)]) -> Curve {
+        let points =
+            points.iter().map(|(at, figure)| Point { at: *at, rounds: vec![*figure, figure * 2.0, figure / 2.0] });
+        Curve { label: label.to_owned(), points: points.collect() }
+    }
+
+    fn series(name: &str, curves: Vec<Curve>) -> Series {
+        Series { name: name.to_owned(), curves }
+    }
+
+    #[test]
+    fn goals_are_told_with_their_verdicts_and_those_that_are_short_again() {
+        let lines = vec![
+            line("get_1m", 10.0, 10.0),
+            line("save_1m", 10.0, 100.0),
+            Goal::named("open_1m").unwrap().not_measured("no disk"),
+        ];
+        let text = report(&[run(lines, Vec::new())]).unwrap().text;
+        for part in [
+            "1 of 3 are met",
+            "| ours: 10.0 ns [10.0 ns, 10.0 ns] | Peer&lt;T>: 10.0 ns [10.0 ns, 10.0 ns] | 1.00 [1.00, 1.00] | &lt;= 2 | ok |",
+            "| 0.100 [0.100, 0.100] | &lt;= 0.06 | **short** |",
+            "\n## What we do not win\n\n- `save_1m`: 0.100 where <= 0.06 was wanted\n- `open_1m`: does not count: no disk\n",
+            "Measured at commit `0123456789ab`, on",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(!text.contains("rough run") && !text.contains("not committed"));
+    }
+
+    #[test]
+    fn whoever_is_better_is_named_with_the_places() {
+        let reads = series(
+            "reads",
+            vec![
+                curve("trustkeep, handle", &[(100.0, 10.0), (10_000.0, 10.0), (1e6, 10.0)]),
+                curve("trustkeep, store", &[(100.0, 1.0)]),
+                curve("fast", &[(100.0, 9.0), (10_000.0, 11.0), (1e6, 9.0)]),
+                curve("slow", &[(100.0, 11.0)]),
+                curve("faster", &[(1e6, 2.0)]),
+            ],
+        );
+        let grants = series("grants", vec![curve("trustkeep", &[(100.0, 10.0)]), curve("B", &[(100.0, 11.0)])]);
+        let made = report(&[run(Vec::new(), vec![reads, grants])]).unwrap();
+        let won = made.text.split("## What we do not win").nth(1).unwrap().split("\n## ").next().unwrap();
+        let expected = [
+            "- One read, one thread, 100 records: fast did better than trustkeep, handle",
+            "- One read, one thread, 1 M records: fast, faster did better than trustkeep, handle",
+            "- Grants a second, with a reader beside, 100 records: B did better than trustkeep",
+        ];
+        assert_eq!(won.trim(), expected.join("\n"));
+        assert!(made.text.contains("| fast | 9.00 ns [4.50 ns, 18.0 ns] | 11.0 ns [5.50 ns, 22.0 ns] |"));
+        assert!(made.text.contains("| slow | 11.0 ns [5.50 ns, 22.0 ns] | - | - |"));
+        assert_eq!(made.plots.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["reads.svg", "grants.svg"]);
+        assert!(made.text.contains("(plots/reads.svg)") && made.plots[0].1.starts_with("<svg"));
+    }
+
+    #[test]
+    fn a_document_is_about_one_state_and_says_which() {
+        let (one, mut other) = (run(Vec::new(), Vec::new()), run(Vec::new(), Vec::new()));
+        assert!(report(&[one.clone(), other.clone()]).is_ok());
+        other.setting.commit = "else".to_owned();
+        assert!(report(&[one.clone(), other.clone()]).unwrap_err().contains("different states"));
+        assert!(report(&[]).is_err());
+        other.setting.quick = true;
+        other.setting.changed = true;
+        let text = report(&[other]).unwrap().text;
+        assert!(text.contains("**A rough run") && text.contains(" (with changes that were not committed), on "));
+        assert!(text.contains("Nothing that was measured."));
+    }
+
+    #[test]
+    fn the_later_of_two_results_counts() {
+        let runs =
+            [run(vec![line("get_1m", 10.0, 10.0)], Vec::new()), run(vec![line("get_1m", 40.0, 10.0)], Vec::new())];
+        let text = report(&runs).unwrap().text;
+        assert!(text.contains("0 of 1 are met") && text.contains("40.0 ns") && !text.contains("ours: 10.0 ns"));
+    }
+
+    #[test]
+    fn cells_keep_their_bars_and_tags() {
+        assert_eq!(cell_text("a|b <T> `x<T>`"), "a\\|b &lt;T> `x<T>`");
+    }
+}
