@@ -1,6 +1,6 @@
 //! The journal decoder never panics and never allocates beyond its input, whatever it is given: raw bytes, and good
 //! journals tampered with behind checksums that hold. Without forged checksums a change is noticed, or the newest group of
-//! a journal without a closing mark is cut off, or nothing that counts was changed.
+//! a journal without a closing mark is cut off (or more, if several places were changed), or nothing that counts was changed.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -35,6 +35,7 @@ fuzz_target!(|input: Input<'_>| {
         Input::Tampered { good, edits, cut, behind, forged, counted } => {
             let good = GOOD[usize::from(good) % GOOD.len()];
             let mut bytes = good.to_vec();
+            let single = edits.len() <= 1;
             for (at, value) in edits {
                 let at = usize::from(at) % bytes.len();
                 bytes[at] = value;
@@ -55,7 +56,7 @@ fuzz_target!(|input: Input<'_>| {
                 assert!(!whole.closed || bytes == good, "a change of a closed journal was not noticed");
                 let grew = good[48..56] == [0; 8];
                 assert!(grew || bytes.len() == good.len(), "another length was not noticed");
-                assert!(found.generation + 1 >= whole.generation, "more than the newest group was cut off");
+                assert!(!single || found.generation + 1 >= whole.generation, "more than the newest group was cut off");
             }
         }
     }

@@ -186,8 +186,13 @@ fn only_the_newest_group_may_be_torn() {
             bad
         })
         .reason
-        .contains("a whole group follows")
+        .contains("a later group follows")
     );
+    // Nor may any block behind the torn group's own commit, though the later group's commit is spoilt as well.
+    let mut bad = file.clone();
+    bad[starts[1]] ^= 1;
+    bad[starts[3] - 1] ^= 1;
+    assert!(damage(&bad).reason.contains(&format!("a later group follows at byte {}", starts[2])));
     let (closed, _) = journal(&states, Some(false));
     for at in 0..closed.len() {
         let mut bad = closed.clone();

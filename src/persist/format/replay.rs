@@ -13,6 +13,7 @@ use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
 use crate::time::Now;
 
+use core::cmp::Ordering;
 use std::sync::Arc;
 
 /// How a journal ends.
@@ -169,8 +170,8 @@ fn walk(
             Err(damage) => {
                 let tail = file.get(at..).unwrap_or_default();
                 if tail.iter().any(|byte| *byte != 0) {
-                    if let Some(later) = later_commit(file, at, tag, ending.generation) {
-                        let reason = format!("{}, though a whole group follows at byte {later}", damage.reason);
+                    if let Some(later) = later_group(file, at, tag, ending.generation) {
+                        let reason = format!("{}, though a later group follows at byte {later}", damage.reason);
                         return Damage::at(index(damage.offset), reason);
                     }
                     ending.how = How::Torn(damage);
@@ -290,19 +291,22 @@ fn commit(block: &Block<'_>) -> Result<CommitV1, FileError> {
     found.map_or_else(|| Damage::at(block.offset, "a commit without content"), Ok)
 }
 
-/// Where behind `from` a commit stands whose group begins later than the group that was expected here. The expected
-/// group's own commit may well have arrived without the rest of it; a later group is written only when this one is
-/// durable.
-fn later_commit(file: &[u8], from: usize, tag: u32, generation: u64) -> Option<usize> {
+/// Where behind `from` something stands that was written later than the group that was expected there: a commit of a later
+/// group, or any block behind the expected group's own commit. The latter alone may well have arrived without the rest of
+/// its group; what follows it is written only when the group is durable.
+fn later_group(file: &[u8], from: usize, tag: u32, generation: u64) -> Option<usize> {
     let length = u32::try_from(COMMIT_BYTES).unwrap_or(0).to_le_bytes();
     let tail = file.get(from..)?;
     tail.windows(BLOCK_HEAD_BYTES + COMMIT_BYTES)
         .enumerate()
         .filter(|(_, window)| window.starts_with(&length) && window.get(BLOCK_HEAD_BYTES) == Some(&CommitV1::KIND))
-        .map(|(at, _)| from + at)
-        .find(|at| {
-            let block = Block::at(file, *at, tag).ok();
-            block.and_then(|block| commit(&block).ok()).is_some_and(|commit| commit.from > generation)
+        .find_map(|(at, _)| {
+            let block = Block::at(file, from + at, tag).ok()?;
+            match commit(&block).ok()?.from.cmp(&generation) {
+                Ordering::Greater => Some(from + at),
+                Ordering::Equal => Block::at(file, block.end, tag).is_ok().then_some(block.end),
+                Ordering::Less => None,
+            }
         })
 }
 
