@@ -73,6 +73,10 @@ pub mod docs {
     pub mod format {}
     #[doc = include_str!("../docs/protocol.md")]
     pub mod protocol {}
+    #[doc = include_str!("../docs/cli.md")]
+    pub mod cli {}
+    #[doc = include_str!("../docs/migrating.md")]
+    pub mod migrating {}
     #[doc = include_str!("../docs/trust_json.md")]
     pub mod trust_json {}
     #[cfg(doctest)]

@@ -13,126 +13,21 @@
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+mod program;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-fn run(args: &[&str]) -> (i32, String, String) {
-    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
-    let output = command.args(args).timeout(Duration::from_secs(120)).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().expect("killed"), text(output.stdout), text(output.stderr))
-}
-
-#[track_caller]
-fn fails(args: &[&str], words: &[&str]) {
-    let (code, out, err) = run(args);
-    assert_eq!(code, 1, "{args:?}: {out}{err}");
-    assert!(err.lines().any(|line| line.starts_with("trustkeep: ")), "{args:?}: {err}");
-    for word in words {
-        assert!(err.contains(word), "{args:?}: {word:?} is not in: {err}");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use program::{Node, fails, init, pair, run, text};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
-}
-
-/// A home that `init` made; says what `init` said.
-fn init(home: &Path, id: &str) -> Value {
-    let (code, out, err) = run(&["init", "--json", "--home", text(home), "--id", id]);
-    assert_eq!((code, err.as_str()), (0, ""));
-    serde_json::from_str(&out).unwrap()
-}
-
-/// A node that runs, and is killed when the test ends.
-struct Node {
-    home: PathBuf,
-    child: Child,
-    listen: String,
-}
-
-impl Node {
-    fn start(home: &Path, listen: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_trustkeep"))
-            .args(["node", "--json", "--home", text(home), "--listen", listen])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).expect("it did not start");
-        assert_eq!(ready["pid"], child.id());
-        Self { home: home.to_owned(), child, listen: ready["listen"].as_str().unwrap().to_owned() }
-    }
-
-    fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
-        let (command, rest) = args.split_first().unwrap();
-        [&[*command, "--home", text(&self.home)], rest].concat()
-    }
-
-    /// The command is done, or the answer is yes.
-    #[track_caller]
-    fn does(&self, args: &[&str]) {
-        let (code, out, err) = run(&self.args(args));
-        assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
-    }
-
-    #[track_caller]
-    fn refuses(&self, args: &[&str], words: &[&str]) {
-        fails(&self.args(args), words);
-    }
-
-    #[track_caller]
-    fn shows(&self, listing: &str) -> Value {
-        let (code, out, err) = run(&self.args(&[listing, "--json"]));
-        assert_eq!((code, err.as_str()), (0, ""), "{listing}");
-        serde_json::from_str(&out).unwrap()
-    }
-
-    #[track_caller]
-    fn ids(&self, listing: &str, table: &str) -> Vec<u64> {
-        self.shows(listing)[table].as_array().unwrap().iter().map(|row| row["node_id"].as_u64().unwrap()).collect()
-    }
-
-    fn signal(mut self, name: &str) -> ExitStatus {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Nodes 7 and 9, with each other's keys (but no networks) in their peers files.
-fn pair(dir: &TempDir) -> (Node, Node) {
-    let homes = [dir.path().join("seven"), dir.path().join("nine")];
-    let keys = [init(&homes[0], "7"), init(&homes[1], "9")].map(|made| made["public_key"].as_str().unwrap().to_owned());
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listeners = [free(), free()];
-    let addresses = listeners.map(|listener| listener.local_addr().unwrap().to_string());
-    for (home, peer) in [(0, 1), (1, 0)] {
-        let (id, address, key) = ([7, 9][peer], &addresses[peer], &keys[peer]);
-        let peers = format!("[[peer]]\nid = {id}\naddress = \"{address}\"\npublic_key = \"{key}\"\n");
-        std::fs::write(homes[home].join("peers.toml"), peers).unwrap();
-    }
-    (Node::start(&homes[0], &addresses[0]), Node::start(&homes[1], &addresses[1]))
 }
 
 #[test]

@@ -61,6 +61,24 @@ pub(super) enum Command {
     Revoked(Listing),
     /// Show how a running node is doing
     Status(Listing),
+    /// Tell what happens at a running node, one line for each event, until Ctrl-C
+    ///
+    /// The first line says that it begins; nothing that happens after it is missed unless a line says so (`lagged`).
+    /// Exits with 1 if the node stops, or the time runs out before so many events came.
+    Watch {
+        /// The home of the running node
+        #[arg(long, value_name = "HOME")]
+        home: PathBuf,
+        /// Stop after this many events
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// Stop after this many seconds
+        #[arg(long, value_name = "S", value_parser = seconds)]
+        timeout: Option<Duration>,
+        /// Print JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what a store directory holds; works beside a running node, and changes nothing
     Inspect {
         /// The store directory (of a node: `store` in its home)
@@ -94,6 +112,23 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read a trust.json into a store that nobody has open, creating the store if it is missing
+    ///
+    /// Every entry that cannot be taken is told by list, place (from 0) and peer, and left out; the others are taken, all at
+    /// once. Exits with 1 if any was left out. What is not JSON changes nothing.
+    Import {
+        #[command(flatten)]
+        place: Place,
+        /// The document; `-` for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Take nothing if any entry cannot be taken
+        #[arg(long)]
+        strict: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the state of a store that nobody has open as one snapshot, and remove what that supersedes
     Compact {
         /// The store directory (of a node: `store` in its home)
@@ -123,6 +158,17 @@ pub(super) enum Command {
     },
     /// Grant and revoke on many threads, and write down what was acknowledged as durable
     Stress(Stress),
+    /// Print what makes a shell complete this program's commands
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for the program and each of its commands
+    Man {
+        /// Where to write them: a directory, which must exist
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Show the whole thing: two nodes, trust, kill -9, and revocation, in temporary homes
     Demo,
 }
@@ -215,6 +261,18 @@ impl Operation {
             }
         }
     }
+}
+
+/// A store: its directory, or the home that it is in.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Place {
+    /// The store directory
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// The home of the node whose store it is; entries about the node itself are then recognised
+    #[arg(long, value_name = "HOME")]
+    pub(super) home: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

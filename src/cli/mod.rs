@@ -9,8 +9,11 @@ mod arguments;
 mod compact;
 mod control;
 mod demo;
+mod events;
 mod export;
+mod generated;
 mod home;
+mod import;
 mod latencies;
 mod new_file;
 mod node;
@@ -22,7 +25,8 @@ mod rehearsal;
 mod repair;
 mod rows;
 mod stress;
-mod trust_json;
+pub(crate) mod trust_json;
+mod watch;
 mod watched;
 
 use core::fmt;
@@ -50,10 +54,14 @@ pub fn main() -> ExitCode {
         Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
         Command::Revoked(listing) => operator::list(&listing, &Ask::Revoked),
         Command::Status(listing) => operator::list(&listing, &Ask::Status),
+        Command::Watch { home, count, timeout, json } => watch::watch(&home, count, timeout, json),
+        Command::Completions { shell } => generated::completions(shell),
+        Command::Man { out } => generated::man(out.as_deref()),
         Command::Demo => demo::run(),
         Command::Inspect { dir, json } => offline::inspect(&dir, json),
         Command::Verify { dir, json } => offline::verify(&dir, json),
         Command::Export { dir, out, force, json } => export::export(&dir, out.as_deref(), force, json),
+        Command::Import { place, file, strict, json } => import::import(&place, &file, strict, json),
         Command::Compact { dir, json } => compact::compact(&dir, json),
         Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),
         Command::Stress(arguments) => stress::run(&arguments),

@@ -87,13 +87,14 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
         return Ok(Answer::Yes);
     }
     let Inspected { generation, trusted, pending, outgoing, revoked, files } = inspected;
+    let at = now().wall;
     print::to_stdout(|out| {
         let (t, p, o, r) = (trusted.len(), pending.len(), outgoing.len(), revoked.len());
         writeln!(out, "generation {generation}: {t} trusted, {p} pending, {o} outgoing, {r} revoked")?;
-        rows::print_trusted(out, &trusted)?;
-        rows::print_pending(out, &pending)?;
-        rows::print_outgoing(out, &outgoing)?;
-        rows::print_revoked(out, &revoked)?;
+        rows::print_trusted(out, &trusted, at)?;
+        rows::print_pending(out, &pending, at)?;
+        rows::print_outgoing(out, &outgoing, at)?;
+        rows::print_revoked(out, &revoked, at)?;
         let generation = |file: &FileRow| file.generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let cells = files
             .iter()

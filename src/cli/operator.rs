@@ -7,7 +7,7 @@ use super::arguments::{Listing, Operation};
 use super::control::client::ask;
 use super::control::{Ask, FailingSnapshots, Reply, Status};
 use super::home::Home;
-use super::{Answer, Failure, complain, print, rows};
+use super::{Answer, Failure, complain, now, print, rows};
 
 /// Asks for something to be done, or waited for.
 pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
@@ -41,22 +41,22 @@ pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> 
     match reply {
         Reply::Trusted { trusted } => print::to_stdout(|out| {
             none(out, trusted.is_empty())?;
-            rows::print_trusted(out, &trusted)
+            rows::print_trusted(out, &trusted, now().wall)
         })?,
         Reply::Pending { pending } => print::to_stdout(|out| {
             none(out, pending.is_empty())?;
-            rows::print_pending(out, &pending)
+            rows::print_pending(out, &pending, now().wall)
         })?,
         Reply::Outgoing { outgoing } => print::to_stdout(|out| {
             none(out, outgoing.is_empty())?;
-            rows::print_outgoing(out, &outgoing)
+            rows::print_outgoing(out, &outgoing, now().wall)
         })?,
         Reply::Revoked { revoked } => print::to_stdout(|out| {
             none(out, revoked.is_empty())?;
-            rows::print_revoked(out, &revoked)
+            rows::print_revoked(out, &revoked, now().wall)
         })?,
         Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
-        Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } => return Err(unexpected()),
+        Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } | Reply::Event(_) => return Err(unexpected()),
     }
     Ok(Answer::Yes)
 }

@@ -63,6 +63,20 @@ pub(super) fn time(at: i64) -> String {
     if at == 0 { "-".to_owned() } else { rfc_3339(at) }
 }
 
+/// How long ago that was, in the largest unit of which there are two; a dash for 0, which means "not known".
+pub(super) fn age(at: i64, now: WallMillis) -> String {
+    let seconds = now.millis_since(WallMillis::new(at)).div_euclid(1000);
+    match seconds {
+        _ if at == 0 => "-".to_owned(),
+        // Another clock, or ours was set back.
+        ..0 => "in the future".to_owned(),
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// A time as RFC 3339 in UTC. Of times beyond the years 0 to 9999, which it cannot express, what comes out is no date.
 pub(super) fn rfc_3339(at: i64) -> String {
     let (seconds, millis) = (WallMillis::new(at).as_secs(), at.rem_euclid(1000));
@@ -99,6 +113,26 @@ mod tests {
         }
         // The ends of the range are no dates, but no panic either.
         assert!(!time(i64::MAX).is_empty() && !time(i64::MIN).is_empty());
+    }
+
+    #[test]
+    fn ages_are_in_the_largest_unit_of_which_there_are_two() {
+        let now = WallMillis::new(1_772_532_000_123);
+        for (millis, text) in [
+            (-1, "in the future"),
+            (0, "0 s"),
+            (119_999, "119 s"),
+            (120_000, "2 min"),
+            (7_199_999, "119 min"),
+            (7_200_000, "2 h"),
+            (172_799_999, "47 h"),
+            (172_800_000, "2 d"),
+            (1_772_532_000_122, "20515 d"),
+        ] {
+            assert_eq!(age(now.as_millis() - millis, now), text);
+        }
+        assert_eq!(age(0, now), "-");
+        assert!(!age(i64::MAX, WallMillis::new(i64::MIN)).is_empty() && !age(i64::MIN, now).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::print::{table, time};
+use super::print::{age, table, time};
 use crate::machine::view::{Outgoing, Pending, PendingKind, Source};
 use crate::peer::{PublicKey, TrustRecord};
 use crate::time::WallMillis;
@@ -114,35 +114,46 @@ fn yes(is: bool) -> String {
     (if is { "yes" } else { "no" }).to_owned()
 }
 
-pub(super) fn print_trusted(out: &mut dyn Write, rows: &[TrustedRow]) -> io::Result<()> {
+pub(super) fn print_trusted(out: &mut dyn Write, rows: &[TrustedRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
         let network = if row.network == 0 { "-".to_owned() } else { row.network.to_string() };
-        [row.node_id.to_string(), time(row.approved_at), yes(row.mutual), network, dash(row.fingerprint.as_ref())]
+        let (since, age) = (time(row.approved_at), age(row.approved_at, now));
+        [row.node_id.to_string(), since, age, yes(row.mutual), network, dash(row.fingerprint.as_ref())]
     });
-    table(out, "TRUSTED", ["ID", "APPROVED", "MUTUAL", "NETWORK", "FINGERPRINT"], cells)
+    table(out, "TRUSTED", ["ID", "APPROVED", "AGE", "MUTUAL", "NETWORK", "FINGERPRINT"], cells)
 }
 
-pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow]) -> io::Result<()> {
+/// With a warning for each peer that showed more than one key.
+pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
-        let PendingRow { kind, source, justification, .. } = row.clone();
-        let conflicts = row.conflicts.to_string();
-        let (received, vouched) = (time(row.received_at), yes(row.authentic));
-        [row.node_id.to_string(), received, source, vouched, conflicts, row.fingerprint.clone(), kind, justification]
+        let PendingRow { kind, source, justification, fingerprint, .. } = row.clone();
+        let (received, age, vouched) = (time(row.received_at), age(row.received_at, now), yes(row.authentic));
+        [row.node_id.to_string(), received, age, source, vouched, fingerprint, kind, justification]
     });
-    let columns = ["ID", "RECEIVED", "FROM", "VOUCHED", "CONFLICTS", "FINGERPRINT", "KIND", "JUSTIFICATION"];
-    table(out, "PENDING", columns, cells)
+    let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND", "JUSTIFICATION"];
+    table(out, "PENDING", columns, cells)?;
+    for PendingRow { node_id, conflicts, .. } in rows.iter().filter(|row| row.conflicts > 0) {
+        let times = if *conflicts == 1 { "once".to_owned() } else { format!("{conflicts} times") };
+        writeln!(
+            out,
+            "\nWARNING: peer {node_id} showed another key as well, {times}. One of the two is an impostor's, or the peer has a\n  \
+             new key: ask its operator for the fingerprint, and name it: `trustkeep approve {node_id} FINGERPRINT`."
+        )?;
+    }
+    Ok(())
 }
 
-pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow]) -> io::Result<()> {
+pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
-        [row.node_id.to_string(), time(row.sent_at), dash(row.fingerprint.as_ref()), row.justification.clone()]
+        let (sent, age) = (time(row.sent_at), age(row.sent_at, now));
+        [row.node_id.to_string(), sent, age, dash(row.fingerprint.as_ref()), row.justification.clone()]
     });
-    table(out, "OUTGOING", ["ID", "SENT", "EXPECTED FINGERPRINT", "JUSTIFICATION"], cells)
+    table(out, "OUTGOING", ["ID", "SENT", "AGE", "EXPECTED FINGERPRINT", "JUSTIFICATION"], cells)
 }
 
-pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow]) -> io::Result<()> {
-    let cells = rows.iter().map(|row| [row.node_id.to_string(), time(row.revoked_at)]);
-    table(out, "REVOKED", ["ID", "REVOKED"], cells)
+pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow], now: WallMillis) -> io::Result<()> {
+    let cells = rows.iter().map(|row| [row.node_id.to_string(), time(row.revoked_at), age(row.revoked_at, now)]);
+    table(out, "REVOKED", ["ID", "REVOKED", "AGE"], cells)
 }
 
 /// The order of every listing.

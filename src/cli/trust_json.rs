@@ -1,22 +1,33 @@
 //! `trust.json`: a whole state as JSON; `docs/trust_json.md` describes it and is normative.
 //!
 //! What must hold: everything that a snapshot holds but its id and seed can be made again from the document, and equal
-//! contents give equal documents, whatever the history.
+//! contents give equal documents, whatever the history. Reading (`read`, `fields`, `take`) is for documents of other
+//! systems, too, and believes nothing of them.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write};
+mod changes;
+mod fields;
+mod parse_time;
+mod read;
+mod take;
+
+use std::io::{self, Read, Write};
 
 use base64::Engine as _;
 use serde::Serialize;
 
 use super::print::rfc_3339;
+pub(crate) use read::List;
+use take::Taking;
+pub(crate) use take::{Count, Finding, Into, Taken};
+
 use crate::machine::tables::Tables;
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source};
 use crate::peer::{PublicKey, TrustRecord};
 use crate::time::WallMillis;
 
 /// Writes the document, one entry a line. `told` hears of every entry.
-pub(super) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told: &mut dyn FnMut()) -> io::Result<()> {
+pub(crate) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told: &mut dyn FnMut()) -> io::Result<()> {
     let mut lists = Lists { out, told };
     write!(lists.out, "{{\n\"version\": {VERSION},\n\"generation\": {generation}")?;
     let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
@@ -28,8 +39,18 @@ pub(super) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told:
     lists.out.write_all(b"\n}\n")
 }
 
+/// Reads a document into what a store holds; returns what becomes of that, and the document's generation.
+///
+/// # Errors
+/// It is no document: nothing counts that was read of it.
+pub(crate) fn read(from: impl Read, into: Into<'_>) -> Result<(Taken, u64), serde_json::Error> {
+    let mut taking = Taking::new(into);
+    let generation = read::read(from, &mut taking)?;
+    Ok((taking.finish(), generation))
+}
+
 /// How many entries [`write`] will tell of.
-pub(super) fn entries(tables: &Tables) -> usize {
+pub(crate) fn entries(tables: &Tables) -> usize {
     let Tables { trusted, pending, outgoing, revoked, floors } = tables;
     trusted.len() + pending.len() + outgoing.len() + revoked.len() + floors.len()
 }

@@ -64,7 +64,20 @@ pub(crate) struct Difference<'a> {
     pub(crate) floors: TableDiff<&'a Floor>,
 }
 
+#[cfg(feature = "cli")]
+impl Difference<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { trusted, pending, outgoing, revoked, floors } = self;
+        trusted.is_empty() && pending.is_empty() && outgoing.is_empty() && revoked.is_empty() && floors.is_empty()
+    }
+}
+
 impl<V> TableDiff<V> {
+    #[cfg(feature = "cli")]
+    fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.gone.is_empty()
+    }
+
     fn new() -> Self {
         Self { set: Vec::new(), gone: Vec::new() }
     }

@@ -45,6 +45,38 @@ pub fn decode_journal(bytes: &[u8], counted: Option<u64>) -> Result<JournalEnd, 
     Ok(JournalEnd { generation, bytes, closed, torn: matches!(ending.how, How::Torn(_)) })
 }
 
+/// What importing a document into an empty store and exporting that comes to, and how many entries were skipped; in the
+/// middle of it the invariants of the tables are checked.
+///
+/// # Errors
+/// Why it is no document.
+#[cfg(feature = "cli")]
+pub fn import_and_export(document: &[u8]) -> Result<(Vec<u8>, u64), String> {
+    use crate::cli::trust_json::{self, Into};
+    use crate::config::Limits;
+    use crate::machine::check::check;
+    use crate::machine::outcome::Rules;
+    use crate::machine::tables::Tables;
+    use crate::map::mix::Mix;
+
+    let (before, own_id) = (Tables::new(Mix::new(1)), NodeId::new(u32::MAX).ok_or("no id")?);
+    let limits = Limits::default();
+    let mut nonce = || Nonce([7; 16]);
+    let into = Into { before: &before, now: NOW, own_id: Some(own_id), limits, nonce: &mut nonce };
+    let (taken, said) = trust_json::read(document, into).map_err(|error| error.to_string())?;
+    let rules = Rules { own_id, config: Default::default(), limits };
+    if let Err(broken) = check(&rules, &taken.after) {
+        #[expect(clippy::panic, reason = "a finding of a fuzz target")]
+        {
+            panic!("{broken}");
+        }
+    }
+    let generation = said.max(u64::from(trust_json::entries(&taken.after) > 0));
+    let mut out = Vec::new();
+    trust_json::write(&mut out, generation, &taken.after, &mut || ()).map_err(|error| error.to_string())?;
+    Ok((out, taken.counts.iter().map(|count| count.skipped).sum()))
+}
+
 const NOW: Now = Now { wall: WallMillis::new(1_800_000_000_000), tick: Tick::new(0) };
 
 fn plain(error: FileError) -> (Option<u64>, String) {

@@ -11,23 +11,45 @@ pub(super) mod server;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::events::EventRow;
 use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
 
 /// What is asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Ask {
-    Request { peer: u32, justification: String, expected_key: Option<String>, force: bool },
-    Approve { peer: u32, fingerprint: Option<String> },
-    Reject { peer: u32, reason: String },
-    Cancel { peer: u32 },
-    Revoke { peer: u32 },
+    Request {
+        peer: u32,
+        justification: String,
+        expected_key: Option<String>,
+        force: bool,
+    },
+    Approve {
+        peer: u32,
+        fingerprint: Option<String>,
+    },
+    Reject {
+        peer: u32,
+        reason: String,
+    },
+    Cancel {
+        peer: u32,
+    },
+    Revoke {
+        peer: u32,
+    },
     List,
     Pending,
     Outgoing,
     Revoked,
-    Wait { peer: u32, until: Until, timeout_ms: u64 },
+    Wait {
+        peer: u32,
+        until: Until,
+        timeout_ms: u64,
+    },
     Status,
+    /// Events from now on, until either end has enough; each is a reply of its own.
+    Watch,
 }
 
 /// What to wait for.
@@ -71,6 +93,8 @@ pub(super) enum Reply {
         revoked: Vec<RevokedRow>,
     },
     Status(Box<Status>),
+    /// One of those that [`Ask::Watch`] asks for.
+    Event(EventRow),
 }
 
 /// Snapshots that fail; no change is at risk by that.

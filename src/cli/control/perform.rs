@@ -1,10 +1,13 @@
 //! What a node does when it is asked over its control socket.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Ask, FailingSnapshots, Reply, Status, Until};
+use crate::cli::events::EventRow;
+use crate::cli::now;
 use crate::cli::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
 use crate::error::PersistError;
 use crate::node::{CommandError, HandshakeManager, RequestOptions};
@@ -68,6 +71,7 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
             done(id(peer).and_then(|peer| wait(manager, peer, until, Duration::from_millis(timeout_ms), go_on)))
         }
         Ask::Status => Reply::Status(Box::new(status(node))),
+        Ask::Watch => Reply::Failed { message: "a watch is no single question".to_owned() },
     }
 }
 
@@ -126,6 +130,24 @@ fn wait(
         // Whatever happened, look again.
         drop(events.recv_timeout(left.min(SLICE)));
     }
+}
+
+/// Tells of every event from now on, until `tell` fails or `go_on` says that nobody wants to know any more.
+pub(super) fn watch(
+    node: &Served,
+    tell: &dyn Fn(EventRow) -> io::Result<()>,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    // Subscribed before the first word: what happens after it is not missed.
+    let events = node.manager.subscribe();
+    let generation = node.manager.store().generation().get();
+    tell(EventRow::watching(now().wall, node.manager.node_id(), generation))?;
+    while go_on() {
+        if let Some(event) = events.recv_timeout(SLICE) {
+            tell(EventRow::new(now().wall, &event))?;
+        }
+    }
+    Ok(())
 }
 
 fn status(node: &Served) -> Status {

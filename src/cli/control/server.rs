@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::net::RecvFlags;
 
-use super::perform::{Served, perform};
+use super::perform::{Served, perform, watch};
 use super::{Ask, REQUEST_BYTES_MAX, Reply};
 use crate::cli::Failure;
 use crate::sync::{Arc, Condvar, Deadline, Mutex, spawn};
@@ -131,7 +131,7 @@ fn accept(shared: &Arc<Shared>) {
             Ok((stream, _)) => {
                 drop(state);
                 let message = "too many control connections at a time; try again later".to_owned();
-                let _ = answer(&stream, &Reply::Failed { message });
+                let _ = answer(&stream, &Reply::Failed { message }, ANSWER_WITHIN);
             }
             Err(error) => {
                 tracing::warn!(%error, "the control socket cannot accept");
@@ -153,14 +153,19 @@ impl Drop for Slot {
 }
 
 fn serve(shared: &Shared, stream: &UnixStream) {
+    let go_on = || !shared.state.lock().closing && is_there(stream);
     let reply = match receive(stream) {
-        Ok(request) => {
-            let go_on = || !shared.state.lock().closing && is_there(stream);
-            perform(&shared.node, request, &go_on)
+        Ok(Ask::Watch) => {
+            let tell = |event| answer(stream, &Reply::Event(event), READ_WITHIN);
+            watch(&shared.node, &tell, &go_on).err().map_or_else(
+                || Reply::Failed { message: "the node is stopping".to_owned() },
+                |error| Reply::Failed { message: error.to_string() },
+            )
         }
+        Ok(request) => perform(&shared.node, request, &go_on),
         Err(message) => Reply::Failed { message },
     };
-    if let Err(error) = answer(stream, &reply) {
+    if let Err(error) = answer(stream, &reply, ANSWER_WITHIN) {
         tracing::debug!(%error, "a control connection went away before its answer");
     }
 }
@@ -204,8 +209,8 @@ fn receive(mut stream: &UnixStream) -> Result<Ask, String> {
     }
 }
 
-fn answer(stream: &UnixStream, reply: &Reply) -> io::Result<()> {
-    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+fn answer(stream: &UnixStream, reply: &Reply, within: Duration) -> io::Result<()> {
+    stream.set_write_timeout(Some(within))?;
     let mut out = BufWriter::new(stream);
     serde_json::to_writer(&mut out, reply)?;
     out.write_all(b"\n")?;
@@ -217,4 +222,6 @@ const CONNECTIONS_MAX: usize = 64;
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// For each write: whoever reads nothing for so long is gone.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The same for whoever watches, perhaps through a pager that is paused.
+const READ_WITHIN: Duration = Duration::from_secs(120);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);

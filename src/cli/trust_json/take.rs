@@ -1,0 +1,482 @@
+//! What becomes of a store when a document is read into it.
+//!
+//! INVARIANT I-T1: what comes out obeys the invariants of the tables, whatever the document says.
+//! INVARIANT I-T2: a restriction stands above a grant, and no floor moves back, wherever either comes from; of an entry
+//! that says something else than the store does about the same peer in the same list, the store's stays.
+//! INVARIANT I-T3: memory is bounded by the tables that come out and the findings that are kept.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use super::changes::Changes;
+use super::fields::Fields;
+use super::read::{List, Sink};
+use crate::config::{HandshakeConfig, Limits};
+use crate::machine::filter::filter;
+use crate::machine::tables::Tables;
+use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, View as _};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::time::{Now, WallMillis};
+
+/// Into what a document is read.
+pub(crate) struct Into<'a> {
+    /// What the store holds.
+    pub(crate) before: &'a Tables,
+    /// Times beyond this are moved back to it.
+    pub(crate) now: Now,
+    /// Who lives here, if that is known: never a peer.
+    pub(crate) own_id: Option<NodeId>,
+    pub(crate) limits: Limits,
+    /// For requests of which the document does not tell the nonce; must not be guessable.
+    pub(crate) nonce: &'a mut dyn FnMut() -> Nonce,
+}
+
+/// Something that an operator should know about an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) list: List,
+    /// Of the entry, from 0.
+    pub(crate) index: u64,
+    pub(crate) node_id: Option<u32>,
+    /// Whether the entry was left out; if not, it was taken in another form than it has.
+    pub(crate) skipped: bool,
+    pub(crate) why: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.list.name(), self.index)?;
+        if let Some(id) = self.node_id {
+            write!(f, " (peer {id})")?;
+        }
+        write!(f, ": {}{}", if self.skipped { "skipped: " } else { "" }, self.why)
+    }
+}
+
+/// What became of the entries of one list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) taken: u64,
+    /// The store says the same already.
+    pub(crate) unchanged: u64,
+    pub(crate) skipped: u64,
+}
+
+/// What a document came to.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) after: Tables,
+    /// In the order of [`List::ALL`].
+    pub(crate) counts: [Count; 5],
+    /// At most [`FINDINGS_MAX`], those about skipped entries first.
+    pub(crate) findings: Vec<Finding>,
+    /// How many more there were.
+    pub(crate) findings_left_out: u64,
+}
+
+pub(super) struct Taking<'a> {
+    into: Into<'a>,
+    after: Tables,
+    /// Not in `after` yet, so that not every entry makes a version.
+    changes: Changes,
+    trusted_len: usize,
+    pending: BTreeMap<u32, (u64, Pending)>,
+    of_source: BTreeMap<Source, usize>,
+    outgoing: BTreeMap<u32, (u64, Outgoing)>,
+    floors_len: usize,
+    counts: [Count; 5],
+    skipped: Vec<Finding>,
+    notes: Vec<Finding>,
+    findings_left_out: u64,
+}
+
+/// What became of an entry that is in order.
+enum Verdict {
+    Taken,
+    Unchanged,
+}
+
+use Verdict::{Taken as Took, Unchanged};
+
+type Judged = Result<Verdict, String>;
+
+impl<'a> Taking<'a> {
+    pub(super) fn new(into: Into<'a>) -> Self {
+        let before = into.before;
+        let mut of_source = BTreeMap::new();
+        for (_, entry) in before.pending_iter() {
+            *of_source.entry(entry.source).or_default() += 1;
+        }
+        Self {
+            after: before.clone(),
+            changes: Changes::default(),
+            trusted_len: before.trusted_len(),
+            pending: BTreeMap::new(),
+            of_source,
+            outgoing: BTreeMap::new(),
+            floors_len: before.floor_len(),
+            counts: Default::default(),
+            skipped: Vec::new(),
+            notes: Vec::new(),
+            findings_left_out: 0,
+            into,
+        }
+    }
+
+    /// What stood for later, and the result.
+    pub(super) fn finish(mut self) -> Taken {
+        for (id, (index, entry)) in core::mem::take(&mut self.outgoing) {
+            if NodeId::new(id).is_some_and(|peer| self.revoked(peer).is_some()) {
+                self.settle(List::Outgoing, index, Some(id), Err("the peer is revoked; ask it anew".to_owned()));
+            } else {
+                self.changes.outgoing.insert(id, Some(entry));
+            }
+        }
+        for (id, (index, entry)) in core::mem::take(&mut self.pending) {
+            let record = NodeId::new(id).and_then(|peer| self.trusted(peer));
+            if record.is_some_and(|record| record.public_key == Some(entry.key)) {
+                let why = "the peer is trusted under this key already; nothing waits".to_owned();
+                self.settle(List::Pending, index, Some(id), Err(why));
+            } else {
+                self.changes.pending.insert(id, Some(entry));
+            }
+        }
+        self.flush();
+        let Self { after, counts, skipped: mut findings, notes, mut findings_left_out, .. } = self;
+        let room = FINDINGS_MAX.saturating_sub(findings.len());
+        findings_left_out += notes.len().saturating_sub(room) as u64;
+        findings.extend(notes.into_iter().take(room));
+        Taken { after, counts, findings, findings_left_out }
+    }
+
+    fn flush(&mut self) {
+        // No peer is trusted and revoked at once: I-T2.
+        if let Some(after) = self.after.patched(&core::mem::take(&mut self.changes).into_patch()) {
+            self.after = after;
+        }
+    }
+
+    fn count(&mut self, list: List) -> &mut Count {
+        let [trusted, pending, outgoing, revoked, floors] = &mut self.counts;
+        match list {
+            List::Trusted => trusted,
+            List::Pending => pending,
+            List::Outgoing => outgoing,
+            List::Revoked => revoked,
+            List::Floors => floors,
+        }
+    }
+
+    /// Counts the entry; one that was counted as taken before may be skipped afterwards.
+    fn settle(&mut self, list: List, index: u64, node_id: Option<u32>, judged: Judged) {
+        match judged {
+            Ok(Took) => self.count(list).taken += 1,
+            Ok(Unchanged) => self.count(list).unchanged += 1,
+            Err(why) => {
+                self.count(list).skipped += 1;
+                self.find(Finding { list, index, node_id, skipped: true, why });
+            }
+        }
+    }
+
+    fn find(&mut self, finding: Finding) {
+        let findings = if finding.skipped { &mut self.skipped } else { &mut self.notes };
+        if findings.len() < FINDINGS_MAX {
+            findings.push(finding);
+        } else {
+            self.findings_left_out += 1;
+        }
+    }
+
+    fn trusted(&self, peer: NodeId) -> Option<TrustRecord> {
+        self.changes.trusted.get(&peer.get()).copied().unwrap_or_else(|| self.after.trusted(peer))
+    }
+
+    fn revoked(&self, peer: NodeId) -> Option<WallMillis> {
+        self.changes.revoked.get(&peer.get()).copied().unwrap_or_else(|| self.after.revoked(peer))
+    }
+
+    fn floor(&self, peer: NodeId) -> Option<Floor> {
+        self.changes.floors.get(&peer.get()).copied().unwrap_or_else(|| self.after.floor(peer))
+    }
+
+    fn take(&mut self, list: List, index: u64, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+        match list {
+            List::Trusted => self.take_trusted(peer, fields, notes),
+            List::Pending => self.take_pending(index, peer, fields, notes),
+            List::Outgoing => self.take_outgoing(index, peer, fields, notes),
+            List::Revoked => self.take_revoked(index, peer, fields, notes),
+            List::Floors => self.take_floor(peer, fields, notes),
+        }
+    }
+
+    fn take_trusted(&mut self, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+        let record = TrustRecord::new(peer, fields.key("public_key")?)
+            .approved_at(self.past("approved_at", fields, notes)?.unwrap_or_default())
+            .mutual(fields.flag("mutual")?)
+            .network(fields.number("network", u16::MAX)?);
+        let before = self.into.before;
+        if self.revoked(peer).is_some() {
+            let by = if before.revoked(peer).is_some() { "the store" } else { "the document" };
+            return Err(format!("{by} has revoked this peer, and that stands; approve or request it anew"));
+        }
+        match before.trusted(peer) {
+            Some(old) if old == record => return Ok(Unchanged),
+            Some(_) => return Err(OTHERWISE.to_owned()),
+            None if self.trusted(peer).is_some() => return Err(TWICE.to_owned()),
+            None => {}
+        }
+        if self.trusted_len >= self.into.limits.trusted_max {
+            return Err(full(self.into.limits.trusted_max));
+        }
+        self.trusted_len += 1;
+        self.changes.trusted.insert(peer.get(), Some(record));
+        if before.pending(peer).is_some_and(|entry| record.public_key == Some(entry.key)) {
+            // Settled by this.
+            self.changes.pending.insert(peer.get(), None);
+        }
+        Ok(Took)
+    }
+
+    fn take_revoked(&mut self, index: u64, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+        let until = fields.time("until")?;
+        let at = self.past("revoked_at", fields, notes)?.unwrap_or_default();
+        if until.is_some_and(|until| until <= self.into.now.wall) {
+            notes.push("this revocation has ended by itself, and was not taken".to_owned());
+            return Ok(Unchanged);
+        }
+        let before = self.into.before;
+        if before.revoked(peer).is_some() {
+            // Whichever was first: the mark is the same.
+            return Ok(Unchanged);
+        }
+        if self.revoked(peer).is_some() {
+            return Err(TWICE.to_owned());
+        }
+        self.changes.revoked.insert(peer.get(), Some(at));
+        if before.pending(peer).is_some() {
+            self.changes.pending.insert(peer.get(), None);
+        }
+        if before.outgoing(peer).is_some() {
+            self.changes.outgoing.insert(peer.get(), None);
+        }
+        if self.trusted(peer).is_some() {
+            self.trusted_len = self.trusted_len.saturating_sub(1);
+            self.changes.trusted.insert(peer.get(), None);
+            if before.trusted(peer).is_some() {
+                notes.push("the store trusted this peer, and does so no longer".to_owned());
+            } else {
+                self.count(List::Trusted).taken -= 1;
+                self.count(List::Trusted).skipped += 1;
+                let why =
+                    "the document's trusted entry of this peer: it is revoked as well, and that stands".to_owned();
+                self.find(Finding { list: List::Revoked, index, node_id: Some(peer.get()), skipped: true, why });
+            }
+        }
+        Ok(Took)
+    }
+
+    fn take_pending(&mut self, index: u64, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+        let Some(key) = fields.key("public_key")? else {
+            return Err("no `public_key`, so there is nothing to approve; the peer must ask again".to_owned());
+        };
+        let now = self.into.now;
+        let received_at = self.past("received_at", fields, notes)?.unwrap_or(now.wall);
+        let mut entry = Pending {
+            key,
+            nonce: fields.nonce("nonce")?,
+            stamp: self.stamp("stamp", fields, notes)?.unwrap_or(received_at),
+            justification: text("justification", fields, notes)?,
+            received_at,
+            received_tick: now.tick,
+            source: source(peer, fields, notes)?,
+            authentic: fields.flag("authentic")?,
+            conflicts: fields.number("conflicts", u32::MAX)?,
+            kind: match fields.text("kind")? {
+                None | Some("request") => PendingKind::Request,
+                Some("answered_unvouched") => PendingKind::AnsweredUnvouched,
+                Some(_) => return Err("`kind` is neither `request` nor `answered_unvouched`".to_owned()),
+            },
+        };
+        if let Some(old) = self.into.before.pending(peer) {
+            entry.received_tick = old.received_tick;
+            return if *old == entry { Ok(Unchanged) } else { Err(OTHERWISE.to_owned()) };
+        }
+        if self.pending.contains_key(&peer.get()) {
+            return Err(TWICE.to_owned());
+        }
+        let limits = self.into.limits;
+        if self.into.before.pending_len() + self.pending.len() >= limits.pending_max {
+            return Err(full(limits.pending_max));
+        }
+        let of_source = self.of_source.entry(entry.source).or_default();
+        if *of_source >= limits.pending_per_source_max {
+            return Err(format!("more than {} wait from this source", limits.pending_per_source_max));
+        }
+        *of_source += 1;
+        self.pending.insert(peer.get(), (index, entry));
+        Ok(Took)
+    }
+
+    fn take_outgoing(&mut self, index: u64, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+        let now = self.into.now;
+        let nonce = fields.nonce("nonce")?;
+        let mut entry = Outgoing {
+            sent_at: self.past("sent_at", fields, notes)?.unwrap_or(now.wall),
+            sent_tick: now.tick,
+            nonce: nonce.unwrap_or(Nonce([0; 16])),
+            expected_key: fields.key("expected_key")?,
+            justification: text("justification", fields, notes)?,
+        };
+        if let Some(old) = self.into.before.outgoing(peer) {
+            entry.sent_tick = old.sent_tick;
+            if nonce.is_none() {
+                entry.nonce = old.nonce;
+            }
+            return if *old == entry { Ok(Unchanged) } else { Err(OTHERWISE.to_owned()) };
+        }
+        if self.outgoing.contains_key(&peer.get()) {
+            return Err(TWICE.to_owned());
+        }
+        if self.into.before.outgoing_len() + self.outgoing.len() >= self.into.limits.outgoing_max {
+            return Err(full(self.into.limits.outgoing_max));
+        }
+        if nonce.is_none() {
+            // No answer that is under way will be known as one; having asked still counts.
+            entry.nonce = (self.into.nonce)();
+        }
+        self.outgoing.insert(peer.get(), (index, entry));
+        Ok(Took)
+    }
+
+    fn take_floor(&mut self, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+        let key = fields.key("public_key")?;
+        let seen = self.stamp("seen", fields, notes)?.unwrap_or_default();
+        let reserved = self.stamp("reserved", fields, notes)?.unwrap_or_default();
+        let said = Floor { key, seen, sent: reserved, reserved, spoke_v2: fields.flag("spoke_v2")? };
+        if key.is_none() && seen != WallMillis::default() {
+            return Err("`seen` without the `public_key` that it was seen under".to_owned());
+        }
+        let before = self.into.before.floor(peer);
+        if before.is_none() && self.floor(peer).is_some() {
+            return Err(TWICE.to_owned());
+        }
+        let is_known = self.trusted(peer).is_some()
+            || self.revoked(peer).is_some()
+            || self.pending.contains_key(&peer.get())
+            || self.outgoing.contains_key(&peer.get())
+            || self.into.before.pending(peer).is_some()
+            || self.into.before.outgoing(peer).is_some();
+        if before.is_none() && !is_known && self.floors_len >= self.into.limits.floors_max {
+            return Err(full(self.into.limits.floors_max));
+        }
+        let next = before.map_or(said, |old| higher(old, said));
+        if before == Some(next) {
+            return Ok(Unchanged);
+        }
+        self.floors_len += usize::from(before.is_none());
+        self.changes.floors.insert(peer.get(), Some(next));
+        Ok(Took)
+    }
+
+    /// A time by our own clock, which nothing can have happened after.
+    fn past(&self, name: &'static str, fields: &Fields, notes: &mut Vec<String>) -> Result<Option<WallMillis>, String> {
+        not_after(self.into.now.wall, name, fields, notes)
+    }
+
+    /// A stamp, by somebody's clock: as far ahead as clocks may differ.
+    fn stamp(
+        &self,
+        name: &'static str,
+        fields: &Fields,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<WallMillis>, String> {
+        let skew = HandshakeConfig::default().future_skew_max.as_millis();
+        let latest = self.into.now.wall.saturating_add(i64::try_from(skew).unwrap_or(0));
+        not_after(latest, name, fields, notes)
+    }
+}
+
+impl Sink for Taking<'_> {
+    fn entry(&mut self, list: List, index: u64, fields: Result<Fields, String>) {
+        let mut notes = Vec::new();
+        let (node_id, judged) = match fields {
+            Err(why) => (None, Err(why)),
+            Ok(fields) => match fields.node_id() {
+                Err(why) => (None, Err(why)),
+                Ok(peer) if Some(peer) == self.into.own_id => {
+                    (Some(peer.get()), Err("this node itself, which is no peer".to_owned()))
+                }
+                Ok(peer) => (Some(peer.get()), self.take(list, index, peer, &fields, &mut notes)),
+            },
+        };
+        if judged.is_ok() {
+            for why in notes {
+                self.find(Finding { list, index, node_id, skipped: false, why });
+            }
+        }
+        self.settle(list, index, node_id, judged);
+        if self.changes.len() >= CHANGES_MAX {
+            self.flush();
+        }
+    }
+}
+
+fn not_after(
+    latest: WallMillis,
+    name: &'static str,
+    fields: &Fields,
+    notes: &mut Vec<String>,
+) -> Result<Option<WallMillis>, String> {
+    let at = fields.time(name)?;
+    if at.is_some_and(|at| at > latest) {
+        notes.push(format!("`{name}` lies in the future, and was moved back to now"));
+    }
+    Ok(at.map(|at| at.min(latest)))
+}
+
+fn text(name: &'static str, fields: &Fields, notes: &mut Vec<String>) -> Result<String, String> {
+    let text = fields.text(name)?.unwrap_or_default();
+    let kept = filter(text);
+    if kept != text {
+        notes.push(format!("`{name}` was cut, or had characters that are never shown"));
+    }
+    Ok(kept)
+}
+
+/// Of an entry without a source, the peer itself: it is charged to nobody else.
+fn source(peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Result<Source, String> {
+    let Some(text) = fields.text("source")?.filter(|text| !text.is_empty()) else { return Ok(Source::Node(peer)) };
+    if let Some(Ok(node)) = text.strip_prefix("node ").map(str::parse) {
+        return Ok(Source::Node(node));
+    }
+    let with_port = || text.parse::<std::net::SocketAddr>().map(|address| address.ip());
+    if let Ok(address) = text.parse().or_else(|_| with_port()) {
+        return Ok(Source::from_address(address));
+    }
+    notes.push("`source` is neither `node N` nor an address, and became the peer itself".to_owned());
+    Ok(Source::Node(peer))
+}
+
+/// What both together forbid.
+fn higher(old: Floor, said: Floor) -> Floor {
+    let same: fn(Option<PublicKey>, Option<PublicKey>) -> bool = |a, b| a == b || a.is_none();
+    let (key, seen) = match (old.key, said.key) {
+        (ours, theirs) if same(ours, theirs) => (theirs, old.seen.max(said.seen)),
+        (ours, _) => (ours, old.seen),
+    };
+    let reserved = old.reserved.max(said.reserved);
+    Floor { key, seen, sent: old.sent.max(said.sent), reserved, spoke_v2: old.spoke_v2 || said.spoke_v2 }
+}
+
+fn full(max: usize) -> String {
+    format!("the table is full ({max})")
+}
+
+const TWICE: &str = "the peer stands in this list already, and the first entry counts";
+const OTHERWISE: &str = "the store says something else about this peer, and that stays";
+/// Entries between two versions of the tables.
+const CHANGES_MAX: usize = 8192;
+/// More are read by nobody.
+pub(crate) const FINDINGS_MAX: usize = 10_000;

@@ -1,0 +1,86 @@
+//! `watch`: tells what happens at a running node, for as long as somebody wants to know.
+#![forbid(unsafe_code)]
+
+use std::io::{self, BufRead as _, BufReader};
+use std::net::Shutdown;
+use std::path::Path;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::control::client::begin;
+use super::control::{Ask, Reply};
+use super::home::Home;
+use super::{Answer, Failure, print};
+use crate::sync::{Arc, Deadline, Mutex, spawn};
+
+/// Prints each event as it comes; `No` if fewer came than were wanted.
+pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, json: bool) -> Result<Answer, Failure> {
+    let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
+    let stream = begin(&Home::new(home), &Ask::Watch)?;
+    let told_to_stop = Arc::new(Mutex::new(false));
+    stop_on_signal(stream.try_clone()?, Arc::clone(&told_to_stop))?;
+    let went_away = || Failure::hint(format_args!("the node in {} went away", home.display()), "see its log");
+    let (mut lines, mut seen) = (BufReader::new(&stream), 0);
+    let mut line = Vec::new();
+    while count.is_none_or(|count| seen < count) {
+        let left = deadline.remaining();
+        let read = if left.is_zero() {
+            Err(io::ErrorKind::TimedOut.into())
+        } else {
+            // What was read of a line so far stays in `line`.
+            let within = if timeout.is_some() { Some(left) } else { None };
+            stream.set_read_timeout(within).and_then(|()| lines.read_until(b'\n', &mut line))
+        };
+        if *told_to_stop.lock() {
+            return Ok(Answer::Yes);
+        }
+        match read {
+            Ok(_) if line.ends_with(b"\n") => {}
+            Ok(_) => return Err(went_away()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                if deadline.remaining().is_zero() {
+                    // Without a number, watching for so long was all that was asked.
+                    return Ok(if count.is_none() { Answer::Yes } else { Answer::No });
+                }
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Failure::new(error)),
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Reply::Event(event)) => {
+                seen += u64::from(event.is_event());
+                if json {
+                    print::json(&event)?;
+                } else {
+                    print::to_stdout(|out| writeln!(out, "{event}"))?;
+                }
+            }
+            Ok(Reply::Failed { message }) => return Err(Failure::new(print::printable(&message))),
+            _ => {
+                return Err(Failure::hint(
+                    "the node told something else than an event",
+                    "does it run the same release?",
+                ));
+            }
+        }
+        line.clear();
+    }
+    Ok(Answer::Yes)
+}
+
+/// Ends the reading when somebody has seen enough.
+fn stop_on_signal(stream: std::os::unix::net::UnixStream, told: Arc<Mutex<bool>>) -> Result<(), Failure> {
+    let fail = |error: io::Error| Failure::new(format_args!("signals cannot be watched: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
+    let watching = spawn("trustkeep-signals", move || {
+        for _ in signals.forever() {
+            *told.lock() = true;
+            // Not connected any more: then the reading has ended already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
+    watching.map(drop).map_err(fail)
+}
