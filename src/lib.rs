@@ -73,6 +73,8 @@ pub mod docs {
     pub mod format {}
     #[doc = include_str!("../docs/protocol.md")]
     pub mod protocol {}
+    #[doc = include_str!("../docs/security.md")]
+    pub mod security {}
     #[doc = include_str!("../docs/trust_json.md")]
     pub mod trust_json {}
     #[cfg(doctest)]
