@@ -77,6 +77,8 @@ pub mod docs {
     pub mod cli {}
     #[doc = include_str!("../docs/migrating.md")]
     pub mod migrating {}
+    #[doc = include_str!("../docs/security.md")]
+    pub mod security {}
     #[doc = include_str!("../docs/trust_json.md")]
     pub mod trust_json {}
     #[cfg(doctest)]

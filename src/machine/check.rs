@@ -6,7 +6,7 @@
 //! - I-4: no trusted peer is pending under the key that it is trusted with.
 //! - I-5: pending, pending per source and outgoing are within their limits.
 //! - I-6: every kept text is filtered and bounded.
-//! - I-7: of a floor, `sent` is at most `reserved`, and nothing was seen without a key.
+//! - I-7: of a floor, `sent` is at most `reserved`; nothing was seen, and nobody spoke version 2, without a key.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -83,7 +83,7 @@ pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Br
     ensure(outgoing.is_none_or(|entry| filter(&entry.justification) == entry.justification), "I-6")?;
     if let Some(floor) = floor {
         ensure(floor.sent <= floor.reserved, "I-7")?;
-        ensure(floor.key.is_some() || floor.seen == WallMillis::new(0), "I-7")?;
+        ensure(floor.key.is_some() || (floor.seen == WallMillis::new(0) && !floor.spoke_v2), "I-7")?;
     }
     Ok(())
 }
@@ -158,6 +158,12 @@ mod tests {
         assert_eq!(damaged(|us| us.rules.limits.pending_per_source_max = 0), Some("I-5"));
         assert_eq!(damaged(|us| us.rules.limits.outgoing_max = 0), Some("I-5"));
         assert_eq!(damaged(|us| us.tables.pending.get_mut(&node(9)).unwrap().justification.push('\n')), Some("I-6"));
+        assert_eq!(
+            damaged(|us| {
+                us.tables.floor.insert(node(8), Floor { spoke_v2: true, ..Floor::EMPTY });
+            }),
+            Some("I-7")
+        );
         let sent = at(1).wall;
         assert_eq!(
             damaged(|us| {

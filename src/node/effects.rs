@@ -10,11 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::cutter::Cut;
 use super::outbox::Task;
 use super::registry::RegistryError;
-use super::shell::{Done, Shell};
+use super::shell::{Done, NotDone, Shell};
 use super::transport::SendError;
 use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
-use crate::wire::sign::sign_draft;
+use crate::wire::sign::{sign_draft, sign_draft_v1};
 use std::sync::Arc;
 
 impl Shell {
@@ -41,8 +41,10 @@ impl Shell {
                 Action::Send(draft) => {
                     // The task holds the cut back until it ran, or was dropped.
                     let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).and_then(|(_, cut)| cut.clone());
-                    (draft.to, false, self.sending(draft, still, cut))
+                    (draft.to, false, self.sending(draft, false, still, cut))
                 }
+                Action::SendVersion1(draft) => (draft.to, false, self.sending(draft, true, still, None)),
+                Action::LookUp { peer } => (peer, true, self.looking_up(peer)),
                 Action::ReportGrant { record } => (record.node_id, true, self.reporting(record.node_id, Some(record))),
                 Action::ReportRevoke { peer } => (peer, true, self.reporting(peer, None)),
                 Action::Disconnect { .. } => continue,
@@ -68,7 +70,13 @@ impl Shell {
         }
     }
 
-    fn sending(self: &Arc<Self>, draft: Draft, still: Option<TrustRecord>, cut: Option<Arc<Cut>>) -> Task {
+    fn sending(
+        self: &Arc<Self>,
+        draft: Draft,
+        in_version_1: bool,
+        still: Option<TrustRecord>,
+        cut: Option<Arc<Cut>>,
+    ) -> Task {
         let shell = Arc::clone(self);
         Box::new(move || {
             // Dropped last, however this ends.
@@ -76,9 +84,22 @@ impl Shell {
             if still.is_some_and(|still| shell.store.get(still.node_id) != Some(still)) {
                 return;
             }
-            if let Err(error) = shell.send(&draft) {
+            let sent = if in_version_1 { shell.send_v1(&draft) } else { shell.send(&draft) };
+            if let Err(error) = sent {
                 let to = draft.to;
                 shell.count("not_sent", &format_args!("a message to node {to} was not sent: {error}"));
+            }
+        })
+    }
+
+    /// Has the registry asked for the key of a record that has none.
+    fn looking_up(self: &Arc<Self>, peer: NodeId) -> Task {
+        let shell = Arc::clone(self);
+        Box::new(move || match shell.back_fill(peer) {
+            Ok(done) => shell.perform(done),
+            Err(NotDone::Refused(_)) => {}
+            Err(error) => {
+                shell.count("not_filled", &format_args!("node {peer} got no key from the registry: {error:?}"))
             }
         })
     }
@@ -109,6 +130,16 @@ impl Shell {
             let key = self.identity.public_key();
             let message = sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
             self.transport.send(draft.to, &message.to_json())
+        }))
+        .unwrap_or(Err(SendError::Panicked))
+    }
+
+    /// Signs and sends a message of version 1, to a peer that the transport authenticates or not at all.
+    fn send_v1(&self, draft: &Draft) -> Result<(), SendError> {
+        catch_unwind(AssertUnwindSafe(|| {
+            let key = self.identity.public_key();
+            let message = sign_draft_v1(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
+            self.transport.send_authenticated(draft.to, &message.to_json())
         }))
         .unwrap_or(Err(SendError::Panicked))
     }

@@ -23,11 +23,12 @@ use super::registry::Registry;
 use super::shell::{Door, NotDone, Shell};
 use super::tcp::remaining;
 use super::transport::{Received, Transport};
-use crate::config::HandshakeConfig;
+use crate::config::{HandshakeConfig, Policy};
 use crate::error::PersistError;
 use crate::machine::effect::{Action, Effect};
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::{Outcome, Rules};
+use crate::machine::replay::ReplayTable;
 use crate::machine::view::{Outgoing, Pending, View as _};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustStore};
@@ -39,7 +40,7 @@ use crate::time::WallMillis;
 /// Its clock and limits are those of its store. Share it in an [`Arc`]. Dropping it stops its threads; the store stays open for whoever holds it, unless
 /// [`shutdown`](Self::shutdown) closed it.
 pub struct HandshakeManager {
-    shell: Arc<Shell>,
+    pub(super) shell: Arc<Shell>,
     housekeeper: Housekeeper,
 }
 
@@ -52,6 +53,7 @@ pub struct Builder {
     look_up_timeout: Duration,
     random: Arc<dyn Random>,
     config: HandshakeConfig,
+    policy: Policy,
 }
 
 impl Builder {
@@ -76,10 +78,17 @@ impl Builder {
         self
     }
 
-    /// With other times and another policy than the defaults.
+    /// With other times than the defaults.
     #[must_use]
     pub fn config(mut self, config: HandshakeConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Trusting more than the default, which is to trust nobody whom no operator approved.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -89,8 +98,10 @@ impl Builder {
     /// [`StartError`]: no threads, or the transport does not start. Nothing runs then.
     pub fn start(self) -> Result<HandshakeManager, StartError> {
         let own_id = self.identity.node_id();
+        let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
         let shell = Arc::new(Shell {
-            rules: Rules { own_id, config: self.config, limits: self.store.limits() },
+            replay: Mutex::new(ReplayTable::new(&rules)),
+            rules,
             // One clock for both: a loaded entry's age is a difference of the store's ticks.
             clock: self.store.clock(),
             store: self.store,
@@ -127,6 +138,7 @@ impl HandshakeManager {
             look_up_timeout: Duration::from_secs(2),
             random: Arc::new(SystemRandom),
             config: HandshakeConfig::default(),
+            policy: Policy::default(),
         }
     }
 
@@ -342,7 +354,7 @@ impl HandshakeManager {
         guarded(&|| shell.transport.stop_sending());
     }
 
-    fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
+    pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
         let done = self.shell.submit(Input::Operator(command))?;
         let answer = (done.outcome, done.receipt.clone());
         self.shell.perform(done);

@@ -13,6 +13,7 @@ mod durable;
 mod effects;
 mod housekeeper;
 mod identity;
+mod keys;
 mod look_up;
 mod manager;
 mod outbox;

@@ -4,9 +4,12 @@
 pub mod actor;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub mod doors;
+pub mod life;
 pub mod model;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod relayed;
 #[cfg(test)]
 mod rules;
 #[cfg(not(all(test, trustkeep_loom)))]

@@ -16,7 +16,7 @@ use trustkeep::node::{
     SendError, Transport,
 };
 use trustkeep::wire::message::Kind;
-use trustkeep::wire::sign::{Draft, sign_draft};
+use trustkeep::wire::sign::{Draft, sign_draft, sign_draft_v1};
 use trustkeep::{FileEntry, NodeId, PublicKey, Storage, StorageFile, TrustStore, WallMillis};
 
 /// Long enough for anything that is to happen on a slow machine.
@@ -91,7 +91,10 @@ pub struct Book {
 
 impl Book {
     pub fn put(&self, peer: NodeId, key: Option<PublicKey>, address: SocketAddr) {
-        self.entries.lock().unwrap().insert(peer, RegistryEntry::new(key).address(address));
+        self.put_entry(peer, RegistryEntry::new(key).address(address));
+    }
+    pub fn put_entry(&self, peer: NodeId, entry: RegistryEntry) {
+        self.entries.lock().unwrap().insert(peer, entry);
     }
 }
 
@@ -132,6 +135,8 @@ pub struct Wire {
     /// Disconnecting waits here.
     pub cutting: Gate,
     pub stopped: Mutex<bool>,
+    /// Whether it says that it authenticates peers.
+    pub authenticates: Mutex<bool>,
 }
 
 pub struct WireEnds {
@@ -150,6 +155,7 @@ impl Wire {
             panics_to: Mutex::new(None),
             cutting: Gate::default(),
             stopped: Mutex::new(false),
+            authenticates: Mutex::new(false),
         };
         (Arc::new(wire), WireEnds { sent: sent_end, cut: cut_end })
     }
@@ -167,6 +173,10 @@ impl Transport for Wire {
         let panics = *self.panics_to.lock().unwrap() == Some(to);
         assert!(!panics, "as the test wants it");
         Ok(())
+    }
+    fn send_authenticated(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        let authenticates = *self.authenticates.lock().unwrap();
+        if authenticates { self.send(to, bytes) } else { Err(SendError::NotAuthenticated) }
     }
     fn disconnect(&self, peer: NodeId) {
         self.cutting.pass();
@@ -221,6 +231,14 @@ pub fn message_from(sender: &FileIdentity, kind: Kind, change: impl FnOnce(&mut 
     };
     change(&mut draft);
     sign_draft(sender.node_id(), &sender.public_key(), &draft, |bytes| sender.sign(bytes)).to_json()
+}
+
+/// The same in version 1.
+pub fn message_v1_from(sender: &FileIdentity, kind: Kind) -> Vec<u8> {
+    let (justification, reason) = (String::new(), String::new());
+    let (nonce, answers) = (Nonce([7; 16]), None);
+    let draft = Draft { to: id(1), kind, justification, reason, nonce, answers, stamp: now() };
+    sign_draft_v1(sender.node_id(), &sender.public_key(), &draft, |bytes| sender.sign(bytes)).to_json()
 }
 
 pub fn now() -> WallMillis {
