@@ -90,6 +90,7 @@ fn change_reason(reason: ChangeReason) -> &'static str {
         ChangeReason::Approved => "approved",
         ChangeReason::Auto(reason) => auto_reason(reason),
         ChangeReason::Accepted => "accepted",
+        ChangeReason::FirstUse => "first_use",
         ChangeReason::Revoked => "revoked",
         ChangeReason::RevokedByPeer => "revoked_by_peer",
         ChangeReason::KeyChanged => "key_changed",

@@ -64,7 +64,7 @@ pub fn import_and_export(document: &[u8]) -> Result<(Vec<u8>, u64), String> {
     let mut nonce = || Nonce([7; 16]);
     let into = Into { before: &before, now: NOW, own_id: Some(own_id), limits, nonce: &mut nonce };
     let (taken, said) = trust_json::read(document, into).map_err(|error| error.to_string())?;
-    let rules = Rules { own_id, config: Default::default(), limits };
+    let rules = Rules { own_id, config: Default::default(), policy: Default::default(), limits };
     if let Err(broken) = check(&rules, &taken.after) {
         #[expect(clippy::panic, reason = "a finding of a fuzz target")]
         {
