@@ -10,6 +10,7 @@ mod durability;
 mod failure;
 mod order;
 mod shutdown;
+mod trust_future;
 mod trust_waiters;
 
 use std::collections::BTreeSet;
