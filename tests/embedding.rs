@@ -300,6 +300,23 @@ fn a_sink_that_never_returns_does_not_hold_up_the_end() {
     drop(manager);
 }
 
+#[test]
+fn a_dropped_manager_lets_go_of_its_sinks_though_the_store_goes_on() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let hears = Arc::clone(&heard);
+    let sink: Arc<dyn trustkeep::node::EventSink> = Arc::new(move |_: Event| {
+        hears.fetch_add(1, Ordering::SeqCst);
+    });
+    let store = Arc::new(TrustStore::in_memory());
+    let (manager, _wire, _ends) = alone_with(Arc::clone(&store), |builder| builder.event_sink(Arc::clone(&sink)));
+    drop(store.grant(record(2)).unwrap());
+    eventually("it hears", || heard.load(Ordering::SeqCst) == 1);
+    drop(manager);
+    eventually("it is let go of", || Arc::strong_count(&sink) == 1);
+    drop(store.grant(record(3)).unwrap());
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+}
+
 /// A manager whose sink may call it.
 fn with_sink_that_calls(
     call: impl Fn(&HandshakeManager, Event) + Send + Sync + 'static,

@@ -22,7 +22,10 @@ use std::sync::Arc;
 
 use common::*;
 use trustkeep::machine::event::Event;
-use trustkeep::node::{InProcessRegistry, Inbox, RequestOptions, SendError, TcpConfig, TcpTransport, Transport};
+use trustkeep::node::{
+    InProcessRegistry, Inbox, Registry, RegistryEntry, RegistryError, RequestOptions, SendError, TcpConfig,
+    TcpTransport, Transport,
+};
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, NodeId, TrustStore};
 
@@ -32,6 +35,13 @@ fn ours() -> BTreeSet<String> {
     // A thread may end while it is looked at.
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("trustkeep")).collect()
+}
+
+/// How many of them have this name.
+fn threads(wanted: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == wanted).count()
 }
 
 fn none_left(when: &str) {
@@ -120,4 +130,52 @@ fn no_thread_of_ours_is_left_however_a_node_ends() {
     assert!(!ours().is_empty(), "it hangs, and cannot be ended from here");
     drop(shut);
     none_left("once the registry has answered");
+
+    bounded_by_a_registry_that_hangs_about_everybody();
+    none_left("once it has answered everybody");
+}
+
+/// Hangs about everybody, and over every report.
+struct Hanging(Gate);
+
+impl Registry for Hanging {
+    fn look_up(&self, _: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        self.0.pass();
+        Ok(None)
+    }
+    fn report_grant(&self, _: NodeId) -> Result<(), RegistryError> {
+        self.0.pass();
+        Ok(())
+    }
+}
+
+fn bounded_by_a_registry_that_hangs_about_everybody() {
+    let registry = Arc::new(Hanging(Gate::default()));
+    let (manager, _wire, _ends) = alone(|builder| {
+        builder.registry(Arc::clone(&registry) as _).look_up_timeout(std::time::Duration::from_millis(1500))
+    });
+    // Before it hangs, three peers ask.
+    for number in [2, 3, 4] {
+        manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
+    }
+    let shut = registry.0.close();
+    std::thread::scope(|scope| {
+        for number in 100..250 {
+            let manager = &manager;
+            scope.spawn(move || drop(manager.request(id(number), "", RequestOptions::default())));
+        }
+        eventually("as many as may ask do", || threads("trustkeep-look-") == 48);
+        let refused = || count(&manager, "look_up_failed");
+        eventually("the others go on without", || refused() >= 100);
+        assert_eq!(threads("trustkeep-look-"), 48);
+        // Meanwhile nobody else is held up.
+        drop(manager.approve(id(2), None).unwrap());
+        assert!(manager.is_trusted(id(2)));
+        manager.receive(arrived(message_from(&identity(3), Kind::Request, |d| d.stamp = d.stamp.saturating_add(9)), 1));
+        drop(manager.approve(id(3), None).unwrap());
+        assert!(manager.is_trusted(id(3)));
+    });
+    assert_eq!(manager.outgoing().len(), 150, "asked without anybody to vouch");
+    assert!(threads("trustkeep-look-") <= 48);
+    drop(shut);
 }
