@@ -64,8 +64,8 @@ fn attack(nth: usize, host: [u8; 4], to: SocketAddr) -> Option<TcpStream> {
     let mut stream = connect_from(host, to).ok()?;
     // Whatever fails: the other side has closed already, which is its right.
     let _ = match nth % 6 {
-        0 => return Some(stream),                          // says nothing
-        1 => stream.write_all(b"{\"type\":").map(|()| ()), // stops in the middle, and is held open
+        0 => return Some(stream),             // says nothing
+        1 => stream.write_all(b"{\"type\":"), // stops in the middle, and is held open
         2 => stream.write_all(&[0xff; 8192]),
         3 => stream.write_all(&vec![b' '; 70_000]),
         4 => stream.shutdown(Shutdown::Both),
