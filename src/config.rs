@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::peer::{NodeId, PublicKey};
 
 /// How many entries each table may hold. Reaching a limit is a typed error or a counted rejection, never growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub struct Limits {
     pub outgoing_max: usize,
     /// Peers whose newest stamps are remembered; peers in other tables are never forgotten. 1 million.
     pub floors_max: usize,
+    /// Messages of version 1 that are remembered so that a copy is known for one. 8192.
+    pub replay_max: usize,
+    /// Of these, from one sender. 256.
+    pub replay_per_node_max: usize,
     /// Events kept for one slow subscriber; beyond it events are lost and their number is reported. 1024.
     pub subscription_events_max: usize,
 }
@@ -29,6 +36,8 @@ impl Default for Limits {
             pending_per_source_max: 16,
             outgoing_max: 4096,
             floors_max: 1_000_000,
+            replay_max: 8192,
+            replay_per_node_max: 256,
             subscription_events_max: 1024,
         }
     }
@@ -45,7 +54,7 @@ pub enum Durability {
     Eventually,
 }
 
-/// Times and policy of the handshake. Every duration is checked against the wall clock or the tick as its field says.
+/// Times of the handshake. Every duration is checked against the wall clock or the tick as its field says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandshakeConfig {
@@ -55,7 +64,8 @@ pub struct HandshakeConfig {
     pub future_skew_max: Duration,
     /// How often expired entries are looked for, by the tick. 5 minutes.
     pub housekeeping_every: Duration,
-    /// How long an unanswered request, received or sent, is kept, by the tick. 30 days.
+    /// How long an unanswered request, received or sent, is kept, by the tick; and the age at which a relayed message is
+    /// dropped, by its stamp and our wall clock. 30 days.
     pub entry_lifetime: Duration,
     /// How long one connection may take to deliver its message, by the tick. 10 seconds.
     pub receive_timeout: Duration,
@@ -89,6 +99,115 @@ impl Default for HandshakeConfig {
             relay_poll_max: Duration::from_secs(30),
             durability: Durability::BeforeAnswer,
         }
+    }
+}
+
+/// Whom a node trusts without asking its operator, and what else it takes that it need not. By default nobody, and
+/// nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// The networks that this node belongs to, the one it prefers first. A peer that the registry vouches for, and that
+    /// is in one of them too, is trusted when it asks. A 0 among them stands for no network.
+    pub own_networks: Vec<u16>,
+    /// Peers that are trusted when they ask.
+    pub allow_list: AllowList,
+    /// Trust every peer that asks, under whatever key it shows. Off.
+    pub auto_approve: bool,
+    /// Trust the key in the first answer to a request of ours although nobody vouches for it. Off.
+    pub trust_on_first_use: bool,
+    /// Take messages of version 1, from peers that the transport authenticated. Off.
+    pub accept_v1: bool,
+}
+
+impl Policy {
+    /// The same, for a node in these networks, the one it prefers first.
+    #[must_use]
+    pub fn own_networks(mut self, networks: impl IntoIterator<Item = u16>) -> Self {
+        self.own_networks = networks.into_iter().collect();
+        self
+    }
+
+    /// The same, with this peer on the allow-list too.
+    #[must_use]
+    pub fn allow(mut self, peer: Allowed) -> Self {
+        self.allow_list.insert(peer);
+        self
+    }
+
+    /// The same, trusting every peer that asks, or not.
+    #[must_use]
+    pub const fn auto_approve(mut self, on: bool) -> Self {
+        self.auto_approve = on;
+        self
+    }
+
+    /// The same, trusting the first key that answers a request, or not.
+    #[must_use]
+    pub const fn trust_on_first_use(mut self, on: bool) -> Self {
+        self.trust_on_first_use = on;
+        self
+    }
+
+    /// The same, taking messages of version 1, or not.
+    #[must_use]
+    pub const fn accept_v1(mut self, on: bool) -> Self {
+        self.accept_v1 = on;
+        self
+    }
+}
+
+/// A peer that is trusted when it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Allowed {
+    /// The peer.
+    pub node_id: NodeId,
+    /// The key that it must show; without one, the registry must vouch for the key that it shows.
+    pub key: Option<PublicKey>,
+    /// What the operator calls it; told in the event when it is trusted.
+    pub label: Option<String>,
+}
+
+impl Allowed {
+    /// This peer under this key (a [`PublicKey`], or an `Option` of one), without a label.
+    #[must_use]
+    pub fn new(node_id: NodeId, key: impl Into<Option<PublicKey>>) -> Self {
+        Self { node_id, key: key.into(), label: None }
+    }
+
+    /// The same, called so.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+}
+
+/// The peers that are trusted when they ask, by id; a peer may stand in it several times, with several keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowList {
+    entries: BTreeMap<NodeId, Vec<Allowed>>,
+}
+
+impl AllowList {
+    /// Adds an entry.
+    pub fn insert(&mut self, entry: Allowed) {
+        self.entries.entry(entry.node_id).or_default().push(entry);
+    }
+
+    /// The entries of one peer, in the order in which they were added.
+    #[must_use]
+    pub fn of(&self, peer: NodeId) -> &[Allowed] {
+        self.entries.get(&peer).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl FromIterator<Allowed> for AllowList {
+    fn from_iter<I: IntoIterator<Item = Allowed>>(entries: I) -> Self {
+        let mut list = Self::default();
+        entries.into_iter().for_each(|entry| list.insert(entry));
+        list
     }
 }
 

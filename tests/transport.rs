@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use trustkeep::NodeId;
 use trustkeep::config::MESSAGE_BYTES_MAX;
+use trustkeep::machine::input::Path;
 use trustkeep::machine::view::Source;
 use trustkeep::node::{
     Inbox, ListenError, Received, Registry, RegistryEntry, RegistryError, SendError, TcpConfig, TcpTransport, Transport,
@@ -122,8 +123,8 @@ fn what_is_sent_arrives_whole_and_unauthenticated() {
         from.send(id(9), &bytes).unwrap();
         let received = got.recv_timeout(SOON).unwrap();
         assert_eq!(received.bytes, bytes);
-        assert_eq!(received.authenticated, None);
-        assert_eq!(received.source, Source::from_address(Ipv4Addr::LOCALHOST.into()));
+        let source = Source::from_address(Ipv4Addr::LOCALHOST.into());
+        assert_eq!(received.path, Path::Direct { authenticated: None, source });
     }
     to.stop_receiving(SOON);
     let counts = to.counts();

@@ -2,13 +2,13 @@
 //! decision if nobody does.
 #![forbid(unsafe_code)]
 
+use super::approval::contradicts_caller;
 use super::event::ChangeReason;
 use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::queue::enqueue;
 use super::rejection::Rejection;
-use super::request::contradicts_caller;
 use super::step::Standing;
 use super::view::PendingKind;
 use crate::peer::TrustRecord;
@@ -27,6 +27,15 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
         plan.lose_trust(ChangeReason::KeyChanged);
         return plan.drop_message(Rejection::KeyChanged);
     }
+    // the first key that answers will do, if the node is so trusting.
+    if !standing.is_authentic() && trusts_first_use(&plan, received) {
+        let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(true);
+        if let Err(full) = plan.grant(record, ChangeReason::FirstUse) {
+            return plan.drop_message(full);
+        }
+        plan.raise_floor(key, received.message.stamp());
+        return Ok(plan.finish(Outcome::Trusted(record)));
+    }
     // first contact, or a key other than our caller named. The request stays open, so that a forger who saw its
     // nonce cannot keep the genuine answer out.
     if !standing.is_authentic() || (contradicts_caller(&plan, key) && !same_key) {
@@ -44,18 +53,32 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     }
 }
 
+/// Nothing is known of this peer that the key could be at odds with: no record, no key that our caller named, no other
+/// key that waits. A relay is not trusted with first contacts: it could answer every request itself.
+fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
+    let key = *received.message.key();
+    plan.rules.policy.trust_on_first_use
+        && !received.path.is_relayed()
+        && plan.trusted.is_none()
+        && plan.outgoing.as_ref().is_some_and(|outgoing| outgoing.expected_key.is_none())
+        && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)
+}
+
 /// Whether an accept or reject answers our newest request to this peer.
 pub(super) fn answers_us(plan: &Plan<'_>, received: &Received) -> Result<(), Rejection> {
     if plan.revoked.is_some() {
         return Err(Rejection::PeerRevoked);
     }
     let outgoing = plan.outgoing.as_ref().ok_or(Rejection::NotAsked)?;
-    if received.message.answers() == Some(outgoing.nonce) { Ok(()) } else { Err(Rejection::WrongAnswer) }
+    // version 1 has nothing better than that we have asked.
+    let answers_it = received.message.is_version_1() || received.message.answers() == Some(outgoing.nonce);
+    if answers_it { Ok(()) } else { Err(Rejection::WrongAnswer) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::event::{Event, TrustState};
     use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, sent};
     use crate::wire::message::Kind;
@@ -198,5 +221,53 @@ mod tests {
         assert_eq!((entry.justification.as_str(), entry.source), ("me too", charged_to));
         let approved = us.approve(at(70), peer.id(), None).unwrap();
         assert_eq!(sent(&approved).unwrap().answers, Some(request.nonce));
+    }
+
+    #[test]
+    fn the_first_key_that_answers_is_trusted_only_by_a_node_that_was_told_to() {
+        for on in [true, false] {
+            let (mut us, mut peer, accept) = asked(None);
+            us.rules.policy.trust_on_first_use = on;
+            let earlier = peer.draft(at(40), us.id(), Kind::Revoke, None);
+            let step = us.hear_from(at(60), &peer, &accept, Way::open()).unwrap();
+            assert_eq!(us.tables.trusted.contains_key(&peer.id()), on);
+            assert_eq!((us.tables.pending.len(), us.tables.outgoing.len()), if on { (0, 0) } else { (1, 1) });
+            let (state, reason) = (TrustState::Granted, ChangeReason::FirstUse);
+            assert_eq!(step.events.contains(&Event::TrustChanged { peer: peer.id(), state, reason }), on);
+            let after = us.hear_from(at(70), &peer, &earlier, Way::open());
+            assert_eq!(after, Err(if on { Rejection::Stale } else { Rejection::NotAuthentic }));
+        }
+    }
+
+    #[test]
+    fn a_first_use_is_none_where_another_key_is_known_or_named() {
+        type Prepare = fn(&mut Actor);
+        let other = || Actor::new(1, 0x22).public_key();
+        let cases: [(&str, Option<PublicKey>, Prepare); 4] = [
+            ("named", Some(other()), |_| {}),
+            ("trusted", None, |us| {
+                us.trusts(Actor::new(9, 0x11).id(), Some(Actor::new(1, 0x22).public_key()));
+            }),
+            ("trusted without a key", None, |us| {
+                us.trusts(Actor::new(9, 0x11).id(), None);
+            }),
+            ("waiting", None, |us| {
+                let mut rival = Actor::new(9, 0x22);
+                let request = rival.draft(at(10), us.id(), Kind::Request, None);
+                us.hear_from(at(10), &rival, &request, Way::open()).unwrap();
+            }),
+        ];
+        for (name, expected, prepare) in cases {
+            let (mut us, peer, accept) = asked(expected);
+            us.rules.policy.trust_on_first_use = true;
+            prepare(&mut us);
+            let before = us.tables.trusted.clone();
+            assert_eq!(us.hear_from(at(60), &peer, &accept, Way::open()).unwrap().outcome, Outcome::Queued, "{name}");
+            assert_eq!(us.tables.trusted, before, "{name}");
+        }
+        let (mut us, peer, mut accept) = asked(None);
+        us.rules.policy.trust_on_first_use = true;
+        accept.answers = Some(us.nonce());
+        assert_eq!(us.hear_from(at(60), &peer, &accept, Way::open()), Err(Rejection::WrongAnswer), "not our nonce");
     }
 }

@@ -13,19 +13,18 @@ use super::view::Floor;
 use crate::peer::{NodeId, PublicKey};
 use crate::time::{Now, WallMillis};
 use crate::wire::decode::{self, Decoded};
-use crate::wire::message::Message;
+use crate::wire::message::{Kind, Message};
 
-/// Rules: type, age, sender, and every field decoded.
+/// Rules: type, age, sender, and every field decoded. `relayed` says that it came by a relay.
 ///
 /// # Errors
 /// [`Rejection`]: drop the message, answer nothing.
-pub fn decode(rules: &Rules, now: Now, message: Message) -> Result<Decoded, Rejection> {
-    if message.kind().is_none() {
-        return Err(Rejection::UnknownType);
-    }
-    check_age(rules, now, message.stamp())?;
+pub fn decode(rules: &Rules, now: Now, message: Message, relayed: bool) -> Result<Decoded, Rejection> {
+    let kind = message.kind().ok_or(Rejection::UnknownType)?;
+    check_age(rules, now, message.stamp(), relayed)?;
     let sender = message.sender().ok_or(Rejection::SenderZero)?;
     check_sender(rules, sender)?;
+    check_form(rules, kind, message.is_version_1(), relayed)?;
     Ok(decode::decode(message)?)
 }
 
@@ -34,18 +33,38 @@ pub fn decode(rules: &Rules, now: Now, message: Message) -> Result<Decoded, Reje
 /// `floor` is the sender's, read just now; no lock need be held. Only an optimisation: `step` decides.
 ///
 /// # Errors
-/// [`Rejection::Stale`]: drop the message, answer nothing.
+/// [`Rejection::Stale`], or [`Rejection::Downgrade`]: drop the message, answer nothing.
 pub fn check_floor(rules: &Rules, now: Now, floor: Option<Floor>, message: &Decoded) -> Result<(), Rejection> {
-    check_stamp(rules, now, floor.unwrap_or(Floor::EMPTY), message.key(), message.stamp())
+    let floor = floor.unwrap_or(Floor::EMPTY);
+    if message.is_version_1() {
+        check_downgrade(floor)
+    } else {
+        check_stamp(rules, now, floor, message.key(), message.stamp())
+    }
+}
+
+///
+pub(super) fn check_downgrade(floor: Floor) -> Result<(), Rejection> {
+    if floor.spoke_v2 { Err(Rejection::Downgrade) } else { Ok(()) }
+}
+
+/// whether a message of this version may come at all, and this way.
+pub(super) fn check_form(rules: &Rules, kind: Kind, is_version_1: bool, relayed: bool) -> Result<(), Rejection> {
+    if is_version_1 && !rules.policy.accept_v1 {
+        return Err(Rejection::Version1);
+    }
+    let may_be_relayed = if is_version_1 { kind == Kind::Request } else { kind.may_be_relayed() };
+    if relayed && !may_be_relayed { Err(Rejection::NotRelayable) } else { Ok(()) }
 }
 
 pub(super) fn check_sender(rules: &Rules, sender: NodeId) -> Result<(), Rejection> {
     if sender == rules.own_id { Err(Rejection::SenderIsUs) } else { Ok(()) }
 }
 
-pub(super) fn check_age(rules: &Rules, now: Now, stamp: WallMillis) -> Result<(), Rejection> {
+pub(super) fn check_age(rules: &Rules, now: Now, stamp: WallMillis, relayed: bool) -> Result<(), Rejection> {
     let age = now.wall.millis_since(stamp);
-    if age > millis(rules.config.message_age_max) {
+    let age_max = if relayed { rules.config.entry_lifetime } else { rules.config.message_age_max };
+    if age > millis(age_max) {
         Err(Rejection::TooOld)
     } else if age < -millis(rules.config.future_skew_max) {
         Err(Rejection::FromFuture)
@@ -86,7 +105,7 @@ mod tests {
         let mut sender = Actor::new(7, 0xAA);
         let receiver = Actor::new(9, 0x11).rules;
         let draft = sender.draft(at(0), node(9), Kind::Request, None);
-        let heard = |ms| decode(&receiver, at(ms), sender.sign(&draft)).map(|_| ());
+        let heard = |ms| decode(&receiver, at(ms), sender.sign(&draft), false).map(|_| ());
         assert_eq!(heard(300_000), Ok(()));
         assert_eq!(heard(300_001), Err(Rejection::TooOld));
         assert_eq!(heard(-30_000), Ok(()));
@@ -106,7 +125,7 @@ mod tests {
             let mut draft = sender.draft(at(0), node(9), Kind::Request, None);
             draft.stamp = WallMillis::new(stamp);
             let now = Now { wall: WallMillis::new(wall), ..at(0) };
-            assert_eq!(decode(&receiver, now, sender.sign(&draft)), Err(why), "{stamp} at {wall}");
+            assert_eq!(decode(&receiver, now, sender.sign(&draft), false), Err(why), "{stamp} at {wall}");
         }
     }
 
@@ -120,13 +139,16 @@ mod tests {
         message.public_key = String::new();
         let rules = Actor::new(9, 0x11).rules;
         let late = at(400_000);
-        assert_eq!(decode(&rules, late, message.clone()), Err(Rejection::UnknownType));
+        assert_eq!(decode(&rules, late, message.clone(), false), Err(Rejection::UnknownType));
         message.kind = Kind::Request.as_wire().into();
-        assert_eq!(decode(&rules, late, message.clone()), Err(Rejection::TooOld));
-        assert_eq!(decode(&rules, at(0), message.clone()), Err(Rejection::SenderZero));
+        assert_eq!(decode(&rules, late, message.clone(), false), Err(Rejection::TooOld));
+        assert_eq!(decode(&rules, at(0), message.clone(), false), Err(Rejection::SenderZero));
         message.node_id = 9;
-        assert_eq!(decode(&rules, at(0), message.clone()), Err(Rejection::SenderIsUs));
+        assert_eq!(decode(&rules, at(0), message.clone(), false), Err(Rejection::SenderIsUs));
         message.node_id = 7;
-        assert_eq!(decode(&rules, at(0), message).map(|_| ()).map_err(|rejection| rejection.name()), Err("bad_key"));
+        assert_eq!(
+            decode(&rules, at(0), message, false).map(|_| ()).map_err(|rejection| rejection.name()),
+            Err("bad_key")
+        );
     }
 }

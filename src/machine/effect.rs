@@ -38,8 +38,18 @@ pub enum When {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Sign this and send it to the peer, with best effort.
+    /// Sign this and send it to the peer, with best effort: directly; if that fails, and a message of its kind
+    /// [may be relayed](crate::wire::message::Kind::may_be_relayed), by a relay.
     Send(Draft),
+    /// The same, for a peer that spoke version 1: in version 1, over a connection at whose other end the transport itself
+    /// authenticates this peer; if there is no such thing, as a message of version 2 by a relay; or not at all.
+    SendVersion1(Draft),
+    /// Ask the registry about a peer, without a lock, and come back with the answer as
+    /// [`Input::LookedUp`](super::input::Input::LookedUp). Of no consequence if there is no registry.
+    LookUp {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Cut the peer's tunnel, when the messages before this were sent or this long has passed, whatever comes first.
     Disconnect {
         /// Whose.

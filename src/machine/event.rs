@@ -29,13 +29,15 @@ pub enum ChangeReason {
     Auto(AutoReason),
     /// The peer accepted our request.
     Accepted,
+    /// The peer accepted our request, under a key that nobody vouches for, and the node trusts the first one that comes.
+    FirstUse,
     /// We revoked it.
     Revoked,
     /// It revoked us.
     RevokedByPeer,
-    /// An authentic message showed it to have another key than the record.
+    /// It turned out to have another key than the record.
     KeyChanged,
-    /// An authentic message bound a record that had no key yet.
+    /// A record that had no key yet was bound to one.
     KeyAdopted,
 }
 

@@ -27,7 +27,7 @@ pub(super) fn sweep(rules: &Rules, view: &dyn View, now: Now) -> Step {
     changes.extend(pending.into_iter().map(|peer| TableChange::Pending(peer, None)));
     changes.extend(outgoing.into_iter().map(|peer| TableChange::Outgoing(peer, None)));
     changes.extend(floors.into_iter().map(|peer| TableChange::Floor(peer, None)));
-    Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false }
+    Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false, noted: None }
 }
 
 /// When the floors are at their limit: those of peers in no other table, the longest silent first, until an eighth of

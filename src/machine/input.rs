@@ -4,8 +4,9 @@
 //! drawn and clocks have been read before `step` is asked.
 #![forbid(unsafe_code)]
 
+use super::replay::Seen;
 use super::view::{Nonce, Source};
-use crate::peer::{Fingerprint, NodeId, PublicKey};
+use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::wire::verify::Verified;
 
 /// One thing that happened.
@@ -17,6 +18,13 @@ pub enum Input {
     Message(Received),
     /// An operator, or the program on its own account, asks for something.
     Operator(Command),
+    /// The registry was asked about a peer on our own account, to give its record a key. Never creates a record.
+    LookedUp {
+        /// The peer.
+        peer: NodeId,
+        /// What the registry said.
+        lookup: Lookup,
+    },
     /// [`housekeeping_every`](crate::config::HandshakeConfig::housekeeping_every) has passed.
     Housekeeping,
 }
@@ -26,14 +34,56 @@ pub enum Input {
 pub struct Received {
     /// The message.
     pub message: Verified,
-    /// The node that the transport itself authenticated at the other end, if it does such a thing.
-    pub transport: Option<NodeId>,
-    /// Where it came from, as far as limits are concerned.
-    pub source: Source,
+    /// How it came here.
+    pub path: Path,
     /// What the registry said about the sender, asked after verification and without a lock.
     pub lookup: Lookup,
     /// 16 fresh random bytes, for the answer if there is one.
     pub nonce: Nonce,
+    /// Whether the replay table has seen it; looked up in the critical section in which it is decided about. Of no
+    /// consequence for version 2.
+    pub seen: Seen,
+}
+
+/// How a message came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Over a connection of the sender's own.
+    Direct {
+        /// The node that the transport itself authenticated at the other end, if it does such a thing.
+        authenticated: Option<NodeId>,
+        /// Where it came from, as far as limits are concerned.
+        source: Source,
+    },
+    /// By a relay, which is not believed: it proves nothing, and may hold a message back as long as it likes.
+    Relayed {
+        /// The node that the relay says it authenticated when the message was handed in. Limits are counted on its
+        /// account; nothing else hangs on it.
+        handed_in_by: NodeId,
+    },
+}
+
+impl Path {
+    /// Whether a relay stood between.
+    #[must_use]
+    pub const fn is_relayed(&self) -> bool {
+        matches!(self, Self::Relayed { .. })
+    }
+
+    /// On whose account limits are counted.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        match *self {
+            Self::Direct { source, .. } => source,
+            Self::Relayed { handed_in_by } => Source::Node(handed_in_by),
+        }
+    }
+
+    /// Whether the transport itself authenticated this node as the sender.
+    #[must_use]
+    pub fn authenticates(&self, peer: NodeId) -> bool {
+        matches!(self, Self::Direct { authenticated: Some(other), .. } if *other == peer)
+    }
 }
 
 /// What the registry said about a peer.
@@ -96,6 +146,27 @@ pub enum Command {
     Cancel {
         /// To whom.
         peer: NodeId,
+    },
+    /// Trust a peer outright, as the record says; if it has no key, the registry is asked for one.
+    Grant {
+        /// The record.
+        record: TrustRecord,
+    },
+    /// Something that is believed, such as a transport, has authenticated a trusted peer under this key: give its record
+    /// the key if it has none.
+    AdoptKey {
+        /// Whose.
+        peer: NodeId,
+        /// The key.
+        key: PublicKey,
+    },
+    /// Something that is believed has authenticated a peer under this key: if it is trusted under another, it is no
+    /// longer.
+    ReportKeyChange {
+        /// Whose.
+        peer: NodeId,
+        /// The key that it has now.
+        key: PublicKey,
     },
     /// Trust a peer no longer, and not again until an operator says so.
     Revoke {

@@ -6,6 +6,7 @@ use super::effect::{Action, Draft, When};
 use super::event::{ChangeReason, Event, TrustState};
 use super::filter::filter;
 use super::input::Command;
+use super::key;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::reject::forget_answer;
@@ -34,6 +35,9 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
         Command::Reject { peer, reason, nonce } => reject(plan(peer)?, &reason, nonce),
         Command::Cancel { peer } => cancel(plan(peer)?),
         Command::Revoke { peer, nonce } => revoke(plan(peer)?, nonce),
+        Command::Grant { record } => grant(plan(record.node_id)?, record),
+        Command::AdoptKey { peer, key } => key::adopt(plan(peer)?, key),
+        Command::ReportKeyChange { peer, key } => key::change(plan(peer)?, key),
     }
 }
 
@@ -83,21 +87,32 @@ fn approve(mut plan: Plan<'_>, fingerprint: Option<Fingerprint>, nonce: Nonce) -
     plan.grant(record, ChangeReason::Approved)?;
     plan.events.push(Event::Approved { peer: plan.peer });
     // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
-    // is believed.
-    plan.raise_floor(pending.key, pending.stamp);
-    plan.clamp_seen();
-    if let (PendingKind::Request, Some(answers)) = (pending.kind, pending.nonce) {
-        plan.send_accept(record, nonce, answers);
+    // is believed. Of version 1 nobody knows when it was written.
+    if pending.nonce.is_some() {
+        plan.raise_floor(pending.key, pending.stamp);
+        plan.clamp_seen();
+    }
+    if pending.kind == PendingKind::Request {
+        plan.send_accept(record, nonce, pending.nonce);
     }
     Ok(plan.finish(Outcome::Approved(record)))
+}
+
+///
+fn grant(mut plan: Plan<'_>, record: TrustRecord) -> Result<Step, Rejection> {
+    if plan.trusted == Some(record) {
+        return Err(Rejection::AlreadyTrusted);
+    }
+    plan.grant(record, ChangeReason::Direct)?;
+    Ok(plan.finish(Outcome::Granted(record)))
 }
 
 ///
 fn reject(mut plan: Plan<'_>, reason: &str, nonce: Nonce) -> Result<Step, Rejection> {
     let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
-    if let (PendingKind::Request, Some(answers)) = (pending.kind, pending.nonce) {
+    if pending.kind == PendingKind::Request {
         let draft = plan.draft(Kind::Reject, nonce);
-        plan.act(When::Now, Action::Send(Draft { reason: filter(reason), answers: Some(answers), ..draft }));
+        plan.answer(When::Now, Draft { reason: filter(reason), ..draft }, pending.nonce);
     }
     Ok(plan.finish(Outcome::Rejected))
 }

@@ -4,18 +4,21 @@
 use super::effect::Effect;
 use super::event::Event;
 use super::rejection::Rejection;
+use super::replay::Noted;
 use super::view::{Nonce, TableChange};
-use crate::config::{HandshakeConfig, Limits};
+use crate::config::{HandshakeConfig, Limits, Policy};
 use crate::peer::{NodeId, TrustRecord};
 use crate::time::WallMillis;
 
 /// What the rules go by besides the tables; fixed while a node runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// This node.
     pub own_id: NodeId,
-    /// Times and policy.
+    /// Times.
     pub config: HandshakeConfig,
+    /// What the node takes and trusts of its own accord.
+    pub policy: Policy,
     /// Sizes of the tables.
     pub limits: Limits,
 }
@@ -35,6 +38,8 @@ pub struct Step {
     /// A stamp in a floor lay further ahead of the wall clock than clocks may differ and was moved back: some clock was
     /// wrong once. Shells report it.
     pub clamped: bool,
+    /// A message of version 1 to be remembered in the table of [`replay`](super::replay), in the same critical section.
+    pub noted: Option<Noted>,
 }
 
 /// What a step came to.
@@ -69,6 +74,15 @@ pub enum Outcome {
     Rejected,
     /// Our request was forgotten.
     Cancelled,
+    /// A program or an operator granted trust outright.
+    Granted(TrustRecord),
+    /// A record that had no key is bound to one now.
+    KeyAdopted(TrustRecord),
+    /// A peer turned out to have another key than its record: it is no longer trusted.
+    KeyChanged {
+        /// The trust that it had.
+        was: TrustRecord,
+    },
     /// We revoked a peer.
     Revoked {
         /// The trust that it had.

@@ -10,6 +10,7 @@ use super::effect::{Action, Draft, Effect, When};
 use super::event::{ChangeReason, Event, TrustState};
 use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
+use super::replay::Noted;
 use super::view::{Floor, Nonce, Outgoing, Pending, TableChange, View};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
@@ -30,6 +31,7 @@ pub(super) struct Plan<'a> {
     pub(super) others: Vec<TableChange>,
     pub(super) effects: Vec<Effect>,
     pub(super) events: Vec<Event>,
+    pub(super) noted: Option<Noted>,
     clamped: bool,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Plan<'a> {
             others: Vec::new(),
             effects: Vec::new(),
             events: Vec::new(),
+            noted: None,
             clamped: false,
         }
     }
@@ -68,6 +71,9 @@ impl<'a> Plan<'a> {
         self.revoked = None;
         self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Granted, reason });
         self.act(self.when_durable(record), Action::ReportGrant { record });
+        if record.public_key.is_none() {
+            self.act(When::Now, Action::LookUp { peer: self.peer });
+        }
         Ok(())
     }
 
@@ -91,10 +97,20 @@ impl<'a> Plan<'a> {
         bound
     }
 
-    /// An accept that answers the request with nonce `answers`.
-    pub(super) fn send_accept(&mut self, record: TrustRecord, nonce: Nonce, answers: Nonce) {
+    /// An accept that answers the request with nonce `answers`, or that without one.
+    pub(super) fn send_accept(&mut self, record: TrustRecord, nonce: Nonce, answers: Option<Nonce>) {
         let draft = self.draft(Kind::Accept, nonce);
-        self.act(self.when_durable(record), Action::Send(Draft { answers: Some(answers), ..draft }));
+        self.answer(self.when_durable(record), draft, answers);
+    }
+
+    /// a request without a nonce was of version 1.
+    pub(super) fn answer(&mut self, when: When, draft: Draft, answers: Option<Nonce>) {
+        let draft = Draft { answers, ..draft };
+        if answers.is_some() {
+            self.act(when, Action::Send(draft));
+        } else if self.rules.policy.accept_v1 {
+            self.act(when, Action::SendVersion1(draft));
+        }
     }
 
     fn when_durable(&self, still: TrustRecord) -> When {
@@ -141,7 +157,10 @@ impl<'a> Plan<'a> {
     /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
     pub(super) fn drop_message(self, rejection: Rejection) -> Result<Step, Rejection> {
         let step = self.finish(Outcome::Dropped(rejection));
-        if step.changes.is_empty() && step.effects.is_empty() { Err(rejection) } else { Ok(step) }
+        // A copy of a dropped message is worth remembering only where it would count for something the next time.
+        let noted = step.noted.is_some_and(|noted| noted.authentic);
+        let nothing = step.changes.is_empty() && step.effects.is_empty() && !noted;
+        if nothing { Err(rejection) } else { Ok(step) }
     }
 
     pub(super) fn finish(self, outcome: Outcome) -> Step {
@@ -170,7 +189,8 @@ impl<'a> Plan<'a> {
         if floor_changed {
             changes.push(TableChange::Floor(peer, Some(self.floor)));
         }
-        Step { changes, effects: self.effects, events: self.events, outcome, clamped: self.clamped }
+        let Self { effects, events, clamped, noted, .. } = self;
+        Step { changes, effects, events, outcome, clamped, noted }
     }
 }
 

@@ -23,12 +23,12 @@ pub(super) fn enqueue(
     let message = &received.message;
     let fresh = Pending {
         key: *message.key(),
-        nonce: Some(message.nonce()),
+        nonce: message.nonce(),
         stamp: message.stamp(),
         justification: filter(message.justification()),
         received_at: plan.now.wall,
         received_tick: plan.now.tick,
-        source: received.source,
+        source: received.path.source(),
         authentic: standing.is_authentic(),
         conflicts: 0,
         kind,
@@ -40,9 +40,18 @@ pub(super) fn enqueue(
             fresh
         }
         Some(old) if old.key == fresh.key => {
-            if fresh.stamp <= old.stamp {
+            // whoever holds this key speaks version 2. And what version 1 says of its time keeps nothing out.
+            let (speaks_v2, spoke_v2) = (fresh.nonce.is_some(), old.nonce.is_some());
+            let refused = if spoke_v2 && !speaks_v2 {
+                Some(Rejection::Downgrade)
+            } else if speaks_v2 == spoke_v2 && fresh.stamp <= old.stamp {
+                Some(Rejection::Stale)
+            } else {
+                None
+            };
+            if let Some(refused) = refused {
                 plan.pending = Some(old);
-                return Err(Rejection::Stale);
+                return Err(refused);
             }
             again(plan, old, fresh)
         }

@@ -31,6 +31,12 @@ pub enum Rejection {
     SenderIsUs,
     /// A message of version 1, which this node does not accept.
     Version1,
+    /// A message of version 1 from a peer that has spoken version 2.
+    Downgrade,
+    /// A copy of a message of version 1.
+    Replayed,
+    /// A relay brought what may not be relayed: a revocation, or an answer of version 1.
+    NotRelayable,
     /// Neither version 1 nor version 2.
     UnknownVersion,
     /// The key is absent, malformed or weak.
@@ -77,6 +83,10 @@ pub enum Rejection {
     AlreadyTrusted,
     /// The peer was revoked: only an operator may ask it again.
     RevokedNeedsOperator,
+    /// The peer's record has another key already. If the peer has changed its key, report that.
+    OtherKeyBound,
+    /// Our own caller named another key for this peer: cancel that request, or name the other key.
+    OtherKeyExpected,
     /// The fingerprint is not, or no longer, that of the pending key.
     WrongFingerprint {
         /// The fingerprint of the pending key.
@@ -102,6 +112,9 @@ impl Rejection {
             Self::SenderZero => "sender_zero",
             Self::SenderIsUs => "sender_is_us",
             Self::Version1 => "version_1",
+            Self::Downgrade => "downgrade",
+            Self::Replayed => "replayed",
+            Self::NotRelayable => "not_relayable",
             Self::UnknownVersion => "unknown_version",
             Self::BadKey(_) => "bad_key",
             Self::BadField(_) => "bad_field",
@@ -123,6 +136,8 @@ impl Rejection {
             Self::NothingToDo => "nothing_to_do",
             Self::AlreadyTrusted => "already_trusted",
             Self::RevokedNeedsOperator => "revoked_needs_operator",
+            Self::OtherKeyBound => "other_key_bound",
+            Self::OtherKeyExpected => "other_key_expected",
             Self::WrongFingerprint { .. } => "wrong_fingerprint",
             Self::FingerprintRequired { .. } => "fingerprint_required",
         }
@@ -140,6 +155,9 @@ impl fmt::Display for Rejection {
             Self::SenderZero => "node 0 is no sender",
             Self::SenderIsUs => "the sender claims to be this node",
             Self::Version1 => "messages of version 1 are not accepted",
+            Self::Downgrade => "version 1 from a peer that has spoken version 2",
+            Self::Replayed => "a copy of a message of version 1",
+            Self::NotRelayable => "this kind of message may not come by a relay",
             Self::UnknownVersion => "the message is of an unknown version",
             Self::BadKey(error) => return write!(f, "the sender's key is refused: {error}"),
             Self::BadField(name) => return write!(f, "field `{name}` is missing, malformed or contradicts another"),
@@ -161,6 +179,8 @@ impl fmt::Display for Rejection {
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",
             Self::RevokedNeedsOperator => "the peer was revoked: only an operator may ask it again",
+            Self::OtherKeyBound => "the peer's record has another key",
+            Self::OtherKeyExpected => "a request to this peer names another key",
             Self::WrongFingerprint { current } => {
                 return write!(f, "the pending key has another fingerprint: {current}");
             }
@@ -187,7 +207,6 @@ impl From<Undecodable> for Rejection {
         match error {
             Undecodable::Kind => Self::UnknownType,
             Undecodable::Sender => Self::SenderZero,
-            Undecodable::Version1 => Self::Version1,
             Undecodable::Version => Self::UnknownVersion,
             Undecodable::Key(error) => Self::BadKey(error),
             Undecodable::Field(name) => Self::BadField(name),

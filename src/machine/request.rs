@@ -1,7 +1,8 @@
 //! What becomes of a request: the first of the rules that matches decides, and the last always does.
 #![forbid(unsafe_code)]
 
-use super::event::{AutoReason, ChangeReason, Event};
+use super::approval::{Approval, approval, contradicts_caller};
+use super::event::{ChangeReason, Event};
 use super::filter::filter;
 use super::input::Received;
 use super::outcome::{Outcome, Step};
@@ -10,7 +11,7 @@ use super::queue::enqueue;
 use super::rejection::Rejection;
 use super::step::Standing;
 use super::view::PendingKind;
-use crate::peer::{PublicKey, TrustRecord};
+use crate::peer::TrustRecord;
 
 pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
     let (message, key) = (&received.message, *received.message.key());
@@ -18,6 +19,13 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     let justification = filter(message.justification());
     plan.events.push(Event::Received { peer: plan.peer, justification });
 
+    // nobody knows that it is a request, or when it was one.
+    if message.is_version_1() && !standing.is_authentic() {
+        if plan.trusted.is_some_and(|record| record.public_key == Some(key)) {
+            return Err(Rejection::NotAuthentic);
+        }
+        return wait_for_operator(plan, received, standing);
+    }
     match plan.trusted {
         // this also cures an accept that was lost. The record stays as it is.
         Some(record) if record.public_key == Some(key) => {
@@ -43,32 +51,22 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     if plan.revoked.is_some() {
         return wait_for_operator(plan, received, standing);
     }
-    //
-    if both_asked(&plan, key, standing) {
-        let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(true);
-        let auto = AutoReason::Mutual;
-        if let Err(full) = plan.grant(record, ChangeReason::Auto(auto)) {
+    //
+    if let Some(Approval { reason, network, label }) = approval(&plan, key, standing, &received.lookup) {
+        let mutual = plan.outgoing.is_some();
+        let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual).network(network);
+        if let Err(full) = plan.grant(record, ChangeReason::Auto(reason)) {
             return plan.drop_message(full);
         }
-        // Our caller's word for the key makes the message authentic in hindsight, and nothing older is believed.
-        plan.raise_floor(key, message.stamp());
-        plan.events.push(Event::AutoApproved { peer: plan.peer, reason: auto, label: None });
+        // Whoever vouched for the key makes the message authentic in hindsight, and nothing older is believed.
+        if !message.is_version_1() {
+            plan.raise_floor(key, message.stamp());
+        }
+        plan.events.push(Event::AutoApproved { peer: plan.peer, reason, label });
         plan.send_accept(record, received.nonce, message.nonce());
         return Ok(plan.finish(Outcome::Trusted(record)));
     }
     wait_for_operator(plan, received, standing)
-}
-
-/// We have asked this peer ourselves, and the registry or our own caller vouches for the key.
-fn both_asked(plan: &Plan<'_>, key: PublicKey, standing: Standing) -> bool {
-    let Some(outgoing) = &plan.outgoing else { return false };
-    let expected = outgoing.expected_key == Some(key);
-    (expected || standing == Standing::Bound) && !contradicts_caller(plan, key)
-}
-
-/// Whether our own caller named another key for this peer. Then no rule may trust this one; an operator can.
-pub(super) fn contradicts_caller(plan: &Plan<'_>, key: PublicKey) -> bool {
-    plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key).is_some_and(|expected| expected != key)
 }
 
 ///
@@ -85,7 +83,9 @@ mod tests {
     use crate::machine::effect::When;
     use crate::machine::event::TrustState;
     use crate::machine::input::Input;
+    use crate::machine::replay::Seen;
     use crate::machine::step::step;
+    use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, sent};
     use crate::wire::decode::decode;
     use crate::wire::message::Kind;
@@ -183,8 +183,8 @@ mod tests {
         us.request(at(0), asker.id(), Some(asker.public_key())).unwrap();
         let request = asker.draft(at(50), us.id(), Kind::Request, None);
         let message = verify(decode(asker.sign(&request)).unwrap(), us.id()).unwrap();
-        let Way { transport, source, lookup } = registered(&asker);
-        let input = Input::Message(Received { message, transport, source, lookup, nonce: us.nonce() });
+        let Way { path, lookup } = registered(&asker);
+        let input = Input::Message(Received { message, path, lookup, nonce: us.nonce(), seen: Seen::Never });
         let outcome = |us: &Actor| step(&us.rules, &us.tables, at(60), input.clone()).unwrap().outcome;
         assert!(matches!(outcome(&us), Outcome::Trusted(_)));
         us.tables.revoked.insert(asker.id(), at(10).wall);

@@ -6,11 +6,11 @@ use core::time::Duration;
 use super::arrival::latest_credible;
 use super::effect::{Action, When};
 use super::event::{ChangeReason, Event};
+use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::step::Standing;
-use super::view::Nonce;
 use crate::wire::message::Kind;
 
 /// Rule R-35. The peer's own will leaves no mark: it may ask again.
@@ -33,11 +33,12 @@ pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rej
 ///
 /// The last stamp sent to the peer is the memory of when we last did: nothing but farewells and refusals goes to a
 /// revoked peer. Two nodes that revoked each other therefore fall silent after one exchange.
-pub(super) fn farewell_again(plan: &mut Plan<'_>, nonce: Nonce) {
+pub(super) fn farewell_again(plan: &mut Plan<'_>, received: &Received) {
     let last_sent = plan.floor.sent.min(latest_credible(plan.rules, plan.now));
     if plan.revoked.is_some() && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS {
-        let draft = plan.draft(Kind::Revoke, nonce);
-        plan.act(When::Now, Action::Send(draft));
+        let draft = plan.draft(Kind::Revoke, received.nonce);
+        let in_version_1 = received.message.is_version_1();
+        plan.act(When::Now, if in_version_1 { Action::SendVersion1(draft) } else { Action::Send(draft) });
     }
 }
 

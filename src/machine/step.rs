@@ -4,13 +4,13 @@
 //! one moves the floor, and the other finds the message stale.
 #![forbid(unsafe_code)]
 
-use super::arrival::{check_age, check_sender, check_stamp};
+use super::arrival::{check_age, check_form, check_sender, check_stamp};
 use super::input::{Input, Lookup, Received};
 use super::outcome::{Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::view::View;
-use super::{accept, housekeeping, operator, reject, request, revoke};
+use super::{accept, housekeeping, key, operator, reject, request, revoke, version_1};
 use crate::time::Now;
 use crate::wire::message::Kind;
 
@@ -34,6 +34,7 @@ pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<St
     match input {
         Input::Message(received) => receive(rules, view, now, &received),
         Input::Operator(command) => operator::decide(rules, view, now, command),
+        Input::LookedUp { peer, lookup } => key::back_fill(rules, view, now, peer, &lookup),
         Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),
     }
 }
@@ -60,9 +61,19 @@ fn receive(rules: &Rules, view: &dyn View, now: Now, received: &Received) -> Res
     if message.receiver() != rules.own_id {
         return Err(Rejection::WrongReceiver);
     }
+    let relayed = received.path.is_relayed();
+    check_age(rules, now, message.stamp(), relayed)?;
     check_sender(rules, message.sender())?;
-    check_age(rules, now, message.stamp())?;
-    let mut plan = Plan::new(rules, view, now, message.sender());
+    check_form(rules, message.kind(), message.is_version_1(), relayed)?;
+    let plan = Plan::new(rules, view, now, message.sender());
+    match message.replay_key() {
+        None => receive_version_2(plan, received),
+        Some(key) => version_1::receive(plan, received, key),
+    }
+}
+
+fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Rejection> {
+    let (message, rules, now) = (&received.message, plan.rules, plan.now);
     if plan.floor.key == Some(*message.key()) && plan.clamp_seen() {
         return plan.drop_message(Rejection::FloorClamped);
     }
@@ -70,9 +81,16 @@ fn receive(rules: &Rules, view: &dyn View, now: Now, received: &Received) -> Res
     let standing = standing(&plan, received)?;
     if standing.is_authentic() {
         plan.raise_floor(*message.key(), message.stamp());
-        revoke::farewell_again(&mut plan, received.nonce);
     }
-    match message.kind() {
+    dispatch(plan, received, standing)
+}
+
+/// What is left when nothing more can be wrong with a message.
+pub(super) fn dispatch(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    if standing.is_authentic() {
+        revoke::farewell_again(&mut plan, received);
+    }
+    match received.message.kind() {
         Kind::Request => request::decide(plan, received, standing),
         Kind::Accept => accept::decide(plan, received, standing),
         Kind::Reject => reject::decide(plan, received, standing),
@@ -81,14 +99,21 @@ fn receive(rules: &Rules, view: &dyn View, now: Now, received: &Received) -> Res
 }
 
 /// Rules.
-fn standing(plan: &Plan<'_>, received: &Received) -> Result<Standing, Rejection> {
+pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Result<Standing, Rejection> {
     let (message, key) = (&received.message, received.message.key());
-    match &received.lookup {
-        Lookup::Found { key: known, .. } if known == key => return Ok(Standing::Bound),
+    let by_transport = received.path.authenticates(message.sender());
+    let by_registry = match &received.lookup {
+        Lookup::Found { key: known, .. } if known == key => true,
         Lookup::Found { .. } => return Err(Rejection::KeyMismatch),
-        Lookup::NotAsked | Lookup::Unknown | Lookup::Failed => {}
+        Lookup::NotAsked | Lookup::Unknown | Lookup::Failed => false,
+    };
+    // what is not signed is vouched for by nobody but who saw it come from the sender.
+    if message.is_version_1() && !by_transport {
+        return Ok(Standing::Unvouched);
     }
-    let by_transport = received.transport == Some(message.sender());
+    if by_registry {
+        return Ok(Standing::Bound);
+    }
     let by_record = plan.trusted.is_some_and(|record| record.public_key == Some(*key));
     let by_caller = matches!(message.kind(), Kind::Accept | Kind::Reject)
         && plan
@@ -101,6 +126,7 @@ fn standing(plan: &Plan<'_>, received: &Received) -> Result<Standing, Rejection>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::replay::Seen;
     use crate::testing::actor::{Actor, Way, at, node};
     use crate::wire::message::Message;
     use crate::wire::verify::verify;
@@ -117,10 +143,11 @@ mod tests {
         let bytes = peer.sign(&revoke).to_json();
         // Both have passed every check before either has stepped.
         let received = || {
-            let decoded = crate::machine::arrival::decode(&us.rules, at(0), Message::parse(&bytes).unwrap()).unwrap();
-            let Way { transport, source, lookup } = Way::open();
+            let decoded =
+                crate::machine::arrival::decode(&us.rules, at(0), Message::parse(&bytes).unwrap(), false).unwrap();
+            let Way { path, lookup } = Way::open();
             let nonce = crate::machine::view::Nonce([1; 16]);
-            Received { message: verify(decoded, node(7)).unwrap(), transport, source, lookup, nonce }
+            Received { message: verify(decoded, node(7)).unwrap(), path, lookup, nonce, seen: Seen::Never }
         };
         let (one, two) = (received(), received());
         assert!(us.step(at(0), Input::Message(one)).is_ok());
@@ -132,7 +159,7 @@ mod tests {
         let (mut us, mut peer) = two();
         us.trusts(peer.id(), Some(peer.public_key()));
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
-        let way = Way { transport: Some(peer.id()), ..Way::registered(Actor::new(1, 0x22).public_key()) };
+        let way = Way { path: Way::tunnel(peer.id()).path, ..Way::registered(Actor::new(1, 0x22).public_key()) };
         assert_eq!(us.hear_from(at(0), &peer, &request, way), Err(Rejection::KeyMismatch));
         assert!(us.hear_from(at(0), &peer, &request, Way::registered(peer.public_key())).is_ok());
     }
@@ -200,10 +227,10 @@ mod tests {
         let mut other = Actor::new(8, 0x33);
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         let decoded = crate::wire::decode::decode(peer.sign(&request)).unwrap();
-        let Way { transport, source, lookup } = Way::open();
+        let Way { path, lookup } = Way::open();
         let nonce = other.nonce();
         let message = verify(decoded, us.id()).unwrap();
-        let received = Received { message, transport, source, lookup, nonce };
+        let received = Received { message, path, lookup, nonce, seen: Seen::Never };
         assert_eq!(other.step(at(0), Input::Message(received)), Err(Rejection::WrongReceiver));
     }
 
@@ -212,9 +239,9 @@ mod tests {
         let (mut us, mut peer) = two();
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         let decoded = crate::wire::decode::decode(peer.sign(&request)).unwrap();
-        let Way { transport, source, lookup } = Way::open();
+        let Way { path, lookup } = Way::open();
         let (message, nonce) = (verify(decoded, us.id()).unwrap(), us.nonce());
-        let input = Input::Message(Received { message, transport, source, lookup, nonce });
+        let input = Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never });
         assert_eq!(us.step(at(300_001), input.clone()), Err(Rejection::TooOld));
         assert!(us.step(at(300_000), input).is_ok());
     }

@@ -24,8 +24,9 @@ use super::registry::{Registry, Relaying};
 use super::shell::{Door, Shell};
 use super::sinks::{Delivery, EventSink};
 use super::transport::Transport;
-use crate::config::HandshakeConfig;
+use crate::config::{HandshakeConfig, Policy};
 use crate::machine::outcome::Rules;
+use crate::machine::replay::ReplayTable;
 use crate::store::TrustStore;
 use crate::sync::Mutex;
 
@@ -39,6 +40,7 @@ pub struct Builder {
     random: Arc<dyn Random>,
     sinks: Vec<Arc<dyn EventSink>>,
     config: HandshakeConfig,
+    policy: Policy,
 }
 
 impl Builder {
@@ -52,6 +54,7 @@ impl Builder {
             random: Arc::new(SystemRandom),
             sinks: Vec::new(),
             config: HandshakeConfig::default(),
+            policy: Policy::default(),
         }
     }
 
@@ -84,10 +87,17 @@ impl Builder {
         self
     }
 
-    /// With other times and another policy than the defaults.
+    /// With other times than the defaults.
     #[must_use]
     pub fn config(mut self, config: HandshakeConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Trusting more than the default, which is to trust nobody whom no operator approved.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -99,8 +109,10 @@ impl Builder {
         let own_id = self.identity.node_id();
         let asked = |registry: &Arc<dyn Registry>| catch_unwind(AssertUnwindSafe(|| registry.relaying()));
         let relaying = self.registry.as_ref().and_then(|registry| asked(registry).ok());
+        let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
         let shell = Arc::new(Shell {
-            rules: Rules { own_id, config: self.config, limits: self.store.limits() },
+            replay: Mutex::new(ReplayTable::new(&rules)),
+            rules,
             // One clock for both: a loaded entry's age is a difference of the store's ticks.
             clock: self.store.clock(),
             store: self.store,

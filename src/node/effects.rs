@@ -11,13 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::cutter::Cut;
 use super::outbox::Task;
 use super::registry::{Registry, RegistryError, Relaying};
-use super::shell::{Done, Shell};
+use super::shell::{Done, NotDone, Shell};
 use super::transport::SendError;
 use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
 use crate::sync::{Deadline, OneShot};
 use crate::wire::message::Kind;
-use crate::wire::sign::sign_draft;
+use crate::wire::sign::{sign_draft, sign_draft_v1};
 use std::sync::Arc;
 
 impl Shell {
@@ -44,8 +44,10 @@ impl Shell {
                 Action::Send(draft) => {
                     // The task holds the cut back until it ran, or was dropped.
                     let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).and_then(|(_, cut)| cut.clone());
-                    (draft.to, false, self.sending(draft, still, cut))
+                    (draft.to, false, self.sending(draft, false, still, cut))
                 }
+                Action::SendVersion1(draft) => (draft.to, false, self.sending(draft, true, still, None)),
+                Action::LookUp { peer } => (peer, true, self.looking_up(peer)),
                 Action::ReportGrant { record } => (record.node_id, true, self.reporting(record.node_id, Some(record))),
                 Action::ReportRevoke { peer } => (peer, true, self.reporting(peer, None)),
                 Action::Disconnect { .. } => continue,
@@ -71,7 +73,13 @@ impl Shell {
         }
     }
 
-    fn sending(self: &Arc<Self>, draft: Draft, still: Option<TrustRecord>, cut: Option<Arc<Cut>>) -> Task {
+    fn sending(
+        self: &Arc<Self>,
+        draft: Draft,
+        in_version_1: bool,
+        still: Option<TrustRecord>,
+        cut: Option<Arc<Cut>>,
+    ) -> Task {
         let shell = Arc::clone(self);
         Box::new(move || {
             // Dropped last, however this ends.
@@ -80,14 +88,31 @@ impl Shell {
                 return;
             }
             let to = draft.to;
+            // A relay gets version 2 in any case.
             let signed = shell.sign(&draft);
-            let sent = signed.as_ref().map_err(|_| SendError::Panicked).and_then(|bytes| shell.send(to, bytes));
+            let sent = match &signed {
+                _ if in_version_1 => shell.send_v1(&draft),
+                Ok(bytes) => shell.send(to, bytes),
+                Err(_) => Err(SendError::Panicked),
+            };
             let Err(direct) = sent else { return };
             match signed {
                 Ok(bytes) if relayable(draft.kind, &direct) && shell.relays_messages() => {
                     shell.relay_later(to, draft.kind, bytes, still, direct);
                 }
                 _ => shell.count("not_sent", &format_args!("a message to node {to} was not sent: {direct}")),
+            }
+        })
+    }
+
+    /// Has the registry asked for the key of a record that has none.
+    fn looking_up(self: &Arc<Self>, peer: NodeId) -> Task {
+        let shell = Arc::clone(self);
+        Box::new(move || match shell.back_fill(peer) {
+            Ok(done) => shell.perform(done),
+            Err(NotDone::Refused(_)) => {}
+            Err(error) => {
+                shell.count("not_filled", &format_args!("node {peer} got no key from the registry: {error:?}"))
             }
         })
     }
@@ -171,6 +196,16 @@ impl Shell {
         }
     }
 
+    /// Signs and sends a message of version 1, to a peer that the transport authenticates or not at all.
+    fn send_v1(&self, draft: &Draft) -> Result<(), SendError> {
+        catch_unwind(AssertUnwindSafe(|| {
+            let key = self.identity.public_key();
+            let message = sign_draft_v1(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
+            self.transport.send_authenticated(draft.to, &message.to_json())
+        }))
+        .unwrap_or(Err(SendError::Panicked))
+    }
+
     pub(crate) fn count(&self, name: &'static str, what: &dyn core::fmt::Display) {
         self.counters.add(name, self.clock.now().tick, what);
     }
@@ -179,7 +214,7 @@ impl Shell {
 /// Whether a message that could not be sent directly is one for a relay. A farewell is not: it is best effort, and what
 /// was cut off on purpose stays so.
 pub(crate) fn relayable(kind: Kind, direct: &SendError) -> bool {
-    kind != Kind::Revoke && !matches!(direct, SendError::Cancelled | SendError::TooLarge { .. })
+    kind.may_be_relayed() && !matches!(direct, SendError::Cancelled | SendError::TooLarge { .. })
 }
 
 fn hand_over(registry: &dyn Registry, to: NodeId, kind: Kind, bytes: &[u8]) -> Result<(), RegistryError> {

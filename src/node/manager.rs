@@ -301,7 +301,7 @@ impl HandshakeManager {
         }
     }
 
-    fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
+    pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
         let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
         let done = self.shell.submit(Input::Operator(command))?;
         let answer = (done.outcome, done.receipt.clone());

@@ -17,6 +17,7 @@ mod housekeeper;
 mod identity;
 mod in_flight;
 mod in_process;
+mod keys;
 mod look_up;
 mod manager;
 mod outbox;

@@ -27,8 +27,9 @@ use crate::machine::effect::Effect;
 use crate::machine::input::{self, Input, Lookup};
 use crate::machine::outcome::{Outcome, Rules};
 use crate::machine::rejection::Rejection;
+use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::step::step;
-use crate::machine::view::{Nonce, Source, View as _};
+use crate::machine::view::{Nonce, View as _};
 use crate::peer::NodeId;
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex};
@@ -59,6 +60,8 @@ pub(crate) struct Shell {
     pub(crate) durable: Durable,
     pub(crate) cutter: Cutter,
     pub(crate) counters: Counters,
+    /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
+    pub(crate) replay: Mutex<ReplayTable>,
     /// The peers to whom a call of `request` is running.
     pub(crate) asking: Mutex<HashSet<NodeId>>,
     /// When each peer was asked last.
@@ -103,10 +106,18 @@ impl Shell {
     }
 
     /// Asks the rules and publishes what they say, in one critical section of the store.
-    pub(crate) fn submit(&self, input: Input) -> Result<Done, NotDone> {
+    pub(crate) fn submit(&self, mut input: Input) -> Result<Done, NotDone> {
         let now = self.clock.now();
         let decided = self.store.transact(|tables| {
+            if let Input::Message(received) = &mut input
+                && let Some(key) = received.message.replay_key()
+            {
+                received.seen = self.replay.lock().seen(now.tick, &key);
+            }
             let step = step(&self.rules, tables, now, input)?;
+            if let Some(noted) = step.noted {
+                self.replay.lock().note(now.tick, noted);
+            }
             // Scheduled in here, so that whoever sees the change and then sends does not have that cut as well.
             let cuts: Vec<_> = step.effects.iter().filter_map(|effect| self.schedule_cut(&effect.action)).collect();
             let value = (step.outcome, step.effects, cuts, step.clamped);
@@ -134,10 +145,27 @@ impl Shell {
         }
     }
 
+    /// The same, in the words of the rules.
+    pub(crate) fn ask_registry(&self, peer: NodeId, known: bool) -> Lookup {
+        match (&self.look_ups, self.look_up(peer, known)) {
+            (None, _) => Lookup::NotAsked,
+            (Some(_), None) => Lookup::Failed,
+            (Some(_), Some(RegistryEntry { key: Some(key), networks, .. })) => Lookup::Found { key, networks },
+            (Some(_), Some(_)) => Lookup::Unknown,
+        }
+    }
+
+    /// Gives a trusted record the key that the registry knows, or ends trust in one that has another.
+    pub(crate) fn back_fill(self: &Arc<Self>, peer: NodeId) -> Result<Done, NotDone> {
+        let lookup = self.ask_registry(peer, true);
+        self.submit(Input::LookedUp { peer, lookup })
+    }
+
     fn process(self: &Arc<Self>, received: Received) -> Result<(), NotDone> {
         let now = self.clock.now();
         let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;
-        let decoded = arrival::decode(&self.rules, now, message).map_err(NotDone::Refused)?;
+        let decoded =
+            arrival::decode(&self.rules, now, message, received.path.is_relayed()).map_err(NotDone::Refused)?;
         let sender = decoded.sender();
         let known = {
             let tables = self.store.tables().ok_or(NotDone::Store(WriteError::Reentrant(())))?;
@@ -145,16 +173,9 @@ impl Shell {
             tables.trusted(sender).is_some() || tables.outgoing(sender).is_some() || tables.pending(sender).is_some()
         };
         let verified = verify(decoded, self.rules.own_id).map_err(|error| NotDone::Refused(Rejection::from(error)))?;
-        let lookup = match (&self.look_ups, self.look_up(sender, known)) {
-            (None, _) => Lookup::NotAsked,
-            (Some(_), None) => Lookup::Failed,
-            (Some(_), Some(RegistryEntry { key: Some(key), networks, .. })) => Lookup::Found { key, networks },
-            (Some(_), Some(_)) => Lookup::Unknown,
-        };
-        let nonce = self.nonce()?;
-        let (transport, source) = (received.authenticated, received.source);
-        let done =
-            self.submit(Input::Message(input::Received { message: verified, transport, source, lookup, nonce }))?;
+        let (lookup, nonce) = (self.ask_registry(sender, known), self.nonce()?);
+        let (message, path, seen) = (verified, received.path, Seen::Never);
+        let done = self.submit(Input::Message(input::Received { message, path, lookup, nonce, seen }))?;
         let outcome = done.outcome;
         self.perform(done);
         match outcome {
@@ -170,7 +191,7 @@ impl Shell {
 
     /// Takes one message that a relay had for us; `from` is who gave it to the relay.
     pub(crate) fn receive_relayed(self: &Arc<Self>, from: NodeId, bytes: Vec<u8>) -> Handled {
-        self.handle(Received::new(bytes, Source::Node(from)))
+        self.handle(Received::relayed(bytes, from))
     }
 
     fn handle(self: &Arc<Self>, received: Received) -> Handled {

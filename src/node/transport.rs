@@ -1,7 +1,7 @@
 //! What a node needs of a network: bytes to a peer, bytes from somebody, and cutting a peer off.
 //!
 //! A transport carries messages and believes nothing in them. Only what it proved itself (the peer's id, by a tunnel's
-//! own keys) may stand in [`Received::authenticated`]; an id that the peer merely claimed must not.
+//! own keys) may stand as authenticated in [`Received::path`]; an id that the peer merely claimed must not.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::RegistryError;
+use crate::machine::input::Path;
 use crate::machine::view::Source;
 use crate::peer::NodeId;
 
@@ -32,6 +33,16 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// Why the message did not leave. `Ok` says that it left, not that the peer believed it.
     fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError>;
+
+    /// Sends one message over a connection at whose other end the transport itself proves this peer to be. A transport
+    /// that proves nothing, as is the default, refuses.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`SendError::NotAuthenticated`].
+    fn send_authenticated(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        let (_, _) = (to, bytes);
+        Err(SendError::NotAuthenticated)
+    }
 
     /// Cuts whatever is open between us and this peer, at once; later messages are not affected.
     ///
@@ -64,33 +75,33 @@ pub trait Inbox: Send + Sync {
 pub struct Received {
     /// The bytes, at most [`MESSAGE_BYTES_MAX`](crate::config::MESSAGE_BYTES_MAX) of them.
     pub bytes: Vec<u8>,
-    /// The node that the transport itself proved to be at the other end, if it can.
-    pub authenticated: Option<NodeId>,
-    /// On whose account limits are counted.
-    pub source: Source,
+    /// How it came.
+    pub path: Path,
 }
 
 impl Received {
     /// A message whose sender the transport does not know.
     #[must_use]
     pub fn new(bytes: Vec<u8>, source: Source) -> Self {
-        Self { bytes, authenticated: None, source }
+        Self { bytes, path: Path::Direct { authenticated: None, source } }
     }
 
     /// A message over a connection at whose other end the transport proved `peer` to be.
     #[must_use]
     pub fn authenticated(bytes: Vec<u8>, peer: NodeId) -> Self {
-        Self { bytes, authenticated: Some(peer), source: Source::Node(peer) }
+        Self { bytes, path: Path::Direct { authenticated: Some(peer), source: Source::Node(peer) } }
+    }
+
+    /// A message that a relay brought, which says that it authenticated `handed_in_by` when it was handed in.
+    #[must_use]
+    pub fn relayed(bytes: Vec<u8>, handed_in_by: NodeId) -> Self {
+        Self { bytes, path: Path::Relayed { handed_in_by } }
     }
 }
 
 impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Received")
-            .field("bytes", &self.bytes.len())
-            .field("authenticated", &self.authenticated)
-            .field("source", &self.source)
-            .finish()
+        f.debug_struct("Received").field("bytes", &self.bytes.len()).field("path", &self.path).finish()
     }
 }
 
@@ -117,6 +128,8 @@ pub enum SendError {
         /// The address.
         address: SocketAddr,
     },
+    /// The message may only go to a peer that the transport authenticates, and this transport does not.
+    NotAuthenticated,
     /// The message is larger than the protocol allows.
     TooLarge {
         /// Its size in bytes.
@@ -137,6 +150,7 @@ impl fmt::Display for SendError {
             Self::LookUp(error) => write!(f, "its address could not be looked up: {error}"),
             Self::Unreachable { address, source } => write!(f, "{address}: {source}"),
             Self::TimedOut { address } => write!(f, "{address}: no answer in the time allowed"),
+            Self::NotAuthenticated => f.write_str("the transport does not authenticate the peer"),
             Self::TooLarge { bytes } => write!(f, "a message of {bytes} bytes is larger than the protocol allows"),
             Self::Cancelled => f.write_str("cancelled: the peer was disconnected or the node is stopping"),
             Self::Panicked => f.write_str("the transport panicked"),

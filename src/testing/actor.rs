@@ -8,19 +8,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::model::PlainView;
-use crate::config::{HandshakeConfig, Limits};
+use crate::config::{HandshakeConfig, Limits, Policy};
 use crate::machine::arrival;
 use crate::machine::check;
 use crate::machine::effect::{Action, Draft};
-use crate::machine::input::{Command, Input, Lookup, Received};
+use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
+use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, Source, View as _};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::{Kind, Message};
-use crate::wire::sign::sign_draft;
+use crate::wire::sign::{sign_draft, sign_draft_v1};
 use crate::wire::verify::verify;
 
 /// A node of a test.
@@ -30,6 +31,8 @@ pub struct Actor {
     pub rules: Rules,
     /// Its tables.
     pub tables: PlainView,
+    /// Which messages of version 1 it has seen.
+    pub replay: ReplayTable,
     key: SigningKey,
     nonces: u64,
 }
@@ -37,10 +40,8 @@ pub struct Actor {
 /// How a message reached an actor.
 #[derive(Clone, Debug)]
 pub struct Way {
-    /// Whom the transport authenticated.
-    pub transport: Option<NodeId>,
-    /// Which limit it counts against.
-    pub source: Source,
+    /// Over what.
+    pub path: Path,
     /// What the registry said.
     pub lookup: Lookup,
 }
@@ -56,19 +57,32 @@ impl Way {
     #[must_use]
     pub fn from_host(host: u8) -> Self {
         let source = Source::from_address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)));
-        Self { transport: None, source, lookup: Lookup::NotAsked }
+        Self { path: Path::Direct { authenticated: None, source }, lookup: Lookup::NotAsked }
     }
 
     /// The registry knows this key for the sender.
     #[must_use]
     pub fn registered(key: PublicKey) -> Self {
-        Self { lookup: Lookup::Found { key, networks: Vec::new() }, ..Self::open() }
+        Self::in_networks(key, &[])
+    }
+
+    /// The same, and the sender is in these networks.
+    #[must_use]
+    pub fn in_networks(key: PublicKey, networks: &[u16]) -> Self {
+        Self { lookup: Lookup::Found { key, networks: networks.to_vec() }, ..Self::open() }
     }
 
     /// The transport authenticated this node.
     #[must_use]
     pub fn tunnel(peer: NodeId) -> Self {
-        Self { transport: Some(peer), source: Source::Node(peer), ..Self::open() }
+        let path = Path::Direct { authenticated: Some(peer), source: Source::Node(peer) };
+        Self { path, ..Self::open() }
+    }
+
+    /// By a relay, which says that `handed_in_by` handed it in.
+    #[must_use]
+    pub fn relayed(handed_in_by: NodeId) -> Self {
+        Self { path: Path::Relayed { handed_in_by }, ..Self::open() }
     }
 }
 
@@ -76,8 +90,10 @@ impl Actor {
     /// Node `id`, whose key is made of 32 times `seed`.
     #[must_use]
     pub fn new(id: u32, seed: u8) -> Self {
-        let rules = Rules { own_id: node(id), config: HandshakeConfig::default(), limits: Limits::default() };
-        Self { rules, tables: PlainView::default(), key: SigningKey::from_bytes(&[seed; 32]), nonces: 0 }
+        let (config, policy, limits) = (HandshakeConfig::default(), Policy::default(), Limits::default());
+        let rules = Rules { own_id: node(id), config, policy, limits };
+        let (replay, key) = (ReplayTable::new(&rules), SigningKey::from_bytes(&[seed; 32]));
+        Self { rules, tables: PlainView::default(), replay, key, nonces: 0 }
     }
 
     /// Its id.
@@ -112,10 +128,28 @@ impl Actor {
         sign_draft(self.id(), &self.public_key(), draft, |bytes| self.key.sign(bytes).to_bytes())
     }
 
+    /// Signs a draft in version 1.
+    #[must_use]
+    pub fn sign_v1(&self, draft: &Draft) -> Message {
+        sign_draft_v1(self.id(), &self.public_key(), draft, |bytes| self.key.sign(bytes).to_bytes())
+    }
+
+    /// Fills in what the replay table knows of a message.
+    pub fn recognise(&self, now: Now, input: &mut Input) {
+        if let Input::Message(received) = input {
+            let key = received.message.replay_key();
+            received.seen = key.map_or(Seen::Never, |key| self.replay.seen(now.tick, &key));
+        }
+    }
+
     /// Takes one step and applies it; the invariants hold afterwards.
-    pub fn step(&mut self, now: Now, input: Input) -> Result<Step, Rejection> {
+    pub fn step(&mut self, now: Now, mut input: Input) -> Result<Step, Rejection> {
+        self.recognise(now, &mut input);
         let step = step(&self.rules, &self.tables, now, input)?;
         self.tables.apply(&step.changes);
+        if let Some(noted) = step.noted {
+            self.replay.note(now.tick, noted);
+        }
         check::check(&self.rules, &self.tables).expect("the invariants hold after a step");
         for peer in self.tables.trusted.keys().chain(self.tables.revoked.keys()) {
             check::check_peer(&self.rules, &self.tables, *peer).expect("the invariants hold after a step");
@@ -125,12 +159,17 @@ impl Actor {
 
     /// Hears a message, as bytes, through every check that a node makes.
     pub fn hear(&mut self, now: Now, bytes: &[u8], way: Way) -> Result<Step, Rejection> {
-        let decoded = arrival::decode(&self.rules, now, Message::parse(bytes)?)?;
+        let Way { path, lookup } = way;
+        let decoded = arrival::decode(&self.rules, now, Message::parse(bytes)?, path.is_relayed())?;
         arrival::check_floor(&self.rules, now, self.tables.floor(decoded.sender()), &decoded)?;
         let message = verify(decoded, self.id())?;
-        let Way { transport, source, lookup } = way;
         let nonce = self.nonce();
-        self.step(now, Input::Message(Received { message, transport, source, lookup, nonce }))
+        self.step(now, Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never }))
+    }
+
+    /// Hears what `from` sends with this draft in version 1.
+    pub fn hear_v1(&mut self, now: Now, from: &Self, draft: &Draft, way: Way) -> Result<Step, Rejection> {
+        self.hear(now, &from.sign_v1(draft).to_json(), way)
     }
 
     /// Hears what `from` sends with this draft.
@@ -173,7 +212,7 @@ impl Actor {
 #[must_use]
 pub fn sent(step: &Step) -> Option<&Draft> {
     let mut drafts = step.effects.iter().filter_map(|effect| match &effect.action {
-        Action::Send(draft) => Some(draft),
+        Action::Send(draft) | Action::SendVersion1(draft) => Some(draft),
         _ => None,
     });
     let first = drafts.next();

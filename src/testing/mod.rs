@@ -8,6 +8,8 @@ pub mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod relayed;
+#[cfg(test)]
 mod rules;
 #[cfg(not(all(test, trustkeep_loom)))]
 pub mod sim_disk;

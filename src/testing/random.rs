@@ -14,6 +14,7 @@ use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
 use crate::machine::input::{Command, Input, Lookup, Received};
 use crate::machine::outcome::Step;
+use crate::machine::replay::Seen;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, TableChange, View as _};
 use crate::peer::{NodeId, PublicKey};
@@ -94,8 +95,7 @@ impl Life {
                 self.now.tick = self.now.tick.saturating_add(tick);
             }
             Op::Hear { sender, key, kind, skew, answers, transport, lookup, host } => {
-                let mut way = Way::from_host(host);
-                way.transport = transport.then(|| node(sender));
+                let mut way = if transport { Way::tunnel(node(sender)) } else { Way::from_host(host) };
                 if let Some(known) = lookup {
                     way.lookup = Lookup::Found { key: self::key(known), networks: Vec::new() };
                 }
@@ -104,11 +104,12 @@ impl Life {
                 let (nonce, justification) = (self.us.nonce(), "why\n\u{202e}".to_owned());
                 let draft = Draft { to: self.us.id(), kind, justification, reason: "no".into(), nonce, answers, stamp };
                 let message = Actor::new(sender, 0x40 + key).sign(&draft);
-                let decoded = arrival::decode(&self.us.rules, self.now, Message::parse(&message.to_json()).unwrap());
+                let decoded =
+                    arrival::decode(&self.us.rules, self.now, Message::parse(&message.to_json()).unwrap(), false);
                 if let Ok(decoded) = decoded {
                     let message = verify(decoded, self.us.id()).unwrap();
-                    let Way { transport, source, lookup } = way;
-                    let received = Received { message, transport, source, lookup, nonce: self.us.nonce() };
+                    let Way { path, lookup } = way;
+                    let received = Received { message, path, lookup, nonce: self.us.nonce(), seen: Seen::Never };
                     self.heard.push(received.clone());
                     self.hear(received);
                 }
@@ -218,7 +219,7 @@ fn is_vouched_for(us: &Actor, received: &Received) -> bool {
     let answers = |nonce: Nonce| matches!(message.kind(), Kind::Request) || message.answers() == Some(nonce);
     let by_caller =
         tables.outgoing.get(&peer).is_some_and(|entry| entry.expected_key == Some(key) && answers(entry.nonce));
-    by_registry || by_record || by_caller || received.transport == Some(peer)
+    by_registry || by_record || by_caller || received.path.authenticates(peer)
 }
 
 fn place(change: &TableChange) -> (u8, NodeId) {
@@ -258,7 +259,7 @@ proptest! {
         damaged.extend_from_slice(&bytes);
         damaged.extend(tail.into_iter().skip(bytes.len()));
         if let Ok(decoded) = Message::parse(&damaged).map_err(drop).and_then(|message| {
-            arrival::decode(&rules, at(0), message).map_err(drop)
+            arrival::decode(&rules, at(0), message, false).map_err(drop)
         }) {
             let _ = verify(decoded, node(9));
         }

@@ -21,8 +21,6 @@ pub enum Undecodable {
     Kind,
     /// The sender is node 0.
     Sender,
-    /// A message of version 1, which is not accepted.
-    Version1,
     /// A version that this release does not speak, or fields of version 2 without `v`.
     Version,
     /// The public key is absent, malformed or weak.
@@ -36,7 +34,6 @@ impl fmt::Display for Undecodable {
         match self {
             Self::Kind => f.write_str("unknown type"),
             Self::Sender => f.write_str("node 0 is no sender"),
-            Self::Version1 => f.write_str("messages of version 1 are not accepted"),
             Self::Version => f.write_str("not a version that this release speaks"),
             Self::Key(error) => write!(f, "public_key: {error}"),
             Self::Field(name) => write!(f, "field `{name}` is missing, malformed or contradicts another"),
@@ -46,14 +43,16 @@ impl fmt::Display for Undecodable {
 
 impl core::error::Error for Undecodable {}
 
-/// A version-2 message whose every field means something. Its signature has not been checked.
+/// A message whose every field means something. Its signature has not been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
+    pub(super) is_version_1: bool,
     pub(super) kind: Kind,
     pub(super) sender: NodeId,
     pub(super) key: PublicKey,
     pub(super) stamp: WallMillis,
-    pub(super) nonce: Nonce,
+    /// Always there in version 2, never in version 1.
+    pub(super) nonce: Option<Nonce>,
     pub(super) answers: Option<Nonce>,
     pub(super) justification: String,
     pub(super) reason: String,
@@ -64,6 +63,12 @@ pub struct Decoded {
 }
 
 impl Decoded {
+    /// Whether it is of version 1, whose signature covers neither what it says nor when. If not, it is of version 2.
+    #[must_use]
+    pub const fn is_version_1(&self) -> bool {
+        self.is_version_1
+    }
+
     /// What it says.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -99,13 +104,31 @@ impl Decoded {
 pub fn decode(message: Message) -> Result<Decoded, Undecodable> {
     let kind = message.kind().ok_or(Undecodable::Kind)?;
     let sender = message.sender().ok_or(Undecodable::Sender)?;
-    if message.is_version_1() {
-        return Err(Undecodable::Version1);
-    }
-    if message.v != Some(2) {
+    let is_version_1 = message.is_version_1();
+    if !is_version_1 && message.v != Some(2) {
         return Err(Undecodable::Version);
     }
     let key = message.public_key.parse().map_err(Undecodable::Key)?;
+    if is_version_1 {
+        let signature = exactly(&message.signature).ok_or(Undecodable::Field("signature"))?;
+        let (stamp, nonce_text, answers_text) = (message.stamp(), String::new(), String::new());
+        let Message { justification, reason, .. } = message;
+        let (nonce, answers) = (None, None);
+        return Ok(Decoded {
+            is_version_1,
+            kind,
+            sender,
+            key,
+            stamp,
+            nonce,
+            answers,
+            justification,
+            reason,
+            nonce_text,
+            answers_text,
+            signature,
+        });
+    }
     let stamp = WallMillis::new(message.stamp_ms.ok_or(Undecodable::Field("stamp_ms"))?);
     if message.timestamp != stamp.as_secs() {
         return Err(Undecodable::Field("timestamp"));
@@ -115,7 +138,7 @@ pub fn decode(message: Message) -> Result<Decoded, Undecodable> {
         return Err(Undecodable::Field("signature"));
     }
     let nonce_text = message.nonce.unwrap_or_default();
-    let nonce = Nonce(exactly(&nonce_text).ok_or(Undecodable::Field("nonce"))?);
+    let nonce = Some(Nonce(exactly(&nonce_text).ok_or(Undecodable::Field("nonce"))?));
     let answers_text = message.answers.unwrap_or_default();
     let answers = match answers_text.as_str() {
         "" => None,
@@ -123,7 +146,20 @@ pub fn decode(message: Message) -> Result<Decoded, Undecodable> {
     };
     let signature = exactly(&message.signature2.unwrap_or_default()).ok_or(Undecodable::Field("signature2"))?;
     let Message { justification, reason, .. } = Message { nonce: None, answers: None, signature2: None, ..message };
-    Ok(Decoded { kind, sender, key, stamp, nonce, answers, justification, reason, nonce_text, answers_text, signature })
+    Ok(Decoded {
+        is_version_1,
+        kind,
+        sender,
+        key,
+        stamp,
+        nonce,
+        answers,
+        justification,
+        reason,
+        nonce_text,
+        answers_text,
+        signature,
+    })
 }
 
 /// Strict standard base64 (padded, no whitespace, no stray bits) of exactly `N` bytes.
@@ -174,12 +210,24 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_not_accepted_and_half_of_version_2_is_no_version_1() {
+    fn half_of_version_2_is_no_version_1() {
         let bare = |m: &mut Message| {
             (m.v, m.nonce, m.answers, m.stamp_ms, m.signature2) = (None, None, None, None, None);
             m.signature = STANDARD.encode([7; 64]);
         };
-        assert_eq!(refuses(bare), Undecodable::Version1);
+        let mut whole = good();
+        bare(&mut whole);
+        let whole = decode(whole).unwrap();
+        assert!(
+            whole.is_version_1() && whole.nonce.is_none() && whole.stamp().as_millis() == at(0).wall.as_secs() * 1000
+        );
+        assert_eq!(
+            refuses(|m| {
+                bare(m);
+                m.signature = STANDARD.encode([7; 63]);
+            }),
+            Undecodable::Field("signature")
+        );
         let half = |m: &mut Message| {
             bare(m);
             m.nonce = Some(STANDARD.encode([1; 16]));

@@ -36,6 +36,13 @@ impl Kind {
         [Self::Request, Self::Accept, Self::Reject, Self::Revoke].into_iter().find(|kind| kind.as_wire() == name)
     }
 
+    /// Whether a message of this kind may come, or go, by a relay. A revocation may not: it would be in the relay's hand
+    /// when trust ends.
+    #[must_use]
+    pub const fn may_be_relayed(self) -> bool {
+        !matches!(self, Self::Revoke)
+    }
+
     /// Its name on the wire.
     #[must_use]
     pub const fn as_wire(self) -> &'static str {

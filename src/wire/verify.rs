@@ -8,6 +8,7 @@
 use core::fmt;
 
 use ed25519_dalek::{Signature, VerifyingKey};
+use sha2::{Digest as _, Sha256};
 
 use super::decode::Decoded;
 use super::message::{Kind, Nonce};
@@ -27,6 +28,10 @@ impl fmt::Display for BadSignature {
 
 impl core::error::Error for BadSignature {}
 
+/// What tells a message of version 1 from others: SHA-256 of its type, a zero, what was signed, a zero, and the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplayKey(pub [u8; 32]);
+
 /// A message that the key in it signed for `receiver`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -35,6 +40,28 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Whether it is of version 1: then the key signed neither what it says nor when, only that something goes from the
+    /// sender to the receiver.
+    #[must_use]
+    pub const fn is_version_1(&self) -> bool {
+        self.message.is_version_1
+    }
+
+    /// What tells it from other messages of version 1; `None` for version 2, which has stamps for that.
+    #[must_use]
+    pub fn replay_key(&self) -> Option<ReplayKey> {
+        let Decoded { is_version_1, kind, sender, ref signature, .. } = self.message;
+        is_version_1.then(|| {
+            let digest = Sha256::new()
+                .chain_update(kind.as_wire())
+                .chain_update([0])
+                .chain_update(signing_bytes_v1(sender, self.receiver))
+                .chain_update([0])
+                .chain_update(signature);
+            ReplayKey(digest.finalize().into())
+        })
+    }
+
     /// What it says.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -65,9 +92,9 @@ impl Verified {
         self.message.stamp
     }
 
-    /// Its nonce.
+    /// Its nonce; every message of version 2 has one, none of version 1.
     #[must_use]
-    pub const fn nonce(&self) -> Nonce {
+    pub const fn nonce(&self) -> Option<Nonce> {
         self.message.nonce
     }
 
@@ -98,6 +125,10 @@ impl Verified {
 /// # Complexity
 /// One strict Ed25519 verification, some tens of microseconds: do the cheap checks first, and hold no lock.
 pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignature> {
+    if message.is_version_1 {
+        verify_v1(&message.key, message.sender, receiver, &message.signature)?;
+        return Ok(Verified { message, receiver });
+    }
     let bytes = signing_bytes_v2(&Signed {
         kind: message.kind,
         sender: message.sender,
