@@ -19,14 +19,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::*;
-use trustkeep::config::HandshakeConfig;
+use trustkeep::config::{HandshakeConfig, Policy};
 use trustkeep::machine::view::Source;
 use trustkeep::node::{
     CommandError, Fetched, Identity as _, InProcessMember, InProcessRegistry, JoinError, Registry, RegistryEntry,
     RegistryError, Relayed, Relaying, RequestOptions, Revision, SendError,
 };
 use trustkeep::wire::message::Kind;
-use trustkeep::{HandshakeManager, NodeId, TrustStore};
+use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore, WallMillis};
 
 /// Long enough for something that must not happen to have happened.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -44,11 +44,16 @@ fn eager() -> HandshakeConfig {
 
 /// The node with this number, with no way to anybody but the registry.
 fn cut_off(number: u32, store: Arc<TrustStore>, registry: Arc<dyn Registry>) -> HandshakeManager {
+    cut_off_with(number, store, registry, Policy::default())
+}
+
+fn cut_off_with(number: u32, store: Arc<TrustStore>, registry: Arc<dyn Registry>, policy: Policy) -> HandshakeManager {
     let (wire, _ends) = Wire::new();
     *wire.cut_off.lock().unwrap() = true;
     HandshakeManager::builder(store, Arc::new(identity(number)), wire)
         .registry(registry)
         .config(eager())
+        .policy(policy)
         .look_up_timeout(Duration::from_secs(1))
         .start()
         .unwrap()
@@ -91,6 +96,34 @@ fn two_nodes_that_cannot_dial_each_other_come_to_trust_by_watching_and_by_pollin
 }
 
 #[test]
+fn members_of_one_network_trust_each_other_through_the_relay_and_a_stranger_waits() {
+    let hub = InProcessRegistry::new();
+    let member = |number, networks: &[u16]| Arc::new(hub.join(&identity(number), networks).unwrap());
+    let in_three = || Policy::default().own_networks([3]);
+    let a = cut_off_with(1, in_memory(), member(1, &[3]), in_three());
+    let b = cut_off_with(2, in_memory(), member(2, &[5, 3]), in_three());
+    let c = cut_off_with(3, in_memory(), member(3, &[5]), in_three());
+    drop(c.request(id(1), "", ask()).unwrap());
+    drop(b.request(id(1), "", ask()).unwrap());
+    assert!(b.wait_for_trust(id(1), SOON), "nobody had to approve it");
+    assert_eq!((a.trusted()[0].node_id, a.trusted()[0].network), (id(2), 3));
+    eventually("the stranger waits", || a.pending().len() == 1);
+    assert_eq!(a.pending()[0].0, id(3));
+    assert!(!a.is_trusted(id(3)));
+}
+
+#[test]
+fn a_relayed_request_may_be_old_and_a_direct_one_not() {
+    let far = Arc::new(Far::default());
+    *far.fetches.lock().unwrap() = [Fetched::all(vec![relayed(1, now(), -3_600_000)])].into();
+    let a = cut_off(1, in_memory(), Arc::clone(&far) as _);
+    eventually("it is shown", || a.pending().len() == 1);
+    let hour_old = message_from(&identity(3), Kind::Request, |d| d.stamp = d.stamp.saturating_add(-3_600_000));
+    a.receive(arrived(hour_old, 1));
+    assert_eq!((count(&a, "too_old"), a.pending().len()), (1, 1));
+}
+
+#[test]
 fn a_refusal_is_relayed_too_and_a_farewell_is_not() {
     let hub = InProcessRegistry::new();
     let a = cut_off(1, in_memory(), Arc::new(join(&hub, 1)));
@@ -99,10 +132,14 @@ fn a_refusal_is_relayed_too_and_a_farewell_is_not() {
     eventually("the request arrives", || b.pending().len() == 1);
     drop(b.reject(id(1), "no room").unwrap());
     eventually("the refusal arrives", || a.outgoing().is_empty() && hub.waiting(id(1)) == 0);
-    drop(b.store().grant(trustkeep::TrustRecord::new(id(1), None)).unwrap());
-    drop(b.revoke(id(1)).unwrap());
-    eventually("it is counted", || count(&b, "not_sent") == 1);
-    assert_eq!(hub.waiting(id(1)), 0);
+    // A relay that would take anything is not even asked to take a farewell.
+    let far = Arc::new(Far::default());
+    let c = cut_off(1, in_memory(), Arc::clone(&far) as _);
+    drop(c.store().grant(TrustRecord::new(id(2), None)).unwrap());
+    drop(c.revoke(id(2)).unwrap());
+    eventually("it is counted", || count(&c, "not_sent") == 1);
+    drop(c.request(id(2), "", ask()).unwrap());
+    assert_eq!(*far.relayed.lock().unwrap(), [Kind::Request]);
 }
 
 #[test]
@@ -193,7 +230,7 @@ fn the_relay_takes_what_its_member_signed_and_nothing_else() {
 
 #[test]
 fn an_inbox_is_bounded_and_a_sender_has_three_places_in_it() {
-    let hub = InProcessRegistry::new();
+    let hub = InProcessRegistry::with_inbox_max(10);
     let receiver = join(&hub, 1);
     let (one, other) = (join(&hub, 2), join(&hub, 3));
     let send = |from: &InProcessMember, number: u32, kind, stamp| {
@@ -218,8 +255,8 @@ fn an_inbox_is_bounded_and_a_sender_has_three_places_in_it() {
     receiver.acknowledge(first[0].revision).unwrap();
     receiver.acknowledge(first[0].revision).unwrap();
     assert_eq!(fetch(Revision::NONE), first[1..]);
-    // 85 senders of three fill it; the next is told so, and the first may still renew.
-    let many: Vec<_> = (2..87).map(|number| (join(&hub, number), number)).collect();
+    // Three senders of three and one more fill it; the next is told so, and the first may still renew.
+    let many: Vec<_> = (2..5).map(|number| (join(&hub, number), number)).collect();
     for (member, number) in &many {
         for kind in [Kind::Request, Kind::Accept, Kind::Reject] {
             send(member, *number, kind, 100).unwrap();
@@ -227,10 +264,10 @@ fn an_inbox_is_bounded_and_a_sender_has_three_places_in_it() {
     }
     let late = join(&hub, 87);
     send(&late, 87, Kind::Request, 0).unwrap();
-    assert_eq!(hub.waiting(id(1)), 256);
+    assert_eq!(hub.waiting(id(1)), 10);
     assert!(matches!(send(&late, 87, Kind::Accept, 0), Err(RegistryError::InboxFull { .. })));
     send(&one, 2, Kind::Request, 200).unwrap();
-    assert_eq!(hub.waiting(id(1)), 256);
+    assert_eq!(hub.waiting(id(1)), 10);
 }
 
 #[test]
@@ -274,6 +311,7 @@ fn a_watch_ends_with_a_message_with_its_time_or_with_an_interruption() {
 /// A relay far away: it does as the test says.
 #[derive(Default)]
 struct Far {
+    relayed: Mutex<Vec<Kind>>,
     fetches: Mutex<VecDeque<Fetched>>,
     asked: Mutex<Vec<Revision>>,
     acknowledged: Mutex<Vec<Revision>>,
@@ -292,8 +330,9 @@ impl Registry for Far {
     fn relaying(&self) -> Relaying {
         Relaying::Poll
     }
-    fn relay(&self, _: NodeId, _: Kind, _: &[u8]) -> Result<(), RegistryError> {
+    fn relay(&self, _: NodeId, kind: Kind, _: &[u8]) -> Result<(), RegistryError> {
         self.gate.pass();
+        self.relayed.lock().unwrap().push(kind);
         Ok(())
     }
     fn fetch(&self, after: Revision, _: usize, _: Duration) -> Fetched {
@@ -315,22 +354,25 @@ impl Registry for Far {
     }
 }
 
-fn relayed(revision: u64, from: u32, stamp: i64) -> Relayed {
-    let bytes = message_from(&identity(from), Kind::Request, |draft| draft.stamp = now().saturating_add(stamp));
-    Relayed::new(Revision(revision), id(from), bytes)
+/// A request of node 2, stamped this much later than `begin`.
+fn relayed(revision: u64, begin: WallMillis, millis: i64) -> Relayed {
+    let bytes = message_from(&identity(2), Kind::Request, |draft| draft.stamp = begin.saturating_add(millis));
+    Relayed::new(Revision(revision), id(2), bytes)
 }
 
 #[test]
 fn a_relay_that_fails_in_part_loses_nothing() {
     let far = Arc::new(Far::default());
+    let begin = now();
+    let five = relayed(5, begin, 0);
     let failing = RegistryError::Other(Arc::new(std::io::Error::other("one of three shards is down")));
     *far.fetches.lock().unwrap() = [
-        Fetched::partly(vec![relayed(5, 2, 0)], failing),
+        Fetched::partly(vec![five.clone()], failing),
         Fetched::partly(Vec::new(), RegistryError::Panicked),
         // Asked from the beginning again: the one that was missing, and the one that was there already.
-        Fetched::all(vec![relayed(4, 2, -10), relayed(5, 2, 0), relayed(6, 2, 10)]),
+        Fetched::all(vec![relayed(4, begin, -10), five, relayed(6, begin, 10)]),
         Fetched::partly(Vec::new(), RegistryError::RevisionUnknown),
-        Fetched::all(vec![relayed(1, 2, 20)]),
+        Fetched::all(vec![relayed(1, begin, 20)]),
     ]
     .into();
     *far.deaf.lock().unwrap() = 2;
@@ -355,9 +397,11 @@ fn a_hostile_relay_gets_nothing_past_the_rules_and_costs_little() {
     let garbage = |revision: u64| Relayed::new(Revision(revision), id(9), vec![b'x'; 100_000]);
     let forged = Relayed::new(Revision(3), id(2), signed(2, 3, Kind::Request));
     let as_another = Relayed::new(Revision(4), id(7), signed(2, 1, Kind::Revoke));
-    *far.fetches.lock().unwrap() =
-        [Fetched::all((1000..1200).map(garbage).collect()), Fetched::all(vec![forged, as_another, relayed(5, 2, 50)])]
-            .into();
+    *far.fetches.lock().unwrap() = [
+        Fetched::all((1000..1200).map(garbage).collect()),
+        Fetched::all(vec![forged, as_another, relayed(5, now(), 50)]),
+    ]
+    .into();
     let a = cut_off(1, in_memory(), Arc::clone(&far) as _);
     eventually("the good one is shown", || a.pending().len() == 1);
     assert_eq!(count(&a, "too_large"), 64, "no more than were asked for");

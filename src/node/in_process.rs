@@ -21,9 +21,10 @@ use crate::wire::verify::verify;
 ///
 /// # Examples
 /// `examples/relay.rs`.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct InProcessRegistry {
     nodes: Arc<Mutex<HashMap<NodeId, Arc<Node>>>>,
+    inbox_max: usize,
 }
 
 /// One node that has joined, through all of its lives.
@@ -50,6 +51,7 @@ struct Waiting {
 /// One node's way into an [`InProcessRegistry`]: the [`Registry`] to give to its manager.
 pub struct InProcessMember {
     nodes: Arc<Mutex<HashMap<NodeId, Arc<Node>>>>,
+    inbox_max: usize,
     id: NodeId,
     key: PublicKey,
     node: Arc<Node>,
@@ -70,10 +72,16 @@ pub enum JoinError {
 }
 
 impl InProcessRegistry {
-    /// A registry that nobody has joined.
+    /// A registry that nobody has joined, with room for 256 messages in each inbox.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_inbox_max(INBOX_MAX)
+    }
+
+    /// A registry that nobody has joined, with room for so many messages in each inbox. A sender has three places in it.
+    #[must_use]
+    pub fn with_inbox_max(inbox_max: usize) -> Self {
+        Self { nodes: Arc::default(), inbox_max }
     }
 
     /// Lets a node in, as a member of these networks. A node that has joined before takes its place again, with all that
@@ -107,6 +115,7 @@ impl InProcessRegistry {
         node.arrived.notify_one();
         Ok(InProcessMember {
             nodes: Arc::clone(&self.nodes),
+            inbox_max: self.inbox_max,
             id,
             key,
             node,
@@ -162,7 +171,7 @@ impl Registry for InProcessMember {
         // The newest of each kind from each sender is all that means anything, so a sender has three places at most.
         let same = |waiting: &Waiting| waiting.from == self.id && waiting.kind == kind;
         inbox.messages.retain(|_, waiting| !same(waiting));
-        if inbox.messages.len() >= INBOX_MAX {
+        if inbox.messages.len() >= self.inbox_max {
             return Err(RegistryError::InboxFull { node: to });
         }
         inbox.newest += 1;
@@ -217,6 +226,12 @@ impl Registry for InProcessMember {
     }
 }
 
+impl Default for InProcessRegistry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl fmt::Debug for InProcessRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InProcessRegistry").field("nodes", &self.nodes.lock().len()).finish()
@@ -239,5 +254,5 @@ impl fmt::Display for JoinError {
 
 impl core::error::Error for JoinError {}
 
-/// Messages that wait for one node.
+/// Messages that may wait for one node, unless told otherwise.
 const INBOX_MAX: usize = 256;
