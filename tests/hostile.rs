@@ -92,7 +92,7 @@ fn a_storm_of_connections_leaves_memory_flat_and_lets_a_good_peer_through() {
                     for nth in 0..connections / 4 {
                         let host = if one_source { [127, 0, 9, 1] } else { [127, 1, thread, (nth % 250) as u8 + 1] };
                         held.extend(attack(nth, host, to));
-                        if held.len() > 60 {
+                        if held.len() > 90 {
                             held.pop_front();
                         }
                     }
