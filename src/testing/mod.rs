@@ -4,6 +4,7 @@
 pub mod actor;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub mod doors;
+pub mod life;
 pub mod model;
 #[cfg(test)]
 mod random;

@@ -1,0 +1,429 @@
+//! Lives of one node among strangers, friends, forgers and relays: typed operations with small ranges, drawn by the random
+//! walk of the tests and by the fuzz target `step_sequence`.
+//!
+//! After every step: nothing panics, the invariants hold (the actor checks them), the same input would have given the
+//! same answer, and what the rules promise about trust holds whatever has happened before. The promises are told in the
+//! words of the protocol, not by the code under test.
+#![forbid(unsafe_code)]
+#![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::actor::{Actor, Way, at, node};
+use super::model::PlainView;
+use crate::config::{Allowed, Policy};
+use crate::machine::arrival;
+use crate::machine::effect::{Action, When};
+use crate::machine::event::Event;
+use crate::machine::input::{Command, Input, Lookup, Received};
+use crate::machine::outcome::Step;
+use crate::machine::replay::{ReplayTable, Seen};
+use crate::machine::step::step;
+use crate::machine::view::{Nonce, TableChange, View as _};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::time::{Now, WallMillis};
+use crate::wire::message::Kind;
+use crate::wire::sign::Draft;
+use crate::wire::verify::verify;
+
+/// Something that happens to the node.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Hear(Heard),
+    HearAgain { which: u8 },
+    Ask { peer: NodeId, expected: Option<u8>, force: bool, automatic: bool },
+    Approve { peer: NodeId, fingerprint: Option<u8> },
+    Reject { peer: NodeId },
+    Cancel { peer: NodeId },
+    Revoke { peer: NodeId },
+    Grant { peer: NodeId, key: Option<u8> },
+    AdoptKey { peer: NodeId, key: u8 },
+    ReportKeyChange { peer: NodeId, key: u8 },
+    LookedUp { peer: NodeId, known: u8 },
+    Housekeeping,
+    Restart { policy: u8 },
+    Pass { wall: i64, tick: i64 },
+}
+
+/// A message, as a peer or a forger makes it.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    sender: NodeId,
+    key: u8,
+    kind: Kind,
+    in_version_1: bool,
+    skew: i64,
+    answers: bool,
+    way: u8,
+    known: u8,
+}
+
+/// One operation as bytes; whatever they are, they are one.
+pub type OpBytes = [u8; 8];
+
+impl Op {
+    fn from_bytes([what, who, a, b, c, d, e, f]: OpBytes) -> Self {
+        // Node 7 is ourselves: it must be refused as a peer.
+        let peer = node(pick([1, 2, 3, 4, 1, 2, 3, 7], who));
+        let maybe = |byte: u8| (byte % 3).checked_sub(1);
+        let yes = |byte: u8| byte % 2 == 1;
+        let long = i64::from(u16::from_le_bytes([e, f]));
+        match what % 32 {
+            0..=11 => Self::Hear(Heard {
+                sender: peer,
+                key: a % 2,
+                kind: pick(
+                    [
+                        Kind::Request,
+                        Kind::Request,
+                        Kind::Request,
+                        Kind::Accept,
+                        Kind::Accept,
+                        Kind::Accept,
+                        Kind::Reject,
+                        Kind::Revoke,
+                    ],
+                    b,
+                ),
+                in_version_1: b >= 176,
+                skew: pick([long % 1000, -(long % 1000), 0, long, -300_001, 30_000, 30_001, -(1 << 40)], c),
+                answers: c >= 128,
+                way: d % 8,
+                known: d / 8,
+            }),
+            12..=14 => Self::HearAgain { which: a },
+            15..=17 => Self::Ask { peer, expected: maybe(a), force: yes(b), automatic: yes(c) },
+            18..=19 => Self::Approve { peer, fingerprint: maybe(a) },
+            20 => Self::Reject { peer },
+            21 => Self::Cancel { peer },
+            22 => Self::Revoke { peer },
+            23 => Self::Grant { peer, key: maybe(a) },
+            24 => Self::AdoptKey { peer, key: a % 2 },
+            25 => Self::ReportKeyChange { peer, key: a % 2 },
+            26 => Self::LookedUp { peer, known: a },
+            27 => Self::Housekeeping,
+            28 => Self::Restart { policy: a },
+            _ => Self::Pass {
+                wall: pick([long, long * 2, -long, 0, 1 << 40, -(1 << 40), long, long], a),
+                tick: pick([long, long * 2, 31 * 24 * 3_600_000, 0], b),
+            },
+        }
+    }
+}
+
+/// One of a few, by a byte.
+fn pick<T: Copy, const N: usize>(from: [T; N], byte: u8) -> T {
+    from.into_iter().cycle().nth(usize::from(byte)).expect("never none")
+}
+
+/// A node and what was done to it.
+#[derive(Debug)]
+pub struct Life {
+    us: Actor,
+    now: Now,
+    heard: Vec<Received>,
+    sent: BTreeMap<NodeId, WallMillis>,
+}
+
+fn key(which: u8) -> PublicKey {
+    Actor::new(1, 0x40 + which).public_key()
+}
+
+/// What a registry says: nothing, that it does not know or answer, or one of two keys and some networks.
+fn lookup(known: u8) -> Lookup {
+    let networks = [0, 5, 6].into_iter().enumerate().filter(|(bit, _)| known >> (2 + bit) & 1 == 1);
+    let networks = networks.map(|(_, network)| network).collect();
+    match known % 4 {
+        0 => Lookup::NotAsked,
+        1 => Lookup::Failed,
+        which => Lookup::Found { key: key(which - 2), networks },
+    }
+}
+
+fn policy(bits: u8) -> Policy {
+    let on = |bit: u8| bits >> bit & 1 == 1;
+    let mut policy = Policy::default().accept_v1(on(0)).trust_on_first_use(on(1)).auto_approve(on(2));
+    if on(3) {
+        policy = policy.own_networks([0, 6, 5]);
+    }
+    if on(4) {
+        policy = policy.allow(Allowed::new(node(1), key(0)).label("first"));
+    }
+    if on(5) {
+        policy = policy.allow(Allowed::new(node(2), None));
+    }
+    policy
+}
+
+impl Life {
+    /// A node that has just begun, with small tables.
+    #[must_use]
+    pub fn new(policy_bits: u8) -> Self {
+        let mut us = Actor::new(7, 0xAA);
+        let limits = &mut us.rules.limits;
+        (limits.trusted_max, limits.pending_max, limits.pending_per_source_max) = (3, 3, 2);
+        (limits.outgoing_max, limits.floors_max) = (2, 2);
+        (limits.replay_max, limits.replay_per_node_max) = (4, 2);
+        us.rules.policy = policy(policy_bits);
+        us.replay = ReplayTable::new(&us.rules);
+        Self { us, now: at(0), heard: Vec::new(), sent: BTreeMap::new() }
+    }
+
+    /// Lives through one operation.
+    ///
+    /// # Panics
+    /// If the rules broke a promise.
+    pub fn live(&mut self, op: OpBytes) {
+        let nonce = self.us.nonce();
+        match Op::from_bytes(op) {
+            Op::Pass { wall, tick } => {
+                self.now.wall = self.now.wall.saturating_add(wall);
+                self.now.tick = self.now.tick.saturating_add(tick);
+            }
+            Op::Hear(heard) => self.hear_new(heard, nonce),
+            Op::HearAgain { which } => {
+                let at = usize::from(which).checked_rem(self.heard.len());
+                if let Some(received) = at.and_then(|at| self.heard.get(at)).cloned() {
+                    self.hear(received);
+                }
+            }
+            Op::Housekeeping => drop(self.act(Input::Housekeeping)),
+            Op::Restart { policy: bits } => self.restart(bits),
+            Op::LookedUp { peer, known } => self.trusts_nobody_new(Input::LookedUp { peer, lookup: lookup(known) }),
+            Op::AdoptKey { peer, key } => {
+                self.trusts_nobody_new(Input::Operator(Command::AdoptKey { peer, key: self::key(key) }));
+            }
+            Op::ReportKeyChange { peer, key } => {
+                self.trusts_nobody_new(Input::Operator(Command::ReportKeyChange { peer, key: self::key(key) }));
+            }
+            Op::Grant { peer, key } => {
+                let record = TrustRecord::new(peer, key.map(self::key)).approved_at(self.now.wall);
+                self.operate(Command::Grant { record });
+            }
+            Op::Ask { peer, expected, force, automatic } => {
+                let (expected_key, justification) = (expected.map(key), "x".repeat(2000));
+                self.operate(Command::Request { peer, justification, expected_key, nonce, force, automatic });
+            }
+            Op::Approve { peer, fingerprint } => {
+                let fingerprint = fingerprint.map(|which| key(which).fingerprint());
+                self.operate(Command::Approve { peer, fingerprint, nonce });
+            }
+            Op::Reject { peer } => self.operate(Command::Reject { peer, reason: String::new(), nonce }),
+            Op::Cancel { peer } => self.operate(Command::Cancel { peer }),
+            Op::Revoke { peer } => self.operate(Command::Revoke { peer, nonce }),
+        }
+    }
+
+    /// What is not saved is gone, what was reserved counts as sent, and the operator may have changed the policy.
+    fn restart(&mut self, bits: u8) {
+        self.us.rules.policy = policy(bits);
+        self.us.replay = ReplayTable::new(&self.us.rules);
+        for floor in self.us.tables.floor.values_mut() {
+            floor.sent = floor.reserved;
+        }
+    }
+
+    fn hear_new(&mut self, heard: Heard, nonce: Nonce) {
+        let Heard { sender, key, kind, in_version_1, skew, answers, way, known } = heard;
+        let path = match way {
+            0 | 1 => Way::tunnel(sender),
+            2 => Way::tunnel(node(3)),
+            3 => Way::relayed(sender),
+            4 => Way::relayed(node(2)),
+            host => Way::from_host(host % 2),
+        }
+        .path;
+        let answers = answers.then(|| self.us.tables.outgoing(sender).map(|entry| entry.nonce)).flatten();
+        let (stamp, justification, reason) = (self.now.wall.saturating_add(skew), "why\n\u{202e}".into(), "no".into());
+        let draft = Draft { to: self.us.id(), kind, justification, reason, nonce, answers, stamp };
+        let from = Actor::new(sender.get(), 0x40 + key);
+        let message = if in_version_1 { from.sign_v1(&draft) } else { from.sign(&draft) };
+        let decoded = arrival::decode(&self.us.rules, self.now, message, path.is_relayed());
+        let Ok(decoded) = decoded else { return };
+        let message = verify(decoded, self.us.id()).expect("signed by the key in it");
+        let received = Received { message, path, lookup: lookup(known), nonce: self.us.nonce(), seen: Seen::Never };
+        self.heard.push(received.clone());
+        self.hear(received);
+    }
+
+    fn operate(&mut self, command: Command) {
+        let _ = self.act(Input::Operator(command));
+    }
+
+    fn trusts_nobody_new(&mut self, input: Input) {
+        let before = self.us.tables.trusted.clone();
+        self.act(input);
+        assert!(self.us.tables.trusted.keys().all(|peer| before.contains_key(peer)), "a record was created");
+    }
+
+    fn hear(&mut self, received: Received) {
+        let (peer, before) = (received.message.sender(), self.us.tables.clone());
+        let known = Known { us: &self.us, received: &received };
+        let (is_vouched_for, may_be_trusted, network) =
+            (known.is_vouched_for(), known.may_be_trusted(), known.network());
+        let is_version_1 = received.message.is_version_1();
+        let key = *received.message.key();
+        let clamped = self.act(Input::Message(received));
+        let after = &self.us.tables;
+
+        let (old, new) = (before.trusted.get(&peer), after.trusted.get(&peer));
+        if let Some(new) = new.filter(|new| old != Some(new)) {
+            let adopted = is_vouched_for && old.is_some_and(|old| old.public_key.is_none());
+            assert!(may_be_trusted || adopted, "trusted for nothing: {new:?}");
+            assert_eq!(new.public_key, Some(key), "trusted under a key that the message was not signed with");
+            assert!(!before.revoked.contains_key(&peer), "no message lifts our mark");
+            let kept = old.map_or(0, |old| old.network);
+            assert!([0, kept].contains(&new.network) || Some(new.network) == network, "not the network we share");
+        } else if !is_vouched_for {
+            assert_eq!(old, new, "trust was lost to an unvouched message");
+            assert_eq!(before.outgoing, after.outgoing);
+            // A floor in the future may be moved back by any message under its key; never forward by an unvouched one.
+            assert!(clamped || before.floor == after.floor);
+            assert!(
+                !clamped || after.floor.get(&peer).map(|floor| floor.seen) < before.floor.get(&peer).map(|f| f.seen)
+            );
+        }
+        if is_version_1 {
+            let seen = |tables: &PlainView| {
+                let floors = tables.floor.iter().map(|(peer, floor)| (*peer, (floor.key, floor.seen, floor.spoke_v2)));
+                floors.filter(|(_, (key, ..))| key.is_some()).collect::<BTreeMap<_, _>>()
+            };
+            assert_eq!(seen(&before), seen(after), "version 1 moved a floor");
+        }
+        assert_eq!(before.revoked, after.revoked, "no message sets or lifts our mark");
+        let others = |mut trusted: BTreeMap<_, _>| {
+            trusted.remove(&peer);
+            trusted
+        };
+        assert_eq!(others(before.trusted), others(after.trusted.clone()), "another peer's trust moved");
+    }
+
+    /// Says whether a floor was moved back.
+    fn act(&mut self, mut input: Input) -> bool {
+        self.us.recognise(self.now, &mut input);
+        let once = step(&self.us.rules, &self.us.tables, self.now, input.clone());
+        let before = self.us.tables.trusted.clone();
+        let twice = self.us.step(self.now, input);
+        assert_eq!(once, twice);
+        assert!(self.us.replay.len() <= self.us.rules.limits.replay_max);
+        twice.is_ok_and(|step| {
+            self.check(&step, &before);
+            step.clamped
+        })
+    }
+
+    fn check(&mut self, step: &Step, before: &BTreeMap<NodeId, TrustRecord>) {
+        let places: BTreeSet<_> = step.changes.iter().map(place).collect();
+        assert_eq!(places.len(), step.changes.len(), "a peer twice in one table");
+        let after = &self.us.tables.trusted;
+        let touched: BTreeSet<_> =
+            before.keys().chain(after.keys()).filter(|peer| before.get(peer) != after.get(peer)).collect();
+        for peer in touched {
+            let told = |event: &Event| matches!(event, Event::TrustChanged { peer: of, .. } if of == peer);
+            assert!(step.events.iter().any(told), "trust of {peer} moved untold");
+        }
+        for effect in &step.effects {
+            let tells_of_a_grant = match &effect.action {
+                Action::Send(draft) | Action::SendVersion1(draft) => draft.kind == Kind::Accept,
+                Action::ReportGrant { .. } => true,
+                _ => false,
+            };
+            match effect.when {
+                When::OnceDurable { still } => assert!(tells_of_a_grant && after.get(&still.node_id) == Some(&still)),
+                When::Now => assert!(!tells_of_a_grant),
+            }
+            match &effect.action {
+                Action::Send(draft) | Action::SendVersion1(draft) => {
+                    let last = self.sent.insert(draft.to, draft.stamp);
+                    // A floor that was moved back, or forgotten with everything else about a stranger, begins anew.
+                    let begins_anew = step.clamped || self.us.tables.floor.len() >= self.us.rules.limits.floors_max;
+                    assert!(begins_anew || last.is_none_or(|last| draft.stamp > last), "a stamp was used twice");
+                }
+                Action::LookUp { peer } => {
+                    assert!(after.get(peer).is_some_and(|record| record.public_key.is_none()), "nothing to ask for");
+                }
+                _ => {}
+            }
+            let in_version_1 = matches!(effect.action, Action::SendVersion1(_));
+            assert!(!in_version_1 || self.us.rules.policy.accept_v1, "version 1 without being told to");
+        }
+    }
+}
+
+/// A message and what is known when it comes.
+struct Known<'a> {
+    us: &'a Actor,
+    received: &'a Received,
+}
+
+impl Known<'_> {
+    fn is_bound(&self) -> bool {
+        let by_registry =
+            matches!(&self.received.lookup, Lookup::Found { key, .. } if key == self.received.message.key());
+        by_registry && (!self.received.message.is_version_1() || self.is_authenticated())
+    }
+
+    fn is_authenticated(&self) -> bool {
+        self.received.path.authenticates(self.received.message.sender())
+    }
+
+    fn is_vouched_for(&self) -> bool {
+        let (message, tables) = (&self.received.message, &self.us.tables);
+        let (peer, key) = (message.sender(), *message.key());
+        let by_record = tables.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key));
+        let named = tables.outgoing.get(&peer).is_some_and(|entry| entry.expected_key == Some(key));
+        let by_caller = named && message.kind() != Kind::Request && self.answers_us();
+        let by_signature = !message.is_version_1() && (by_record || by_caller);
+        by_signature || self.is_bound() || self.is_authenticated()
+    }
+
+    fn answers_us(&self) -> bool {
+        let (message, asked) = (&self.received.message, self.us.tables.outgoing.get(&self.received.message.sender()));
+        asked.is_some_and(|entry| message.is_version_1() || message.answers() == Some(entry.nonce))
+    }
+
+    /// The first of our networks that the sender has as well.
+    fn network(&self) -> Option<u16> {
+        let Lookup::Found { networks, .. } = &self.received.lookup else { return None };
+        let ours = &self.us.rules.policy.own_networks;
+        ours.iter().copied().find(|network| *network != 0 && networks.contains(network))
+    }
+
+    /// Whether anything in the protocol allows trusting the sender for this message.
+    fn may_be_trusted(&self) -> bool {
+        let (message, policy, tables) = (&self.received.message, &self.us.rules.policy, &self.us.tables);
+        let (peer, key) = (message.sender(), *message.key());
+        let asked = tables.outgoing.get(&peer);
+        let named = asked.and_then(|entry| entry.expected_key);
+        let counts = !message.is_version_1() || self.is_authenticated();
+        if !counts || tables.revoked.contains_key(&peer) {
+            return false;
+        }
+        match message.kind() {
+            Kind::Request if named.is_some_and(|named| named != key) => false,
+            Kind::Request => {
+                let mutual = asked.is_some() && (self.is_bound() || named == Some(key));
+                let network = self.is_bound() && self.network().is_some();
+                let entries = policy.allow_list.of(peer);
+                let listed =
+                    entries.iter().any(|entry| entry.key == Some(key) || (entry.key.is_none() && self.is_bound()));
+                mutual || network || listed || policy.auto_approve
+            }
+            Kind::Accept => {
+                let first_use = policy.trust_on_first_use && !self.received.path.is_relayed() && named.is_none();
+                self.answers_us() && (self.is_vouched_for() || first_use)
+            }
+            Kind::Reject | Kind::Revoke => false,
+        }
+    }
+}
+
+fn place(change: &TableChange) -> (u8, NodeId) {
+    match change {
+        TableChange::Trusted(peer, _) => (0, *peer),
+        TableChange::Pending(peer, _) => (1, *peer),
+        TableChange::Outgoing(peer, _) => (2, *peer),
+        TableChange::Revoked(peer, _) => (3, *peer),
+        TableChange::Floor(peer, _) => (4, *peer),
+    }
+}
