@@ -410,6 +410,21 @@ fn a_hostile_relay_gets_nothing_past_the_rules_and_costs_little() {
 }
 
 #[test]
+fn a_relay_that_takes_no_acknowledgement_is_asked_for_no_more_than_fits() {
+    let far = Arc::new(Far::default());
+    *far.deaf.lock().unwrap() = usize::MAX;
+    let garbage = |revision: u64| Relayed::new(Revision(revision), id(9), b"garbage".to_vec());
+    let batches = (0..40_u64).map(|batch| Fetched::all((1..=64).map(|nth| garbage(batch * 64 + nth)).collect()));
+    *far.fetches.lock().unwrap() = batches.collect();
+    let a = cut_off(1, in_memory(), Arc::clone(&far) as _);
+    eventually("all were fetched", || far.fetches.lock().unwrap().is_empty());
+    assert_eq!(count(&a, "malformed"), 1024, "handled beyond what may be held");
+    // Once it listens, everything that was handled is acknowledged, and no more.
+    *far.deaf.lock().unwrap() = 0;
+    eventually("all is acknowledged", || far.acknowledged.lock().unwrap().len() == 1024);
+}
+
+#[test]
 fn a_relay_that_hangs_holds_up_no_operator_and_no_other_peer() {
     let far = Arc::new(Far::default());
     let shut = far.gate.close();

@@ -5,7 +5,7 @@
 //! Until then it is *held*: fetched again, it is not handled again; and if the node stops before, its next life fetches it.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -16,7 +16,6 @@ use super::pace::Pace;
 use super::registry::{Fetched, Registry, RegistryError, Relayed, Relaying, Revision};
 use super::shell::{Handled, Shell};
 use super::tcp::remaining;
-use crate::peer::NodeId;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
 
 /// The thread that fetches.
@@ -37,16 +36,14 @@ struct State {
     stopped: bool,
     gone: bool,
     hurry: bool,
-    held: BTreeMap<Revision, Held>,
-}
-
-/// How far a message is that was handled but not acknowledged yet.
-#[derive(Clone, Copy)]
-enum Held {
-    /// Waiting for the disk, or being acknowledged.
-    OnItsWay,
-    /// The relay did not take the acknowledgement.
-    Again(NodeId),
+    /// Handled, and not acknowledged yet.
+    held: BTreeSet<Revision>,
+    /// Of these, durable, and to be acknowledged now.
+    due: VecDeque<Revision>,
+    /// Of these, those whose acknowledgement the relay did not take.
+    again: Vec<Revision>,
+    /// Whether a task is on its way through `due`.
+    acknowledging: bool,
 }
 
 impl Poller {
@@ -168,12 +165,15 @@ impl Fetching {
         let mut newest = self.after;
         for message in messages.into_iter().take(BATCH_MAX) {
             let revision = message.revision;
-            if self.shared.state.lock().stopped {
-                return false;
-            }
-            if self.shared.state.lock().held.contains_key(&revision) {
+            let state = self.shared.state.lock();
+            let (stopped, held, room) = (state.stopped, state.held.contains(&revision), state.held.len() < HELD_MAX);
+            drop(state);
+            if held && !stopped {
                 newest = newest.max(revision);
                 continue;
+            }
+            if stopped || !room {
+                return false;
             }
             if self.handle(shell, message) {
                 newest = newest.max(revision);
@@ -195,10 +195,15 @@ impl Fetching {
         }
         // Also of a message that came to nothing: perhaps for what its copy did a moment ago.
         let Some(receipt) = shell.store.newest() else { return false };
-        self.shared.state.lock().held.insert(revision, Held::OnItsWay);
+        self.shared.state.lock().held.insert(revision);
         let release = {
             let (shell, shared) = (Arc::downgrade(shell), Arc::clone(&self.shared));
-            Box::new(move || acknowledge(&shell, &shared, from, revision))
+            Box::new(move || {
+                shared.state.lock().due.push_back(revision);
+                if let Some(shell) = shell.upgrade() {
+                    acknowledge(&shell, &shared);
+                }
+            })
         };
         let queued = shell.durable.put(receipt, release);
         if !queued {
@@ -210,17 +215,10 @@ impl Fetching {
 
     fn acknowledge_again(&self, shell: &Arc<Shell>) {
         let mut state = self.shared.state.lock();
-        let mut again = Vec::new();
-        for (revision, held) in &mut state.held {
-            if let Held::Again(from) = *held {
-                *held = Held::OnItsWay;
-                again.push((*revision, from));
-            }
-        }
+        let again = core::mem::take(&mut state.again);
+        state.due.extend(again);
         drop(state);
-        for (revision, from) in again {
-            acknowledge(&Arc::downgrade(shell), &self.shared, from, revision);
-        }
+        acknowledge(shell, &self.shared);
     }
 
     /// Waits until it is time to ask again; false if there is nothing to ask for any more.
@@ -244,28 +242,49 @@ impl Fetching {
     }
 }
 
-/// Tells the relay, on a thread where that may take its time.
-fn acknowledge(shell: &Weak<Shell>, shared: &Arc<Shared>, from: NodeId, revision: Revision) {
-    let Some(shell) = shell.upgrade() else { return };
-    let (of_task, counting) = (Arc::clone(shared), Arc::downgrade(&shell));
+/// Acknowledges what is due, on one thread of those where the registry may take its time.
+fn acknowledge(shell: &Arc<Shell>, shared: &Arc<Shared>) {
+    let mut state = shared.state.lock();
+    if state.acknowledging || state.due.is_empty() {
+        return;
+    }
+    state.acknowledging = true;
+    drop(state);
+    let (of_task, counting) = (Arc::clone(shared), Arc::downgrade(shell));
     let task: Task = Box::new(move || {
-        let told = catch_unwind(AssertUnwindSafe(|| of_task.registry.acknowledge(revision)));
-        match told.unwrap_or(Err(RegistryError::Panicked)) {
-            Ok(()) => drop(of_task.state.lock().held.remove(&revision)),
-            Err(error) => {
-                of_task.state.lock().held.insert(revision, Held::Again(from));
-                if let Some(shell) = counting.upgrade() {
-                    shell.count("not_acknowledged", &format_args!("the relay took no acknowledgement: {error}"));
+        loop {
+            let mut state = of_task.state.lock();
+            let Some(revision) = state.due.pop_front() else {
+                state.acknowledging = false;
+                return;
+            };
+            drop(state);
+            let told = catch_unwind(AssertUnwindSafe(|| of_task.registry.acknowledge(revision)));
+            let told = told.unwrap_or(Err(RegistryError::Panicked));
+            let mut state = of_task.state.lock();
+            match told {
+                Ok(()) => {
+                    state.held.remove(&revision);
+                }
+                Err(error) => {
+                    state.again.push(revision);
+                    drop(state);
+                    if let Some(shell) = counting.upgrade() {
+                        shell.count("not_acknowledged", &format_args!("the relay took no acknowledgement: {error}"));
+                    }
                 }
             }
         }
     });
-    if !shell.reports.put(from, task) {
-        shared.state.lock().held.insert(revision, Held::Again(from));
+    // No peer has our own id, so no report waits behind this.
+    if !shell.reports.put(shell.rules.own_id, task) {
+        shared.state.lock().acknowledging = false;
     }
 }
 
 /// Messages that are fetched at a time.
 const BATCH_MAX: usize = 64;
+/// Messages that were handled and not acknowledged; a relay that takes no acknowledgement is asked for nothing more.
+const HELD_MAX: usize = 1024;
 /// How long one watch waits; an interruption ends it sooner.
 const WATCH: Duration = Duration::from_secs(20);
