@@ -19,7 +19,7 @@ mod common;
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -83,9 +83,11 @@ fn a_storm_of_connections_leaves_memory_flat_and_lets_a_good_peer_through() {
     let mut reader = b.store().reader();
     let generation = reader.generation();
     let to = transport.local_address();
+    let most = AtomicUsize::new(0);
     let storm = |connections: usize, one_source: bool| {
         std::thread::scope(|scope| {
             for thread in 0..4_u8 {
+                let (most, transport) = (&most, &transport);
                 scope.spawn(move || {
                     // Each holds the last few open, until newer ones take their place.
                     let mut held = std::collections::VecDeque::new();
@@ -94,6 +96,9 @@ fn a_storm_of_connections_leaves_memory_flat_and_lets_a_good_peer_through() {
                         held.extend(attack(nth, host, to));
                         if held.len() > 90 {
                             held.pop_front();
+                        }
+                        if nth % 16 == 0 {
+                            most.fetch_max(transport.counts().open, Ordering::SeqCst);
                         }
                     }
                 });
@@ -106,9 +111,9 @@ fn a_storm_of_connections_leaves_memory_flat_and_lets_a_good_peer_through() {
     for one_source in [false, true] {
         storm(1000 * times(), one_source);
         assert!(b.is_trusted(id(77)));
-        let counts = transport.counts();
-        assert!(counts.open <= 256, "{counts:?}");
     }
+    let most = most.load(Ordering::SeqCst);
+    assert!((1..=256).contains(&most), "{most} at a time");
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1024, "{grown} KiB more");
     let counts = transport.counts();
