@@ -73,6 +73,13 @@ pub struct HandshakeConfig {
     pub farewell_max: Duration,
     /// How long shutting down waits for calls in the background, by the tick. 2 seconds.
     pub shutdown_wait: Duration,
+    /// How long after a request to a peer the next automatic one to it is refused, by the tick; operators' requests
+    /// never are. 30 seconds.
+    pub automatic_cool_down: Duration,
+    /// How soon a relay that must be polled is polled after a request of ours, by the tick. 250 milliseconds.
+    pub relay_poll_min: Duration,
+    /// How seldom it is polled when nothing has been asked for a while, or when it fails, by the tick. 30 seconds.
+    pub relay_poll_max: Duration,
     /// Whether a peer hears of a grant before it is durable.
     pub durability: Durability,
 }
@@ -87,6 +94,9 @@ impl Default for HandshakeConfig {
             receive_timeout: Duration::from_secs(10),
             farewell_max: Duration::from_millis(500),
             shutdown_wait: Duration::from_secs(2),
+            automatic_cool_down: Duration::from_secs(30),
+            relay_poll_min: Duration::from_millis(250),
+            relay_poll_max: Duration::from_secs(30),
             durability: Durability::BeforeAnswer,
         }
     }

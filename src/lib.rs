@@ -54,7 +54,7 @@ pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{
     Batch, Change, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, Options, Receipt, Revoked, Snapshot,
-    Subscription, TrustReader, TrustStore,
+    Subscription, TrustFuture, TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

@@ -12,6 +12,8 @@ mod imp;
 #[path = "sync/model.rs"]
 mod imp;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 pub(crate) use imp::{
@@ -48,47 +50,79 @@ impl Deadline {
     }
 }
 
-/// A slot that one thread waits on and another fills, once.
+/// A slot that one thread (or one task) waits on and another fills, once.
 ///
-/// Each waiting thread has its own, so that a hundred waiters are woken one by one and never as a herd.
+/// Each waiter has its own, so that a hundred of them are woken one by one and never as a herd.
 #[derive(Debug)]
 pub(crate) struct OneShot<T> {
-    value: Mutex<Option<T>>,
+    slot: Mutex<Slot<T>>,
     filled: Condvar,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    value: Option<T>,
+    /// Of the task that looked last and found nothing.
+    waker: Option<Waker>,
 }
 
 impl<T> OneShot<T> {
     pub(crate) fn new() -> Self {
-        Self { value: Mutex::new(None), filled: Condvar::new() }
+        Self { slot: Mutex::new(Slot { value: None, waker: None }), filled: Condvar::new() }
     }
 
     /// Fills the slot and wakes its waiter; a slot that is full already keeps what it has.
+    ///
+    /// A waker is somebody else's code: it runs with no lock held, and a panic in it ends here.
     pub(crate) fn put(&self, value: T) {
-        let mut slot = self.value.lock();
-        if slot.is_none() {
-            *slot = Some(value);
+        let mut slot = self.slot.lock();
+        if slot.value.is_none() {
+            slot.value = Some(value);
+            let waker = slot.waker.take();
             drop(slot);
             self.filled.notify_one();
+            if let Some(waker) = waker
+                && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+            {
+                tracing::error!("the waker of a task panicked");
+            }
         }
     }
 
     /// What is in it by now.
     pub(crate) fn take(&self) -> Option<T> {
-        self.value.lock().take()
+        self.slot.lock().value.take()
     }
 
     /// Blocks until the slot is filled or the deadline passes; `None` means the latter.
     pub(crate) fn wait(&self, deadline: Deadline) -> Option<T> {
-        let mut slot = self.value.lock();
+        let mut slot = self.slot.lock();
         loop {
-            if let Some(value) = slot.take() {
+            if let Some(value) = slot.value.take() {
                 return Some(value);
             }
             let (guard, timed_out) = self.filled.wait_until(slot, deadline);
             slot = guard;
             if timed_out {
-                return slot.take();
+                return slot.value.take();
             }
         }
+    }
+
+    /// What the slot was filled with; if nothing yet, this task is the one that is woken when it is.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<T> {
+        // Cloning and dropping a waker is somebody else's code, too: both happen outside the lock.
+        let waker = waker.clone();
+        let mut slot = self.slot.lock();
+        let value = slot.value.take();
+        let unused = if value.is_some() { Some(waker) } else { slot.waker.replace(waker) };
+        drop(slot);
+        drop(unused);
+        value
+    }
+
+    /// Whether it is filled, and nobody has taken what it was filled with.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slot.lock().value.is_some()
     }
 }

@@ -364,7 +364,7 @@ fn stopping_waits_no_longer_than_it_may_and_once_only() {
     let begun = Instant::now();
     manager.shutdown().unwrap();
     assert!(begun.elapsed() < Duration::from_millis(700), "waited again");
-    assert!(matches!(manager.reject(id(2), ""), Err(CommandError::Store(_) | CommandError::Refused(_))));
+    assert!(matches!(manager.reject(id(2), ""), Err(CommandError::Stopped)));
     book.reporting.open();
 }
 

@@ -13,6 +13,7 @@ mod order;
 mod reclamation;
 mod shutdown;
 mod snapshot;
+mod trust_future;
 mod trust_waiters;
 
 use std::collections::BTreeSet;

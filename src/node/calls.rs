@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::time::Duration;
 use std::io;
 
+use super::registry::RegistryError;
 use super::transport::SendError;
 use crate::error::WriteError;
 use crate::machine::rejection::Rejection;
@@ -53,12 +55,20 @@ pub enum CommandError {
     Refused(Rejection),
     /// A request to this peer is being sent by another call; nothing changed. Wait for that one.
     AlreadyInFlight,
-    /// The request was entered, and will be answered if it ever arrives, but it could not be sent. Ask again later.
+    /// The program asked this peer on its own account a moment ago; nothing changed. Operators are never held up.
+    CoolingDown {
+        /// How long it has to wait.
+        left: Duration,
+    },
+    /// The request was entered, and will be answered if it ever arrives, but it could be neither sent nor relayed. Ask
+    /// again later.
     NotSent {
         /// When the entry is durable.
         receipt: Receipt,
-        /// Why it was not sent.
+        /// Why it was not sent directly.
         source: SendError,
+        /// Why it was not relayed either; `None` if there is nobody to relay it, or it was called off.
+        relay: Option<RegistryError>,
     },
     /// The store takes no changes; nothing changed.
     Store(WriteError<()>),
@@ -73,7 +83,15 @@ impl fmt::Display for CommandError {
         match self {
             Self::Refused(rejection) => rejection.fmt(f),
             Self::AlreadyInFlight => f.write_str("a request to this peer is being sent already"),
-            Self::NotSent { source, .. } => write!(f, "the request is kept, but could not be sent: {source}"),
+            Self::CoolingDown { left } => {
+                write!(f, "this peer was asked a moment ago; ask again in {} s", left.as_secs_f64().ceil())
+            }
+            Self::NotSent { source, relay: None, .. } => {
+                write!(f, "the request is kept, but could not be sent: {source}")
+            }
+            Self::NotSent { source, relay: Some(relay), .. } => {
+                write!(f, "the request is kept, but could not be sent: {source}; nor relayed: {relay}")
+            }
             Self::Store(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random bytes: {error}"),
             Self::Stopped => f.write_str("the node is shutting down"),
@@ -88,7 +106,7 @@ impl core::error::Error for CommandError {
             Self::NotSent { source, .. } => Some(source),
             Self::Store(error) => Some(error),
             Self::Random(error) => Some(error),
-            Self::AlreadyInFlight | Self::Stopped => None,
+            Self::AlreadyInFlight | Self::CoolingDown { .. } | Self::Stopped => None,
         }
     }
 }

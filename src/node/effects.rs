@@ -1,19 +1,22 @@
 //! Performing what the machine asks for: sending, cutting off, reporting.
 //!
 //! What tells of a grant goes through [`Durable`](super::durable::Durable) first and looks again whether the grant still
-//! stands, in the moment before it leaves. What restricts goes at once. Nothing here can fail in a way that a caller
-//! would have to hear of: a lost message is made good by asking again, and is counted.
+//! stands, in the moment before it leaves. What restricts goes at once. What cannot be sent directly is left to the
+//! registry's relay, if it has one. Nothing here can fail in a way that a caller would have to hear of: a lost message is
+//! made good by asking again, and is counted.
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::cutter::Cut;
 use super::outbox::Task;
-use super::registry::RegistryError;
+use super::registry::{Registry, RegistryError, Relaying};
 use super::shell::{Done, NotDone, Shell};
 use super::transport::SendError;
 use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
+use crate::sync::{Deadline, OneShot};
+use crate::wire::message::Kind;
 use crate::wire::sign::{sign_draft, sign_draft_v1};
 use std::sync::Arc;
 
@@ -84,10 +87,20 @@ impl Shell {
             if still.is_some_and(|still| shell.store.get(still.node_id) != Some(still)) {
                 return;
             }
-            let sent = if in_version_1 { shell.send_v1(&draft) } else { shell.send(&draft) };
-            if let Err(error) = sent {
-                let to = draft.to;
-                shell.count("not_sent", &format_args!("a message to node {to} was not sent: {error}"));
+            let to = draft.to;
+            // A relay gets version 2 in any case.
+            let signed = shell.sign(&draft);
+            let sent = match &signed {
+                _ if in_version_1 => shell.send_v1(&draft),
+                Ok(bytes) => shell.send(to, bytes),
+                Err(_) => Err(SendError::Panicked),
+            };
+            let Err(direct) = sent else { return };
+            match signed {
+                Ok(bytes) if relayable(draft.kind, &direct) && shell.relays_messages() => {
+                    shell.relay_later(to, draft.kind, bytes, still, direct);
+                }
+                _ => shell.count("not_sent", &format_args!("a message to node {to} was not sent: {direct}")),
             }
         })
     }
@@ -124,14 +137,63 @@ impl Shell {
         })
     }
 
-    /// Signs and sends a message, on this thread.
-    pub(crate) fn send(&self, draft: &Draft) -> Result<(), SendError> {
+    /// The message as it goes out.
+    pub(crate) fn sign(&self, draft: &Draft) -> Result<Vec<u8>, SendError> {
         catch_unwind(AssertUnwindSafe(|| {
             let key = self.identity.public_key();
-            let message = sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
-            self.transport.send(draft.to, &message.to_json())
+            sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes)).to_json()
         }))
-        .unwrap_or(Err(SendError::Panicked))
+        .map_err(|_| SendError::Panicked)
+    }
+
+    /// Sends a signed message, on this thread.
+    pub(crate) fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        catch_unwind(AssertUnwindSafe(|| self.transport.send(to, bytes))).unwrap_or(Err(SendError::Panicked))
+    }
+
+    /// Whether there is anybody to relay what we cannot send.
+    pub(crate) fn relays_messages(&self) -> bool {
+        self.relaying != Relaying::No
+    }
+
+    /// Has the registry relay a request of ours, and waits for its word as long as a look-up may take.
+    pub(crate) fn relay(&self, to: NodeId, kind: Kind, bytes: Vec<u8>) -> Result<(), RegistryError> {
+        let Some(registry) = self.registry.clone() else { return Err(RegistryError::NoRelay) };
+        let answer = Arc::new(OneShot::new());
+        let of_task = Arc::clone(&answer);
+        let queued = self.relays.put(to, Box::new(move || of_task.put(hand_over(registry.as_ref(), to, kind, &bytes))));
+        if !queued {
+            return Err(RegistryError::Busy);
+        }
+        answer.wait(Deadline::after(self.registry_timeout)).unwrap_or(Err(RegistryError::TimedOut))
+    }
+
+    /// Has the registry relay an answer of ours when it comes to it, if what it tells of is still so.
+    fn relay_later(
+        self: &Arc<Self>,
+        to: NodeId,
+        kind: Kind,
+        bytes: Vec<u8>,
+        still: Option<TrustRecord>,
+        direct: SendError,
+    ) {
+        let shell = Arc::clone(self);
+        let queued = self.relays.put(
+            to,
+            Box::new(move || {
+                let Some(registry) = &shell.registry else { return };
+                if still.is_some_and(|still| shell.store.get(still.node_id) != Some(still)) {
+                    return;
+                }
+                if let Err(relay) = hand_over(registry.as_ref(), to, kind, &bytes) {
+                    let what = format_args!("a message to node {to} was not sent: {direct}; nor relayed: {relay}");
+                    shell.count("not_sent", &what);
+                }
+            }),
+        );
+        if !queued {
+            self.count("queue_full", &"too many messages wait to be relayed; one was dropped");
+        }
     }
 
     /// Signs and sends a message of version 1, to a peer that the transport authenticates or not at all.
@@ -147,4 +209,14 @@ impl Shell {
     pub(crate) fn count(&self, name: &'static str, what: &dyn core::fmt::Display) {
         self.counters.add(name, self.clock.now().tick, what);
     }
+}
+
+/// Whether a message that could not be sent directly is one for a relay. A farewell is not: it is best effort, and what
+/// was cut off on purpose stays so.
+pub(crate) fn relayable(kind: Kind, direct: &SendError) -> bool {
+    kind.may_be_relayed() && !matches!(direct, SendError::Cancelled | SendError::TooLarge { .. })
+}
+
+fn hand_over(registry: &dyn Registry, to: NodeId, kind: Kind, bytes: &[u8]) -> Result<(), RegistryError> {
+    catch_unwind(AssertUnwindSafe(|| registry.relay(to, kind, bytes))).unwrap_or(Err(RegistryError::Panicked))
 }

@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::registry::{Registry, RegistryEntry, RegistryError};
+use super::registry::{Registry, RegistryEntry, RegistryError, Revision};
 use crate::peer::NodeId;
 use crate::sync::{Deadline, Mutex, OneShot, spawn};
 use std::sync::Arc;
@@ -22,6 +22,14 @@ pub(crate) struct LookUps {
     registry: Arc<dyn Registry>,
     timeout: Duration,
     running: Arc<Mutex<Running>>,
+    newest: Arc<Mutex<Newest>>,
+}
+
+/// The newest revision of what was said about each peer, so that a replica that lags cannot take it back.
+#[derive(Default)]
+struct Newest {
+    of: HashMap<NodeId, Revision>,
+    order: VecDeque<NodeId>,
 }
 
 /// The questions that were not answered yet, each with those who wait for the answer.
@@ -33,7 +41,7 @@ struct Running {
 
 impl LookUps {
     pub(crate) fn new(registry: Arc<dyn Registry>, timeout: Duration) -> Self {
-        Self { registry, timeout, running: Arc::new(Mutex::new(Running::default())) }
+        Self { registry, timeout, running: Arc::default(), newest: Arc::default() }
     }
 
     /// What the registry knows of `peer`; `known` says that the peer stands in one of our tables, and so has a claim
@@ -43,7 +51,7 @@ impl LookUps {
     /// Whatever goes wrong, the caller goes on as if there were no registry.
     pub(crate) fn look_up(&self, peer: NodeId, known: bool) -> Answer {
         if !self.registry.may_block() {
-            return ask(self.registry.as_ref(), peer);
+            return ask(self.registry.as_ref(), peer, &self.newest);
         }
         let slot = self.enlist(peer, known)?;
         let answer = slot.wait(Deadline::after(self.timeout));
@@ -79,8 +87,9 @@ impl LookUps {
         drop(running);
 
         let (registry, table) = (Arc::clone(&self.registry), Arc::clone(&self.running));
+        let newest = Arc::clone(&self.newest);
         let asked = spawn("trustkeep-look-up", move || {
-            let answer = ask(registry.as_ref(), peer);
+            let answer = ask(registry.as_ref(), peer, &newest);
             let waiters = table.lock().questions.remove(&peer).unwrap_or_default();
             for waiter in waiters {
                 waiter.put(answer.clone());
@@ -108,8 +117,33 @@ impl fmt::Debug for LookUps {
 }
 
 /// A registry that panics is a registry that does not answer.
-fn ask(registry: &dyn Registry, peer: NodeId) -> Answer {
-    catch_unwind(AssertUnwindSafe(|| registry.look_up(peer))).unwrap_or(Err(RegistryError::Panicked))
+fn ask(registry: &dyn Registry, peer: NodeId, newest: &Mutex<Newest>) -> Answer {
+    let answer = catch_unwind(AssertUnwindSafe(|| registry.look_up(peer))).unwrap_or(Err(RegistryError::Panicked))?;
+    match answer {
+        Some(entry) if !newest.lock().is_news(peer, entry.revision) => Err(RegistryError::Outdated),
+        answer => Ok(answer),
+    }
+}
+
+impl Newest {
+    /// Whether this is at least as new as what was said before; from now on it counts as said.
+    fn is_news(&mut self, peer: NodeId, revision: Revision) -> bool {
+        match self.of.get_mut(&peer) {
+            Some(newest) if revision < *newest => return false,
+            Some(newest) => *newest = revision,
+            None if revision == Revision::NONE => {}
+            None => {
+                if self.order.len() >= REVISIONS_MAX
+                    && let Some(oldest) = self.order.pop_front()
+                {
+                    self.of.remove(&oldest);
+                }
+                self.order.push_back(peer);
+                self.of.insert(peer, revision);
+            }
+        }
+        true
+    }
 }
 
 /// Questions running, and threads waiting for them, at a time; strangers may use half of either.
@@ -117,3 +151,5 @@ fn ask(registry: &dyn Registry, peer: NodeId) -> Answer {
 /// Less than half of the handlers that a transport runs at a time, so that a hanging registry never occupies them all.
 pub(crate) const LOOK_UPS_MAX: usize = 48;
 const WAITERS_PER_PEER_MAX: usize = 8;
+/// Peers whose newest revision is remembered; who was noted first is forgotten first.
+const REVISIONS_MAX: usize = 64 * 1024;

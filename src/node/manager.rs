@@ -5,34 +5,28 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::{CommandError, RequestOptions, StartError};
-use super::counters::Counters;
-use super::cutter::Cutter;
-use super::durable::Durable;
+use super::builder::Builder;
+use super::calls::{CommandError, RequestOptions};
+use super::effects::relayable;
 use super::housekeeper::Housekeeper;
 use super::identity::Identity;
-use super::look_up::LookUps;
-use super::outbox::Outbox;
-use super::random::{Random, SystemRandom};
-use super::registry::Registry;
-use super::shell::{Door, NotDone, Shell};
+use super::poller::Poller;
+use super::shell::{NotDone, Shell};
+use super::sinks::Delivery;
 use super::tcp::remaining;
 use super::transport::{Received, Transport};
-use crate::config::{HandshakeConfig, Policy};
 use crate::error::PersistError;
 use crate::machine::effect::{Action, Effect};
 use crate::machine::input::{Command, Input};
-use crate::machine::outcome::{Outcome, Rules};
-use crate::machine::replay::ReplayTable;
+use crate::machine::outcome::Outcome;
 use crate::machine::view::{Outgoing, Pending, View as _};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
-use crate::store::{Generation, Receipt, Revoked, Subscription, TrustStore};
-use crate::sync::{Deadline, Mutex};
+use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
+use crate::sync::Deadline;
 use crate::time::WallMillis;
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
@@ -41,105 +35,16 @@ use crate::time::WallMillis;
 /// [`shutdown`](Self::shutdown) closed it.
 pub struct HandshakeManager {
     pub(super) shell: Arc<Shell>,
-    housekeeper: Housekeeper,
-}
-
-/// What a [`HandshakeManager`] is made of; [`start`](Self::start) makes it.
-pub struct Builder {
-    store: Arc<TrustStore>,
-    identity: Arc<dyn Identity>,
-    transport: Arc<dyn Transport>,
-    registry: Option<Arc<dyn Registry>>,
-    look_up_timeout: Duration,
-    random: Arc<dyn Random>,
-    config: HandshakeConfig,
-    policy: Policy,
-}
-
-impl Builder {
-    /// With a registry that vouches for keys. Without one, keys are vouched for by operators alone.
-    #[must_use]
-    pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
-        self.registry = Some(registry);
-        self
-    }
-
-    /// How long the registry may take over a message; then it goes on as if nobody vouched for its key. 2 seconds.
-    #[must_use]
-    pub fn look_up_timeout(mut self, timeout: Duration) -> Self {
-        self.look_up_timeout = timeout;
-        self
-    }
-
-    /// With other random bytes than the operating system's.
-    #[must_use]
-    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
-        self.random = random;
-        self
-    }
-
-    /// With other times than the defaults.
-    #[must_use]
-    pub fn config(mut self, config: HandshakeConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Trusting more than the default, which is to trust nobody whom no operator approved.
-    #[must_use]
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Begins to receive.
-    ///
-    /// # Errors
-    /// [`StartError`]: no threads, or the transport does not start. Nothing runs then.
-    pub fn start(self) -> Result<HandshakeManager, StartError> {
-        let own_id = self.identity.node_id();
-        let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
-        let shell = Arc::new(Shell {
-            replay: Mutex::new(ReplayTable::new(&rules)),
-            rules,
-            // One clock for both: a loaded entry's age is a difference of the store's ticks.
-            clock: self.store.clock(),
-            store: self.store,
-            identity: self.identity,
-            cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
-            transport: self.transport,
-            look_ups: self.registry.clone().map(|registry| LookUps::new(registry, self.look_up_timeout)),
-            registry: self.registry,
-            random: self.random,
-            outbox: Outbox::new(),
-            reports: Outbox::new(),
-            durable: Durable::start().map_err(StartError::Thread)?,
-            counters: Counters::default(),
-            asking: Mutex::new(HashSet::new()),
-            stopping: Mutex::new(None),
-        });
-        let housekeeper = Housekeeper::start(&shell).map_err(StartError::Thread)?;
-        let manager = HandshakeManager { shell, housekeeper };
-        let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
-        manager.shell.transport.start(door).map_err(StartError::Transport)?;
-        Ok(manager)
-    }
+    pub(super) housekeeper: Housekeeper,
+    pub(super) poller: Option<Poller>,
+    pub(super) deliveries: Vec<Delivery>,
 }
 
 impl HandshakeManager {
     /// What is needed at least: where trust is kept, who we are, and how peers are reached.
     #[must_use]
     pub fn builder(store: Arc<TrustStore>, identity: Arc<dyn Identity>, transport: Arc<dyn Transport>) -> Builder {
-        Builder {
-            store,
-            identity,
-            transport,
-            registry: None,
-            look_up_timeout: Duration::from_secs(2),
-            random: Arc::new(SystemRandom),
-            config: HandshakeConfig::default(),
-            policy: Policy::default(),
-        }
+        Builder::new(store, identity, transport)
     }
 
     /// Our own id.
@@ -160,25 +65,31 @@ impl HandshakeManager {
         &self.shell.store
     }
 
-    /// Asks a peer to trust us, and sends the request before it returns.
+    /// Asks a peer to trust us, and sends the request before it returns: directly if that can be done, else through the
+    /// registry if that relays.
     ///
     /// Asking again later is always allowed, and makes a new request of the old one. What comes of it is told by
     /// [`wait_for_trust`](Self::wait_for_trust) and by events.
     ///
     /// # Ordering
-    /// Blocks while it looks the peer up and sends, within the bounds of the registry's timeout and the transport; and
-    /// until a peer that was just revoked is cut off, at most [`farewell_max`](HandshakeConfig::farewell_max) and a
-    /// second.
+    /// Blocks while it looks the peer up, sends and relays, within the bounds of the registry's timeout and the
+    /// transport; and until a peer that was just revoked is cut off, at most
+    /// [`farewell_max`](crate::config::HandshakeConfig::farewell_max) and a second.
     ///
     /// # Errors
     /// [`CommandError::Refused`] with `AlreadyTrusted` (unless forced), with `RevokedNeedsOperator` (if automatic);
-    /// [`CommandError::AlreadyInFlight`]; [`CommandError::NotSent`], after which the entry stays.
+    /// [`CommandError::AlreadyInFlight`]; [`CommandError::CoolingDown`] (if automatic); [`CommandError::NotSent`], after
+    /// which the entry stays.
     pub fn request(&self, peer: NodeId, justification: &str, options: RequestOptions) -> Result<Receipt, CommandError> {
         let shell = &self.shell;
-        if shell.stopping.lock().is_some() {
-            return Err(CommandError::Stopped);
-        }
+        let _inside = shell.in_flight.enter().ok_or(CommandError::Stopped)?;
         let _asking = Asking::begin(shell, peer).ok_or(CommandError::AlreadyInFlight)?;
+        let pause = shell.rules.config.automatic_cool_down;
+        if options.automatic
+            && let Some(left) = shell.cool_down.lock().left(peer, shell.clock.now().tick, pause)
+        {
+            return Err(CommandError::CoolingDown { left });
+        }
         let expected_key = match options.expected_key {
             Some(key) => Some(key),
             None if peer == shell.rules.own_id => None,
@@ -193,6 +104,7 @@ impl HandshakeManager {
             automatic: options.automatic,
         };
         let mut done = shell.submit(Input::Operator(command))?;
+        shell.cool_down.lock().note(peer, shell.clock.now().tick, pause);
         let receipt = done.receipt.clone();
         let ours = |effect: &Effect| matches!(&effect.action, Action::Send(draft) if draft.to == peer);
         let at = done.effects.iter().position(ours);
@@ -202,9 +114,20 @@ impl HandshakeManager {
         let patience = shell.rules.config.farewell_max.saturating_add(CUT_GRACE);
         shell.cutter.wait(peer, Deadline::after(patience));
         let Some(Action::Send(draft)) = draft else { return Ok(receipt) };
-        match shell.send(&draft) {
-            Err(source) => Err(CommandError::NotSent { receipt, source }),
-            Ok(()) => Ok(receipt),
+        let sent = shell.sign(&draft).and_then(|bytes| match shell.send(peer, &bytes) {
+            Err(direct) if relayable(draft.kind, &direct) && shell.relays_messages() => {
+                Ok(shell.relay(peer, draft.kind, bytes).map_err(|relay| (direct, relay)))
+            }
+            direct => direct.map(Ok),
+        });
+        // Whichever way it went, its answer may come through the relay: the peer need not be able to dial us.
+        if let Some(poller) = &self.poller {
+            poller.hurry();
+        }
+        match sent {
+            Ok(Ok(())) => Ok(receipt),
+            Ok(Err((source, relay))) => Err(CommandError::NotSent { receipt, source, relay: Some(relay) }),
+            Err(source) => Err(CommandError::NotSent { receipt, source, relay: None }),
         }
     }
 
@@ -241,7 +164,7 @@ impl HandshakeManager {
     ///
     /// # Ordering
     /// Every read that begins after this returned sees it. The peer is told, and cut off within
-    /// [`farewell_max`](HandshakeConfig::farewell_max), whatever it or the disk does; this call waits for neither.
+    /// [`farewell_max`](crate::config::HandshakeConfig::farewell_max), whatever it or the disk does; this call waits for neither.
     ///
     /// # Errors
     /// [`CommandError::Refused`] with `NothingToDo` if the peer is neither trusted, pending nor asked.
@@ -276,6 +199,14 @@ impl HandshakeManager {
     #[must_use]
     pub fn wait_for_trust(&self, peer: NodeId, timeout: Duration) -> bool {
         peer == self.shell.rules.own_id || self.shell.store.wait_for_trust(peer, timeout)
+    }
+
+    /// The same as a future, for programs whose tasks are not threads.
+    pub fn trust_future(&self, peer: NodeId) -> TrustFuture {
+        if peer == self.shell.rules.own_id {
+            return TrustFuture::ready(peer, true);
+        }
+        self.shell.store.trust_future(peer)
     }
 
     /// Every trusted peer at one moment, by id.
@@ -319,10 +250,13 @@ impl HandshakeManager {
         self.shell.counters.list()
     }
 
-    /// Stops: takes nothing new, finishes what is under way, and saves.
+    /// Stops: takes nothing new, finishes or cancels what is being received, waits for what runs in the background, and
+    /// saves if anything changed.
     ///
-    /// What runs in the background has [`shutdown_wait`](HandshakeConfig::shutdown_wait) altogether, counted from the
-    /// first call. Calling it again does not wait again, but tries again to save what could not be saved.
+    /// All waiting together takes [`shutdown_wait`](crate::config::HandshakeConfig::shutdown_wait) at most, counted from the first call.
+    /// Calling it again does not wait again, but tries again to save what could not be saved. Operators' calls answer
+    /// [`CommandError::Stopped`] from now on, reading goes on working. It may be called from anywhere, an event sink
+    /// included.
     ///
     /// # Durability
     /// `Ok` means that everything up to this generation is durable.
@@ -342,19 +276,33 @@ impl HandshakeManager {
                 tracing::error!("the transport panicked while stopping");
             }
         };
-        guarded(&|| shell.transport.stop_receiving(remaining(until)));
+        // No new work.
+        shell.in_flight.close();
         self.housekeeper.stop();
-        // Released answers go to the outbox, so it closes after.
-        shell.durable.close(until);
-        let (sent, reported) = (shell.outbox.close(until), shell.reports.close(until));
-        if !(sent && reported) {
-            tracing::warn!(sent, reported, "background work was still running when the time to stop was over");
+        if let Some(poller) = &self.poller {
+            poller.stop();
         }
+        // Those who deliver messages, and those who handle them.
+        guarded(&|| shell.transport.stop_receiving(remaining(until)));
+        let fetched = self.poller.as_ref().is_none_or(|poller| poller.wait(until));
+        let handled = shell.in_flight.wait(until);
+        // What they began. Released answers go to the outbox, and what it cannot send to the relays: in this order.
+        shell.durable.close(until);
+        let sent = shell.outbox.close(until) & shell.relays.close(until) & shell.reports.close(until);
         shell.cutter.close();
         guarded(&|| shell.transport.stop_sending());
+        // Nothing happens any more that sinks would hear of.
+        for delivery in &self.deliveries {
+            shell.store.end_subscription(delivery.subscription());
+        }
+        let told = self.deliveries.iter().map(|delivery| delivery.close(until)).fold(true, |all, one| all & one);
+        if !(fetched && handled && sent && told) {
+            tracing::warn!(fetched, handled, sent, told, "something still ran when the time to stop was over");
+        }
     }
 
     pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
+        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
         let done = self.shell.submit(Input::Operator(command))?;
         let answer = (done.outcome, done.receipt.clone());
         self.shell.perform(done);
@@ -371,12 +319,6 @@ impl Drop for HandshakeManager {
 impl fmt::Debug for HandshakeManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandshakeManager").field("node_id", &self.node_id()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("node_id", &self.identity.node_id()).finish_non_exhaustive()
     }
 }
 

@@ -6,30 +6,40 @@
 //! and a test brings none.
 #![forbid(unsafe_code)]
 
+mod builder;
 mod calls;
+mod cool_down;
 mod counters;
 mod cutter;
 mod durable;
 mod effects;
 mod housekeeper;
 mod identity;
+mod in_flight;
+mod in_process;
 mod keys;
 mod look_up;
 mod manager;
 mod outbox;
+mod pace;
+mod poller;
 mod random;
 mod registry;
 mod shell;
+mod sinks;
 mod static_registry;
 mod tcp;
 mod tcp_receive;
 mod transport;
 
+pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};
 pub use identity::{FileIdentity, Identity, IdentityError};
-pub use manager::{Builder, HandshakeManager};
+pub use in_process::{InProcessMember, InProcessRegistry, JoinError};
+pub use manager::HandshakeManager;
 pub use random::{Random, SystemRandom};
-pub use registry::{Registry, RegistryEntry, RegistryError};
+pub use registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Relaying, Revision};
+pub use sinks::EventSink;
 pub use static_registry::{PeersFileError, StaticRegistry};
 pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
 pub use transport::{Inbox, Received, SendError, Transport};

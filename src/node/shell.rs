@@ -7,15 +7,18 @@
 use std::collections::HashSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
+use super::cool_down::CoolDown;
 use super::counters::Counters;
 use super::cutter::{Cut, Cutter};
 use super::durable::Durable;
 use super::identity::Identity;
+use super::in_flight::InFlight;
 use super::look_up::LookUps;
 use super::outbox::Outbox;
 use super::random::Random;
-use super::registry::{Registry, RegistryEntry};
+use super::registry::{Registry, RegistryEntry, Relaying};
 use super::transport::{Inbox, Received, Transport};
 use crate::clock::Clock;
 use crate::error::WriteError;
@@ -41,13 +44,19 @@ pub(crate) struct Shell {
     pub(crate) identity: Arc<dyn Identity>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) registry: Option<Arc<dyn Registry>>,
+    /// Whether the registry relays messages, as it said when the node started.
+    pub(crate) relaying: Relaying,
     pub(crate) look_ups: Option<LookUps>,
+    /// How long a call waits for the registry.
+    pub(crate) registry_timeout: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     /// Messages to peers.
     pub(crate) outbox: Outbox,
     /// Reports to the registry, which may hang, and must not take the senders with it.
     pub(crate) reports: Outbox,
+    /// Messages for the registry to relay; they hold up neither senders nor reports.
+    pub(crate) relays: Outbox,
     pub(crate) durable: Durable,
     pub(crate) cutter: Cutter,
     pub(crate) counters: Counters,
@@ -55,6 +64,10 @@ pub(crate) struct Shell {
     pub(crate) replay: Mutex<ReplayTable>,
     /// The peers to whom a call of `request` is running.
     pub(crate) asking: Mutex<HashSet<NodeId>>,
+    /// When each peer was asked last.
+    pub(crate) cool_down: Mutex<CoolDown>,
+    /// Messages and operators' calls that are being handled.
+    pub(crate) in_flight: InFlight,
     /// Set by the first shutdown: until when anybody waits.
     pub(crate) stopping: Mutex<Option<Deadline>>,
 }
@@ -65,6 +78,14 @@ pub(crate) enum NotDone {
     Refused(Rejection),
     Store(WriteError<()>),
     Random(io::Error),
+}
+
+/// What became of a relayed message.
+pub(crate) enum Handled {
+    /// It was taken or dropped, for good.
+    Done,
+    /// The node could not look at it. It may be tried again.
+    NotNow,
 }
 
 /// What an input led to; its effects are the caller's to perform.
@@ -165,15 +186,29 @@ impl Shell {
 
     /// Takes one message. Whatever is wrong with it is counted, and costs this message only.
     pub(crate) fn receive(self: &Arc<Self>, received: Received) {
-        let result = catch_unwind(AssertUnwindSafe(|| self.process(received)));
-        let (name, what): (_, &dyn core::fmt::Display) = match &result {
-            Ok(Ok(())) => return,
-            Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection),
-            Ok(Err(NotDone::Store(error))) => ("store", error),
-            Ok(Err(NotDone::Random(error))) => ("random", error),
-            Err(_) => ("panicked", &"a panic while handling a message"),
+        self.handle(received);
+    }
+
+    /// Takes one message that a relay had for us; `from` is who gave it to the relay.
+    pub(crate) fn receive_relayed(self: &Arc<Self>, from: NodeId, bytes: Vec<u8>) -> Handled {
+        self.handle(Received::relayed(bytes, from))
+    }
+
+    fn handle(self: &Arc<Self>, received: Received) -> Handled {
+        let Some(_inside) = self.in_flight.enter() else {
+            self.count("stopping", &"a message came while the node was stopping");
+            return Handled::NotNow;
         };
-        self.counters.add(name, self.clock.now().tick, what);
+        let result = catch_unwind(AssertUnwindSafe(|| self.process(received)));
+        let (name, what, handled): (_, &dyn core::fmt::Display, _) = match &result {
+            Ok(Ok(())) => return Handled::Done,
+            Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection, Handled::Done),
+            Ok(Err(NotDone::Store(error))) => ("store", error, Handled::NotNow),
+            Ok(Err(NotDone::Random(error))) => ("random", error, Handled::NotNow),
+            Err(_) => ("panicked", &"a panic while handling a message", Handled::Done),
+        };
+        self.count(name, what);
+        handled
     }
 }
 

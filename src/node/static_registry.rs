@@ -116,14 +116,6 @@ impl Registry for StaticRegistry {
     fn may_block(&self) -> bool {
         false
     }
-
-    fn report_grant(&self, _: NodeId) -> Result<(), RegistryError> {
-        Ok(())
-    }
-
-    fn report_revoke(&self, _: NodeId) -> Result<(), RegistryError> {
-        Ok(())
-    }
 }
 
 impl fmt::Debug for StaticRegistry {

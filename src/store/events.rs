@@ -8,10 +8,14 @@ use crate::sync::{Deadline, QueueReceiver, QueueSender, TrySendError, queue};
 
 /// All subscribers. Lives under the writer lock, so there is one sender at a time.
 #[derive(Debug, Default)]
-pub(super) struct Hub(Vec<Subscriber>);
+pub(super) struct Hub {
+    subscribers: Vec<Subscriber>,
+    next: u64,
+}
 
 #[derive(Debug)]
 struct Subscriber {
+    id: u64,
     queue: QueueSender<Event>,
     /// Events that found the queue full since the last one that did not.
     lost: u64,
@@ -44,22 +48,29 @@ impl Subscriber {
 impl Hub {
     pub(super) fn subscribe(&mut self, capacity: usize) -> Subscription {
         let (sender, receiver) = queue(capacity);
-        self.0.push(Subscriber { queue: sender, lost: 0 });
-        Subscription(Some(receiver))
+        let id = self.next;
+        self.next += 1;
+        self.subscribers.push(Subscriber { id, queue: sender, lost: 0 });
+        Subscription { queue: Some(receiver), id }
     }
 
     pub(super) fn send(&mut self, events: Vec<Event>) {
-        if self.0.is_empty() {
+        if self.subscribers.is_empty() {
             return;
         }
         for event in events {
-            self.0.retain_mut(|subscriber| subscriber.send(&event));
+            self.subscribers.retain_mut(|subscriber| subscriber.send(&event));
         }
     }
 
     /// No more events will come.
     pub(super) fn end(&mut self) {
-        self.0.clear();
+        self.subscribers.clear();
+    }
+
+    /// No more events will come to this one.
+    pub(super) fn end_one(&mut self, id: u64) {
+        self.subscribers.retain(|subscriber| subscriber.id != id);
     }
 }
 
@@ -68,11 +79,19 @@ impl Hub {
 /// A consumer that falls behind by more than the limit (`Limits::subscription_events_max`) misses events and receives
 /// [`Event::Lagged`] with their number in their place, as soon as it has made room and something else happens.
 #[derive(Debug)]
-pub struct Subscription(Option<QueueReceiver<Event>>);
+pub struct Subscription {
+    queue: Option<QueueReceiver<Event>>,
+    id: u64,
+}
 
 impl Subscription {
     pub(super) fn ended() -> Self {
-        Self(None)
+        Self { queue: None, id: u64::MAX }
+    }
+
+    /// Under which the store knows it.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// The next event, if one is waiting.
@@ -81,19 +100,19 @@ impl Subscription {
     /// Lock-free. An event is there as soon as the change it tells of is visible to readers.
     #[must_use]
     pub fn try_recv(&self) -> Option<Event> {
-        self.0.as_ref()?.try_recv()
+        self.queue.as_ref()?.try_recv()
     }
 
     /// The next event; blocks until there is one. `None` once the store is closed and every event was received.
     #[must_use]
     pub fn recv(&self) -> Option<Event> {
-        self.0.as_ref()?.recv(Deadline::NEVER)
+        self.queue.as_ref()?.recv(Deadline::NEVER)
     }
 
     /// The next event; blocks at most this long. `None` also when the store is closed and every event was received.
     #[must_use]
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
-        self.0.as_ref()?.recv(Deadline::after(timeout))
+        self.queue.as_ref()?.recv(Deadline::after(timeout))
     }
 }
 

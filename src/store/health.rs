@@ -63,10 +63,17 @@ pub struct Health {
     pub changes_at_risk: u64,
     /// How many superseded versions are kept because a reader or a snapshot still holds them (or nobody looked yet).
     pub versions_retained: usize,
+    /// How many threads and tasks wait for a peer to become trusted.
+    pub waiting_for_trust: usize,
 }
 
 impl Health {
-    pub(super) fn new(progress: &Progress, generation: u64, versions_retained: usize) -> Self {
+    pub(super) fn new(
+        progress: &Progress,
+        generation: u64,
+        versions_retained: usize,
+        waiting_for_trust: usize,
+    ) -> Self {
         let durable = progress.durable();
         Self {
             keeper: match progress.stopped() {
@@ -89,6 +96,7 @@ impl Health {
             durable_generation: Generation::new(durable),
             changes_at_risk: generation.saturating_sub(durable),
             versions_retained,
+            waiting_for_trust,
         }
     }
 

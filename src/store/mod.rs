@@ -17,6 +17,7 @@ pub(crate) mod shared;
 mod snapshot;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
+mod trust_future;
 mod waiters;
 
 use core::fmt;
@@ -33,6 +34,7 @@ pub(crate) use options::fresh_identity;
 pub use reader::TrustReader;
 pub use receipt::{Generation, Receipt, Revoked};
 pub use snapshot::{Change, Snapshot};
+pub use trust_future::TrustFuture;
 
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -277,6 +279,14 @@ impl TrustStore {
         self.is_trusted(peer) || self.shared.wait_for_trust(peer, Deadline::after(timeout))
     }
 
+    /// The same as a future, for programs whose tasks are not threads.
+    ///
+    /// # Ordering
+    /// As [`TrustStore::wait_for_trust`]; see [`TrustFuture`].
+    pub fn trust_future(&self, peer: NodeId) -> TrustFuture {
+        TrustFuture::new(Arc::clone(&self.shared), peer)
+    }
+
     /// Events from now on, in the order of publication.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
@@ -286,7 +296,8 @@ impl TrustStore {
     /// How durability is doing.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health::new(&self.shared.progress, self.shared.generation(), self.shared.superseded_len())
+        let shared = &self.shared;
+        Health::new(&shared.progress, shared.generation(), shared.superseded_len(), shared.waiters_len())
     }
 
     /// Refuses further changes, saves what is not durable yet (if anything), and gives the directory free.
@@ -342,6 +353,11 @@ impl TrustStore {
         Shared::transact(&self.shared, decide)
     }
 
+    /// Ends a subscription; what is queued for it stays.
+    pub(crate) fn end_subscription(&self, subscription: u64) {
+        self.shared.end_subscription(subscription);
+    }
+
     /// The limits that it was opened with.
     pub(crate) fn limits(&self) -> Limits {
         self.shared.limits
@@ -350,6 +366,16 @@ impl TrustStore {
     /// The clock that entries were given their ticks by when they were loaded.
     pub(crate) fn clock(&self) -> std::sync::Arc<dyn Clock> {
         std::sync::Arc::clone(&self.shared.clock)
+    }
+
+    /// A receipt for everything that was published so far; `None` from inside a closure that runs under the writer lock,
+    /// or once the store is closed.
+    pub(crate) fn newest(&self) -> Option<Receipt> {
+        let nothing = |_: &Tables| {
+            let (changes, events) = (Vec::new(), Vec::new());
+            Ok::<_, core::convert::Infallible>(Transaction { changes, events, value: () })
+        };
+        self.transact(nothing).ok().map(|((), receipt)| receipt)
     }
 
     /// All tables of one moment; `None` from inside a closure that runs under the writer lock.

@@ -129,8 +129,11 @@ impl Options {
         self.start(tables, generation, Box::new(saver))
     }
 
-    /// A store without a directory: nothing survives it, everything counts as durable at once.
-    pub(super) fn in_memory(self) -> Result<TrustStore, OpenError> {
+    /// A store with these options and without a directory: what is in memory is as durable as it will ever be.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: the operating system gives neither random bytes nor a thread.
+    pub fn in_memory(self) -> Result<TrustStore, OpenError> {
         self.start(Tables::new(Mix::new(fresh_identity()?.seed)), 0, Box::new(InMemory))
     }
 

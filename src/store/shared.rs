@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     /// The thread that runs a caller's closure inside the lock; 0 for none.
     inside: AtomicU64,
+    /// Not 0 if a waiter was dropped inside a closure, where it could not take itself out.
+    abandoned: AtomicU64,
     core: Mutex<Core>,
     doorbell: Doorbell,
     pub(crate) progress: Progress,
@@ -103,6 +105,14 @@ impl Superseded {
     }
 }
 
+/// What somebody who wants to wait for trust finds.
+pub(super) enum Looked {
+    /// There is nothing to wait for.
+    Known(bool),
+    /// He is registered.
+    Registered(Waiting),
+}
+
 /// What is left to do once the lock is released.
 struct Afterwards {
     generation: u64,
@@ -121,6 +131,7 @@ impl Shared {
             keys,
             generation: AtomicU64::new(generation),
             inside: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
             core: Mutex::new(Core {
                 tables: Arc::new(tables),
                 version,
@@ -191,11 +202,12 @@ impl Shared {
         };
         let done = this.commit(&mut core, &transaction.changes, transaction.events).map_err(TransactError::Write)?;
         drop(core);
-        for waiting in done.granted {
-            waiting.wake(true);
-        }
+        // First the keeper, for a task's waker is somebody else's code.
         if done.ring {
             this.doorbell.ring();
+        }
+        for waiting in done.granted {
+            waiting.wake(true);
         }
         Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
     }
@@ -271,22 +283,56 @@ impl Shared {
         if core.closed { Subscription::ended() } else { core.hub.subscribe(self.limits.subscription_events_max) }
     }
 
+    /// No more events for this subscription; those that are queued stay, and then it ends.
+    pub(crate) fn end_subscription(&self, id: u64) {
+        if !self.is_inside() {
+            self.core.lock().hub.end_one(id);
+        }
+    }
+
     /// Blocks until the peer is trusted, the deadline passes or the store closes; true if it is trusted.
     pub(crate) fn wait_for_trust(&self, peer: NodeId, deadline: Deadline) -> bool {
-        let is_trusted = || self.cell.with(|version| version.trusted.contains(peer));
-        let Ok(mut core) = self.enter() else { return is_trusted() };
-        if core.tables.trusted.contains(peer) {
-            return true;
-        }
-        // Registered and looked in one critical section, so no grant falls between the two.
-        let waiting = core.waiters.register(peer);
-        drop(core);
+        let waiting = match self.look_or_register(peer) {
+            Looked::Known(is_trusted) => return is_trusted,
+            Looked::Registered(waiting) => waiting,
+        };
         match waiting.wait(deadline) {
             Some(granted) => granted,
             None if self.core.lock().waiters.forget(peer, &waiting) => false,
             // A grant or the end took it between the deadline and here, and its answer is on the way.
             None => waiting.wait(Deadline::NEVER).unwrap_or(false),
         }
+    }
+
+    /// Looks, and registers if the peer is not trusted, in one critical section: no grant falls between the two.
+    pub(super) fn look_or_register(&self, peer: NodeId) -> Looked {
+        let is_trusted = || self.cell.with(|version| version.trusted.contains(peer));
+        let Ok(mut core) = self.enter() else { return Looked::Known(is_trusted()) };
+        if core.tables.trusted.contains(peer) {
+            return Looked::Known(true);
+        }
+        // ORDERING: Relaxed (C-3); only the thread that ran a closure can have set it meanwhile, and the lock orders the
+        // rest.
+        if self.abandoned.load(Ordering::Relaxed) > 0 {
+            self.abandoned.store(0, Ordering::Relaxed); // ORDERING: Relaxed (C-3); as above.
+            core.waiters.purge();
+        }
+        Looked::Registered(core.waiters.register(peer))
+    }
+
+    /// Takes out a waiter who waits no longer, and who may be on a thread that is inside a closure.
+    pub(super) fn forget(&self, peer: NodeId, waiting: &Waiting) {
+        if self.is_inside() {
+            waiting.abandon();
+            self.abandoned.store(1, Ordering::Relaxed); // ORDERING: Relaxed (C-3); under the lock, held by this thread.
+        } else {
+            self.core.lock().waiters.forget(peer, waiting);
+        }
+    }
+
+    /// How many threads and tasks wait for trust.
+    pub(crate) fn waiters_len(&self) -> usize {
+        if self.is_inside() { 0 } else { self.core.lock().waiters.len() }
     }
 
     /// Lets no further change in. `abandon`: the keeper leaves after one more attempt even if that fails.
@@ -299,10 +345,10 @@ impl Shared {
             core.hub.end();
             (core.generation, core.waiters.take_all())
         };
+        self.doorbell.ring();
         for waiting in waiting {
             waiting.wake(false);
         }
-        self.doorbell.ring();
         generation
     }
 

@@ -1,12 +1,13 @@
-//! Threads that wait for a peer to become trusted. Lives under the writer lock.
+//! Threads and tasks that wait for a peer to become trusted. Lives under the writer lock.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::task::Waker;
 
 use crate::peer::NodeId;
 use crate::sync::{Arc, Deadline, OneShot};
 
-/// One waiting thread. Woken at most once.
+/// One waiting thread or task. Woken at most once.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting(Arc<OneShot<bool>>);
 
@@ -16,8 +17,18 @@ impl Waiting {
         self.0.wait(deadline)
     }
 
+    /// What it was woken with; if it was not, this task is the one that will be.
+    pub(super) fn poll(&self, waker: &Waker) -> Option<bool> {
+        self.0.poll(waker)
+    }
+
     pub(super) fn wake(self, granted: bool) {
         self.0.put(granted);
+    }
+
+    /// Nobody waits here any more, though it may still be registered.
+    pub(super) fn abandon(&self) {
+        self.0.put(false);
     }
 }
 
@@ -37,6 +48,18 @@ impl TrustWaiters {
         if !self.0.is_empty() {
             into.extend(self.0.remove(&peer).into_iter().flatten());
         }
+    }
+
+    /// Takes out all that were abandoned.
+    pub(super) fn purge(&mut self) {
+        self.0.retain(|_, all| {
+            all.retain(|waiting| !waiting.0.is_full());
+            !all.is_empty()
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Waiting> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// All source text below `src/`.
+/// All source text below `src/` and `tests/`.
 fn sources() -> String {
     fn read(directory: &Path, all: &mut String) {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -17,7 +17,9 @@ fn sources() -> String {
         }
     }
     let mut all = String::new();
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    for place in ["src", "tests"] {
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(place), &mut all);
+    }
     all
 }
 

@@ -84,6 +84,7 @@ pub struct Book {
     pub gate: Gate,
     pub hangs_about: Mutex<Option<NodeId>>,
     pub panics_about: Mutex<Option<NodeId>>,
+    pub asked_about: Mutex<Vec<NodeId>>,
     pub reports: Mutex<Vec<(NodeId, bool)>>,
     /// Reports wait here first.
     pub reporting: Gate,
@@ -100,6 +101,7 @@ impl Book {
 
 impl Registry for Book {
     fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        self.asked_about.lock().unwrap().push(peer);
         if *self.hangs_about.lock().unwrap() == Some(peer) {
             self.gate.pass();
         }
@@ -130,6 +132,8 @@ pub struct Wire {
     /// Sends to this peer wait here.
     pub gate: Gate,
     pub hangs_to: Mutex<Option<NodeId>>,
+    /// There is no way to anybody.
+    pub cut_off: Mutex<bool>,
     /// Sends to this peer panic.
     pub panics_to: Mutex<Option<NodeId>>,
     /// Disconnecting waits here.
@@ -152,6 +156,7 @@ impl Wire {
             cut: Mutex::new(cut),
             gate: Gate::default(),
             hangs_to: Mutex::new(None),
+            cut_off: Mutex::new(false),
             panics_to: Mutex::new(None),
             cutting: Gate::default(),
             stopped: Mutex::new(false),
@@ -166,6 +171,9 @@ impl Transport for Wire {
         Ok(())
     }
     fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        if *self.cut_off.lock().unwrap() {
+            return Err(SendError::NoAddress { peer: to });
+        }
         let _ = self.sent.lock().unwrap().send((to, bytes.to_vec()));
         if *self.hangs_to.lock().unwrap() == Some(to) {
             self.gate.pass();
@@ -259,12 +267,35 @@ pub fn count(manager: &HandshakeManager, name: &str) -> u64 {
 pub struct Disk {
     files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     pub gate: Arc<Gate>,
+    /// Every write is refused while this is set.
+    pub full: Arc<Mutex<bool>>,
 }
 
 struct DiskFile {
     name: String,
     files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     gate: Arc<Gate>,
+    full: Arc<Mutex<bool>>,
+}
+
+impl Disk {
+    /// What a crash at this moment leaves.
+    pub fn crashed(&self) -> Self {
+        let files = self.files.lock().unwrap().clone();
+        Self { files: Arc::new(Mutex::new(files)), ..Self::default() }
+    }
+
+    /// The store that it leaves, if there is one.
+    pub fn crashed_store(&self) -> Option<TrustStore> {
+        TrustStore::options().open_storage(Arc::new(self.crashed())).ok()
+    }
+
+    /// Every file, byte by byte.
+    pub fn bytes(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = self.files.lock().unwrap().clone().into_iter().collect();
+        files.sort();
+        files
+    }
 }
 
 impl Storage for Disk {
@@ -278,7 +309,8 @@ impl Storage for Disk {
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         self.files.lock().unwrap().insert(name.to_owned(), Vec::new());
-        Ok(Box::new(DiskFile { name: name.to_owned(), files: Arc::clone(&self.files), gate: Arc::clone(&self.gate) }))
+        let (files, gate, full) = (Arc::clone(&self.files), Arc::clone(&self.gate), Arc::clone(&self.full));
+        Ok(Box::new(DiskFile { name: name.to_owned(), files, gate, full }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut files = self.files.lock().unwrap();
@@ -301,6 +333,9 @@ impl Storage for Disk {
 
 impl StorageFile for DiskFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        if *self.full.lock().unwrap() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut files = self.files.lock().unwrap();
         let file = files.entry(self.name.clone()).or_default();
         let end = usize::try_from(offset).unwrap() + bytes.len();

@@ -1,0 +1,154 @@
+//! What a node is made of, and how it starts: nothing runs before everything that it needs is there.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::calls::StartError;
+use super::cool_down::CoolDown;
+use super::counters::Counters;
+use super::cutter::Cutter;
+use super::durable::Durable;
+use super::housekeeper::Housekeeper;
+use super::identity::Identity;
+use super::in_flight::InFlight;
+use super::look_up::LookUps;
+use super::manager::HandshakeManager;
+use super::outbox::Outbox;
+use super::poller::Poller;
+use super::random::{Random, SystemRandom};
+use super::registry::{Registry, Relaying};
+use super::shell::{Door, Shell};
+use super::sinks::{Delivery, EventSink};
+use super::transport::Transport;
+use crate::config::{HandshakeConfig, Policy};
+use crate::machine::outcome::Rules;
+use crate::machine::replay::ReplayTable;
+use crate::store::TrustStore;
+use crate::sync::Mutex;
+
+/// What a [`HandshakeManager`] is made of; [`start`](Self::start) makes it.
+pub struct Builder {
+    store: Arc<TrustStore>,
+    identity: Arc<dyn Identity>,
+    transport: Arc<dyn Transport>,
+    registry: Option<Arc<dyn Registry>>,
+    look_up_timeout: Duration,
+    random: Arc<dyn Random>,
+    sinks: Vec<Arc<dyn EventSink>>,
+    config: HandshakeConfig,
+    policy: Policy,
+}
+
+impl Builder {
+    pub(super) fn new(store: Arc<TrustStore>, identity: Arc<dyn Identity>, transport: Arc<dyn Transport>) -> Self {
+        Self {
+            store,
+            identity,
+            transport,
+            registry: None,
+            look_up_timeout: Duration::from_secs(2),
+            random: Arc::new(SystemRandom),
+            sinks: Vec::new(),
+            config: HandshakeConfig::default(),
+            policy: Policy::default(),
+        }
+    }
+
+    /// With a registry that vouches for keys. Without one, keys are vouched for by operators alone.
+    #[must_use]
+    pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// How long the registry may take over a message, which then goes on as if nobody vouched for its key; and over a
+    /// request of ours that it is to relay. 2 seconds.
+    #[must_use]
+    pub fn look_up_timeout(mut self, timeout: Duration) -> Self {
+        self.look_up_timeout = timeout;
+        self
+    }
+
+    /// With somebody who is called when something happens, from the start on. May be given several times.
+    #[must_use]
+    pub fn event_sink(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// With other random bytes than the operating system's.
+    #[must_use]
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// With other times than the defaults.
+    #[must_use]
+    pub fn config(mut self, config: HandshakeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Trusting more than the default, which is to trust nobody whom no operator approved.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Begins to receive.
+    ///
+    /// # Errors
+    /// [`StartError`]: no threads, or the transport does not start. Nothing runs then.
+    pub fn start(self) -> Result<HandshakeManager, StartError> {
+        let own_id = self.identity.node_id();
+        let asked = |registry: &Arc<dyn Registry>| catch_unwind(AssertUnwindSafe(|| registry.relaying()));
+        let relaying = self.registry.as_ref().and_then(|registry| asked(registry).ok());
+        let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
+        let shell = Arc::new(Shell {
+            replay: Mutex::new(ReplayTable::new(&rules)),
+            rules,
+            // One clock for both: a loaded entry's age is a difference of the store's ticks.
+            clock: self.store.clock(),
+            store: self.store,
+            identity: self.identity,
+            cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
+            transport: self.transport,
+            look_ups: self.registry.clone().map(|registry| LookUps::new(registry, self.look_up_timeout)),
+            registry_timeout: self.look_up_timeout,
+            relaying: relaying.unwrap_or(Relaying::No),
+            registry: self.registry,
+            random: self.random,
+            outbox: Outbox::new(),
+            reports: Outbox::new(),
+            relays: Outbox::new(),
+            durable: Durable::start().map_err(StartError::Thread)?,
+            counters: Counters::default(),
+            asking: Mutex::new(HashSet::new()),
+            cool_down: Mutex::new(CoolDown::default()),
+            in_flight: InFlight::new(),
+            stopping: Mutex::new(None),
+        });
+        let housekeeper = Housekeeper::start(&shell).map_err(StartError::Thread)?;
+        // From here on a failure drops the manager, which ends what was begun.
+        let mut manager = HandshakeManager { shell, housekeeper, poller: None, deliveries: Vec::new() };
+        for sink in self.sinks {
+            manager.deliveries.push(Delivery::start(&manager.shell, sink).map_err(StartError::Thread)?);
+        }
+        manager.poller = Poller::start(&manager.shell).map_err(StartError::Thread)?;
+        let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
+        manager.shell.transport.start(door).map_err(StartError::Transport)?;
+        Ok(manager)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("node_id", &self.identity.node_id()).finish_non_exhaustive()
+    }
+}
