@@ -7,6 +7,7 @@
 
 mod changes;
 mod fields;
+mod finding;
 mod parse_time;
 mod read;
 mod take;
@@ -17,9 +18,10 @@ use base64::Engine as _;
 use serde::Serialize;
 
 use super::print::rfc_3339;
+pub(crate) use finding::{Count, Finding};
 pub(crate) use read::List;
 use take::Taking;
-pub(crate) use take::{Count, Finding, Into, Taken};
+pub(crate) use take::{Into, Taken};
 
 use crate::machine::tables::Tables;
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source};

@@ -6,17 +6,17 @@
 //! INVARIANT I-T3: memory is bounded by the tables that come out and the findings that are kept.
 #![forbid(unsafe_code)]
 
-use core::fmt;
 use std::collections::BTreeMap;
 
 use super::changes::Changes;
 use super::fields::Fields;
+use super::finding::{Count, Finding};
 use super::read::{List, Sink};
 use crate::config::{HandshakeConfig, Limits};
 use crate::machine::filter::filter;
 use crate::machine::tables::Tables;
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, View as _};
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, TrustRecord};
 use crate::time::{Now, WallMillis};
 
 /// Into what a document is read.
@@ -30,37 +30,6 @@ pub(crate) struct Into<'a> {
     pub(crate) limits: Limits,
     /// For requests of which the document does not tell the nonce; must not be guessable.
     pub(crate) nonce: &'a mut dyn FnMut() -> Nonce,
-}
-
-/// Something that an operator should know about an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) list: List,
-    /// Of the entry, from 0.
-    pub(crate) index: u64,
-    pub(crate) node_id: Option<u32>,
-    /// Whether the entry was left out; if not, it was taken in another form than it has.
-    pub(crate) skipped: bool,
-    pub(crate) why: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.list.name(), self.index)?;
-        if let Some(id) = self.node_id {
-            write!(f, " (peer {id})")?;
-        }
-        write!(f, ": {}{}", if self.skipped { "skipped: " } else { "" }, self.why)
-    }
-}
-
-/// What became of the entries of one list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) taken: u64,
-    /// The store says the same already.
-    pub(crate) unchanged: u64,
-    pub(crate) skipped: u64,
 }
 
 /// What a document came to.
@@ -461,11 +430,8 @@ fn source(peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Result<Sour
 
 /// What both together forbid.
 fn higher(old: Floor, said: Floor) -> Floor {
-    let same: fn(Option<PublicKey>, Option<PublicKey>) -> bool = |a, b| a == b || a.is_none();
-    let (key, seen) = match (old.key, said.key) {
-        (ours, theirs) if same(ours, theirs) => (theirs, old.seen.max(said.seen)),
-        (ours, _) => (ours, old.seen),
-    };
+    let is_same = old.key == said.key || old.key.is_none();
+    let (key, seen) = if is_same { (said.key, old.seen.max(said.seen)) } else { (old.key, old.seen) };
     let reserved = old.reserved.max(said.reserved);
     Floor { key, seen, sent: old.sent.max(said.sent), reserved, spoke_v2: old.spoke_v2 || said.spoke_v2 }
 }
