@@ -98,7 +98,7 @@ fn trust_without_a_key_gets_the_one_that_the_registry_knows() {
     let (book, two) = (Arc::new(Book::default()), identity(2));
     book.put(id(2), Some(two.public_key()), any_port());
     let (manager, ..) = alone(|builder| builder.registry(Arc::clone(&book) as Arc<dyn Registry>));
-    manager.grant(TrustRecord::new(id(2), None)).unwrap();
+    let _ = manager.grant(TrustRecord::new(id(2), None)).unwrap();
     assert!(manager.is_trusted(id(2)), "whatever the registry does");
     eventually("the key is filled in", || manager.is_trusted_with_key(id(2), &two.public_key()));
     // Of a stranger nothing is made; and another key ends trust.
@@ -106,7 +106,7 @@ fn trust_without_a_key_gets_the_one_that_the_registry_knows() {
     assert!(matches!(manager.back_fill(id(3)), Err(CommandError::Refused(Rejection::NothingToDo))));
     assert!(matches!(manager.back_fill(id(2)), Err(CommandError::Refused(Rejection::NothingToDo))));
     book.put(id(2), Some(identity(99).public_key()), any_port());
-    manager.back_fill(id(2)).unwrap();
+    let _ = manager.back_fill(id(2)).unwrap();
     assert!(!manager.is_trusted(id(2)) && !manager.is_trusted(id(3)));
 }
 
@@ -115,11 +115,11 @@ fn what_a_transport_reports_of_keys_binds_and_ends_trust() {
     let (manager, ..) = alone(|builder| builder);
     let (key, other) = (identity(2).public_key(), identity(99).public_key());
     assert!(matches!(manager.adopt_key(id(2), &key), Err(CommandError::Refused(Rejection::NothingToDo))));
-    manager.grant(TrustRecord::new(id(2), None)).unwrap();
-    manager.adopt_key(id(2), &key).unwrap();
+    let _ = manager.grant(TrustRecord::new(id(2), None)).unwrap();
+    let _ = manager.adopt_key(id(2), &key).unwrap();
     assert!(manager.is_trusted_with_key(id(2), &key));
     assert!(matches!(manager.adopt_key(id(2), &other), Err(CommandError::Refused(Rejection::OtherKeyBound))));
     assert!(matches!(manager.report_key_change(id(2), &key), Err(CommandError::Refused(Rejection::NothingToDo))));
-    manager.report_key_change(id(2), &other).unwrap();
+    let _ = manager.report_key_change(id(2), &other).unwrap();
     assert!(!manager.wait_for_trust(id(2), Duration::ZERO));
 }

@@ -15,7 +15,7 @@ use crate::config::{Allowed, Policy};
 use crate::machine::arrival;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
-use crate::machine::input::{Command, Input, Lookup, Received};
+use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::Step;
 use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::step::step;
@@ -364,7 +364,8 @@ impl Known<'_> {
     }
 
     fn is_authenticated(&self) -> bool {
-        self.received.path.authenticates(self.received.message.sender())
+        let sender = self.received.message.sender();
+        matches!(self.received.path, Path::Direct { authenticated: Some(other), .. } if other == sender)
     }
 
     fn is_vouched_for(&self) -> bool {
@@ -410,7 +411,8 @@ impl Known<'_> {
                 mutual || network || listed || policy.auto_approve
             }
             Kind::Accept => {
-                let first_use = policy.trust_on_first_use && !self.received.path.is_relayed() && named.is_none();
+                let is_relayed = matches!(self.received.path, Path::Relayed { .. });
+                let first_use = policy.trust_on_first_use && !is_relayed && named.is_none();
                 self.answers_us() && (self.is_vouched_for() || first_use)
             }
             Kind::Reject | Kind::Revoke => false,
