@@ -14,5 +14,7 @@ mod relayed;
 mod rules;
 #[cfg(not(all(test, trustkeep_loom)))]
 pub mod sim_disk;
+#[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
+pub mod sim_net;
 #[cfg(test)]
 mod story;

@@ -1,0 +1,243 @@
+//! What happens while the faults last: operators, clocks, crashes and attackers, drawn by lot.
+#![forbid(unsafe_code)]
+#![allow(clippy::indexing_slicing, reason = "nodes are numbered from 0 and none is ever taken away")]
+
+use super::node::Knows;
+use super::people::{ATTACKER, GHOSTS, attackers, pair_of};
+use super::world::{Event, World};
+use crate::machine::input::{Command, Input};
+use crate::machine::view::Nonce;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::testing::actor::node as id;
+use crate::wire::message::Kind;
+use crate::wire::sign::Draft;
+
+impl World {
+    /// The whole life of a network.
+    pub(super) fn live(&mut self) -> Result<(), String> {
+        self.happened.note("networks");
+        for _ in 0..STEPS {
+            let pause = match self.chance.below(20) {
+                0 => self.chance.between(30_000, 600_000),
+                1..5 => self.chance.between(1000, 30_000),
+                5..9 => self.chance.between(100, 3000),
+                _ => self.chance.between(0, 200),
+            };
+            self.pass(pause)?;
+            self.something_happens()?;
+        }
+        let unvouched = self.unvouched_answers();
+        (0..unvouched).for_each(|_| self.happened.note("an answer waits unvouched"));
+        self.make_peace()
+    }
+
+    fn something_happens(&mut self) -> Result<(), String> {
+        let node = self.chance.below(self.nodes.len());
+        match self.chance.below(40) {
+            0..9 if self.nodes[node].is_up => self.operator_asks(node),
+            9..15 if self.nodes[node].is_up => self.operator_approves(node),
+            15 | 16 if self.nodes[node].is_up => self.operator_refuses(node),
+            17..20 if self.nodes[node].is_up => self.operator_revokes(node),
+            20..24 => {
+                self.clock_jumps(node);
+                Ok(())
+            }
+            24 | 25 => self.node_stops(node),
+            27 => self.operator_knows_better(node),
+            28..31 => {
+                self.old_release_speaks(node);
+                Ok(())
+            }
+            26 => {
+                let peer = self.somebody(node);
+                self.registry_learns(node, peer);
+                Ok(())
+            }
+            _ => {
+                self.attack();
+                Ok(())
+            }
+        }
+    }
+
+    /// Something changes in what a node's registry knows of a peer, if it has one.
+    pub(super) fn registry_learns(&mut self, node: usize, peer: NodeId) {
+        let wrong = attackers()[0].public;
+        let knows = match self.chance.below(8) {
+            0..3 => Knows::Right,
+            3..6 => Knows::Nothing,
+            6 if !self.honest => Knows::Wrong(wrong),
+            _ => Knows::Fails,
+        };
+        if let Some(registry) = &mut self.nodes[node].registry {
+            registry.insert(peer, knows);
+        }
+    }
+
+    /// Another node mostly; now and then somebody who is none, or the node itself.
+    fn somebody(&mut self, node: usize) -> NodeId {
+        let others: Vec<NodeId> = self.nodes.iter().map(|it| it.id).filter(|it| *it != self.nodes[node].id).collect();
+        match self.chance.below(12) {
+            0 => id(ATTACKER),
+            1 => id(self.chance.pick(&GHOSTS).unwrap_or(ATTACKER)),
+            2 if self.chance.one_in(3) => self.nodes[node].id,
+            _ => self.chance.pick(&others).unwrap_or(id(ATTACKER)),
+        }
+    }
+
+    fn operator_asks(&mut self, node: usize) -> Result<(), String> {
+        let peer = self.somebody(node);
+        let expected_key = match self.chance.below(6) {
+            0 | 1 => Some(pair_of(peer).public),
+            2 if !self.honest => Some(attackers()[0].public),
+            _ => None,
+        };
+        let (force, automatic) = (self.chance.one_in(4), self.chance.one_in(4));
+        self.ask(node, peer, expected_key, force, automatic)
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        node: usize,
+        peer: NodeId,
+        expected_key: Option<PublicKey>,
+        force: bool,
+        automatic: bool,
+    ) -> Result<(), String> {
+        let nonce = Nonce(self.chance.bytes());
+        let justification = "weather feed".to_owned();
+        let command = Command::Request { peer, justification, expected_key, nonce, force, automatic };
+        self.step(node, Input::Operator(command), None).map(drop)
+    }
+
+    /// Approves somebody who waits, by a fingerprint from elsewhere, by a wrong one, or by what is shown.
+    fn operator_approves(&mut self, node: usize) -> Result<(), String> {
+        let waiting: Vec<NodeId> = self.nodes[node].plain.pending.keys().copied().collect();
+        let peer = match self.chance.pick(&waiting) {
+            Some(peer) if !self.chance.one_in(6) => peer,
+            _ => self.somebody(node),
+        };
+        let (shown, right) = (self.nodes[node].plain.pending.get(&peer).map(|it| it.key), pair_of(peer).public);
+        let (meant, fingerprint) = match self.chance.below(6) {
+            0 | 1 => (Some(right), Some(right.fingerprint())),
+            // A fingerprint that was read somewhere else: of a key that is nobody's here.
+            2 => (None, Some(pair_of(id(1)).public.fingerprint())),
+            _ if self.honest && shown.is_some_and(|key| key != right) => (Some(right), Some(right.fingerprint())),
+            3 => (shown, shown.map(|key| key.fingerprint())),
+            _ => (shown, None),
+        };
+        // Somebody's first fingerprint may be the right one after all.
+        let meant = meant.or_else(|| (peer == id(1)).then_some(right));
+        let nonce = Nonce(self.chance.bytes());
+        self.step(node, Input::Operator(Command::Approve { peer, fingerprint, nonce }), meant).map(drop)
+    }
+
+    fn operator_refuses(&mut self, node: usize) -> Result<(), String> {
+        if self.chance.one_in(2) {
+            let asked: Vec<NodeId> = self.nodes[node].plain.outgoing.keys().copied().collect();
+            let peer = self.chance.pick(&asked).unwrap_or(id(ATTACKER));
+            return self.step(node, Input::Operator(Command::Cancel { peer }), None).map(drop);
+        }
+        let waiting: Vec<NodeId> = self.nodes[node].plain.pending.keys().copied().collect();
+        let peer = self.chance.pick(&waiting).unwrap_or(id(ATTACKER));
+        self.refuse(node, peer)
+    }
+
+    pub(super) fn refuse(&mut self, node: usize, peer: NodeId) -> Result<(), String> {
+        let (nonce, reason) = (Nonce(self.chance.bytes()), "not today".to_owned());
+        self.step(node, Input::Operator(Command::Reject { peer, reason, nonce }), None).map(drop)
+    }
+
+    fn operator_revokes(&mut self, node: usize) -> Result<(), String> {
+        let trusted: Vec<NodeId> = self.nodes[node].plain.trusted.keys().copied().collect();
+        let peer = match self.chance.pick(&trusted) {
+            Some(peer) if !self.chance.one_in(6) => peer,
+            _ => self.somebody(node),
+        };
+        let nonce = Nonce(self.chance.bytes());
+        self.step(node, Input::Operator(Command::Revoke { peer, nonce }), None).map(drop)
+    }
+
+    /// A program, or a transport, says outright whom to trust and under which key.
+    fn operator_knows_better(&mut self, node: usize) -> Result<(), String> {
+        if !self.nodes[node].is_up {
+            return Ok(());
+        }
+        let peer = self.somebody(node);
+        let careless = !self.honest && self.chance.one_in(4);
+        let key = if careless { attackers()[0].public } else { pair_of(peer).public };
+        let at = self.nodes[node].now(self.time).wall;
+        if self.chance.one_in(3) {
+            // The registry is asked about somebody who may or may not be trusted.
+            let (lookup, _) = self.look_up(node, peer);
+            return self.step(node, Input::LookedUp { peer, lookup }, None).map(drop);
+        }
+        let command = match self.chance.below(4) {
+            0 => Command::Grant { record: TrustRecord::new(peer, key).approved_at(at) },
+            1 => Command::Grant { record: TrustRecord::new(peer, None).approved_at(at) },
+            2 => Command::AdoptKey { peer, key },
+            _ => Command::ReportKeyChange { peer, key },
+        };
+        self.step(node, Input::Operator(command), None).map(drop)
+    }
+
+    /// What a node of an older release would send in its place: a message of version 1, under its own key.
+    fn old_release_speaks(&mut self, node: usize) {
+        let (from, mut to) = (self.nodes[node].id, self.somebody(node));
+        let ends: Vec<NodeId> = self.tunnels.iter().filter(|(one, _)| *one == from).map(|(_, other)| *other).collect();
+        if let Some(end) = self.chance.pick(&ends) {
+            to = end;
+        }
+        let kind = self.chance.pick(&[Kind::Request, Kind::Request, Kind::Accept, Kind::Reject, Kind::Revoke]);
+        let kind = kind.unwrap_or(Kind::Request);
+        let stamp = self.nodes[node].now(self.time).wall;
+        let (justification, reason, nonce) = (String::new(), String::new(), Nonce(self.chance.bytes()));
+        let draft = Draft { to, kind, justification, reason, nonce, answers: None, stamp };
+        self.happened.note("an old release speaks");
+        self.send(from, to, &pair_of(from).sign_v1(from, &draft), kind);
+    }
+
+    fn clock_jumps(&mut self, node: usize) {
+        const MINUTE: i64 = 60_000;
+        const YEAR: i64 = 365 * 24 * 60 * MINUTE;
+        let offset = self.nodes[node].offset;
+        // Set right, mostly; a clock that is wrong hears nobody.
+        let next = match self.chance.below(10) {
+            0 => offset + self.chance.between(-40_000, 40_000),
+            1 => offset + self.chance.between(-20 * MINUTE, 20 * MINUTE),
+            2 => offset + YEAR,
+            3 => offset - YEAR,
+            _ => self.chance.between(-10_000, 10_000),
+        };
+        self.nodes[node].offset = next;
+        let far = (next - offset).abs();
+        let how = if far >= YEAR / 2 { "years" } else { "less" };
+        let way = if next > offset { "forwards" } else { "back" };
+        self.happened.note(format!("clock: {way} by {how}"));
+        let id = self.nodes[node].id;
+        self.tell(format!("the clock of {id} jumps by {} ms", next - offset));
+    }
+
+    /// Kills a node mostly, at whatever it is doing.
+    fn node_stops(&mut self, node: usize) -> Result<(), String> {
+        if !self.nodes[node].is_up {
+            return Ok(());
+        }
+        let id = self.nodes[node].id;
+        if self.chance.one_in(5) {
+            self.nodes[node].shut_down()?;
+            self.happened.note("shut down");
+            self.tell(format!("{id} is shut down"));
+        } else {
+            let in_save = self.nodes[node].crash(&mut self.chance);
+            self.happened.note(if in_save { "crash: during a save" } else { "crash: between saves" });
+            self.tell(format!("{id} crashes"));
+        }
+        let back = if self.chance.one_in(12) { 600_000 } else { self.chance.between(10, 60_000) };
+        self.at(self.time + back, Event::Starts { node });
+        Ok(())
+    }
+}
+
+/// How much happens before the faults stop.
+const STEPS: usize = 70;

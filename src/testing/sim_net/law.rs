@@ -1,0 +1,392 @@
+//! What must hold after each step, whatever has happened before: said in the words of `docs/protocol.md`, not by the
+//! code that is under test.
+//!
+//! Each law looks at one step of one node: what it knew, what came, what it knew afterwards, what it sent. By induction
+//! they give the promises over whole lives; the state that comes back after a crash is compared by the node itself.
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use crate::config::Durability;
+use crate::machine::effect::{Action, When};
+use crate::machine::event::Event;
+use crate::machine::input::{Command, Input, Lookup, Path, Received};
+use crate::machine::outcome::{Rules, Step};
+use crate::machine::rejection::Rejection;
+use crate::peer::{NodeId, PublicKey};
+use crate::testing::model::PlainView;
+use crate::time::Now;
+use crate::wire::message::Kind;
+
+/// One step, as somebody sees it who stands beside the node.
+#[derive(Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) now: Now,
+    pub(super) before: &'a PlainView,
+    pub(super) input: &'a Input,
+    /// The key that the operator means, if this is an approval.
+    pub(super) meant: Option<PublicKey>,
+    pub(super) answer: &'a Result<Step, Rejection>,
+    pub(super) after: &'a PlainView,
+}
+
+/// Whether the message answers the newest request to its sender.
+pub(super) fn answers_newest(before: &PlainView, received: &Received) -> bool {
+    let (message, outgoing) = (&received.message, before.outgoing.get(&received.message.sender()));
+    // in version 1 that we have asked must do.
+    outgoing.is_some_and(|outgoing| message.is_version_1() || message.answers() == Some(outgoing.nonce))
+}
+
+/// Whether anybody besides the sender says that the key is the sender's.
+pub(super) fn is_vouched_for(before: &PlainView, received: &Received) -> bool {
+    let (message, peer) = (&received.message, received.message.sender());
+    let by_transport = matches!(received.path, Path::Direct { authenticated, .. } if authenticated == Some(peer));
+    match &received.lookup {
+        Lookup::Found { key, .. } if key != message.key() => return false,
+        //
+        _ if message.is_version_1() => return by_transport,
+        Lookup::Found { .. } => return true,
+        Lookup::NotAsked | Lookup::Unknown | Lookup::Failed => {}
+    }
+    let by_record = before.trusted.get(&peer).is_some_and(|record| record.public_key == Some(*message.key()));
+    let named = before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
+    let is_answer = matches!(message.kind(), Kind::Accept | Kind::Reject) && answers_newest(before, received);
+    by_transport || by_record || (is_answer && named == Some(*message.key()))
+}
+
+/// Whether the registry contradicts the message.
+fn is_contradicted(received: &Received) -> bool {
+    matches!(&received.lookup, Lookup::Found { key, .. } if key != received.message.key())
+}
+
+impl Seen<'_> {
+    /// The first law that does not hold.
+    pub(super) fn judge(&self) -> Result<(), String> {
+        self.forms_are_kept()?;
+        self.trust_moves_for_a_reason()?;
+        self.marks_move_for_a_reason()?;
+        self.requests_move_for_a_reason()?;
+        self.floors_move_for_a_reason()?;
+        self.what_waits_stays_what_it_is()?;
+        self.news_of_grants_waits_and_restrictions_do_not()
+    }
+
+    fn received(&self) -> Option<&Received> {
+        match self.input {
+            Input::Message(received) => Some(received),
+            _ => None,
+        }
+    }
+
+    fn command(&self) -> Option<(&Command, NodeId)> {
+        match self.input {
+            Input::Operator(command) => Some((
+                command,
+                match command {
+                    Command::Request { peer, .. }
+                    | Command::Approve { peer, .. }
+                    | Command::Reject { peer, .. }
+                    | Command::Cancel { peer }
+                    | Command::AdoptKey { peer, .. }
+                    | Command::ReportKeyChange { peer, .. }
+                    | Command::Revoke { peer, .. } => *peer,
+                    Command::Grant { record } => record.node_id,
+                },
+            )),
+            _ => None,
+        }
+    }
+
+    fn is_command(&self, of: NodeId, which: fn(&Command) -> bool) -> bool {
+        self.command().is_some_and(|(command, peer)| peer == of && which(command))
+    }
+
+    /// A message of this peer that somebody vouches for.
+    fn vouched_from(&self, peer: NodeId) -> Option<&Received> {
+        self.received().filter(|it| it.message.sender() == peer && is_vouched_for(self.before, it))
+    }
+
+    fn trust_moves_for_a_reason(&self) -> Result<(), String> {
+        let peers: BTreeSet<NodeId> = self.before.trusted.keys().chain(self.after.trusted.keys()).copied().collect();
+        for peer in peers {
+            let (was, is) = (self.before.trusted.get(&peer), self.after.trusted.get(&peer));
+            if was == is {
+                continue;
+            }
+            let told = |event: &Event| matches!(event, Event::TrustChanged { peer: of, .. } if *of == peer);
+            let is_told = self.answer.as_ref().is_ok_and(|step| step.events.iter().any(told));
+            if !is_told {
+                return Err(format!("trust of {peer} changed and nobody was told"));
+            }
+            match is {
+                Some(record) => {
+                    let granted = matches!(self.command(), Some((Command::Grant { record: of }, _)) if of == record);
+                    let because = granted || record.public_key.is_some_and(|key| self.may_trust(peer, key));
+                    if !because {
+                        return Err(format!("{peer} is trusted under a key that nobody approved, bound or expected"));
+                    }
+                }
+                None if self.is_command(peer, |it| matches!(it, Command::Revoke { .. })) => {}
+                None if self.other_key_is_known(peer, was.and_then(|record| record.public_key)) => {}
+                None => {
+                    let by_message = self.vouched_from(peer).is_some_and(|it| {
+                        let other_key = was.and_then(|record| record.public_key) != Some(*it.message.key());
+                        it.message.kind() == Kind::Revoke || other_key
+                    });
+                    if !by_message {
+                        return Err(format!("{peer} lost trust, and neither we nor anybody vouched for took it back"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the registry or the transport says of its own accord that the peer has another key than this.
+    fn other_key_is_known(&self, peer: NodeId, was: Option<PublicKey>) -> bool {
+        match self.input {
+            Input::LookedUp { peer: of, lookup: Lookup::Found { key, .. } } => *of == peer && Some(*key) != was,
+            Input::Operator(Command::ReportKeyChange { peer: of, key }) => *of == peer && Some(*key) != was,
+            _ => false,
+        }
+    }
+
+    /// Whether this step may trust this key: our operator approved it, or our registry bound it, or the transport did,
+    /// or our caller expected it; never after a revocation without our operator.
+    fn may_trust(&self, peer: NodeId, key: PublicKey) -> bool {
+        if self.is_command(peer, |it| matches!(it, Command::Approve { .. })) {
+            return self.meant == Some(key);
+        }
+        let named = self.before.outgoing.get(&peer).map(|outgoing| outgoing.expected_key);
+        let against_caller = named.flatten().is_some_and(|expected| expected != key);
+        let was = self.before.trusted.get(&peer).map(|record| record.public_key);
+        // a record without a key gets one.
+        let adopted = match self.input {
+            Input::Operator(Command::AdoptKey { peer: of, key: known }) => *of == peer && *known == key,
+            Input::LookedUp { peer: of, lookup: Lookup::Found { key: known, .. } } => *of == peer && *known == key,
+            _ => false,
+        };
+        if adopted {
+            return was == Some(None) && !against_caller;
+        }
+        let Some(it) = self.received().filter(|it| it.message.sender() == peer && *it.message.key() == key) else {
+            return false;
+        };
+        if self.before.revoked.contains_key(&peer) || is_contradicted(it) {
+            return false;
+        }
+        let by_caller = named == Some(Some(key));
+        let authentic = is_vouched_for(self.before, it);
+        if against_caller && was != Some(Some(key)) {
+            return false;
+        }
+        match it.message.kind() {
+            //
+            _ if it.message.is_version_1() && !authentic => false,
+            // Both asked, or a record without a key gets one, or the node was told to.
+            Kind::Request => {
+                let bound = matches!(it.lookup, Lookup::Found { .. });
+                let both = named.is_some() && (by_caller || bound);
+                both || (was == Some(None) && authentic) || self.policy_trusts(peer, key, bound.then_some(&it.lookup))
+            }
+            Kind::Accept => answers_newest(self.before, it) && (authentic || self.is_first_use(peer, key, it)),
+            Kind::Reject | Kind::Revoke => false,
+        }
+    }
+
+    /// `bound` is what the registry said, if it vouches for the key.
+    fn policy_trusts(&self, peer: NodeId, key: PublicKey, bound: Option<&Lookup>) -> bool {
+        let policy = &self.rules.policy;
+        let network = self.after.trusted.get(&peer).map_or(0, |record| record.network);
+        let shares = match bound {
+            Some(Lookup::Found { networks, .. }) => {
+                let shared: Vec<u16> = policy.own_networks.iter().copied().filter(|it| networks.contains(it)).collect();
+                shared.into_iter().find(|it| *it != 0) == Some(network)
+            }
+            _ => false,
+        };
+        let entries = policy.allow_list.of(peer);
+        let allowed = entries.iter().any(|entry| entry.key.map_or(bound.is_some(), |allowed| allowed == key));
+        shares || allowed || policy.auto_approve
+    }
+
+    ///
+    fn is_first_use(&self, peer: NodeId, key: PublicKey, it: &Received) -> bool {
+        let named = self.before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
+        let other_waits = self.before.pending.get(&peer).is_some_and(|entry| entry.key != key);
+        self.rules.policy.trust_on_first_use
+            && matches!(it.path, Path::Direct { .. })
+            && !self.before.trusted.contains_key(&peer)
+            && named.is_none()
+            && !other_waits
+    }
+
+    /// What came in a form that nobody may use has no effect.
+    fn forms_are_kept(&self) -> Result<(), String> {
+        let Some(it) = self.received() else { return Ok(()) };
+        let (message, floor) = (&it.message, self.before.floor.get(&it.message.sender()));
+        let is_downgrade = message.is_version_1() && floor.is_some_and(|floor| floor.spoke_v2);
+        let is_forbidden = message.is_version_1() && !self.rules.policy.accept_v1;
+        let by_relay = matches!(it.path, Path::Relayed { .. });
+        let not_by_relay =
+            message.kind() == Kind::Revoke || (message.is_version_1() && message.kind() != Kind::Request);
+        if self.answer.is_ok() && (is_downgrade || is_forbidden || (by_relay && not_by_relay)) {
+            return Err(format!("{:?} from {} was heard in a form that is not", message.kind(), message.sender()));
+        }
+        Ok(())
+    }
+
+    fn marks_move_for_a_reason(&self) -> Result<(), String> {
+        for (peer, at) in &self.after.revoked {
+            let was = self.before.revoked.get(peer);
+            if was != Some(at) && !self.is_command(*peer, |it| matches!(it, Command::Revoke { .. })) {
+                return Err(format!("{peer} is marked as revoked, but nobody revoked it"));
+            }
+        }
+        for peer in self.before.revoked.keys().filter(|peer| !self.after.revoked.contains_key(peer)) {
+            let by_operator = self.is_command(*peer, |it| {
+                matches!(
+                    it,
+                    Command::Approve { .. } | Command::Grant { .. } | Command::Request { automatic: false, .. }
+                )
+            });
+            if !by_operator {
+                return Err(format!("the mark of {peer} was lifted, but not by an operator"));
+            }
+        }
+        Ok(())
+    }
+
+    fn requests_move_for_a_reason(&self) -> Result<(), String> {
+        for (peer, is) in &self.after.outgoing {
+            let was = self.before.outgoing.get(peer);
+            if was == Some(is) {
+                continue;
+            }
+            let named = was.and_then(|was| was.expected_key);
+            let asked = match self.command() {
+                Some((Command::Request { expected_key, .. }, of)) if of == *peer => {
+                    is.expected_key == expected_key.or(named)
+                }
+                _ => false,
+            };
+            if !asked {
+                return Err(format!("a request to {peer} appeared or changed, but nobody asked for it"));
+            }
+        }
+        for peer in self.before.outgoing.keys().filter(|peer| !self.after.outgoing.contains_key(peer)) {
+            let full = self.before.outgoing.len() >= self.rules.limits.outgoing_max;
+            let made_room = full && matches!(self.command(), Some((Command::Request { .. }, _)));
+            let expired = matches!(self.input, Input::Housekeeping);
+            let by_command = self.command().is_some_and(|(_, of)| of == *peer);
+            let answered = self.vouched_from(*peer).is_some() || self.after.trusted.contains_key(peer);
+            if !(made_room || expired || by_command || answered) {
+                return Err(format!("the request to {peer} was forgotten because of somebody who proved nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn floors_move_for_a_reason(&self) -> Result<(), String> {
+        let clamped = self.answer.as_ref().is_ok_and(|step| step.clamped);
+        for (peer, was) in &self.before.floor {
+            let Some(is) = self.after.floor.get(peer) else {
+                let full = self.before.floor.len() >= self.rules.limits.floors_max;
+                if full && matches!(self.input, Input::Housekeeping) {
+                    continue;
+                }
+                return Err(format!("the floor of {peer} was forgotten"));
+            };
+            let steps_back = (is.key == was.key && is.seen < was.seen) || is.sent < was.sent;
+            if steps_back && !clamped {
+                return Err(format!("the floor of {peer} stepped back, and no clock was wrong"));
+            }
+            if steps_back && is.seen.max(is.sent) < self.now.wall {
+                return Err(format!("the floor of {peer} was moved back further than a clock can have been wrong"));
+            }
+        }
+        for (peer, is) in &self.after.floor {
+            let was = self.before.floor.get(peer);
+            let raised = was.map_or((is.key.is_some()).then_some(is), |was| {
+                (is.key != was.key || is.seen > was.seen).then_some(is)
+            });
+            if raised.is_none() {
+                continue;
+            }
+            let of_message = |it: &Received| {
+                // whoever let the message be trusted vouches for it.
+                let trusted = self.after.trusted.get(peer);
+                let both = trusted != self.before.trusted.get(peer)
+                    && trusted.is_some_and(|record| record.public_key == Some(*it.message.key()));
+                it.message.sender() == *peer
+                    && !it.message.is_version_1()
+                    && Some(*it.message.key()) == is.key
+                    && it.message.stamp() == is.seen
+                    && (is_vouched_for(self.before, it) || both)
+            };
+            let approved = self.is_command(*peer, |it| matches!(it, Command::Approve { .. }))
+                && self
+                    .before
+                    .pending
+                    .get(peer)
+                    .is_some_and(|entry| is.key == Some(entry.key) && entry.nonce.is_some());
+            if !(self.received().is_some_and(of_message) || approved) {
+                return Err(format!("the floor of {peer} was raised by somebody who proved nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn what_waits_stays_what_it_is(&self) -> Result<(), String> {
+        for (peer, was) in &self.before.pending {
+            let Some(is) = self.after.pending.get(peer) else { continue };
+            let replaced_by_right = self.vouched_from(*peer).is_some() && !was.authentic && is.authentic;
+            if is.key != was.key && !replaced_by_right {
+                return Err(format!("the key that {peer} waits with was replaced"));
+            }
+            if is.conflicts < was.conflicts {
+                return Err(format!("a conflict about the key of {peer} was forgotten"));
+            }
+            if is.authentic && !was.authentic && self.vouched_from(*peer).is_none() {
+                return Err(format!("what {peer} waits with counts as vouched for, and nobody vouches"));
+            }
+        }
+        Ok(())
+    }
+
+    fn news_of_grants_waits_and_restrictions_do_not(&self) -> Result<(), String> {
+        let Ok(step) = self.answer else { return Ok(()) };
+        for effect in &step.effects {
+            let (peer, is_grant) = match &effect.action {
+                Action::Send(draft) | Action::SendVersion1(draft) => (draft.to, draft.kind == Kind::Accept),
+                Action::LookUp { peer } => (*peer, false),
+                Action::ReportGrant { record } => (record.node_id, true),
+                Action::Disconnect { peer, .. } | Action::ReportRevoke { peer } => (*peer, false),
+            };
+            let holds = match (effect.when, is_grant, self.rules.config.durability) {
+                (When::OnceDurable { still }, true, Durability::BeforeAnswer) => {
+                    self.after.trusted.get(&peer) == Some(&still)
+                }
+                (When::Now, true, Durability::Eventually) => self.after.trusted.contains_key(&peer),
+                (When::Now, false, _) => true,
+                _ => false,
+            };
+            if !holds {
+                return Err(format!("{:?} goes to {peer} {:?}", effect.action, effect.when));
+            }
+        }
+        if self.command().is_some_and(|(command, _)| matches!(command, Command::Revoke { .. })) {
+            let farewell = |action: &Action| matches!(action, Action::Send(draft) if draft.kind == Kind::Revoke);
+            let cut = |action: &Action| matches!(action, Action::Disconnect { within, .. } if *within <= CUT_WITHIN);
+            let any = |which: &dyn Fn(&Action) -> bool| step.effects.iter().any(|effect| which(&effect.action));
+            if !(any(&farewell) && any(&cut)) {
+                return Err("a revocation without a farewell or a cut".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+const CUT_WITHIN: Duration = Duration::from_millis(500);

@@ -1,0 +1,63 @@
+//! What a step must have come to, if it was taken: the "must" beside the "must not" of `law`.
+#![forbid(unsafe_code)]
+
+use super::law::Seen;
+use crate::machine::input::{Command, Input};
+use crate::machine::outcome::Outcome;
+use crate::peer::NodeId;
+use crate::time::Tick;
+
+impl Seen<'_> {
+    /// The first thing that was left undone.
+    pub(super) fn is_done(&self) -> Result<(), String> {
+        let Ok(step) = self.answer else {
+            return if self.before == self.after { Ok(()) } else { Err("refused, and something changed".to_owned()) };
+        };
+        let outcome = (step.outcome, self.input);
+        match outcome {
+            (Outcome::Trusted(record) | Outcome::Approved(record) | Outcome::Granted(record), _) => {
+                let peer = record.node_id;
+                self.is_known(peer, [true, false, false, false])?;
+                let asked = self.before.outgoing.contains_key(&peer);
+                let mutual_if_asked = !matches!(outcome.0, Outcome::Granted(_)) && record.mutual != asked;
+                if self.after.trusted.get(&peer) != Some(&record) || mutual_if_asked {
+                    return Err(format!("{peer} is trusted otherwise than was said"));
+                }
+                Ok(())
+            }
+            (Outcome::Revoked { .. }, Input::Operator(Command::Revoke { peer, .. })) => {
+                self.is_known(*peer, [false, false, false, true])
+            }
+            (Outcome::RevokedByPeer { .. }, Input::Message(it)) => {
+                let peer = it.message.sender();
+                self.is_known(peer, [false, false, false, self.before.revoked.contains_key(&peer)])
+            }
+            (Outcome::Kept { .. }, _) => self.is_kept(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the peer is in exactly these tables: trusted, pending, outgoing, revoked.
+    fn is_known(&self, peer: NodeId, expected: [bool; 4]) -> Result<(), String> {
+        let after = self.after;
+        let is = [
+            after.trusted.contains_key(&peer),
+            after.pending.contains_key(&peer),
+            after.outgoing.contains_key(&peer),
+            after.revoked.contains_key(&peer),
+        ];
+        if is == expected { Ok(()) } else { Err(format!("{peer} is in tables {is:?} instead of {expected:?}")) }
+    }
+
+    /// what is too old is gone, and nothing else.
+    fn is_kept(&self) -> Result<(), String> {
+        let lifetime = i64::try_from(self.rules.config.entry_lifetime.as_millis()).unwrap_or(i64::MAX);
+        let is_old = |since: Tick| self.now.tick.millis_since(since) > lifetime;
+        let (before, after) = (self.before, self.after);
+        let pending =
+            before.pending.iter().all(|(peer, it)| is_old(it.received_tick) != after.pending.contains_key(peer));
+        let outgoing =
+            before.outgoing.iter().all(|(peer, it)| is_old(it.sent_tick) != after.outgoing.contains_key(peer));
+        if pending && outgoing { Ok(()) } else { Err("an entry is kept too long, or not long enough".to_owned()) }
+    }
+}

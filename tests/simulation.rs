@@ -1,0 +1,131 @@
+//! Seeded networks of nodes, with faults and an attacker: what must hold is in `trustkeep::testing::sim_net`.
+//!
+//! `TRUSTKEEP_SIM_SEEDS` sets how many networks are lived through (default 500), `TRUSTKEEP_SIM_SEED` runs that one alone,
+//! with a story of what happened in it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what must hold by panicking")]
+
+use trustkeep::testing::sim_net::{Bend, Happened, run};
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: a number")))
+}
+
+/// Lives through these seeds; shows the first that fails, and how to see it again.
+fn live(seeds: impl IntoIterator<Item = u64>) -> Happened {
+    let mut happened = Happened::default();
+    for seed in seeds {
+        match run(seed, None) {
+            Ok(here) => happened.add(&here),
+            Err(broken) => {
+                panic!("{broken}\n  again: TRUSTKEEP_SIM_SEED={seed} cargo test --all-features --test simulation")
+            }
+        }
+    }
+    happened
+}
+
+#[test]
+fn whatever_happens_to_a_network_the_promises_hold() {
+    if let Some(seed) = number_from("TRUSTKEEP_SIM_SEED") {
+        eprintln!("{}", live([seed]));
+        return;
+    }
+    let seeds = number_from("TRUSTKEEP_SIM_SEEDS").unwrap_or(500);
+    let happened = live(1..=seeds);
+    eprintln!("{happened}");
+    assert_eq!(happened.count("networks"), seeds);
+    // Nobody can promise what a handful of networks come to.
+    for (what, per_thousand) in MUST_HAPPEN.iter().filter(|_| seeds >= 200) {
+        let count = happened.count(what);
+        assert!(count * 1000 >= per_thousand * seeds, "{what}: {count} times in {seeds} networks");
+    }
+}
+
+/// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
+/// less than half as often as it does.
+const MUST_HAPPEN: [(&str, u64); 63] = [
+    ("grant: Accepted", 550),
+    ("grant: Approved", 1300),
+    ("grant: Auto(AllowListed)", 100),
+    ("grant: Auto(AutoApprove)", 70),
+    ("grant: Auto(Mutual)", 280),
+    ("grant: Auto(SameNetwork)", 50),
+    ("grant: Direct", 200),
+    ("grant: FirstUse", 10),
+    ("grant: KeyAdopted", 20),
+    ("loss: KeyChanged", 4),
+    ("loss: Revoked", 930),
+    ("loss: RevokedByPeer", 540),
+    ("a stamp moved back", 240),
+    ("an entry was too old", 500),
+    ("an answer waits unvouched", 50),
+    ("an old release speaks", 1200),
+    ("attacker: damaged", 580),
+    ("attacker: flooded", 2700),
+    ("attacker: forged", 2300),
+    ("attacker: forged in version 1", 440),
+    ("attacker: misdirected", 600),
+    ("attacker: re-dated", 580),
+    ("attacker: re-typed", 600),
+    ("attacker: replayed", 1100),
+    ("attacker: spoke for itself", 650),
+    ("clock: back by less", 1000),
+    ("clock: back by years", 360),
+    ("clock: forwards by less", 1000),
+    ("clock: forwards by years", 350),
+    ("crash: between saves", 890),
+    ("crash: during a save", 70),
+    ("crash: during recovery", 460),
+    ("shut down", 250),
+    ("save: failed", 540),
+    ("message: doubled", 800),
+    ("message: lost", 1600),
+    ("message: relayed", 1300),
+    ("news of a grant: left once durable", 4300),
+    ("news of a grant: taken back before it left", 60),
+    ("peace: parted", 190),
+    ("peace: parted though the farewell was lost", 200),
+    ("peace: trust", 190),
+    ("peace: trust though an accept was lost", 200),
+    ("refused: fingerprint_required", 6),
+    ("refused: revoked_needs_operator", 100),
+    ("refused: store_full", 20),
+    ("refused: wrong_fingerprint", 260),
+    ("rejected: bad_key", 10),
+    ("rejected: bad_signature", 430),
+    ("rejected: downgrade", 200),
+    ("rejected: from_future", 1900),
+    ("rejected: key_mismatch", 280),
+    ("rejected: not_asked", 560),
+    ("rejected: not_authentic", 890),
+    ("rejected: not_relayable", 160),
+    ("rejected: peer_revoked", 60),
+    ("rejected: pending_full", 70),
+    ("rejected: pending_source_full", 20),
+    ("rejected: replayed", 20),
+    ("rejected: stale", 890),
+    ("rejected: too_old", 2100),
+    ("rejected: version_1", 710),
+    ("rejected: wrong_answer", 100),
+];
+
+#[test]
+fn the_same_seed_is_the_same_life() {
+    for seed in 1..=3 {
+        assert_eq!(run(seed, None).unwrap(), run(seed, None).unwrap());
+    }
+}
+
+#[test]
+fn rules_that_are_bent_are_found_out() {
+    for bend in Bend::ALL {
+        let found = (1..=BEND_SEEDS).find_map(|seed| run(seed, Some(bend)).err());
+        match found {
+            Some(broken) => eprintln!("{bend:?}: seed {}: {}", broken.seed, broken.law),
+            None => panic!("{bend:?}: not found in {BEND_SEEDS} networks"),
+        }
+    }
+}
+
+/// In so many networks each bent rule must show.
+const BEND_SEEDS: u64 = 200;
