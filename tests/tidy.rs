@@ -140,8 +140,8 @@ const UNSAFE: [(&str, usize); 9] = [
     ("src/map/node.rs", 7),
     ("src/map/pack.rs", 3),
     ("src/map/pool.rs", 8),
-    ("src/map/probe.rs", 7),
-    ("src/map/version.rs", 3),
+    ("src/map/probe.rs", 8),
+    ("src/map/version.rs", 5),
     ("src/persist/mapping.rs", 1),
     ("src/sync/model.rs", 1),
 ];

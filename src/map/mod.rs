@@ -70,6 +70,18 @@ impl TrustMap {
         self.version.contains(self.mix.mix(peer.get()))
     }
 
+    /// Answers for each peer, for as many as there are of both.
+    pub(crate) fn contains_each(&self, peers: &[NodeId], answers: &mut [bool]) {
+        for (peers, answers) in peers.chunks(AT_ONCE).zip(answers.chunks_mut(AT_ONCE)) {
+            let mut places = [0; AT_ONCE];
+            for (place, peer) in places.iter_mut().zip(peers) {
+                *place = self.mix.mix(peer.get());
+            }
+            let asked = answers.len().min(peers.len());
+            self.version.contains_each(&places, answers.get_mut(..asked).unwrap_or_default());
+        }
+    }
+
     #[inline]
     pub(crate) fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         self.version.get(self.mix.mix(peer.get())).map(|value| value.record(peer))
@@ -123,3 +135,6 @@ impl TrustMap {
         Some(value?.record(NodeId::new(self.mix.unmix(place))?))
     }
 }
+
+/// How many look-ups are under way at the same time when many are asked for: about as many as a core can wait for.
+const AT_ONCE: usize = 16;

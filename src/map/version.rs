@@ -37,6 +37,18 @@ impl Version {
         }
     }
 
+    /// Answers for as many places as there are answers; the other places may be any.
+    pub(super) fn contains_each<const N: usize>(&self, places: &[u32; N], answers: &mut [bool]) {
+        self.pin.reads();
+        // SAFETY: as in `contains`.
+        let leaves = places.map(|place| unsafe { probe::leaf_of(self.tree.root, self.tree.levels, place) });
+        leaves.iter().for_each(|leaf| probe::fetch(*leaf));
+        for ((leaf, place), answer) in leaves.iter().zip(places).zip(answers) {
+            // SAFETY: as in `contains`.
+            *answer = unsafe { probe::record_at(*leaf, *place).0 != 0 };
+        }
+    }
+
     #[inline]
     pub(super) fn get(&self, place: u32) -> Option<&Value> {
         self.pin.reads();

@@ -25,10 +25,32 @@ impl TrustReader {
     /// Whether the peer is trusted.
     ///
     /// # Complexity
-    /// Logarithmic in the number of trusted peers, with base 16.
+    /// Two dependent loads up to some ten thousand trusted peers, three up to some million, one more for every thousandfold
+    /// of that; no branch depends on the peer.
     #[must_use]
     pub fn is_trusted(&mut self, peer: NodeId) -> bool {
         self.0.load().trusted.contains(peer)
+    }
+
+    /// Whether each of these peers is trusted, all in one generation: the answer for the first peer is put first, and so
+    /// on, for as many as there are of both.
+    ///
+    /// # Complexity
+    /// As asking for each, but in a large map faster, since their memory is fetched at the same time.
+    ///
+    /// # Examples
+    /// ```
+    /// use trustkeep::{NodeId, TrustRecord, TrustStore};
+    /// let store = TrustStore::in_memory();
+    /// let peers = [7, 8, 9].map(|id| NodeId::new(id)).map(Option::unwrap);
+    /// let _ = store.grant(TrustRecord::new(peers[1], None))?;
+    /// let mut answers = [false; 3];
+    /// store.reader().are_trusted(&peers, &mut answers);
+    /// assert_eq!(answers, [false, true, false]);
+    /// # Ok::<(), trustkeep::WriteError<TrustRecord>>(())
+    /// ```
+    pub fn are_trusted(&mut self, peers: &[NodeId], answers: &mut [bool]) {
+        self.0.load().trusted.contains_each(peers, answers);
     }
 
     /// Whether the peer is trusted under this key. Of a record without a key: no.

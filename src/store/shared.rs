@@ -434,5 +434,6 @@ impl Drop for Inside<'_> {
 }
 
 /// Writers look for what can go when this many more old versions than were held at the last look have gathered: the
-/// cost of looking is spread over as many publishes.
-const SWEEP_AT_LEAST: usize = 64;
+/// cost of looking is spread over as many publishes. Not many more: what is freed soon is still in the caches when it is
+/// used again.
+const SWEEP_AT_LEAST: usize = 8;

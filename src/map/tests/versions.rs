@@ -87,6 +87,20 @@ fn check_contents(map: &TrustMap, model: &Model) {
     }
 }
 
+/// Asking for many at once gives the same answers, whatever the numbers of questions and of room for answers.
+fn check_many(map: &TrustMap, model: &Model) {
+    let peers: Vec<NodeId> = (1..100).map(node).chain(model.keys().copied()).collect();
+    for (asked, room) in [(0, 5), (1, 1), (15, 20), (16, 16), (17, 17), (40, 33), (peers.len(), peers.len())] {
+        let asked = &peers[..asked];
+        let mut answers = vec![true; room];
+        map.contains_each(asked, &mut answers);
+        for (index, answer) in answers.into_iter().enumerate() {
+            // Where nothing was asked nothing is answered.
+            assert_eq!(answer, asked.get(index).is_none_or(|peer| model.contains_key(peer)), "{index}");
+        }
+    }
+}
+
 fn check_diff(new: &(TrustMap, Model), old: &(TrustMap, Model)) {
     let mut found = BTreeMap::new();
     new.0.diff(&old.0, &mut |old, new| {
@@ -174,6 +188,7 @@ proptest! {
         held.push(newest.clone());
         for version in &held {
             check_contents(&version.0, &version.1);
+            check_many(&version.0, &version.1);
             check_diff(&newest, version);
             check_diff(version, &newest);
         }
