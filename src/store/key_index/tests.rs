@@ -1,4 +1,5 @@
 //! The index against a set: whatever goes in and out, while tables fill up, overflow and are replaced.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests say what must hold by panicking")]
 
 use std::collections::BTreeSet;
 
