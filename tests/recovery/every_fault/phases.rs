@@ -159,7 +159,7 @@ pub(super) fn phases() -> Vec<Phase> {
             cases_min: 300,
             makes: [
                 &[Create, Write, Sync, Rename, SyncDir, SyncData],
-                &[Write, SyncData, Create, Sync, Rename, SyncDir, Remove],
+                &[Create, Write, Sync, Rename, SyncDir, Remove],
             ],
             ..live("snapshot", || Before::after(RESTARTED), &[])
         },
