@@ -157,10 +157,7 @@ pub(super) fn phases() -> Vec<Phase> {
             ],
             setup: ROTATING,
             cases_min: 300,
-            makes: [
-                &[Create, Write, Sync, Rename, SyncDir, SyncData],
-                &[Create, Write, Sync, Rename, SyncDir, Remove],
-            ],
+            makes: [&[Create, Write, Sync, Rename, SyncDir, SyncData], &[Create, Write, Sync, Rename, SyncDir, Remove]],
             ..live("snapshot", || Before::after(RESTARTED), &[])
         },
         live("reopen", || Before::after(RESTARTED), &[List, Read, SyncDir, Create, Write, Sync, Rename, SyncData]),
