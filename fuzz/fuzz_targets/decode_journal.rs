@@ -10,14 +10,7 @@ use trustkeep::testing::doors::{JournalEnd, decode_journal, fix_checksums};
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
     Raw(&'a [u8], Option<u16>),
-    Tampered {
-        good: u8,
-        edits: Vec<(u16, u8)>,
-        cut: Option<u16>,
-        behind: &'a [u8],
-        forged: bool,
-        counted: Option<u16>,
-    },
+    Tampered { good: u8, edits: Vec<(u16, u8)>, cut: Option<u16>, behind: &'a [u8], forged: bool, counted: Option<u16> },
 }
 
 /// Closed, killed, continued; and from the time when journals grew, killed and closed.

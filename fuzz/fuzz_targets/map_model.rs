@@ -20,9 +20,16 @@ enum Act {
     /// The next version.
     Change(Vec<(Id, Option<u16>)>),
     /// Many ids in a row, so that nodes split and merge.
-    Fill { from: u16, len: u16, value: Option<u16> },
+    Fill {
+        from: u16,
+        len: u16,
+        value: Option<u16>,
+    },
     /// A version from an older one, in a history of its own.
-    Branch { from: u8, changes: Vec<(Id, Option<u16>)> },
+    Branch {
+        from: u8,
+        changes: Vec<(Id, Option<u16>)>,
+    },
     Hold,
     Drop(u8),
     Sweep,
