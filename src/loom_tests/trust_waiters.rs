@@ -12,15 +12,18 @@ const LONG: Duration = Duration::from_secs(60);
 fn a_grant_that_races_the_wait_is_not_missed() {
     let seen = outcomes(|| {
         let store = Arc::new(open(&Disk::default()));
-        let early = {
+        let waiter = {
             let store = Arc::clone(&store);
-            spawn("writer", move || drop(store.grant(record(1)).unwrap())).unwrap()
+            spawn("waiter", move || {
+                let trusted_before = store.is_trusted(peer(1));
+                assert!(store.wait_for_trust(peer(1), LONG));
+                assert!(store.is_trusted(peer(1)));
+                trusted_before
+            })
+            .unwrap()
         };
-        let trusted_before = store.is_trusted(peer(1));
-        assert!(store.wait_for_trust(peer(1), LONG));
-        assert!(store.is_trusted(peer(1)));
-        early.join().unwrap();
-        trusted_before
+        drop(store.grant(record(1)).unwrap());
+        waiter.join().unwrap()
     });
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [false, true]);
 }

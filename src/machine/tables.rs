@@ -258,7 +258,7 @@ impl Tables {
     }
 
     /// Both steps at once.
-    #[cfg(all(any(test, feature = "__testing"), not(all(test, trustkeep_loom))))]
+    #[cfg(any(test, feature = "__testing"))]
     pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
         let draft = self.draft(changes);
         let touched = draft.touched();
