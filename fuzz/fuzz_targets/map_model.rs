@@ -111,7 +111,8 @@ fuzz_target!(|input: Input| {
                 let ids = (0..u32::from(len % 2000)).map(|n| NodeId::new(u32::from(from) + n));
                 newest = apply(&newest, ids.map(|id| (id, value)));
             }
-            Act::Branch { from, changes } if !held.is_empty() => {
+            // Without a change it would be the old version itself, behind which a newer one of its history stands.
+            Act::Branch { from, changes } if !held.is_empty() && changes.iter().any(|(id, _)| id.node().is_some()) => {
                 let old = &held[usize::from(from) % held.len()];
                 newest = apply(old, changes.into_iter().map(|(id, value)| (id.node(), value)));
             }
