@@ -399,9 +399,11 @@ fn no_floor_moves_back() {
         floor(8, KEY, 10, 10),
         floor(9, KEY, 10, 10),
         {"node_id": 10, "seen": "2026-03-03T10:00:00Z"},
+        {"node_id": 11, "spoke_v2": true},
     ]));
-    assert_eq!((code, &told["floors"]), (1, &json!({"taken": 4, "unchanged": 1, "skipped": 1})));
-    assert_eq!(findings(&told), ["floors[5] 10 -: `seen` without the `public_key` that it was seen under"]);
+    assert_eq!((code, &told["floors"]), (1, &json!({"taken": 4, "unchanged": 1, "skipped": 2})));
+    let why = "`seen` or `spoke_v2` without the `public_key` that it belongs to";
+    assert_eq!(findings(&told), [format!("floors[5] 10 -: {why}"), format!("floors[6] 11 -: {why}")]);
     let mut eight = floor(8, KEY, 10, 30);
     eight["spoke_v2"] = false.into();
     let mut four = floor(4, KEY, 20, 30);

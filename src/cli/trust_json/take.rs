@@ -324,8 +324,8 @@ impl<'a> Taking<'a> {
         let seen = self.stamp("seen", fields, notes)?.unwrap_or_default();
         let reserved = self.stamp("reserved", fields, notes)?.unwrap_or_default();
         let said = Floor { key, seen, sent: reserved, reserved, spoke_v2: fields.flag("spoke_v2")? };
-        if key.is_none() && seen != WallMillis::default() {
-            return Err("`seen` without the `public_key` that it was seen under".to_owned());
+        if key.is_none() && (seen != WallMillis::default() || said.spoke_v2) {
+            return Err("`seen` or `spoke_v2` without the `public_key` that it belongs to".to_owned());
         }
         let before = self.into.before.floor(peer);
         if before.is_none() && self.floor(peer).is_some() {

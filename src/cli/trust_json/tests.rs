@@ -39,7 +39,7 @@ fn changes() -> Vec<TableChange> {
         TableChange::Trusted(id(u32::MAX), Some(TrustRecord::new(id(u32::MAX), key(2)).approved_at(wall(-1)))),
         TableChange::Revoked(id(5), Some(wall(1_772_532_000_456))),
         TableChange::Revoked(id(4), Some(wall(0))),
-        TableChange::Floor(id(3), Some(Floor { spoke_v2: true, ..Floor::EMPTY })),
+        TableChange::Floor(id(3), Some(Floor { key: Some(key(2)), spoke_v2: true, ..Floor::EMPTY })),
     ];
     let floor = Floor { key: Some(key(1)), seen: wall(9), sent: wall(10), reserved: wall(10), spoke_v2: false };
     changes.push(TableChange::Floor(id(12), Some(floor)));
