@@ -93,6 +93,7 @@ struct Inner {
     unsynced: Vec<DirOp>,
     gone: Option<std::sync::Arc<Content>>,
     log: Vec<Call>,
+    bytes_written: u64,
     fault: Option<Fault>,
     lie: Option<Lie>,
     write_bytes_max: Option<usize>,
@@ -165,6 +166,12 @@ impl SimDisk {
     #[must_use]
     pub fn log(&self) -> Vec<Call> {
         self.inner.lock().log.clone()
+    }
+
+    /// How many bytes writes have taken.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.inner.lock().bytes_written
     }
 
     /// Has a call fail; `None` ends a fault.
@@ -386,6 +393,7 @@ impl StorageFile for SimFile {
         let mut inner = self.disk.inner.lock();
         let taken = inner.call_on(&mut self.spoiled, Call::Write)?.min(bytes.len());
         let bytes = bytes.get(..taken).unwrap_or_default();
+        inner.bytes_written += bytes.len() as u64;
         let offset = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if let Some(file) = inner.files.get_mut(&self.inode) {
             std::sync::Arc::make_mut(file).write(offset, bytes);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trustkeep::testing::sim_disk::{Call, SimDisk};
 use trustkeep::{FailingSnapshots, FileEntry, PersistError, Storage, StorageFile, TrustStore};
 
-use super::{contents, grant, open_small, record, records, small, wall};
+use super::{contents, grant, open, open_small, record, records, small, wall};
 
 /// A disk that is in trouble with snapshots alone.
 struct Picky {
@@ -205,6 +205,27 @@ fn a_snapshot_that_fails_and_one_that_does_not_are_told_though_no_change_follows
             assert!(store.health().failing_snapshots.is_none());
         }
     }
+}
+
+#[test]
+fn a_save_writes_in_proportion_to_what_changed() {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    let fill = |numbers: std::ops::Range<u32>| {
+        let (fits, receipt) =
+            store.update(|batch| numbers.clone().all(|number| batch.grant(record(number)).is_ok())).unwrap();
+        assert!(fits);
+        receipt.wait_durable().unwrap();
+    };
+    fill(1..20_001);
+    let quiet = disk.bytes_written();
+    grant(&store, 20_001);
+    let one = disk.bytes_written() - quiet;
+    fill(20_002..20_102);
+    let hundred = disk.bytes_written() - quiet - one;
+    // A record takes about 50 bytes, a group about as many again; the whole is a thousand kilobytes.
+    assert!((50..200).contains(&one), "{one} bytes for one change");
+    assert!((50 * one / 4..100 * one).contains(&hundred), "{hundred} bytes for a hundred changes, {one} for one");
 }
 
 #[test]
