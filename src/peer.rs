@@ -122,16 +122,23 @@ impl PublicKey {
     /// [`InvalidKey::Malformed`] or [`InvalidKey::Weak`]: refuse whatever came with the key.
     ///
     /// # Complexity
-    /// One point decompression and compression, some microseconds.
+    /// One point decompression, some microseconds.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, InvalidKey> {
-        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| InvalidKey::Malformed)?;
-        if key.to_edwards().compress().to_bytes() != bytes {
+        Self::open(bytes).map(|(key, _)| key)
+    }
+
+    /// The same, and the point itself, which was computed on the way.
+    pub(crate) fn open(bytes: [u8; 32]) -> Result<(Self, VerifyingKey), InvalidKey> {
+        if !is_below_the_prime(&bytes) {
             return Err(InvalidKey::Malformed);
         }
-        if key.is_weak() {
+        let point = VerifyingKey::from_bytes(&bytes).map_err(|_| InvalidKey::Malformed)?;
+        // A canonical y has two encodings, of x and of -x, which differ unless x is 0: then the one with the sign is not
+        // canonical, but that x has small order, and so neither of the two passes.
+        if point.is_weak() {
             return Err(InvalidKey::Weak);
         }
-        Ok(Self(bytes))
+        Ok((Self(bytes), point))
     }
 
     /// The key with these bytes, which come from a file of ours whose checksum held.
@@ -304,6 +311,12 @@ impl TrustRecord {
     }
 }
 
+/// Whether the y coordinate, little-endian below the sign bit, is less than the prime 2^255 - 19.
+fn is_below_the_prime(bytes: &[u8; 32]) -> bool {
+    let [first, middle @ .., last] = bytes;
+    *first < 0xed || last & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
+}
+
 /// The y coordinates of every point of small order, canonical or not, little-endian, sign bit cleared.
 const SMALL_ORDER_Y: [[u8; 32]; 7] = [
     // 0, 1 and p - 1
@@ -369,6 +382,24 @@ mod tests {
         assert!(PublicKey::from_checksummed(good).is_ok());
         let malformed = (0..=255u8).map(|b| [b; 32]).find(|b| VerifyingKey::from_bytes(b).is_err()).unwrap();
         assert_eq!(PublicKey::from_bytes(malformed), Err(InvalidKey::Malformed));
+    }
+
+    #[test]
+    fn a_key_is_canonical_exactly_if_its_point_is_written_as_these_bytes() {
+        let mut canonical = 0;
+        // Around the prime, below and above, and wherever else.
+        let near = (0..=255).flat_map(|first| [0x7f, 0xff].map(|last| with_ends(first, 0xff, last)));
+        let far = (0..=255).flat_map(|middle| [0x00, 0x7e, 0xfe].map(|last| with_ends(0xed, middle, last)));
+        for bytes in near.chain(far) {
+            let Ok(point) = VerifyingKey::from_bytes(&bytes) else {
+                assert_eq!(PublicKey::from_bytes(bytes), Err(InvalidKey::Malformed));
+                continue;
+            };
+            let is_canonical = point.to_edwards().compress().to_bytes() == bytes;
+            canonical += usize::from(is_canonical);
+            assert_eq!(PublicKey::from_bytes(bytes).is_ok(), is_canonical && !point.is_weak(), "{bytes:02x?}");
+        }
+        assert!(canonical > 100, "{canonical}");
     }
 
     #[test]

@@ -9,23 +9,38 @@ use core::time::Duration;
 
 use super::outcome::Rules;
 use super::rejection::Rejection;
-use super::view::Floor;
+use super::view::{Floor, View};
 use crate::peer::{NodeId, PublicKey};
 use crate::time::{Now, WallMillis};
 use crate::wire::decode::{self, Decoded};
 use crate::wire::message::{Kind, Message};
+use crate::wire::open_key::OpenKey;
 
 /// Rules: type, age, sender, and every field decoded. `relayed` says that it came by a relay.
 ///
 /// # Errors
 /// [`Rejection`]: drop the message, answer nothing.
 pub fn decode(rules: &Rules, now: Now, message: Message, relayed: bool) -> Result<Decoded, Rejection> {
+    decode_with(rules, now, message, relayed, |_| None)
+}
+
+/// The same; `known` has the open keys that need not be opened again.
+///
+/// # Errors
+/// As [`decode()`].
+pub fn decode_with(
+    rules: &Rules,
+    now: Now,
+    message: Message,
+    relayed: bool,
+    known: impl FnOnce(&[u8; 32]) -> Option<OpenKey>,
+) -> Result<Decoded, Rejection> {
     let kind = message.kind().ok_or(Rejection::UnknownType)?;
     check_age(rules, now, message.stamp(), relayed)?;
     let sender = message.sender().ok_or(Rejection::SenderZero)?;
     check_sender(rules, sender)?;
     check_form(rules, kind, message.is_version_1(), relayed)?;
-    Ok(decode::decode(message)?)
+    Ok(decode::decode_with(message, known)?)
 }
 
 /// Rule R-15: newer than what was seen from this peer under this key.
@@ -41,6 +56,13 @@ pub fn check_floor(rules: &Rules, now: Now, floor: Option<Floor>, message: &Deco
     } else {
         check_stamp(rules, now, floor, message.key(), message.stamp())
     }
+}
+
+/// Whether we hold this key for this peer, because somebody has vouched for it: it is worth keeping open.
+#[must_use]
+pub fn is_held(view: &dyn View, peer: NodeId, key: &PublicKey) -> bool {
+    view.trusted(peer).is_some_and(|record| record.public_key == Some(*key))
+        || view.floor(peer).is_some_and(|floor| floor.key == Some(*key))
 }
 
 ///
@@ -97,7 +119,7 @@ pub(super) fn millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::actor::{Actor, at, node};
+    use crate::testing::actor::{Actor, Way, at, node};
     use crate::wire::message::Kind;
 
     #[test]
@@ -110,6 +132,23 @@ mod tests {
         assert_eq!(heard(300_001), Err(Rejection::TooOld));
         assert_eq!(heard(-30_000), Ok(()));
         assert_eq!(heard(-30_001), Err(Rejection::FromFuture));
+    }
+
+    #[test]
+    fn a_key_is_held_for_the_peer_that_it_was_vouched_for_and_for_no_other() {
+        let (mut us, mut peer, other) = (Actor::new(9, 0x11), Actor::new(7, 0xAA), Actor::new(8, 0x22));
+        let held = |us: &Actor, peer: &Actor, key: &Actor| is_held(&us.tables, peer.id(), &key.public_key());
+        // A request that nobody vouches for waits, and gives its key no place.
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        assert!(!us.tables.pending.is_empty() && !held(&us, &peer, &peer));
+        us.approve(at(0), peer.id(), None).unwrap();
+        assert!(held(&us, &peer, &peer) && !held(&us, &other, &peer) && !held(&us, &peer, &other));
+        // The floor remembers a key longer than the record.
+        let request = peer.draft(at(1), us.id(), Kind::Request, None);
+        us.hear_from(at(1), &peer, &request, Way::open()).unwrap();
+        us.revoke(at(2), peer.id()).unwrap();
+        assert!(us.tables.trusted.is_empty() && held(&us, &peer, &peer) && !held(&us, &peer, &other));
     }
 
     #[test]

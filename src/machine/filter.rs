@@ -24,14 +24,27 @@ pub fn filter(text: &str) -> String {
 /// ones, and every separator but the plain space.
 fn is_shown(character: char) -> bool {
     use GeneralCategoryGroup as Group;
+    // Most of most texts, without a search through the tables.
+    if character.is_ascii() {
+        return character == ' ' || character.is_ascii_graphic();
+    }
     let group = character.general_category_group();
-    let shown = matches!(group, Group::Letter | Group::Mark | Group::Number | Group::Punctuation | Group::Symbol);
-    shown || character == ' '
+    matches!(group, Group::Letter | Group::Mark | Group::Number | Group::Punctuation | Group::Symbol)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_short_way_for_ascii_says_what_the_tables_say() {
+        use GeneralCategoryGroup as Group;
+        for character in (0..=127_u8).map(char::from) {
+            let group = character.general_category_group();
+            let hidden = matches!(group, Group::Separator | Group::Other) && character != ' ';
+            assert_eq!(is_shown(character), !hidden, "{character:?}");
+        }
+    }
 
     #[test]
     fn what_can_be_shown_stays_and_the_rest_goes_without_replacement() {

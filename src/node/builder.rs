@@ -29,6 +29,7 @@ use crate::machine::outcome::Rules;
 use crate::machine::replay::ReplayTable;
 use crate::store::TrustStore;
 use crate::sync::Mutex;
+use crate::wire::open_key::OpenKeys;
 
 /// What a [`HandshakeManager`] is made of; [`start`](Self::start) makes it.
 pub struct Builder {
@@ -129,6 +130,7 @@ impl Builder {
             relays: Outbox::new(),
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
+            open_keys: Mutex::new(OpenKeys::new(OPEN_KEYS_MAX)),
             asking: Mutex::new(HashSet::new()),
             cool_down: Mutex::new(CoolDown::default()),
             in_flight: InFlight::new(),
@@ -146,6 +148,9 @@ impl Builder {
         Ok(manager)
     }
 }
+
+/// Keys of known peers that are kept ready, about 300 bytes each.
+const OPEN_KEYS_MAX: usize = 4096;
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

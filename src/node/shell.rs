@@ -34,6 +34,7 @@ use crate::peer::NodeId;
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex};
 use crate::wire::message::Message;
+use crate::wire::open_key::OpenKeys;
 use crate::wire::verify::verify;
 use std::sync::{Arc, Weak};
 
@@ -62,6 +63,8 @@ pub(crate) struct Shell {
     pub(crate) counters: Counters,
     /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
     pub(crate) replay: Mutex<ReplayTable>,
+    /// The keys of peers that we know, ready for checking signatures.
+    pub(crate) open_keys: Mutex<OpenKeys>,
     /// The peers to whom a call of `request` is running.
     pub(crate) asking: Mutex<HashSet<NodeId>>,
     /// When each peer was asked last.
@@ -164,11 +167,17 @@ impl Shell {
     fn process(self: &Arc<Self>, received: Received) -> Result<(), NotDone> {
         let now = self.clock.now();
         let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;
-        let decoded =
-            arrival::decode(&self.rules, now, message, received.path.is_relayed()).map_err(NotDone::Refused)?;
+        let (relayed, mut was_open) = (received.path.is_relayed(), false);
+        let open = |bytes: &[u8; 32]| self.open_keys.lock().get(bytes).inspect(|_| was_open = true);
+        let decoded = arrival::decode_with(&self.rules, now, message, relayed, open).map_err(NotDone::Refused)?;
         let sender = decoded.sender();
         let known = {
             let tables = self.store.tables().ok_or(NotDone::Store(WriteError::Reentrant(())))?;
+            // Before the signature is checked, so that copies of the only message of a peer are cheap too. A stranger can
+            // name no key here but one that we hold already.
+            if !was_open && arrival::is_held(tables.as_ref(), sender, decoded.key()) {
+                self.open_keys.lock().note(decoded.open_key());
+            }
             arrival::check_floor(&self.rules, now, tables.floor(sender), &decoded).map_err(NotDone::Refused)?;
             tables.trusted(sender).is_some() || tables.outgoing(sender).is_some() || tables.pending(sender).is_some()
         };

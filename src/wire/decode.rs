@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::message::{Kind, Message, Nonce};
+use super::open_key::OpenKey;
 use crate::peer::{InvalidKey, NodeId, PublicKey};
 use crate::time::WallMillis;
 
@@ -49,7 +50,7 @@ pub struct Decoded {
     pub(super) is_version_1: bool,
     pub(super) kind: Kind,
     pub(super) sender: NodeId,
-    pub(super) key: PublicKey,
+    pub(super) key: OpenKey,
     pub(super) stamp: WallMillis,
     /// Always there in version 2, never in version 1.
     pub(super) nonce: Option<Nonce>,
@@ -84,6 +85,12 @@ impl Decoded {
     /// The key in it.
     #[must_use]
     pub const fn key(&self) -> &PublicKey {
+        self.key.key()
+    }
+
+    /// The key in it, with its point.
+    #[must_use]
+    pub const fn open_key(&self) -> &OpenKey {
         &self.key
     }
 
@@ -102,13 +109,25 @@ impl Decoded {
 /// # Complexity
 /// One point decompression, some microseconds.
 pub fn decode(message: Message) -> Result<Decoded, Undecodable> {
+    decode_with(message, |_| None)
+}
+
+/// The same; `known` has the open keys that need not be opened again.
+///
+/// # Errors
+/// As [`decode`].
+///
+/// # Complexity
+/// As [`decode`]; under a known key there is no decompression.
+pub fn decode_with(message: Message, known: impl FnOnce(&[u8; 32]) -> Option<OpenKey>) -> Result<Decoded, Undecodable> {
     let kind = message.kind().ok_or(Undecodable::Kind)?;
     let sender = message.sender().ok_or(Undecodable::Sender)?;
     let is_version_1 = message.is_version_1();
     if !is_version_1 && message.v != Some(2) {
         return Err(Undecodable::Version);
     }
-    let key = message.public_key.parse().map_err(Undecodable::Key)?;
+    let key = exactly(&message.public_key).ok_or(Undecodable::Key(InvalidKey::Encoding))?;
+    let key = known(&key).map_or_else(|| OpenKey::new(key), Ok).map_err(Undecodable::Key)?;
     if is_version_1 {
         let signature = exactly(&message.signature).ok_or(Undecodable::Field("signature"))?;
         let (stamp, nonce_text, answers_text) = (message.stamp(), String::new(), String::new());
@@ -196,6 +215,17 @@ mod tests {
         assert_eq!(refuses(|m| m.nonce = None), Undecodable::Field("nonce"));
         assert_eq!(refuses(|m| m.signature2 = None), Undecodable::Field("signature2"));
         assert!(decode(Message { answers: None, ..good() }).unwrap().answers.is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_open_already_is_taken_and_asked_for_by_its_bytes() {
+        let ours = OpenKey::new(*Actor::new(1, 0x33).public_key().as_bytes()).unwrap();
+        let sent = Actor::new(7, 0xAA).public_key();
+        let decoded = decode_with(good(), |bytes| (bytes == sent.as_bytes()).then_some(ours)).unwrap();
+        assert_eq!(decoded.open_key(), &ours, "it was opened once more");
+        assert_eq!(decode_with(good(), |_| None).unwrap().key(), &sent);
+        let weak = Message { public_key: STANDARD.encode([0; 32]), ..good() };
+        assert_eq!(decode_with(weak, |_| None), Err(Undecodable::Key(InvalidKey::Weak)));
     }
 
     #[test]

@@ -8,5 +8,6 @@
 
 pub mod decode;
 pub mod message;
+pub mod open_key;
 pub mod sign;
 pub mod verify;

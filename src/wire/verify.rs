@@ -1,5 +1,5 @@
 //! The only place where a [`Verified`] message is made: holding one proves that the key in it signed it, for the
-//! receiver named in it.
+//! receiver named in it (but for what this crate's own tests believe).
 //!
 //! It does not prove whose key that is. That is decided by the rules of the machine, with what the registry, the
 //! transport and the tables know.
@@ -7,11 +7,11 @@
 
 use core::fmt;
 
-use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
 use super::decode::Decoded;
 use super::message::{Kind, Nonce};
+use super::open_key::OpenKey;
 use super::sign::{Signed, signing_bytes_v1, signing_bytes_v2};
 use crate::peer::{NodeId, PublicKey};
 use crate::time::WallMillis;
@@ -40,6 +40,12 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// A message that counts as signed though nobody has looked: for tests of what comes after.
+    #[cfg(any(test, feature = "__testing"))]
+    pub(crate) const fn believed(message: Decoded, receiver: NodeId) -> Self {
+        Self { message, receiver }
+    }
+
     /// Whether it is of version 1: then the key signed neither what it says nor when, only that something goes from the
     /// sender to the receiver.
     #[must_use]
@@ -83,7 +89,7 @@ impl Verified {
     /// The key that signed it.
     #[must_use]
     pub const fn key(&self) -> &PublicKey {
-        &self.message.key
+        self.message.key.key()
     }
 
     /// When it was sent, by the sender's clock.
@@ -126,7 +132,7 @@ impl Verified {
 /// One strict Ed25519 verification, some tens of microseconds: do the cheap checks first, and hold no lock.
 pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignature> {
     if message.is_version_1 {
-        verify_v1(&message.key, message.sender, receiver, &message.signature)?;
+        check(message.key.signed(&signing_bytes_v1(message.sender, receiver), &message.signature))?;
         return Ok(Verified { message, receiver });
     }
     let bytes = signing_bytes_v2(&Signed {
@@ -136,11 +142,11 @@ pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignatu
         stamp: message.stamp,
         nonce: &message.nonce_text,
         answers: &message.answers_text,
-        key: &message.key,
+        key: message.key.key(),
         justification: &message.justification,
         reason: &message.reason,
     });
-    verify_bytes(&message.key, &bytes, &message.signature)?;
+    check(message.key.signed(&bytes, &message.signature))?;
     Ok(Verified { message, receiver })
 }
 
@@ -149,11 +155,10 @@ pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignatu
 /// # Errors
 /// [`BadSignature`].
 pub fn verify_v1(key: &PublicKey, sender: NodeId, receiver: NodeId, signature: &[u8; 64]) -> Result<(), BadSignature> {
-    verify_bytes(key, &signing_bytes_v1(sender, receiver), signature)
+    let key = OpenKey::new(*key.as_bytes()).map_err(|_| BadSignature)?;
+    check(key.signed(&signing_bytes_v1(sender, receiver), signature))
 }
 
-/// Strictly: no key or R of small order, no malleable S.
-fn verify_bytes(key: &PublicKey, bytes: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
-    let key = VerifyingKey::from_bytes(key.as_bytes()).map_err(|_| BadSignature)?;
-    key.verify_strict(bytes, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
+fn check(signed: bool) -> Result<(), BadSignature> {
+    if signed { Ok(()) } else { Err(BadSignature) }
 }

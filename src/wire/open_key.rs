@@ -1,0 +1,135 @@
+//! Keys that signatures can be checked under at once.
+//!
+//! A key on the wire names a point of the curve by one coordinate; computing the other costs a tenth of a verification.
+//! What was computed once is kept, for the keys that [`OpenKeys`] is given: whoever calls it gives it keys of peers that it
+//! knows, so that strangers have no way to push those out. All of it is public; nothing secret is kept.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::collections::{HashMap, VecDeque};
+
+use ed25519_dalek::{Signature, VerifyingKey};
+
+use crate::peer::{InvalidKey, PublicKey};
+
+/// A public key with its point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OpenKey {
+    key: PublicKey,
+    point: VerifyingKey,
+}
+
+impl OpenKey {
+    /// The key with these bytes, checked.
+    ///
+    /// # Errors
+    /// As [`PublicKey::from_bytes`].
+    pub fn new(bytes: [u8; 32]) -> Result<Self, InvalidKey> {
+        let (key, point) = PublicKey::open(bytes)?;
+        Ok(Self { key, point })
+    }
+
+    /// The key.
+    #[must_use]
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Whether this key signed these bytes. Strictly: no R of small order, no malleable S.
+    #[must_use]
+    pub fn signed(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        self.point.verify_strict(bytes, &Signature::from_bytes(signature)).is_ok()
+    }
+}
+
+impl fmt::Debug for OpenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+/// Open keys of known peers, at most so many; who was noted first is forgotten first.
+pub struct OpenKeys {
+    by_bytes: HashMap<[u8; 32], OpenKey>,
+    order: VecDeque<[u8; 32]>,
+    most: usize,
+}
+
+impl OpenKeys {
+    /// With room for so many, each of which takes about 300 bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { by_bytes: HashMap::new(), order: VecDeque::new(), most }
+    }
+
+    /// The key with these bytes, if it is here.
+    #[must_use]
+    pub fn get(&self, bytes: &[u8; 32]) -> Option<OpenKey> {
+        self.by_bytes.get(bytes).copied()
+    }
+
+    /// Keeps a key. The caller has reason to know it.
+    pub fn note(&mut self, key: &OpenKey) {
+        let bytes = *key.key().as_bytes();
+        if self.most == 0 || self.by_bytes.contains_key(&bytes) {
+            return;
+        }
+        if self.order.len() >= self.most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_bytes.remove(&oldest);
+        }
+        self.order.push_back(bytes);
+        self.by_bytes.insert(bytes, *key);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_bytes.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_bytes.is_empty()
+    }
+}
+
+impl fmt::Debug for OpenKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenKeys").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seed: u8) -> OpenKey {
+        OpenKey::new(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many_and_the_oldest_goes_first() {
+        let mut keys = OpenKeys::new(2);
+        for seed in [1, 2, 1, 3] {
+            keys.note(&key(seed));
+            assert!(keys.len() <= 2);
+        }
+        let is_there = |seed: u8| keys.get(key(seed).key().as_bytes());
+        assert_eq!([1, 2, 3].map(is_there), [None, Some(key(2)), Some(key(3))]);
+        assert_eq!(keys.order.len(), 2);
+        let mut none = OpenKeys::new(0);
+        none.note(&key(1));
+        assert!(none.is_empty() && none.order.is_empty());
+    }
+
+    #[test]
+    fn a_key_is_opened_only_if_it_is_good_for_something() {
+        let mut small = [0; 32];
+        small[0] = 1;
+        assert_eq!(OpenKey::new(small).map(drop), Err(InvalidKey::Weak));
+        assert_eq!(*key(1).key(), PublicKey::from_bytes(*key(1).key().as_bytes()).unwrap());
+    }
+}
