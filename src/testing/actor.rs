@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -33,7 +34,9 @@ pub struct Actor {
     pub tables: PlainView,
     /// Which messages of version 1 it has seen.
     pub replay: ReplayTable,
-    key: SigningKey,
+    seed: [u8; 32],
+    // Made when it is first wanted: many never sign.
+    key: OnceCell<SigningKey>,
     nonces: u64,
 }
 
@@ -92,8 +95,8 @@ impl Actor {
     pub fn new(id: u32, seed: u8) -> Self {
         let (config, policy, limits) = (HandshakeConfig::default(), Policy::default(), Limits::default());
         let rules = Rules { own_id: node(id), config, policy, limits };
-        let (replay, key) = (ReplayTable::new(&rules), SigningKey::from_bytes(&[seed; 32]));
-        Self { rules, tables: PlainView::default(), replay, key, nonces: 0 }
+        let (replay, tables) = (ReplayTable::new(&rules), PlainView::default());
+        Self { rules, tables, replay, seed: [seed; 32], key: OnceCell::new(), nonces: 0 }
     }
 
     /// Its id.
@@ -102,10 +105,14 @@ impl Actor {
         self.rules.own_id
     }
 
+    fn key(&self) -> &SigningKey {
+        self.key.get_or_init(|| SigningKey::from_bytes(&self.seed))
+    }
+
     /// Its public key.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        PublicKey::from_bytes(self.key.verifying_key().to_bytes()).expect("made from a seed")
+        PublicKey::from_bytes(self.key().verifying_key().to_bytes()).expect("made from a seed")
     }
 
     /// A nonce that it has not used before.
@@ -125,13 +132,13 @@ impl Actor {
     /// Signs a draft.
     #[must_use]
     pub fn sign(&self, draft: &Draft) -> Message {
-        sign_draft(self.id(), &self.public_key(), draft, |bytes| self.key.sign(bytes).to_bytes())
+        sign_draft(self.id(), &self.public_key(), draft, |bytes| self.key().sign(bytes).to_bytes())
     }
 
     /// Signs a draft in version 1.
     #[must_use]
     pub fn sign_v1(&self, draft: &Draft) -> Message {
-        sign_draft_v1(self.id(), &self.public_key(), draft, |bytes| self.key.sign(bytes).to_bytes())
+        sign_draft_v1(self.id(), &self.public_key(), draft, |bytes| self.key().sign(bytes).to_bytes())
     }
 
     /// Fills in what the replay table knows of a message.

@@ -1,0 +1,103 @@
+//! What can happen to a node, each as eight bytes: whatever they are, they are an operation, and ranges are small, so that
+//! random ones meet.
+#![forbid(unsafe_code)]
+#![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
+
+use crate::peer::NodeId;
+use crate::testing::actor::node;
+use crate::wire::message::Kind;
+
+/// Something that happens to the node.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Op {
+    Hear(Heard),
+    HearAgain { which: u8 },
+    Ask { peer: NodeId, expected: Option<u8>, force: bool, automatic: bool, text_bytes: u16 },
+    Approve { peer: NodeId, fingerprint: Option<u8> },
+    Reject { peer: NodeId },
+    Cancel { peer: NodeId },
+    Revoke { peer: NodeId },
+    Grant { peer: NodeId, key: Option<u8> },
+    AdoptKey { peer: NodeId, key: u8 },
+    ReportKeyChange { peer: NodeId, key: u8 },
+    LookedUp { peer: NodeId, known: u8 },
+    Housekeeping,
+    Restart { policy: u8 },
+    Pass { wall: i64, tick: i64 },
+}
+
+/// A message, as a peer or a forger makes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub(super) sender: NodeId,
+    pub(super) key: u8,
+    pub(super) kind: Kind,
+    pub(super) in_version_1: bool,
+    pub(super) skew: i64,
+    pub(super) answers: bool,
+    pub(super) way: u8,
+    pub(super) known: u8,
+}
+
+/// One operation as bytes; whatever they are, they are one.
+pub type OpBytes = [u8; 8];
+
+impl Op {
+    /// The one that these bytes are.
+    pub(super) fn from_bytes([what, who, a, b, c, d, e, f]: OpBytes) -> Self {
+        // Node 7 is ourselves: it must be refused as a peer.
+        let peer = node(pick([1, 2, 3, 4, 1, 2, 3, 7], who));
+        let maybe = |byte: u8| (byte % 3).checked_sub(1);
+        let yes = |byte: u8| byte % 2 == 1;
+        let long = i64::from(u16::from_le_bytes([e, f]));
+        match what % 32 {
+            0..=11 => Self::Hear(Heard {
+                sender: peer,
+                key: a % 2,
+                kind: pick(
+                    [
+                        Kind::Request,
+                        Kind::Request,
+                        Kind::Request,
+                        Kind::Accept,
+                        Kind::Accept,
+                        Kind::Accept,
+                        Kind::Reject,
+                        Kind::Revoke,
+                    ],
+                    b,
+                ),
+                in_version_1: b >= 176,
+                skew: pick([long % 1000, -(long % 1000), 0, long, -300_001, 30_000, 30_001, -(1 << 40)], c),
+                answers: c >= 128,
+                way: d % 8,
+                known: d / 8,
+            }),
+            12..=14 => Self::HearAgain { which: a },
+            15..=17 => {
+                // Few are too long, for every check of the tables reads them all.
+                let text_bytes = if d % 16 == 15 { 2000 } else { u16::from(d) };
+                Self::Ask { peer, expected: maybe(a), force: yes(b), automatic: yes(c), text_bytes }
+            }
+            18..=19 => Self::Approve { peer, fingerprint: maybe(a) },
+            20 => Self::Reject { peer },
+            21 => Self::Cancel { peer },
+            22 => Self::Revoke { peer },
+            23 => Self::Grant { peer, key: maybe(a) },
+            24 => Self::AdoptKey { peer, key: a % 2 },
+            25 => Self::ReportKeyChange { peer, key: a % 2 },
+            26 => Self::LookedUp { peer, known: a },
+            27 => Self::Housekeeping,
+            28 => Self::Restart { policy: a },
+            _ => Self::Pass {
+                wall: pick([long, long * 2, -long, 0, 1 << 40, -(1 << 40), long, long], a),
+                tick: pick([long, long * 2, 31 * 24 * 3_600_000, 0], b),
+            },
+        }
+    }
+}
+
+/// One of a few, by a byte.
+fn pick<T: Copy, const N: usize>(from: [T; N], byte: u8) -> T {
+    from.into_iter().cycle().nth(usize::from(byte)).expect("never none")
+}
