@@ -33,13 +33,27 @@ pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rej
 ///
 /// The last stamp sent to the peer is the memory of when we last did: nothing but farewells and refusals goes to a
 /// revoked peer. Two nodes that revoked each other therefore fall silent after one exchange.
-pub(super) fn farewell_again(plan: &mut Plan<'_>, received: &Received) {
+pub(super) fn farewell_again(plan: &mut Plan<'_>, received: &Received, standing: Standing) {
+    if !standing.is_authentic() && !is_under_its_last_key(plan, received) {
+        return;
+    }
     let last_sent = plan.floor.sent.min(latest_credible(plan.rules, plan.now));
     if plan.revoked.is_some() && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS {
         let draft = plan.draft(Kind::Revoke, received.nonce);
         let in_version_1 = received.message.is_version_1();
         plan.act(When::Now, if in_version_1 { Action::SendVersion1(draft) } else { Action::Send(draft) });
     }
+}
+
+/// Whether the message is newer than all that was seen, and under the key that was vouched for last: with trust the record
+/// went that vouched for it, so that nobody may be left who does. It suffices for a farewell, which tells the holder of
+/// that key nothing but what it was told before, and for nothing else: it moves no floor.
+///
+/// Not where a relay brings it, for what a relay has kept can be up to 30 days old, and would be good for a farewell a
+/// minute as long.
+fn is_under_its_last_key(plan: &Plan<'_>, received: &Received) -> bool {
+    let message = &received.message;
+    plan.floor.key == Some(*message.key()) && !message.is_version_1() && !received.path.is_relayed()
 }
 
 /// At most one farewell a minute to a peer that goes on talking.
@@ -100,6 +114,36 @@ mod tests {
         let way = registered(&us);
         let last = peer.hear_from(at(100_020), &us, sent(&answer).unwrap(), way).unwrap();
         assert_eq!(sent(&last), None);
+    }
+
+    #[test]
+    fn the_key_vouched_for_last_is_good_for_a_farewell_and_for_nothing_else() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
+        us.revoke(at(10), peer.id()).unwrap();
+        let (id, floor) = (peer.id(), us.tables.floor[&peer.id()]);
+        let mut hear = |ms: i64, stamp: i64, kind, way| {
+            let draft = peer.draft(at(stamp), us.id(), kind, None);
+            let step = us.hear_from(at(ms), &peer, &draft, way);
+            let after = us.tables.floor[&peer.id()];
+            assert_eq!((after.key, after.seen, after.spoke_v2), (floor.key, floor.seen, true), "the floor moved");
+            step.map(|step| (step.outcome, sent(&step).map(|draft| draft.kind)))
+        };
+        let farewell = Some(Kind::Revoke);
+        let not_authentic = Outcome::Dropped(Rejection::NotAuthentic);
+        assert_eq!(hear(100_000, 100_000, Kind::Revoke, Way::open()), Ok((not_authentic, farewell)));
+        assert_eq!(hear(130_000, 130_000, Kind::Request, Way::open()), Ok((Outcome::Queued, None)), "once a minute");
+        // The same message again: as often, for as long as it is young.
+        assert_eq!(hear(170_000, 100_000, Kind::Revoke, Way::open()), Ok((not_authentic, farewell)));
+        assert_eq!(hear(400_001, 100_000, Kind::Revoke, Way::open()), Err(Rejection::TooOld));
+        // What is not newer than what somebody vouched for, and what a relay has kept.
+        assert_eq!(hear(240_000, 0, Kind::Revoke, Way::open()), Err(Rejection::Stale));
+        let relayed = hear(440_000, 140_000, Kind::Request, Way::relayed(id));
+        assert_eq!(relayed, Ok((Outcome::Queued, None)));
+        let now = hear(440_000, 440_000, Kind::Request, Way::open());
+        assert_eq!(now, Ok((Outcome::Queued, farewell)));
     }
 
     #[test]

@@ -87,9 +87,7 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
 
 /// What is left when nothing more can be wrong with a message.
 pub(super) fn dispatch(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
-    if standing.is_authentic() {
-        revoke::farewell_again(&mut plan, received);
-    }
+    revoke::farewell_again(&mut plan, received, standing);
     match received.message.kind() {
         Kind::Request => request::decide(plan, received, standing),
         Kind::Accept => accept::decide(plan, received, standing),

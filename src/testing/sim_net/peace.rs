@@ -129,8 +129,11 @@ impl World {
             self.pass(70_000)?;
             let known = self.nodes[one].registry.as_ref().is_some_and(|it| it.get(&peer) == Some(&Knows::Right));
             let is_waiting = self.nodes[one].plain.pending.contains_key(&peer);
-            if self.trusts(other, one) && is_waiting && !known && !self.tunnels.contains(&(peer, from)) {
-                // Nobody vouches for the peer any more, so it is not answered, but put before the operator, who insists.
+            let key = pair_of(peer).public;
+            let remembered = self.nodes[one].plain.floor.get(&peer).is_some_and(|floor| floor.key == Some(key));
+            let vouched_for = known || remembered || self.tunnels.contains(&(peer, from));
+            if self.trusts(other, one) && is_waiting && !vouched_for {
+                // Nobody ever vouched for the peer's key, so it is not answered, but put before the operator, who insists.
                 let nonce = Nonce(self.chance.bytes());
                 self.step(one, Input::Operator(Command::Revoke { peer, nonce }), None).map(drop)?;
                 self.happened.note("peace: the operator had to revoke again");
