@@ -185,6 +185,13 @@ pub const GOALS: &[Goal] = &[
     ),
     most("read_tail_in_fsync", 1.2, "p99.9 of a handle's read while the keeper sits in fsync, 10 k; the same, no save"),
     most("grant_tail_in_fsync", 1.5, "p99.9 of a grant while the keeper sits in fsync, 10 k; the same, no save"),
+    most(
+        "read_tail_in_look_up",
+        1.2,
+        "p99.9 of a handle's `is_trusted` while a look-up at the registry hangs for 30 s, 10 k; the same, none hangs",
+    ),
+    most("store_read_tail_in_look_up", 1.2, "p99.9 of `is_trusted` without a handle meanwhile; the same, none hangs"),
+    most("approve_tail_in_look_up", 1.2, "p99.9 of `approve` meanwhile; the same, none hangs"),
     most("update_1m", 0.2, "one grant with its publish, 1 M; ArcSwap<imbl::HashMap>"),
     most("batch_1000_1m", 0.15, "a batch of 1000 grants with its publish, 1 M; ArcSwap<imbl::HashMap>"),
     most(
@@ -303,7 +310,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), GOALS.len());
-        assert_eq!(names.len(), 34);
+        assert_eq!(names.len(), 37);
         assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')));
         assert_eq!(Goal::named("get_1m").map(|goal| goal.target), Some(Target::RatioAtMost(2.0)));
         assert!(Goal::named("get_1").is_none());

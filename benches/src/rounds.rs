@@ -39,6 +39,21 @@ pub fn mean(operations: usize, work: impl FnOnce()) -> f64 {
     per_operation(start.elapsed(), operations)
 }
 
+/// Nanoseconds for each of so many operations, by the clock and by this thread's own time on a processor; the second is no
+/// number where the system does not tell.
+pub fn mean_both(operations: usize, work: impl FnOnce()) -> [f64; 2] {
+    let before = processor_time();
+    let by_clock = mean(operations, work);
+    let used = before.zip(processor_time()).map(|(before, after)| after.saturating_sub(before));
+    [by_clock, used.map_or(f64::NAN, |used| per_operation(used, operations))]
+}
+
+/// How long this thread has run.
+fn processor_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
 /// A time spread over so many operations, in nanoseconds.
 #[must_use]
 pub fn per_operation(time: Duration, operations: usize) -> f64 {
@@ -196,5 +211,13 @@ mod tests {
         assert!((per_operation(Duration::from_micros(1), 4) - 250.0).abs() < 1e-9);
         let slept = mean(2, || std::thread::sleep(Duration::from_millis(4)));
         assert!(slept >= 2e6, "{slept}");
+        let [by_clock, used] = mean_both(2, || std::thread::sleep(Duration::from_millis(40)));
+        assert!(by_clock >= 2e7 && used < by_clock / 2.0, "{by_clock} {used}");
+        let [by_clock, used] = mean_both(1, || {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(40) {}
+        });
+        // Others may have had most of the time, but hardly all of it.
+        assert!(used > 1e5 && used < by_clock * 1.1, "{by_clock} {used}");
     }
 }

@@ -8,6 +8,7 @@ mod durable;
 mod fixtures;
 pub(crate) mod grants;
 mod handshake;
+mod look_up;
 mod memory;
 pub(crate) mod reads;
 mod saves;
@@ -107,6 +108,7 @@ pub const KINDS: &[Kind] = &[
     reads::HUGE,
     tails::WRITER,
     tails::FSYNC,
+    look_up::LOOK_UP,
     updates::UPDATES,
     drops::DROPS,
     memory::MEMORY,

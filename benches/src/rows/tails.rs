@@ -68,7 +68,8 @@ pub(crate) fn regrant(store: &TrustStore, size: u32) -> impl Fn(u32) + Sync {
     }
 }
 
-fn clock_note() -> String {
+/// What the clock adds, for people.
+pub(crate) fn clock_note() -> String {
     let [median, most] = clock_cost();
     format!("samples hold the clock's own {median:.0} ns (p99.9 {most:.0} ns)")
 }
