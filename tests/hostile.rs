@@ -1,7 +1,8 @@
 //! Hostile peers against a node that listens: whatever many of them do at once, memory stays flat, readers' version is not
 //! even replaced, and a good peer gets through.
 //!
-//! `TRUSTKEEP_HOSTILE=100` makes every flood a hundred times as long.
+//! `TRUSTKEEP_HOSTILE=100` makes every flood a hundred times as long; `TRUSTKEEP_LOAD_MS=60000` makes the one that goes by
+//! time last a minute, and with `--nocapture` it tells its figures.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -32,6 +33,12 @@ use trustkeep::{HandshakeManager, TrustRecord, TrustStore};
 /// How much longer than by default.
 fn times() -> usize {
     std::env::var("TRUSTKEEP_HOSTILE").map_or(1, |text| text.parse().expect("TRUSTKEEP_HOSTILE is a number"))
+}
+
+/// How long the flood that goes by time lasts.
+fn load() -> Duration {
+    let millis = std::env::var("TRUSTKEEP_LOAD_MS").map_or(700, |text| text.parse().expect("milliseconds"));
+    Duration::from_millis(millis)
 }
 
 /// The memory of this program that is in use, in KiB.
@@ -195,4 +202,64 @@ fn a_flood_of_signed_requests_from_one_and_from_many_sources_fills_the_queue_and
     drop(manager.approve(id(1000), None).unwrap());
     assert!(reader.is_trusted(id(1000)) && reader.generation() > generation);
     assert_eq!(ends.next().0, id(1000));
+}
+
+#[test]
+fn a_flood_that_lasts_leaves_memory_flat_and_readers_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Arc::new(TrustStore::open(home.path().join("store")).unwrap());
+    let (manager, _wire, ends) = alone_with(store, |builder| builder);
+    drop(manager.store().grant(TrustRecord::new(id(77), None)).unwrap());
+    // Signed beforehand, for that takes longer than all the rest. Nobody vouches for them, so that no floor stops their
+    // copies: each goes the whole way, signature and rules included, whenever it comes.
+    let messages: Vec<_> = (1000..3000)
+        .map(|number| message_from(&identity(number), Kind::Request, |draft| draft.justification = "x".repeat(1024)))
+        .collect();
+    let source = |nth: usize| Source::from_address([10, (nth >> 16) as u8, (nth >> 8) as u8, nth as u8].into());
+    let offer = |nth: usize| manager.receive(Received::new(messages[nth % messages.len()].clone(), source(nth)));
+    // Once, so that what is made once is made: the queue is full afterwards.
+    (0..messages.len()).for_each(offer);
+    let full = manager.pending().len();
+    assert_eq!(full, Limits::default().pending_max);
+    let mut reader = manager.store().reader();
+    let (generation, before) = (reader.generation(), resident_kib());
+    let (begun, until) = (Instant::now(), Instant::now() + load());
+    let offered = AtomicUsize::new(0);
+    let mut residents = vec![before];
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (offer, offered) = (&offer, &offered);
+            scope.spawn(move || {
+                let mut nth = thread;
+                while Instant::now() < until {
+                    offer(nth);
+                    nth += 2;
+                    offered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Looked at six times on the way.
+        for sixth in 1..=6 {
+            std::thread::sleep((begun + load() * sixth / 6).saturating_duration_since(Instant::now()));
+            assert!(reader.is_trusted(id(77)) && manager.is_trusted(id(77)));
+            residents.push(resident_kib());
+        }
+    });
+    let (offered, took) = (offered.into_inner(), begun.elapsed());
+    println!(
+        "{offered} requests in {took:?}, {:.0} a second; resident {residents:?} KiB; generation {generation:?} and {:?}",
+        offered as f64 / took.as_secs_f64(),
+        reader.generation()
+    );
+    assert!(offered > 100, "{offered}: hardly a flood");
+    let most = residents.iter().max().unwrap().saturating_sub(before);
+    assert!(most < 16 * 1024, "{most} KiB more: {residents:?}");
+    assert_eq!(reader.generation(), generation, "readers' version was replaced");
+    assert_eq!(manager.pending().len(), full);
+    let refused: u64 = manager.counters().iter().map(|(_, count)| count).sum();
+    assert!(refused >= offered as u64 / 2, "{:?}", manager.counters());
+    assert!(ends.sent.try_recv().is_err(), "nothing is answered");
+    // The twin: a grant is seen by the same reader.
+    drop(manager.approve(manager.pending()[0].0, None).unwrap());
+    assert!(reader.generation() > generation);
 }
