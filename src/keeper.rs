@@ -21,6 +21,11 @@ pub(crate) trait Saver: Send {
     /// After `Ok` the state survives kill and power loss. After an error the next call starts afresh.
     fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError>;
 
+    /// Whether states are made durable at all.
+    fn is_durable(&self) -> bool {
+        true
+    }
+
     /// Looks, without waiting, how whole snapshots are doing; `None` if there are none.
     fn snapshots(&mut self) -> Option<Snapshots> {
         None
@@ -44,7 +49,8 @@ impl Saver for Log {
     }
 }
 
-/// Of a store without a directory: what is in memory is as durable as it will ever be.
+/// Of a store without a directory: what is in memory is as durable as it will ever be. Its writers say so themselves, and
+/// its keeper is there to free old versions.
 #[derive(Debug)]
 pub(crate) struct InMemory;
 
@@ -52,12 +58,22 @@ impl Saver for InMemory {
     fn save(&mut self, _generation: u64, _tables: &Tables) -> Result<(), PersistError> {
         Ok(())
     }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
 }
 
 /// The body of the thread.
 pub(crate) fn run(shared: Arc<Shared>, saver: Box<dyn Saver>) {
-    let mut keeper =
-        Keeper { shared, saver: Some(saver), plan: FlushPlan::default(), snapshots_fail: false, left: false };
+    let mut keeper = Keeper {
+        shared,
+        saver: Some(saver),
+        plan: FlushPlan::default(),
+        snapshots_fail: false,
+        trim_at: None,
+        left: false,
+    };
     keeper.run();
     keeper.left = true;
 }
@@ -69,6 +85,8 @@ struct Keeper {
     plan: FlushPlan,
     /// Whether `progress` says that snapshots fail.
     snapshots_fail: bool,
+    /// When to give memory back next; none if nothing happened since there was none to give.
+    trim_at: Option<Deadline>,
     left: bool,
 }
 
@@ -90,7 +108,7 @@ impl Keeper {
                     drop(tables);
                     // Nobody rings when a snapshot has ended.
                     let look_again = self.look_at_snapshots().then_some(LOOK_EVERY);
-                    let sweep_again = (self.shared.sweep() > 0).then_some(SWEEP_EVERY);
+                    let sweep_again = (self.shared.sweep() | self.trim()).then_some(SWEEP_EVERY);
                     let wake = until
                         .map(|until| Duration::from_millis(u64::try_from(until.millis_since(now.tick)).unwrap_or(0)))
                         .into_iter()
@@ -101,6 +119,16 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Gives memory back, now and then; true if that is to be tried again.
+    fn trim(&mut self) -> bool {
+        match self.trim_at {
+            Some(at) if !at.has_passed() => return true,
+            Some(_) if !self.shared.trim() => self.trim_at = None,
+            _ => self.trim_at = Some(Deadline::after(SWEEP_EVERY)),
+        }
+        self.trim_at.is_some()
     }
 
     /// Tells `progress` how snapshots are doing; true if one is being written.

@@ -42,6 +42,12 @@ impl Deadline {
         self.0
     }
 
+    /// Whether it is over. In a model, where no time passes, it never is.
+    #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]
+    pub(crate) fn has_passed(self) -> bool {
+        !cfg!(all(test, trustkeep_loom)) && self.0.is_some_and(|until| Instant::now() >= until)
+    }
+
     /// How long it is until then.
     #[cfg(feature = "cli")]
     #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]

@@ -42,6 +42,7 @@ pub(crate) struct Draft {
     outgoing: Vec<(u32, Option<Arc<Outgoing>>)>,
     revoked: Vec<(u32, Option<WallMillis>)>,
     floors: Vec<(u32, Option<Floor>)>,
+    membership: Vec<(NodeId, bool)>,
     trusted_len: usize,
 }
 
@@ -247,13 +248,13 @@ impl Tables {
 
     /// The next state. It should be made only if it will be published: going on from this one again afterwards copies all
     /// trusted records.
-    pub(crate) fn next(&self, draft: Draft) -> Self {
+    pub(crate) fn next(&self, draft: &Draft) -> Self {
         Self {
-            trusted: self.trusted.apply(draft.trusted),
-            pending: self.pending.apply(draft.pending),
-            outgoing: self.outgoing.apply(draft.outgoing),
-            revoked: self.revoked.apply(draft.revoked),
-            floors: self.floors.apply(draft.floors),
+            trusted: self.trusted.apply(draft.trusted.iter().copied()),
+            pending: self.pending.apply(draft.pending.iter().cloned()),
+            outgoing: self.outgoing.apply(draft.outgoing.iter().cloned()),
+            revoked: self.revoked.apply(draft.revoked.iter().copied()),
+            floors: self.floors.apply(draft.floors.iter().copied()),
         }
     }
 
@@ -262,7 +263,7 @@ impl Tables {
     pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
         let draft = self.draft(changes);
         let touched = draft.touched();
-        (self.next(draft), touched)
+        (self.next(&draft), touched)
     }
 }
 
@@ -271,7 +272,15 @@ impl Draft {
         if before != after {
             self.trusted_len = self.trusted_len + usize::from(after.is_some()) - usize::from(before.is_some());
             self.trusted.push((peer, after));
+            if before.is_some() != after.is_some() {
+                self.membership.push((peer, after.is_some()));
+            }
         }
+    }
+
+    /// Who comes to be trusted, and who is no longer.
+    pub(crate) fn membership(&self) -> &[(NodeId, bool)] {
+        &self.membership
     }
 
     /// How many peers will be trusted.
@@ -352,7 +361,8 @@ mod tests {
         let draft = empty.draft(&[TableChange::Trusted(peer, Some(record))]);
         assert_eq!(draft.touched(), Touched { trusted: true, urgent: true, any: true });
         assert_eq!(draft.trusted_len(), 1);
-        let granted = empty.next(draft);
+        assert_eq!(draft.membership(), [(peer, true)]);
+        let granted = empty.next(&draft);
         assert_eq!(granted.trusted.get(peer), Some(record));
         let touched = |changes: &[TableChange]| granted.draft(changes).touched();
         let nothing = touched(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);
@@ -361,7 +371,11 @@ mod tests {
         assert_eq!(floor, Touched { trusted: false, urgent: false, any: true });
         let revoked = touched(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
         assert_eq!(revoked, Touched { trusted: false, urgent: true, any: true });
-        assert_eq!(granted.draft(&[TableChange::Trusted(peer, None)]).trusted_len(), 0);
+        let removed = granted.draft(&[TableChange::Trusted(peer, None)]);
+        assert_eq!((removed.trusted_len(), removed.membership()), (0, &[(peer, false)][..]));
+        // Other terms are a change, but nobody comes or goes.
+        let other = granted.draft(&[TableChange::Trusted(peer, Some(record.network(7)))]);
+        assert!(other.touched().trusted && other.membership().is_empty());
     }
 
     #[test]

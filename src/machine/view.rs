@@ -173,14 +173,6 @@ impl TableChange {
             _ => None,
         }
     }
-
-    /// The peer that is not trusted afterwards, if the change is about that.
-    pub(crate) fn distrusted(&self) -> Option<NodeId> {
-        match self {
-            Self::Trusted(peer, None) => Some(*peer),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

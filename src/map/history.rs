@@ -47,6 +47,10 @@ struct State {
     free: Vec<Retired>,
     /// How many live versions make it worth while to look which are gone.
     look_at: usize,
+    /// How many nodes were replaced since that was looked at.
+    replaced: usize,
+    /// For the next version's replaced nodes.
+    spare: Vec<Retired>,
 }
 
 #[derive(Debug)]
@@ -78,7 +82,7 @@ impl Pin {
         let tree = Draft::new(&mut pool, bounds, FIRST, &mut nothing).build(entries);
         let presence = Presence::new();
         let live = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
-        let state = State { pool, live, free: Vec::new(), look_at: LOOK_AT_LEAST };
+        let state = State { pool, live, free: Vec::new(), look_at: LOOK_AT_LEAST, replaced: 0, spare: Vec::new() };
         let history = Arc::new(History { bounds, state: Mutex::new(state) });
         (tree, Arc::new(Self { number: FIRST, presence, history }))
     }
@@ -87,7 +91,7 @@ impl Pin {
     pub(super) fn next(&self, tree: Tree, changes: &[Change]) -> Option<(Tree, Arc<Self>)> {
         self.reads();
         let mut state = self.history.state.lock();
-        let State { pool, live, .. } = &mut *state;
+        let State { pool, live, spare, .. } = &mut *state;
         let newest = live.last_mut().filter(|newest| newest.number == self.number)?;
         let number = self.number + 1;
         // SAFETY: the tree is this version's, which is live, since we hold it.
@@ -95,26 +99,32 @@ impl Pin {
         // What this replaces, this version still reaches: it waits with it.
         let draft = Draft::new(pool, self.history.bounds, number, &mut newest.retired);
         let tree = draft.change(root, tree.len, changes);
+        let replaced = newest.retired.len();
         let presence = Presence::new();
-        live.push(Live { number, presence: Arc::clone(&presence), retired: Vec::new() });
-        if state.live.len() >= state.look_at {
+        live.push(Live { number, presence: Arc::clone(&presence), retired: core::mem::take(spare) });
+        state.replaced += replaced;
+        if state.live.len() >= state.look_at || state.replaced >= LOOK_AT_REPLACED {
             state.look();
         }
-        state.give_back(GIVE_BACK_EACH);
+        state.give_back(GIVE_BACK_EACH.max(2 * replaced));
         drop(state);
         Some((tree, Arc::new(Self { number, presence, history: Arc::clone(&self.history) })))
     }
 
-    /// Gives back what no live version reaches, and memory that is not needed to the allocator. Holds the lock for a
-    /// short time only, again and again.
+    /// Gives back what no live version reaches. Holds the lock for a short time only, again and again.
     pub(super) fn sweep(&self) {
         self.history.state.lock().look();
         while self.history.state.lock().give_back(GIVE_BACK_EACH) {}
+    }
+
+    /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
+    pub(super) fn trim(&self) -> bool {
+        self.history.state.lock().pool.begin_trim();
         loop {
             // Given back outside the lock: that takes the system some time.
             let surplus = self.history.state.lock().pool.surplus();
             match surplus {
-                None => return,
+                None => return self.history.state.lock().pool.end_trim(),
                 Some(Surplus::Chunk(memory)) => drop(memory),
                 Some(Surplus::Pages(pages)) => {
                     pages.give_back();
@@ -170,26 +180,29 @@ impl Presence {
 impl State {
     /// Finds out which versions are gone, and moves what they kept to those before them that reach it too.
     fn look(&mut self) {
-        let mut loose = Vec::new();
         let newest = self.live.last().map_or(FIRST, |live| live.number);
-        self.live.retain_mut(|live| {
-            let stays = live.number == newest || !live.presence.is_gone();
-            if !stays && !live.retired.is_empty() {
-                loose.push((live.number, core::mem::take(&mut live.retired)));
+        let mut kept: Vec<Live> = Vec::with_capacity(self.live.len());
+        for mut live in self.live.drain(..) {
+            if live.number == newest || !live.presence.is_gone() {
+                kept.push(live);
+                continue;
             }
-            stays
-        });
-        for (number, retired) in loose {
-            let before = self.live.partition_point(|live| live.number < number);
-            let mut before = before.checked_sub(1).and_then(|index| self.live.get_mut(index));
-            for node in retired {
-                match &mut before {
-                    Some(live) if live.number >= node.birth => live.retired.push(node),
-                    _ => self.free.push(node),
+            match kept.last_mut() {
+                None => self.free.append(&mut live.retired),
+                Some(before) => {
+                    for node in live.retired.drain(..) {
+                        let to = if before.number >= node.birth { &mut before.retired } else { &mut self.free };
+                        to.push(node);
+                    }
                 }
             }
+            if live.retired.capacity() <= SPARE_MAX {
+                self.spare = live.retired;
+            }
         }
+        self.live = kept;
         self.look_at = 2 * self.live.len() + LOOK_AT_LEAST;
+        self.replaced = 0;
     }
 
     /// Gives back at most so many nodes; true if more are left.
@@ -207,5 +220,9 @@ impl State {
 const FIRST: u64 = 1;
 /// Looking which versions are gone is spread over as many publishes as twice those that were not, and at least this many.
 const LOOK_AT_LEAST: usize = 8;
-/// A publish gives back this many nodes, several times what it replaces itself; a sweep as many each time it has the lock.
+/// It is also looked at when so many nodes were replaced: a few large changes keep as much memory as many small ones.
+const LOOK_AT_REPLACED: usize = 1024;
+/// A list of replaced nodes with more room than this is not used again.
+const SPARE_MAX: usize = 64;
+/// A publish gives back this many nodes and twice what it replaces itself; a sweep as many each time it has the lock.
 const GIVE_BACK_EACH: usize = 256;

@@ -6,11 +6,12 @@
 //! from the newest. Deriving from an older one is right too, but copies the whole map into a history of its own.
 //!
 //! How it is made: `word` and `node` are the layout, `probe` is the look-up, `change` and `pack` derive the next version,
-//! `history` knows which versions are live and frees what they no longer reach, `pool` is the memory, `walk` goes through
+//! `history` knows which versions are live and frees what they no longer reach, `pool` and `memory` are what it lies in, `walk` goes through
 //! one version or two. `docs/design.md` says why. `trie` is the safe map of the small tables, and this one's model.
 
 mod change;
 mod history;
+mod memory;
 pub(crate) mod mix;
 mod node;
 mod pack;
@@ -87,6 +88,11 @@ impl TrustMap {
         self.version.get(self.mix.mix(peer.get())).map(|value| value.record(peer))
     }
 
+    /// As [`TrustMap::get`], and has fetched what it takes to change the record.
+    pub(crate) fn get_to_change(&self, peer: NodeId) -> Option<TrustRecord> {
+        self.version.get_to_change(self.mix.mix(peer.get())).map(|value| value.record(peer))
+    }
+
     /// The next version. A peer occurs at most once among the changes.
     ///
     /// # Panics
@@ -100,9 +106,11 @@ impl TrustMap {
         if changes.is_empty() {
             return self.clone();
         }
-        changes.sort_unstable_by_key(|change| change.place);
-        debug_assert!(changes.is_sorted_by(|a, b| a.place < b.place), "a peer occurs twice in one change");
-        changes.dedup_by_key(|change| change.place);
+        if changes.len() > 1 {
+            changes.sort_unstable_by_key(|change| change.place);
+            debug_assert!(changes.is_sorted_by(|a, b| a.place < b.place), "a peer occurs twice in one change");
+            changes.dedup_by_key(|change| change.place);
+        }
         Self { version: self.version.change(&changes), mix: self.mix }
     }
 
@@ -122,6 +130,11 @@ impl TrustMap {
     /// Gives back the memory of versions that nobody holds any more. Deriving does so too, a little each time.
     pub(crate) fn sweep(&self) {
         self.version.sweep();
+    }
+
+    /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
+    pub(crate) fn trim(&self) -> bool {
+        self.version.trim()
     }
 
     /// What the memory of this map and the versions related to it is used for.

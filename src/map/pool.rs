@@ -3,17 +3,17 @@
 //! INVARIANT I-M2: a block that was taken overlaps no other and stays in memory until it is given back.
 //!
 //! All bookkeeping lies beside the memory it is about, in plain safe structures: nothing is read from or written to a
-//! block that is not taken. The lowest slab with room is used first, so that after a large map became small the higher
-//! ones empty and go back to the allocator as whole chunks.
+//! block that is not taken. Blocks that were given back last are *warm*, and taken again first: they are in the caches,
+//! and so is all that is known of them. Where none is warm, the lowest slab with room is used first, so that after a large
+//! map became small the higher ones empty and go back to the system as whole chunks.
+//!
+//! If there is no memory the process is aborted, as by the collections of the standard library.
 #![allow(unsafe_code, reason = "takes memory from the allocator and gives it back")]
 
-use core::ptr::NonNull;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-
+use super::memory::{HUGE_PAGE_BYTES, Memory, give_pages_back};
 use super::node::LINES_MAX;
 use super::probe::LINE_BYTES;
 use super::slots::Slots;
-use super::word::is_address;
 
 /// Memory of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,29 +48,31 @@ pub(super) struct Pool {
     idle_len: usize,
     /// Of these, slabs whose pages the system has.
     bare_len: usize,
+    /// The least number of idle slabs since the pool was trimmed last: so many were not needed since.
+    idle_least: usize,
     /// By class: slabs with blocks and room for more.
     roomy: Vec<Slots>,
-    /// From the allocator, without what is bare.
+    /// By class: free blocks that their slabs count as taken, in the order in which they were given back.
+    warm: Vec<Vec<Block>>,
+    /// From the system, without what is bare.
     bytes: usize,
 }
 
 /// A piece of memory that blocks of one class are cut from.
 #[derive(Clone, Debug, Default)]
 struct Slab {
-    /// 0 while its chunk is with the allocator.
+    /// 0 while its chunk is with the system.
     address: usize,
     chunk: usize,
     /// How many blocks fit, as of its present class.
     blocks: u32,
-    /// A bit for each block that is taken.
+    /// A bit for each block that is taken, or warm.
     taken: u128,
-    /// How many bytes from its start have been initialized.
-    clean: usize,
     /// Idle, and its pages were given back to the system; using it takes new ones.
     is_bare: bool,
 }
 
-/// Memory from the allocator, or the place of one that went back.
+/// Memory from the system, or the place of one that went back.
 #[derive(Debug)]
 struct Chunk {
     memory: Option<Memory>,
@@ -82,8 +84,16 @@ struct Chunk {
 
 impl Pool {
     /// A block of so many lines, initialized to something.
-    #[expect(clippy::indexing_slicing, reason = "the sets hold numbers of slabs only")]
+    #[inline]
     pub(super) fn take(&mut self, lines: usize) -> Block {
+        match self.warm.get_mut(lines).and_then(Vec::pop) {
+            Some(block) => block,
+            None => self.take_cold(lines),
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the sets hold numbers of slabs only")]
+    fn take_cold(&mut self, lines: usize) -> Block {
         let index = self.roomy.get(lines).and_then(Slots::first).unwrap_or_else(|| self.dedicate(lines));
         let slab = &mut self.slabs[index];
         let block = slab.taken.trailing_ones();
@@ -91,36 +101,48 @@ impl Pool {
         if slab.taken.count_ones() == slab.blocks {
             self.roomy[lines].remove(index);
         }
-        let start = block as usize * lines * LINE_BYTES;
-        slab.clean_to(start + lines * LINE_BYTES);
         #[expect(clippy::cast_possible_truncation, reason = "as many slabs would not fit into 48 bits of address")]
-        Block::new(slab.address + start, index as u32, lines)
+        Block::new(slab.address + block as usize * lines * LINE_BYTES, index as u32, lines)
     }
 
     /// Gives a block back.
     ///
     /// # Safety
     /// The block was taken from this pool and not given back since, and nobody reads it any more.
-    #[expect(clippy::indexing_slicing, reason = "the block was taken, so these are there")]
+    #[expect(clippy::indexing_slicing, reason = "the block was taken, so its class is there")]
     pub(super) unsafe fn give_back(&mut self, block: Block) {
-        let (index, class) = (block.slab as usize, block.lines as usize);
-        let slab = &mut self.slabs[index];
-        let bit = 1u128 << ((block.address - slab.address) / (class * LINE_BYTES));
-        debug_assert!(slab.taken & bit != 0, "given back twice");
+        let class = block.lines as usize;
         #[cfg(any(test, fuzzing))]
         {
+            debug_assert!(!self.warm[class].contains(&block), "given back twice");
             let bytes = core::ptr::with_exposed_provenance_mut::<u8>(block.address);
             // SAFETY: the block is free, by the caller's promise. Whoever reads it in spite of that shall notice.
             unsafe { bytes.write_bytes(0xdb, class * LINE_BYTES) };
         }
-        slab.taken &= !bit;
-        if slab.taken == 0 {
-            self.chunks[slab.chunk].idle += 1;
-            self.roomy[class].remove(index);
-            self.idle.insert(index);
-            self.idle_len += 1;
-        } else {
-            self.roomy[class].insert(index);
+        if self.warm[class].len() >= WARM_MAX {
+            self.cool(class, WARM_MAX / 2);
+        }
+        self.warm[class].push(block);
+    }
+
+    /// Puts the blocks of a class that have been warm for longest back into their slabs.
+    #[cold]
+    #[expect(clippy::indexing_slicing, reason = "the blocks were taken, so these are there")]
+    fn cool(&mut self, class: usize, blocks: usize) {
+        for block in self.warm[class].drain(..blocks) {
+            let index = block.slab as usize;
+            let slab = &mut self.slabs[index];
+            let bit = 1u128 << ((block.address - slab.address) / (class * LINE_BYTES));
+            debug_assert!(slab.taken & bit != 0, "given back twice");
+            slab.taken &= !bit;
+            if slab.taken == 0 {
+                self.chunks[slab.chunk].idle += 1;
+                self.roomy[class].remove(index);
+                self.idle.insert(index);
+                self.idle_len += 1;
+            } else {
+                self.roomy[class].insert(index);
+            }
         }
     }
 
@@ -131,10 +153,12 @@ impl Pool {
         debug_assert!((1..=LINES_MAX).contains(&class), "no node has {class} lines");
         if self.roomy.len() <= class {
             self.roomy.resize_with(class + 1, Slots::default);
+            self.warm.resize_with(class + 1, Vec::new);
         }
         let index = self.idle.first().unwrap_or_else(|| self.grow());
         self.idle.remove(index);
         self.idle_len -= 1;
+        self.idle_least = self.idle_least.min(self.idle_len);
         let slab = &mut self.slabs[index];
         slab.blocks = u128::BITS.min((SLAB_BYTES / (class * LINE_BYTES)) as u32);
         if core::mem::take(&mut slab.is_bare) {
@@ -146,7 +170,7 @@ impl Pool {
         index
     }
 
-    /// Takes another chunk from the allocator; returns the number of its first slab.
+    /// Takes another chunk from the system; returns the number of its first slab.
     #[cold]
     #[expect(clippy::indexing_slicing, reason = "a chunk's numbers are those of its slabs")]
     fn grow(&mut self) -> usize {
@@ -164,7 +188,7 @@ impl Pool {
         let chunk = &mut self.chunks[number];
         for index in 0..slabs {
             let slab = &mut self.slabs[chunk.first + index];
-            (slab.address, slab.clean) = (memory.address() + index * SLAB_BYTES, 0);
+            slab.address = memory.address() + index * SLAB_BYTES;
             self.idle.insert(chunk.first + index);
         }
         (chunk.memory, chunk.idle) = (Some(memory), slabs);
@@ -173,15 +197,33 @@ impl Pool {
         chunk.first
     }
 
-    /// Takes out something that is not needed; none if what is idle is worth keeping for the next changes.
+    /// Before surplus is taken out: leaves no block warm, so that it is seen which slabs are idle.
+    pub(super) fn begin_trim(&mut self) {
+        for class in 0..self.warm.len() {
+            self.cool(class, self.warm.get(class).map_or(0, Vec::len));
+        }
+    }
+
+    /// After surplus was taken out; true if there may be more next time.
+    pub(super) fn end_trim(&mut self) -> bool {
+        self.idle_least = self.idle_len;
+        self.idle_least - self.bare_len > self.keep()
+    }
+
+    /// How many idle slabs are worth keeping for the next changes.
+    fn keep(&self) -> usize {
+        (self.bytes / SLAB_BYTES / 4).clamp(SMALL_CHUNK_SLABS, LARGE_CHUNK_SLABS)
+    }
+
+    /// Takes out something that was not needed since the pool was trimmed last; none if the rest is worth keeping.
     pub(super) fn surplus(&mut self) -> Option<Surplus> {
-        let keep = (self.bytes / SLAB_BYTES / 4).clamp(SMALL_CHUNK_SLABS, LARGE_CHUNK_SLABS);
+        let keep = self.keep();
         self.surplus_chunk(keep).map(Surplus::Chunk).or_else(|| self.surplus_pages(keep).map(Surplus::Pages))
     }
 
     #[expect(clippy::indexing_slicing, reason = "a chunk's numbers are those of its slabs")]
     fn surplus_chunk(&mut self, keep: usize) -> Option<Memory> {
-        let spare = self.idle_len.checked_sub(keep)?;
+        let spare = self.idle_least.checked_sub(keep)?;
         let is_spare = |chunk: &&mut Chunk| chunk.memory.is_some() && chunk.idle == chunk.slabs && chunk.slabs <= spare;
         let chunk = self.chunks.iter_mut().rev().find(is_spare)?;
         let slabs = chunk.first..chunk.first + chunk.slabs;
@@ -191,6 +233,7 @@ impl Pool {
             self.idle.remove(index);
         }
         self.idle_len -= chunk.slabs;
+        self.idle_least -= chunk.slabs;
         self.bytes -= (chunk.slabs - bare) * SLAB_BYTES;
         self.bare_len -= bare;
         chunk.idle = 0;
@@ -199,7 +242,7 @@ impl Pool {
 
     /// The highest idle slabs go: the lowest are the first to be used again.
     fn surplus_pages(&mut self, keep: usize) -> Option<Pages> {
-        let spare = if CAN_GIVE_PAGES { (self.idle_len - self.bare_len).checked_sub(keep)? } else { 0 };
+        let spare = if CAN_GIVE_PAGES { self.idle_least.checked_sub(self.bare_len + keep)? } else { 0 };
         let ready = |(_, slab): &(usize, &mut Slab)| slab.address != 0 && slab.taken == 0 && !slab.is_bare;
         let mut pages = Pages { slabs: Vec::new() };
         for (index, slab) in self.slabs.iter_mut().enumerate().rev().filter(ready).take(spare.min(PAGES_AT_ONCE)) {
@@ -208,6 +251,7 @@ impl Pool {
         }
         let len = pages.slabs.len();
         self.idle_len -= len;
+        self.idle_least -= len;
         if len == 0 { None } else { Some(pages) }
     }
 
@@ -215,11 +259,12 @@ impl Pool {
     #[expect(clippy::indexing_slicing, reason = "they were taken from here")]
     pub(super) fn bare(&mut self, pages: &Pages) {
         for &(index, _) in &pages.slabs {
-            (self.slabs[index].is_bare, self.slabs[index].clean) = (true, 0);
+            self.slabs[index].is_bare = true;
             self.idle.insert(index);
         }
         let len = pages.slabs.len();
         self.idle_len += len;
+        self.idle_least += len;
         self.bare_len += len;
         self.bytes -= len * SLAB_BYTES;
     }
@@ -227,25 +272,14 @@ impl Pool {
     /// How many blocks are taken.
     #[cfg(any(test, feature = "__testing"))]
     pub(super) fn taken(&self) -> usize {
-        self.slabs.iter().map(|slab| slab.taken.count_ones() as usize).sum()
+        let taken: usize = self.slabs.iter().map(|slab| slab.taken.count_ones() as usize).sum();
+        taken - self.warm.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// How many bytes it has from the allocator, without pages that were given back.
+    /// How many bytes it has from the system, without pages that were given back.
     #[cfg(any(test, feature = "__testing"))]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-impl Slab {
-    /// Initializes all that was not yet, up to this byte. Blocks are used from the lowest, so it has no gaps.
-    fn clean_to(&mut self, end: usize) {
-        if end > self.clean {
-            let dirty = core::ptr::with_exposed_provenance_mut::<u8>(self.address + self.clean);
-            // SAFETY: these bytes lie in this slab, behind every block that was ever cut from it.
-            unsafe { dirty.write_bytes(0, end - self.clean) };
-            self.clean = end;
-        }
     }
 }
 
@@ -265,69 +299,13 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Gives the pages to the system. The addresses stay ours; what is there afterwards is zeros, or what was there.
+    /// Gives the pages to the system.
     pub(super) fn give_back(&self) {
-        #[cfg(target_os = "linux")]
         for &(_, address) in &self.slabs {
-            let start = core::ptr::with_exposed_provenance_mut(address);
-            let advice = rustix::mm::Advice::LinuxDontNeed;
-            // SAFETY: the slab was taken out of its pool while it had no block: nobody uses its memory. The range lies
-            // within one chunk, which is private anonymous memory. If it is refused nothing has changed.
-            let _ = unsafe { rustix::mm::madvise(start, SLAB_BYTES, advice) };
+            // SAFETY: the slab was taken out of its pool while it had no block: nobody uses its memory, and its chunk, which
+            // is not idle as a whole without it, stays.
+            unsafe { give_pages_back(address, SLAB_BYTES) };
         }
-    }
-}
-
-/// Memory of a chunk. Dropping it gives it back to the allocator.
-#[derive(Debug)]
-pub(super) struct Memory {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: it is owned, and nothing about it belongs to a thread.
-unsafe impl Send for Memory {}
-
-impl Memory {
-    /// Like the collections of the standard library, this aborts the process if there is no memory.
-    fn take(bytes: usize) -> Self {
-        let align = if bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { PAGE_BYTES };
-        let Ok(layout) = Layout::from_size_align(bytes, align) else {
-            handle_alloc_error(Layout::new::<u8>());
-        };
-        // SAFETY: the layout is not empty.
-        let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        let memory = Self { start, layout };
-        // Words have room for 48 bits of address. No allocator is known to hand out others unless asked to.
-        if !(is_address(memory.address()) && is_address(memory.address() + bytes - LINE_BYTES)) {
-            handle_alloc_error(layout);
-        }
-        memory.advise_huge_pages();
-        memory
-    }
-
-    /// Look-ups in a large map fall on random pages: with small ones each would also miss the cache of translations.
-    fn advise_huge_pages(&self) {
-        #[cfg(target_os = "linux")]
-        if self.layout.size() >= HUGE_PAGE_BYTES {
-            let advice = rustix::mm::Advice::LinuxHugepage;
-            // SAFETY: the range is this memory; the advice changes nothing that can be seen in it. Where it is not taken,
-            // everything works but slower, so the answer does not matter.
-            let _ = unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.layout.size(), advice) };
-        }
-    }
-
-    fn address(&self) -> usize {
-        self.start.expose_provenance().get()
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: it came from the allocator with this layout, and the pool that hands this out has no block in it
-        // (`surplus`), or goes itself, which it does once no version of its history is left.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
@@ -337,9 +315,9 @@ const SLAB_BYTES: usize = 16 << 10;
 const SMALL_POOL_BYTES: usize = 1 << 20;
 const SMALL_CHUNK_SLABS: usize = 4;
 const LARGE_CHUNK_SLABS: usize = HUGE_PAGE_BYTES / SLAB_BYTES;
-/// What the system gives and takes on most machines; where pages are larger it refuses those of a small chunk.
-const PAGE_BYTES: usize = 4 << 10;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Blocks of a class that are warm at most: more than a few publishes of single records replace. A larger publish fills
+/// the caches by itself.
+const WARM_MAX: usize = 64;
 /// Slabs whose pages are given back in one go, during which they cannot be used.
 const PAGES_AT_ONCE: usize = 32;
 const CAN_GIVE_PAGES: bool = cfg!(target_os = "linux");

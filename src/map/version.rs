@@ -60,6 +60,14 @@ impl Version {
         if is_there == 0 { None } else { leaf.values().get(found.trailing_zeros() as usize) }
     }
 
+    /// As [`Self::get`], for a place that is about to be changed.
+    pub(super) fn get_to_change(&self, place: u32) -> Option<&Value> {
+        self.pin.reads();
+        // SAFETY: as in `get`.
+        unsafe { Leaf::at(probe::leaf_of(self.tree.root, self.tree.levels, place), 0) }.fetch();
+        self.get(place)
+    }
+
     /// The next version, in a history of its own if this is not the newest of its history.
     ///
     /// Changes come in ascending order of place, without repeats.
@@ -107,6 +115,11 @@ impl Version {
     /// Gives back what no version holds any more.
     pub(super) fn sweep(&self) {
         self.pin.sweep();
+    }
+
+    /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
+    pub(super) fn trim(&self) -> bool {
+        self.pin.trim()
     }
 
     #[cfg(any(test, feature = "__testing"))]

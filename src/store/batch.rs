@@ -16,19 +16,53 @@ pub struct Batch<'a> {
     tables: &'a Tables,
     trusted_max: usize,
     trusted_len: usize,
-    steps: BTreeMap<NodeId, Step>,
+    /// One for each peer, in the order in which they were first named.
+    steps: Vec<Step>,
+    /// Which of them is whose, once they are more than a few.
+    by_peer: BTreeMap<NodeId, usize>,
 }
 
 /// The last word on one peer.
 #[derive(Clone, Copy, Debug)]
-enum Step {
-    Grant(TrustRecord),
-    Revoke,
+struct Step {
+    peer: NodeId,
+    before: Option<TrustRecord>,
+    /// Of a revocation: nothing.
+    after: Option<TrustRecord>,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(tables: &'a Tables, trusted_max: usize) -> Self {
-        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps: BTreeMap::new() }
+        let (steps, by_peer) = (Vec::new(), BTreeMap::new());
+        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps, by_peer }
+    }
+
+    fn number_of(&self, peer: NodeId) -> Option<usize> {
+        if self.steps.len() > FEW {
+            self.by_peer.get(&peer).copied()
+        } else {
+            self.steps.iter().position(|step| step.peer == peer)
+        }
+    }
+
+    fn step(&self, peer: NodeId) -> Option<&Step> {
+        self.steps.get(self.number_of(peer)?)
+    }
+
+    /// The last word on this peer, with what is true of it by now if it was not named before.
+    fn step_mut(&mut self, peer: NodeId) -> Option<&mut Step> {
+        let number = self.number_of(peer).unwrap_or_else(|| {
+            let before = self.tables.trusted.get_to_change(peer);
+            self.steps.push(Step { peer, before, after: before });
+            let number = self.steps.len() - 1;
+            if number == FEW {
+                self.by_peer.extend(self.steps.iter().enumerate().map(|(number, step)| (step.peer, number)));
+            } else if number > FEW {
+                self.by_peer.insert(peer, number);
+            }
+            number
+        });
+        self.steps.get_mut(number)
     }
 
     /// Trusts the peer; lifts a revocation and settles what was pending or outgoing.
@@ -36,31 +70,29 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`WriteError::Full`] if the store would hold more than its limit; the batch goes on without this record.
     pub fn grant(&mut self, record: TrustRecord) -> Result<(), WriteError<TrustRecord>> {
-        if !self.is_trusted(record.node_id) {
-            if self.trusted_len >= self.trusted_max {
-                return Err(WriteError::Full(record));
-            }
-            self.trusted_len += 1;
+        let is_full = self.trusted_len >= self.trusted_max;
+        if is_full && !self.is_trusted(record.node_id) {
+            return Err(WriteError::Full(record));
         }
-        self.steps.insert(record.node_id, Step::Grant(record));
+        if let Some(step) = self.step_mut(record.node_id) {
+            let is_new = step.after.replace(record).is_none();
+            self.trusted_len += usize::from(is_new);
+        }
         Ok(())
     }
 
     /// Revokes the peer and sets the lasting mark; returns its record if it was trusted.
     pub fn revoke(&mut self, peer: NodeId) -> Option<TrustRecord> {
-        let was = self.get(peer);
-        if was.is_some() {
-            self.trusted_len -= 1;
-        }
-        self.steps.insert(peer, Step::Revoke);
+        let was = self.step_mut(peer).and_then(|step| step.after.take());
+        self.trusted_len -= usize::from(was.is_some());
         was
     }
 
     /// Whether the peer is trusted, with what this batch did so far.
     #[must_use]
     pub fn is_trusted(&self, peer: NodeId) -> bool {
-        match self.steps.get(&peer) {
-            Some(step) => matches!(step, Step::Grant(_)),
+        match self.step(peer) {
+            Some(step) => step.after.is_some(),
             None => self.tables.trusted.contains(peer),
         }
     }
@@ -68,9 +100,8 @@ impl<'a> Batch<'a> {
     /// The peer's record, with what this batch did so far.
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
-        match self.steps.get(&peer) {
-            Some(Step::Grant(record)) => Some(*record),
-            Some(Step::Revoke) => None,
+        match self.step(peer) {
+            Some(step) => step.after,
             None => self.tables.trusted(peer),
         }
     }
@@ -88,34 +119,28 @@ impl<'a> Batch<'a> {
     }
 
     /// The changes of tables and the events that the batch comes to, in order of ids.
-    pub(super) fn finish(self, now: WallMillis) -> (Vec<TableChange>, Vec<Event>) {
-        let (mut changes, mut events) = (Vec::with_capacity(self.steps.len()), Vec::new());
-        for (peer, step) in self.steps {
-            let before = self.tables.trusted(peer);
+    pub(super) fn finish(mut self, now: WallMillis) -> (Vec<TableChange>, Vec<Event>) {
+        if self.steps.len() > 1 {
+            self.steps.sort_unstable_by_key(|step| step.peer);
+        }
+        let (mut changes, mut events) = (Vec::with_capacity(self.steps.len()), Vec::with_capacity(self.steps.len()));
+        for Step { peer, before, after } in self.steps {
             let event = |state, reason| Event::TrustChanged { peer, state, reason };
-            let revoked = match step {
-                Step::Grant(record) => {
-                    changes.push(TableChange::Trusted(peer, Some(record)));
-                    if before != Some(record) {
-                        events.push(event(TrustState::Granted, ChangeReason::Direct));
-                    }
-                    None
-                }
-                Step::Revoke => {
-                    if before.is_some() {
-                        changes.push(TableChange::Trusted(peer, None));
-                        events.push(event(TrustState::Revoked, ChangeReason::Revoked));
-                    }
-                    // The first revocation's time stays: it is what the mark remembers.
-                    let first = self.tables.revoked(peer);
-                    if first.is_none() {
-                        events.push(Event::Revoked { peer });
-                    }
-                    Some(first.unwrap_or(now))
-                }
-            };
-            if self.tables.revoked(peer) != revoked {
+            // The first revocation's time stays: it is what the mark remembers.
+            let first = self.tables.revoked(peer);
+            let revoked = if after.is_some() { None } else { Some(first.unwrap_or(now)) };
+            if before != after {
+                changes.push(TableChange::Trusted(peer, after));
+                events.push(match after {
+                    Some(_) => event(TrustState::Granted, ChangeReason::Direct),
+                    None => event(TrustState::Revoked, ChangeReason::Revoked),
+                });
+            }
+            if first != revoked {
                 changes.push(TableChange::Revoked(peer, revoked));
+                if first.is_none() {
+                    events.push(Event::Revoked { peer });
+                }
             }
             if self.tables.pending(peer).is_some() {
                 changes.push(TableChange::Pending(peer, None));
@@ -127,3 +152,6 @@ impl<'a> Batch<'a> {
         (changes, events)
     }
 }
+
+/// As many steps are looked through one by one.
+const FEW: usize = 8;

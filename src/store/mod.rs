@@ -15,6 +15,7 @@ mod reader;
 mod receipt;
 pub(crate) mod shared;
 mod snapshot;
+mod superseded;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 mod trust_future;
@@ -108,7 +109,7 @@ impl TrustStore {
         clock: std::sync::Arc<dyn Clock>,
         close_deadline: Duration,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(tables, generation, limits, clock));
+        let shared = Arc::new(Shared::new(tables, generation, !saver.is_durable(), limits, clock));
         let thread = spawn("trustkeep-keeper", {
             let shared = Arc::clone(&shared);
             move || keeper::run(shared, saver)

@@ -16,7 +16,6 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 struct Inner {
-    durable: u64,
     failing: Option<Failing>,
     snapshots: Option<FailingSnapshots>,
     stopped: Option<Stopped>,
@@ -93,7 +92,6 @@ impl Progress {
         Self {
             durable: AtomicU64::new(durable),
             inner: Mutex::new(Inner {
-                durable,
                 failing: None,
                 snapshots: None,
                 stopped: None,
@@ -124,7 +122,7 @@ impl Progress {
     /// Registers; nothing reported after this call is missed.
     pub(crate) fn ticket(&self, generation: u64, on_failure: OnFailure) -> Ticket<'_> {
         let mut inner = self.inner.lock();
-        let answer = if inner.durable >= generation {
+        let answer = if self.durable() >= generation {
             Some(Ok(()))
         } else if let Some(stopped) = inner.stopped {
             Some(Err(stopped.error()))
@@ -150,7 +148,6 @@ impl Progress {
     pub(crate) fn saved(&self, generation: u64) {
         let answered = {
             let mut inner = self.inner.lock();
-            inner.durable = generation;
             // ORDERING: Release, pairs with the Acquire load in `durable` (C-6).
             self.durable.store(generation, Ordering::Release);
             inner.failing = None;
@@ -159,6 +156,12 @@ impl Progress {
         for waiter in answered {
             waiter.slot.put(Ok(()));
         }
+    }
+
+    /// For writers of a store that saves nothing, before anybody hears of this generation: so nobody waits for it.
+    pub(crate) fn is_as_durable_as_ever(&self, generation: u64) {
+        // ORDERING: Release, as in `saved` (C-6).
+        self.durable.store(generation, Ordering::Release);
     }
 
     /// For the keeper: an attempt to save failed.

@@ -13,6 +13,7 @@ use super::events::{Hub, Subscription};
 use super::key_index::{KeyIndex, Upkeep};
 use super::progress::Progress;
 use super::receipt::Receipt;
+use super::superseded::SupersededStates;
 use super::waiters::{TrustWaiters, Waiting};
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     abandoned: AtomicU64,
     core: Mutex<Core>,
     doorbell: Doorbell,
+    /// Nothing is saved: what is published is as durable as it will ever be.
+    volatile: bool,
     pub(crate) progress: Progress,
     pub(crate) clock: std::sync::Arc<dyn Clock>,
     pub(crate) limits: Limits,
@@ -81,28 +84,14 @@ struct Core {
     urgent: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,
+    /// The keeper waits without an alarm, although nothing is saved here that it would have to be rung for.
+    asleep: bool,
     closed: bool,
     abandon: bool,
     retry_now: bool,
-    superseded: Vec<Superseded>,
-    /// Length of `superseded` at which a writer looks for what can go.
-    sweep_at: usize,
+    superseded: SupersededStates,
     waiters: TrustWaiters,
     hub: Hub,
-}
-
-/// An old state that somebody may still hold.
-struct Superseded {
-    version: Option<Arc<Version>>,
-    tables: Arc<Tables>,
-}
-
-impl Superseded {
-    /// Whether nobody else holds it. Nobody can begin to: it is no longer published, and what holds it is counted.
-    fn is_free(&self) -> bool {
-        self.version.as_ref().is_none_or(|version| Arc::strong_count(version) == 1)
-            && Arc::strong_count(&self.tables) == 1
-    }
 }
 
 /// What somebody who wants to wait for trust finds.
@@ -122,7 +111,13 @@ struct Afterwards {
 }
 
 impl Shared {
-    pub(crate) fn new(tables: Tables, generation: u64, limits: Limits, clock: std::sync::Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        tables: Tables,
+        generation: u64,
+        volatile: bool,
+        limits: Limits,
+        clock: std::sync::Arc<dyn Clock>,
+    ) -> Self {
         let version = Arc::new(Version { generation, trusted: tables.trusted.clone() });
         let peers = tables.trusted.iter().map(|record| record.node_id);
         let (keys, upkeep) = KeyIndex::new(tables.trusted.mix(), tables.trusted.len(), peers);
@@ -139,15 +134,16 @@ impl Shared {
                 generation,
                 urgent: generation,
                 picked_up: generation,
+                asleep: false,
                 closed: false,
                 abandon: false,
                 retry_now: false,
-                superseded: Vec::new(),
-                sweep_at: SWEEP_AT_LEAST,
+                superseded: SupersededStates::default(),
                 waiters: TrustWaiters::default(),
                 hub: Hub::default(),
             }),
             doorbell: Doorbell::new(),
+            volatile,
             progress: Progress::new(generation),
             clock,
             limits,
@@ -231,33 +227,36 @@ impl Shared {
                 return Err(WriteError::Full(()));
             }
             // Floors alone ring only as the first change since the keeper looked: it then sets its own alarm.
-            done.ring = touched.urgent || core.generation == core.picked_up;
+            done.ring = if self.volatile {
+                core::mem::take(&mut core.asleep)
+            } else {
+                touched.urgent || core.generation == core.picked_up
+            };
             core.generation += 1;
             done.generation = core.generation;
             if touched.urgent {
                 core.urgent = core.generation;
             }
             // I-X1: out before the version is published, in afterwards.
-            for peer in changes.iter().filter_map(TableChange::distrusted) {
-                core.keys.remove(&self.keys, peer);
+            for (peer, _) in draft.membership().iter().filter(|(_, is_trusted)| !is_trusted) {
+                core.keys.remove(&self.keys, *peer);
             }
-            let next = core.tables.next(draft);
+            let next = core.tables.next(&draft);
             let version = touched.trusted.then(|| {
                 let next = Arc::new(Version { generation: core.generation, trusted: next.trusted.clone() });
                 self.cell.store(Arc::clone(&next));
                 core::mem::replace(&mut core.version, next)
             });
-            for peer in changes.iter().filter_map(TableChange::trusted) {
-                core.keys.insert(&self.keys, peer);
+            for (peer, _) in draft.membership().iter().filter(|(_, is_trusted)| *is_trusted) {
+                core.keys.insert(&self.keys, *peer);
             }
             let tables = core::mem::replace(&mut core.tables, Arc::new(next));
+            if self.volatile {
+                self.progress.is_as_durable_as_ever(core.generation);
+            }
             // ORDERING: Release, pairs with the Acquire load in `generation` (C-4); after the cell's store.
             self.generation.store(core.generation, Ordering::Release);
-            core.superseded.push(Superseded { version, tables });
-            if core.superseded.len() >= core.sweep_at {
-                core.superseded.retain(|old| !old.is_free());
-                core.sweep_at = 2 * core.superseded.len() + SWEEP_AT_LEAST;
-            }
+            core.superseded.push(version, tables, changes.len());
         }
         for peer in changes.iter().filter_map(TableChange::trusted) {
             core.waiters.take(peer, &mut done.granted);
@@ -386,18 +385,25 @@ impl Shared {
         self.doorbell.wait(deadline);
     }
 
-    /// Frees old versions that nobody holds any more, outside the lock; returns how many are still held.
-    pub(crate) fn sweep(&self) -> usize {
+    /// Frees old versions that nobody holds any more, outside the lock; returns whether to come again without being rung.
+    pub(crate) fn sweep(&self) -> bool {
         let mut superseded = core::mem::take(&mut self.core.lock().superseded);
-        superseded.retain(|old| !old.is_free());
-        let (held, tables) = {
+        superseded.free();
+        let (again, tables) = {
             let mut core = self.core.lock();
-            superseded.append(&mut core.superseded);
-            core.superseded = superseded;
-            (core.superseded.len(), Arc::clone(&core.tables))
+            core.superseded.put_back(superseded);
+            core.asleep = core.superseded.len() == 0 && core.generation == core.picked_up;
+            // Who changes something rings, or has been told that the keeper comes by itself.
+            (core.superseded.len() > 0 || self.volatile && !core.asleep, Arc::clone(&core.tables))
         };
         tables.trusted.sweep();
-        held
+        again
+    }
+
+    /// Gives memory to the system that was not needed since the last time; returns whether there may be more next time.
+    pub(crate) fn trim(&self) -> bool {
+        let tables = Arc::clone(&self.core.lock().tables);
+        tables.trusted.trim()
     }
 
     /// How many old versions are kept because somebody holds them or nobody has looked yet.
@@ -432,8 +438,3 @@ impl Drop for Inside<'_> {
         self.0.store(0, Ordering::Relaxed);
     }
 }
-
-/// Writers look for what can go when this many more old versions than were held at the last look have gathered: the
-/// cost of looking is spread over as many publishes. Not many more: what is freed soon is still in the caches when it is
-/// used again.
-const SWEEP_AT_LEAST: usize = 8;

@@ -87,6 +87,8 @@ fn a_large_map_that_became_small_gives_its_memory_back() {
         map = map.apply((chunk * 1000 + 1..=chunk * 1000 + 1000).map(|id| (node(id), None)));
     }
     map.sweep();
+    assert!(map.trim(), "what is needed may be needed again: it is kept until the next time");
+    assert!(!map.trim());
     let usage = map.usage();
     assert_eq!(map.len(), 10_000);
     assert!(map.iter().all(|record| record.node_id.get() > 290_000));

@@ -1,0 +1,64 @@
+//! Old states, each kept until nobody else holds it. Lives under the writer lock.
+#![forbid(unsafe_code)]
+
+use super::shared::Version;
+use crate::machine::tables::Tables;
+use crate::sync::Arc;
+
+/// States that were replaced and that somebody may still hold.
+#[derive(Debug, Default)]
+pub(super) struct SupersededStates {
+    all: Vec<Superseded>,
+    /// How many of them were held when a writer looked last.
+    held: usize,
+    /// How many entries were changed since.
+    replaced: usize,
+}
+
+#[derive(Debug)]
+struct Superseded {
+    version: Option<Arc<Version>>,
+    tables: Arc<Tables>,
+}
+
+impl Superseded {
+    /// Whether nobody else holds it. Nobody can begin to: it is no longer published, and what holds it is counted.
+    fn is_free(&self) -> bool {
+        self.version.as_ref().is_none_or(|version| Arc::strong_count(version) == 1)
+            && Arc::strong_count(&self.tables) == 1
+    }
+}
+
+impl SupersededStates {
+    /// One more, in which the next one replaced so many entries. Frees what nobody holds any more, now and then.
+    pub(super) fn push(&mut self, version: Option<Arc<Version>>, tables: Arc<Tables>, replaced: usize) {
+        self.all.push(Superseded { version, tables });
+        self.replaced += replaced;
+        if self.all.len() >= 2 * self.held + LOOK_AT_LEAST || self.replaced >= LOOK_AT_REPLACED {
+            self.free();
+            (self.held, self.replaced) = (self.all.len(), 0);
+        }
+    }
+
+    /// Frees what nobody holds any more.
+    pub(super) fn free(&mut self) {
+        self.all.retain(|old| !old.is_free());
+    }
+
+    /// Puts others back that were taken out meanwhile.
+    pub(super) fn put_back(&mut self, mut others: Self) {
+        others.all.append(&mut self.all);
+        self.all = others.all;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+/// Writers look for what can go when this many more old versions than were held at the last look have gathered: the
+/// cost of looking is spread over as many publishes. Not many more: what is freed soon is still in the caches when it is
+/// used again.
+const LOOK_AT_LEAST: usize = 8;
+/// They also look when so many entries were changed: a few large changes keep as much memory as many small ones.
+const LOOK_AT_REPLACED: usize = 256;
