@@ -10,8 +10,8 @@
 
 use super::change::{Bounds, Change, Draft, Tree};
 use super::node::{Inner, Retired};
+use super::pack::Filling;
 use super::pool::{Pool, Surplus};
-use super::value::Value;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Witness};
 
 /// Keeps a version alive: all nodes that its tree reaches.
@@ -76,15 +76,21 @@ pub(crate) struct Usage {
 }
 
 impl Pin {
-    /// A new history whose first version has these records.
-    pub(super) fn first(bounds: Bounds, entries: impl Iterator<Item = (u32, Value)>) -> (Tree, Arc<Self>) {
+    /// A new history whose first version has what `put_all` puts in; its error if it has one.
+    pub(super) fn first<E>(
+        bounds: Bounds,
+        expected: usize,
+        put_all: impl FnOnce(&mut Filling<'_>) -> Result<(), E>,
+    ) -> Result<(Tree, Arc<Self>), E> {
         let (mut pool, mut nothing) = (Pool::default(), Vec::new());
-        let tree = Draft::new(&mut pool, bounds, FIRST, &mut nothing).build(entries);
+        let mut filling = Filling::new(Draft::new(&mut pool, bounds, FIRST, &mut nothing), expected);
+        put_all(&mut filling)?;
+        let tree = filling.finish();
         let presence = Presence::new();
         let live = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
         let state = State { pool, live, free: Vec::new(), look_at: LOOK_AT_LEAST, replaced: 0, spare: Vec::new() };
         let history = Arc::new(History { bounds, state: Mutex::new(state) });
-        (tree, Arc::new(Self { number: FIRST, presence, history }))
+        Ok((tree, Arc::new(Self { number: FIRST, presence, history })))
     }
 
     /// The next version; none if this is not the newest.

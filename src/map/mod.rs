@@ -29,10 +29,12 @@ mod tests;
 
 use crate::peer::{NodeId, TrustRecord};
 use change::{Bounds, Change};
+use core::convert::Infallible;
 #[cfg(any(test, feature = "__testing"))]
 pub(crate) use history::Usage;
 use mix::Mix;
-use value::Value;
+pub(crate) use pack::Filling;
+pub(crate) use value::Value;
 use version::Version;
 
 /// One version of the set of trusted records.
@@ -53,8 +55,31 @@ impl TrustMap {
     }
 
     fn with_bounds(bounds: Bounds, mix: Mix, records: impl Iterator<Item = TrustRecord>) -> Self {
-        let entries = records.map(|record| (mix.mix(record.node_id.get()), Value::of(&record)));
-        Self { version: Version::first(bounds, entries), mix }
+        let expected = records.size_hint().0;
+        let put_all = |into: &mut Filling<'_>| -> Result<(), Infallible> {
+            records.for_each(|record| into.push(mix.mix(record.node_id.get()), Value::of(&record)));
+            Ok(())
+        };
+        let Ok(map) = Self::filled(bounds, mix, expected, put_all);
+        map
+    }
+
+    /// The map of what `put_all` puts in, about `expected` records; its error if it has one.
+    pub(crate) fn fill<E>(
+        mix: Mix,
+        expected: usize,
+        put_all: impl FnOnce(&mut Filling<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        Self::filled(Bounds::FAST, mix, expected, put_all)
+    }
+
+    fn filled<E>(
+        bounds: Bounds,
+        mix: Mix,
+        expected: usize,
+        put_all: impl FnOnce(&mut Filling<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        Ok(Self { version: Version::first(bounds, expected, put_all)?, mix })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -117,6 +142,11 @@ impl TrustMap {
     /// All records in ascending order of place.
     pub(crate) fn iter(&self) -> impl Iterator<Item = TrustRecord> {
         self.version.all().filter_map(|(place, value)| self.record(place, Some(value)))
+    }
+
+    /// All records by their peers, as they lie in the map, in ascending order of place.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (NodeId, &Value)> {
+        self.version.all().filter_map(|(place, value)| Some((NodeId::new(self.mix.unmix(place))?, value)))
     }
 
     /// Calls `found(old, new)` for every peer whose record differs.

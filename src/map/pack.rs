@@ -139,33 +139,6 @@ impl Draft<'_> {
         word
     }
 
-    /// The tree of these records. They should come in ascending order of place; those that do not are left out.
-    pub(super) fn build(mut self, entries: impl Iterator<Item = (u32, Value)>) -> Tree {
-        let expected = entries.size_hint().0;
-        let depth = depth_for(expected, self.bounds.leaf_max);
-        let mut last = None;
-        let mut entries = entries
-            .filter(|(place, _)| {
-                let ascends = last < Some(*place);
-                debug_assert!(ascends, "records out of order");
-                last = last.max(Some(*place));
-                ascends
-            })
-            .peekable();
-        let mut group = Vec::with_capacity(4 * self.bounds.leaf_max);
-        for slot in 0..1u64 << depth {
-            let (start, end) = (slot << (32 - depth), (slot + 1) << (32 - depth));
-            group.clear();
-            while let Some(entry) = entries.next_if(|(place, _)| u64::from(*place) < end) {
-                group.push(entry);
-            }
-            self.len += group.len();
-            #[expect(clippy::cast_possible_truncation, reason = "the start of a range of places")]
-            self.split(&group, start as u32, depth);
-        }
-        self.lay_out(depth)
-    }
-
     /// Levels of about the same width above leaves of about this depth.
     fn lay_out(mut self, depth: u32) -> Tree {
         let mut pieces = core::mem::take(&mut self.pieces);
@@ -178,6 +151,61 @@ impl Draft<'_> {
             levels += 1;
         }
         self.crown(pieces, levels)
+    }
+}
+
+/// The first version of a map, being built from records in ascending order of place.
+#[derive(Debug)]
+pub(crate) struct Filling<'p> {
+    draft: Draft<'p>,
+    /// Of each range that gets leaves of its own.
+    depth: u32,
+    /// Where the present range begins and ends, and its records so far.
+    start: u64,
+    end: u64,
+    group: Vec<(u32, Value)>,
+    /// The first place that the next record may have.
+    least: u64,
+}
+
+impl<'p> Filling<'p> {
+    /// `expected`: about how many records will come.
+    pub(super) fn new(draft: Draft<'p>, expected: usize) -> Self {
+        let depth = depth_for(expected, draft.bounds.leaf_max);
+        let group = Vec::with_capacity(4 * draft.bounds.leaf_max);
+        Self { draft, depth, start: 0, end: 1 << (32 - depth), group, least: 0 }
+    }
+
+    /// The next record; its place is above those before. One that is not is left out.
+    #[inline]
+    pub(crate) fn push(&mut self, place: u32, value: Value) {
+        let at = u64::from(place);
+        debug_assert!(at >= self.least, "records out of order");
+        if at >= self.least {
+            self.least = at + 1;
+            if at >= self.end {
+                self.leaves_until(at);
+            }
+            self.group.push((place, value));
+        }
+    }
+
+    /// Makes the leaves of all ranges that end at this place or before it.
+    #[inline(never)]
+    fn leaves_until(&mut self, place: u64) {
+        while self.end <= place {
+            self.draft.len += self.group.len();
+            #[expect(clippy::cast_possible_truncation, reason = "the start of a range of places")]
+            self.draft.split(&self.group, self.start as u32, self.depth);
+            self.group.clear();
+            self.start = self.end;
+            self.end += 1 << (32 - self.depth);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Tree {
+        self.leaves_until(1 << 32);
+        self.draft.lay_out(self.depth)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::time::WallMillis;
 /// Every pattern of bytes is a value, and equal records are equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub(super) struct Value {
+pub(crate) struct Value {
     /// Zeros without [`HAS_KEY`].
     key: [u8; 32],
     approved_at: [u8; 8],
@@ -19,20 +19,45 @@ pub(super) struct Value {
 const _: () = assert!(size_of::<Value>() == 44 && align_of::<Value>() == 2);
 
 impl Value {
-    pub(super) fn of(record: &TrustRecord) -> Self {
-        let key = record.public_key.map_or([0; 32], |key| *key.as_bytes());
-        let flags = u8::from(record.public_key.is_some()) * HAS_KEY + u8::from(record.mutual) * MUTUAL;
-        let approved_at = record.approved_at.as_millis().to_le_bytes();
-        Self { key, approved_at, network: record.network, flags, spare: 0 }
+    pub(crate) fn of(record: &TrustRecord) -> Self {
+        let key = record.public_key.as_ref().map(PublicKey::as_bytes);
+        Self::restored(key, record.approved_at, record.mutual, record.network)
+    }
+
+    /// The value of these fields, of which the key, if there is one, has been checked.
+    #[inline]
+    pub(crate) fn restored(key: Option<&[u8; 32]>, approved_at: WallMillis, mutual: bool, network: u16) -> Self {
+        let flags = u8::from(key.is_some()) * HAS_KEY + u8::from(mutual) * MUTUAL;
+        let approved_at = approved_at.as_millis().to_le_bytes();
+        Self { key: *key.unwrap_or(&[0; 32]), approved_at, network, flags, spare: 0 }
     }
 
     #[inline]
-    pub(super) fn record(&self, peer: NodeId) -> TrustRecord {
-        let key = (self.flags & HAS_KEY != 0).then(|| PublicKey::restored(self.key));
-        TrustRecord::new(peer, key)
-            .approved_at(WallMillis::new(i64::from_le_bytes(self.approved_at)))
-            .mutual(self.flags & MUTUAL != 0)
-            .network(self.network)
+    pub(crate) fn key(&self) -> Option<&[u8; 32]> {
+        (self.flags & HAS_KEY != 0).then_some(&self.key)
+    }
+
+    #[inline]
+    pub(crate) fn approved_at(&self) -> WallMillis {
+        WallMillis::new(i64::from_le_bytes(self.approved_at))
+    }
+
+    #[inline]
+    pub(crate) fn mutual(&self) -> bool {
+        self.flags & MUTUAL != 0
+    }
+
+    #[inline]
+    pub(crate) fn network(&self) -> u16 {
+        self.network
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, peer: NodeId) -> TrustRecord {
+        TrustRecord::new(peer, self.key().copied().map(PublicKey::restored))
+            .approved_at(self.approved_at())
+            .mutual(self.mutual())
+            .network(self.network())
     }
 }
 

@@ -4,10 +4,12 @@
 use super::change::{Bounds, Change, Tree};
 use super::history::Pin;
 use super::node::{Inner, Leaf};
+use super::pack::Filling;
 use super::probe;
 use super::value::Value;
 use super::walk;
 use crate::sync::Arc;
+use core::convert::Infallible;
 
 /// Immutable; cloning it takes one step and holds the version for as long as the clone lives.
 #[derive(Clone, Debug)]
@@ -17,10 +19,14 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// The first version of a new history. Entries come in ascending order of place, without repeats.
-    pub(super) fn first(bounds: Bounds, entries: impl Iterator<Item = (u32, Value)>) -> Self {
-        let (tree, pin) = Pin::first(bounds, entries);
-        Self { tree, pin }
+    /// The first version of a new history, of what `put_all` puts in; its error if it has one.
+    pub(super) fn first<E>(
+        bounds: Bounds,
+        expected: usize,
+        put_all: impl FnOnce(&mut Filling<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let (tree, pin) = Pin::first(bounds, expected, put_all)?;
+        Ok(Self { tree, pin })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -95,7 +101,12 @@ impl Version {
                 break;
             }
         }
-        Self::first(self.pin.bounds(), entries.into_iter())
+        let put_all = |into: &mut Filling<'_>| -> Result<(), Infallible> {
+            entries.iter().for_each(|(place, value)| into.push(*place, *value));
+            Ok(())
+        };
+        let Ok(version) = Self::first(self.pin.bounds(), entries.len(), put_all);
+        version
     }
 
     /// All entries in ascending order of place.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::node::{Child, Inner, Leaf, Node};
+use super::probe;
 use super::value::Value;
 
 /// Stands at a child of some node, or at the end.
@@ -51,6 +52,10 @@ impl<'a> Cursor<'a> {
                 None
             }
             Node::Leaf(leaf) => {
+                // Leaves lie anywhere: without this, each of them is waited for.
+                if let Some(soon) = node.words.get(child.slots.1 + FETCH_AHEAD) {
+                    probe::fetch(*soon);
+                }
                 self.go_on(child.slots.1);
                 Some(leaf)
             }
@@ -149,3 +154,6 @@ fn compare<'a>(old: &[Entry<'a>], new: &[Entry<'a>], found: &mut dyn FnMut(u32, 
         }
     }
 }
+
+/// How many leaves ahead of the one that is looked at.
+const FETCH_AHEAD: usize = 4;

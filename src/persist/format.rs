@@ -1,5 +1,5 @@
 //! The bytes of a store's files. Pure; `docs/format.md` says the same in prose and is normative. The codec is named in
-//! `blocks` and `entries` alone.
+//! `entries` alone.
 //!
 //! INVARIANT I-F1: equal store id, seed, generation and contents encode to equal bytes, whatever the history.
 //! INVARIANT I-F2: no byte of a finished file (a snapshot, a mark, a journal with a closing mark) is left unchecked: every

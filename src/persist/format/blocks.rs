@@ -1,8 +1,8 @@
 //! Blocks: entries of one kind with a checksum over them, their place and their file; what snapshots and journals consist
-//! of. Memory for either direction is one block. The codec is named here and in `entries` alone.
+//! of. Memory for either direction is one block.
 #![forbid(unsafe_code)]
 
-use super::entries::Entry;
+use super::entries::{Entry, Put, TrustedV1};
 use super::{Damage, FileError, take};
 
 /// Length and checksum in front of each block.
@@ -11,13 +11,6 @@ pub(super) const BLOCK_HEAD_BYTES: usize = 8;
 pub(super) const BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// Kind and number of entries at the start of each block's payload.
 pub(super) const PAYLOAD_HEAD_BYTES: usize = 5;
-
-/// Fixed-width little-endian integers and, whatever a length field says, no allocation beyond one block.
-const CODEC: bincode::config::Configuration<
-    bincode::config::LittleEndian,
-    bincode::config::Fixint,
-    bincode::config::Limit<BLOCK_BYTES_MAX>,
-> = bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<BLOCK_BYTES_MAX>();
 
 /// Takes bytes and the offset at which they stand in the file.
 pub(crate) type Sink<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
@@ -53,7 +46,7 @@ impl<'a, 'b, E> BlockWriter<'a, 'b, E> {
     }
 
     /// Writes these entries, in as few blocks as they fit in; none if there are none.
-    pub(super) fn table<T: Entry>(&mut self, entries: impl Iterator<Item = T>) -> Result<(), E> {
+    pub(super) fn table<T: Put>(&mut self, entries: impl Iterator<Item = T>) -> Result<(), E> {
         self.kind = T::KIND;
         self.used = BLOCK_HEAD_BYTES + PAYLOAD_HEAD_BYTES;
         for entry in entries {
@@ -67,10 +60,10 @@ impl<'a, 'b, E> BlockWriter<'a, 'b, E> {
     }
 
     /// Appends the entry to the block; false if it does not fit.
-    fn put<T: Entry>(&mut self, entry: &T) -> bool {
+    fn put<T: Put>(&mut self, entry: &T) -> bool {
         loop {
             if let Some(room) = self.buf.get_mut(self.used..)
-                && let Ok(bytes) = bincode::encode_into_slice(entry, room, CODEC)
+                && let Some(bytes) = entry.put(room)
             {
                 self.used += bytes;
                 self.entries += 1;
@@ -142,10 +135,28 @@ impl<'a> Block<'a> {
     }
 
     /// Hands out every entry.
-    pub(super) fn each<T: Entry>(&self, mut found: impl FnMut(T) -> Result<(), FileError>) -> Result<(), FileError> {
+    pub(super) fn each<T: Entry>(&self, found: impl FnMut(T) -> Result<(), FileError>) -> Result<(), FileError> {
+        self.each_by(T::take, found)
+    }
+
+    /// The same for trusted records.
+    #[inline]
+    pub(super) fn each_trusted(
+        &self,
+        found: impl FnMut(TrustedV1<'a>) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        self.each_by(TrustedV1::take, found)
+    }
+
+    #[inline]
+    fn each_by<T>(
+        &self,
+        take: impl Fn(&'a [u8]) -> Option<(T, usize)>,
+        mut found: impl FnMut(T) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
         let mut entries = self.entries;
         for _ in 0..self.count {
-            let Ok((entry, used)) = bincode::decode_from_slice::<T, _>(entries, CODEC) else {
+            let Some((entry, used)) = take(entries) else {
                 return Damage::at(self.offset, "a block holds something that is no entry");
             };
             entries = entries.get(used..).unwrap_or_default();

@@ -9,7 +9,7 @@ use core::convert::Infallible;
 use bincode::{Decode, Encode};
 
 use super::blocks::{BlockWriter, Sink};
-use super::entries::{Entry, FloorV1, GoneV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
+use super::entries::{FloorV1, GoneV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
 use super::{Damage, FileError, HEADER_BYTES, Header, Kind, StoreId, is_sealed, seal, take};
 use crate::machine::tables::Difference;
 
@@ -158,10 +158,6 @@ pub(super) struct CommitV1 {
     pub(super) to: u64,
     /// How many blocks of the group stand in front of this one.
     pub(super) blocks: u64,
-}
-
-impl Entry for CommitV1 {
-    const KIND: u8 = 254;
 }
 
 /// How long the group of this difference is, wherever it stands.

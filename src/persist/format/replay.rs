@@ -5,11 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
-use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
+use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, Put, RevokedV1, TrustedV1};
 use super::journal::{CommitV1, GROUPS_AT, MARK_AT, PAGE_BYTES};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
 use crate::machine::tables::{Patch, Tables, Values};
-use crate::peer::NodeId;
+use crate::peer::{NodeId, TrustRecord};
 use crate::persist::recover::GENERATION_MAX;
 use crate::time::Now;
 
@@ -234,7 +234,7 @@ impl<'a> Group<'a> {
         let mut patch = Patch::default();
         for block in &self.blocks {
             match block.kind {
-                TrustedV1::KIND => set(block, &mut patch.trusted, |entry: TrustedV1| entry.read())?,
+                TrustedV1::KIND => trusted(block, &mut patch.trusted)?,
                 PendingV1::KIND => set(block, &mut patch.pending, |entry: PendingV1| entry.read(now).map(Arc::new))?,
                 OutgoingV1::KIND => set(block, &mut patch.outgoing, |entry: OutgoingV1| entry.read(now).map(Arc::new))?,
                 RevokedV1::KIND => set(block, &mut patch.revoked, |entry: RevokedV1| entry.read())?,
@@ -264,6 +264,17 @@ fn set<T: Entry + IdOf, V>(
         match read(entry) {
             Ok(value) => note(block, into, id, Some(value)),
             Err(reason) => Damage::at(block.offset, reason),
+        }
+    })
+}
+
+fn trusted(block: &Block<'_>, into: &mut Values<TrustRecord>) -> Result<(), FileError> {
+    block.each_trusted(|entry| match (NodeId::new(entry.id()), entry.read()) {
+        (_, Err(reason)) => Damage::at(block.offset, reason),
+        (None, _) => Damage::at(block.offset, "an entry with node id 0"),
+        (Some(peer), Ok(value)) => {
+            into.push((peer.get(), Some(value.record(peer))));
+            Ok(())
         }
     })
 }
