@@ -46,7 +46,9 @@ fn a_revocation_that_a_handle_saw_holds_in_the_index() {
 #[test]
 fn a_larger_table_takes_over_without_a_gap() {
     let seen = outcomes(|| {
-        let (index, mut upkeep) = KeyIndex::new(Mix::new(1), 0, (1..=10).map(peer));
+        let mut peers: Vec<_> = (1..=10).map(|id| (Mix::new(1).mix(id), peer(id))).collect();
+        peers.sort_unstable();
+        let (index, mut upkeep) = KeyIndex::new(Mix::new(1), 0, peers.into_iter());
         let index = Arc::new(index);
         let looker = {
             let index = Arc::clone(&index);

@@ -149,6 +149,11 @@ impl TrustMap {
         self.version.all().filter_map(|(place, value)| Some((NodeId::new(self.mix.unmix(place))?, value)))
     }
 
+    /// All peers and their places, which ascend.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (u32, NodeId)> {
+        self.version.all().filter_map(|(place, _)| Some((place, NodeId::new(self.mix.unmix(place))?)))
+    }
+
     /// Calls `found(old, new)` for every peer whose record differs.
     pub(crate) fn diff(&self, older: &Self, found: &mut dyn FnMut(Option<TrustRecord>, Option<TrustRecord>)) {
         debug_assert_eq!(self.mix, older.mix, "maps of different stores");

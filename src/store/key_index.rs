@@ -42,14 +42,12 @@ pub(crate) struct Upkeep {
 }
 
 impl KeyIndex {
-    /// The index of these peers, whose number is `len`.
-    pub(crate) fn new(mix: Mix, len: usize, peers: impl Iterator<Item = NodeId>) -> (Self, Upkeep) {
+    /// The index of these peers, whose number is `len`, and whose places ascend.
+    pub(crate) fn new(mix: Mix, len: usize, peers: impl Iterator<Item = (u32, NodeId)>) -> (Self, Upkeep) {
         let index = Self { mix, current: AtomicU64::new(0), tables: [const { OnceLock::new() }; TABLES_MAX] };
         let mut upkeep = Upkeep { current: 0, len: 0, filled: None };
         if index.allocate(0, (len / IDS_PER_LINE + 1).max(LINES_MIN)) {
-            for peer in peers {
-                upkeep.insert(&index, peer);
-            }
+            upkeep.insert_all(&index, peers);
         } else {
             upkeep.give_up(&index);
         }
@@ -76,6 +74,37 @@ impl KeyIndex {
 }
 
 impl Upkeep {
+    /// Takes in peers whose places ascend: line after line, without looking for them or for room. Only the lines from a
+    /// peer's own one to the last that was written can have ids, and all but that last one are full.
+    fn insert_all(&mut self, index: &KeyIndex, mut peers: impl Iterator<Item = (u32, NodeId)>) {
+        let Some(lines) = index.table(self.current) else { return };
+        let (mut last, mut used) = (0, 0);
+        for (place, peer) in peers.by_ref() {
+            debug_assert_eq!(place, index.mix.mix(peer.get()), "a place of another index");
+            let home = home(lines, place);
+            if home > last {
+                (last, used) = (home, 0);
+            } else if used == IDS_MAX {
+                (last, used) = (last + 1, 0);
+            }
+            let Some(line) = lines.get(last).filter(|_| last < lines.len()) else {
+                // It goes on at the first line.
+                self.insert(index, peer);
+                break;
+            };
+            for passed in (home..last).filter_map(|passed| lines.get(passed)) {
+                count(passed, 1);
+            }
+            if let Some(word) = line.get(used / 2) {
+                let id = peer.get();
+                change(word, |low, high| if used % 2 == 0 { (id, high) } else { (low, id) });
+            }
+            used += 1;
+            self.len += 1;
+        }
+        peers.for_each(|(_, peer)| self.insert(index, peer));
+    }
+
     /// Takes the peer in; no effect if it is there.
     pub(crate) fn insert(&mut self, index: &KeyIndex, peer: NodeId) {
         let (id, place) = (peer.get(), index.mix.mix(peer.get()));

@@ -119,8 +119,7 @@ impl Shared {
         clock: std::sync::Arc<dyn Clock>,
     ) -> Self {
         let version = Arc::new(Version { generation, trusted: tables.trusted.clone() });
-        let peers = tables.trusted.iter().map(|record| record.node_id);
-        let (keys, upkeep) = KeyIndex::new(tables.trusted.mix(), tables.trusted.len(), peers);
+        let (keys, upkeep) = KeyIndex::new(tables.trusted.mix(), tables.trusted.len(), tables.trusted.peers());
         Self {
             cell: SnapshotCell::new(Arc::clone(&version)),
             keys,

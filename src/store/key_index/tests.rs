@@ -111,15 +111,44 @@ fn an_id_equal_to_the_number_of_those_that_passed_by_is_not_found_by_that() {
     assert!(look(lines.get(0).unwrap(), crowded(1)[0].get()).0);
 }
 
+/// These with their places, which ascend.
+fn in_order(peers: impl IntoIterator<Item = NodeId>) -> impl Iterator<Item = (u32, NodeId)> {
+    let mut peers: Vec<_> = peers.into_iter().map(|peer| (Mix::new(7).mix(peer.get()), peer)).collect();
+    peers.sort_unstable();
+    peers.into_iter()
+}
+
 #[test]
 fn built_from_peers_it_has_them_and_room_for_more() {
     let peers = || (1..=10_000).map(peer);
-    let (index, upkeep) = KeyIndex::new(Mix::new(7), 10_000, peers());
+    let (index, mut upkeep) = KeyIndex::new(Mix::new(7), 10_000, in_order(peers()));
     assert!(peers().all(|peer| index.contains(peer) == Some(true)));
     assert!((10_001..20_000).all(|id| index.contains(peer(id)) == Some(false)));
     assert_eq!((upkeep.len, upkeep.tables()), (10_000, 1));
     let bytes = index.table(0).unwrap().len() * 64;
     assert!(bytes <= 10_000 * 8, "{bytes} bytes");
+    let mut model: BTreeSet<u32> = (1..=10_000).collect();
+    check(&index, &upkeep, &model);
+    // And it goes on like one that was filled one by one.
+    upkeep.remove(&index, peer(7));
+    upkeep.insert(&index, peer(10_001));
+    model.remove(&7);
+    model.insert(10_001);
+    check(&index, &upkeep, &model);
+}
+
+#[test]
+fn built_from_a_crowd_it_counts_whom_each_line_passed_by_and_goes_on_at_the_first_line_behind_the_last() {
+    // Some that want the first line, some that want the last, and some in between.
+    let last = (0..u32::MAX).filter_map(|back| NodeId::new(Mix::new(7).unmix(u32::MAX - back)));
+    for (front, back) in [(0, 0), (0, 15), (15, 16), (16, 40), (60, 61), (200, 100)] {
+        let some = (1..=50).map(peer).chain(crowded(front)).chain(last.clone().take(back));
+        let model: BTreeSet<u32> = some.map(NodeId::get).collect();
+        let peers = || model.iter().copied().map(peer);
+        let (index, upkeep) = KeyIndex::new(Mix::new(7), model.len(), in_order(peers()));
+        check(&index, &upkeep, &model);
+        assert!(peers().all(|peer| index.contains(peer) == Some(true)), "{front} in front, {back} behind");
+    }
 }
 
 #[test]
