@@ -8,7 +8,7 @@
 use super::node::{Inner, Leaf, Node, Retired, new_inner, new_leaf};
 use super::pool::Pool;
 use super::value::Value;
-use super::word::{BITS_MAX, LEAF_MAX, Word};
+use super::word::{BITS_MAX, LEAF_MAX, Word, leaf_max};
 
 /// What a peer's record becomes: by its place, a value or nothing.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Change {
 /// When nodes are split and merged. Tests have small nodes, so that this happens often.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// A leaf with more records is split; from 2 to [`LEAF_MAX`].
+    /// A leaf with more records is split, and so is one with more than it has room for ([`leaf_max`]); at least 2.
     pub(super) leaf_max: usize,
     /// Two leaves with no more records than this are merged; well below `leaf_max`, so that a peer that comes and goes
     /// does not split and merge each time.
@@ -162,7 +162,7 @@ impl<'p> Draft<'p> {
             return true;
         }
         self.len = self.len + len - leaf.values().len();
-        if len <= self.bounds.leaf_max {
+        if len <= self.bounds.leaf_max(leaf.depth()) {
             let (word, mut new) = new_leaf(self.pool, self.birth, leaf.depth(), len);
             merge(&leaf, changes, |step| match step {
                 Step::Keep(range) => new.extend(&leaf, range),
@@ -194,6 +194,11 @@ impl<'p> Draft<'p> {
 }
 
 impl Bounds {
+    /// How many records a leaf of this depth may have.
+    pub(super) fn leaf_max(self, depth: u32) -> usize {
+        self.leaf_max.min(leaf_max(depth))
+    }
+
     /// Whether two neighbours that make up one range are small enough to be one node. `level` is theirs.
     pub(super) fn may_merge(self, level: u32, one: Word, other: Word) -> bool {
         one.depth(level) == other.depth(level)

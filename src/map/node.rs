@@ -1,7 +1,7 @@
 //! Nodes as they lie in memory, and safe views of them.
 //!
 //! ```text
-//! leaf:   line of 32 low tags | line of 32 high tags, if wide | stamp | values in order of place
+//! leaf:   line of tags: 32 low, or 16 low and 16 high if wide | stamp | values in order of place
 //! inner:  stamp | 2^b words; a child that covers several slots stands in each of them
 //! ```
 //!
@@ -14,7 +14,7 @@ use core::ops::Range;
 use super::pool::{Block, Pool};
 use super::probe::{LINE_BYTES, Line};
 use super::value::Value;
-use super::word::Word;
+use super::word::{WIDE_MAX, Word, leaf_max};
 
 /// What a node knows of itself besides its word.
 #[derive(Debug)]
@@ -39,9 +39,7 @@ pub(super) struct Retired {
 pub(super) struct Leaf<'a> {
     pub(super) word: Word,
     pub(super) start: u32,
-    low: &'a Line,
-    /// The same as `low` in a narrow leaf.
-    high: &'a Line,
+    tags: &'a Line,
     stamp: &'a Stamp,
     values: &'a [Value],
 }
@@ -51,13 +49,12 @@ impl<'a> Leaf<'a> {
     /// The word names a leaf that stays live during `'a`.
     #[inline]
     pub(super) unsafe fn at(word: Word, start: u32) -> Self {
-        let low = core::ptr::with_exposed_provenance::<Line>(word.address());
+        let tags = core::ptr::with_exposed_provenance::<Line>(word.address());
         // SAFETY: the leaf has this layout, was written as a whole when it was made, and is not changed while it lives.
         unsafe {
-            let high = low.byte_add(4 * word.wide() as usize);
-            let stamp = high.add(1).cast::<Stamp>();
+            let stamp = tags.add(1).cast::<Stamp>();
             let values = core::slice::from_raw_parts(stamp.add(1).cast::<Value>(), word.len());
-            Self { word, start, low: &*low, high: &*high, stamp: &*stamp, values }
+            Self { word, start, tags: &*tags, stamp: &*stamp, values }
         }
     }
 
@@ -84,8 +81,9 @@ impl<'a> Leaf<'a> {
     #[inline]
     pub(super) fn places(&self) -> impl Iterator<Item = u32> + use<'a> {
         let (common, wide) = (self.start & 0xffff_0000, self.word.wide());
-        let halves = self.low.0.iter().zip(&self.high.0).take(self.values.len());
-        halves.map(move |(low, high)| {
+        // In a narrow leaf both are the same.
+        let highs = self.tags.0.get(wide as usize..).unwrap_or_default();
+        self.tags.0.iter().zip(highs).take(self.values.len()).map(move |(low, high)| {
             let high = if wide == 0 { common } else { u32::from(*high) << 16 };
             high | u32::from(*low)
         })
@@ -98,7 +96,7 @@ impl<'a> Leaf<'a> {
     }
 
     pub(super) fn retired(&self) -> Retired {
-        let lines = leaf_lines(self.depth(), self.values.len());
+        let lines = leaf_lines(self.values.len());
         Retired { birth: self.stamp.birth, block: Block::new(self.word.address(), self.stamp.slab, lines) }
     }
 }
@@ -195,8 +193,9 @@ impl<'a> Inner<'a> {
 /// A leaf being written.
 #[derive(Debug)]
 pub(super) struct NewLeaf<'a> {
-    low: &'a mut Line,
-    high: Option<&'a mut Line>,
+    low: &'a mut [u16],
+    /// Of a wide leaf.
+    high: Option<&'a mut [u16]>,
     values: &'a mut [Value],
     at: usize,
 }
@@ -206,9 +205,9 @@ impl NewLeaf<'_> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "tags are halves of a place")]
     pub(super) fn push(&mut self, place: u32, value: &Value) {
-        if let (Some(to), Some(low)) = (self.values.get_mut(self.at), self.low.0.get_mut(self.at)) {
+        if let (Some(to), Some(low)) = (self.values.get_mut(self.at), self.low.get_mut(self.at)) {
             (*to, *low) = (*value, place as u16);
-            if let Some(high) = self.high.as_mut().and_then(|line| line.0.get_mut(self.at)) {
+            if let Some(high) = self.high.as_mut().and_then(|tags| tags.get_mut(self.at)) {
                 *high = (place >> 16) as u16;
             }
             self.at += 1;
@@ -221,13 +220,13 @@ impl NewLeaf<'_> {
         if let (Some(to), Some(from)) = (self.values.get_mut(to.clone()), leaf.values.get(range.clone())) {
             to.copy_from_slice(from);
         }
-        if let (Some(to), Some(from)) = (self.low.0.get_mut(to.clone()), leaf.low.0.get(range.clone())) {
+        if let (Some(to), Some(from)) = (self.low.get_mut(to.clone()), leaf.tags.0.get(range.clone())) {
             to.copy_from_slice(from);
         }
-        if let Some(high) = self.high.as_mut().and_then(|line| line.0.get_mut(to.clone())) {
+        if let Some(high) = self.high.as_mut().and_then(|tags| tags.get_mut(to.clone())) {
             if leaf.word.wide() == 0 {
                 high.fill((leaf.start >> 16) as u16);
-            } else if let Some(from) = leaf.high.0.get(range) {
+            } else if let Some(from) = leaf.tags.0.get(WIDE_MAX..).and_then(|tags| tags.get(range)) {
                 high.copy_from_slice(from);
             }
         }
@@ -237,20 +236,19 @@ impl NewLeaf<'_> {
 
 /// Memory for a leaf, to be filled with exactly `len` records before the next node is made.
 pub(super) fn new_leaf(pool: &mut Pool, birth: u64, depth: u32, len: usize) -> (Word, NewLeaf<'_>) {
-    let block = pool.take(leaf_lines(depth, len));
+    let block = pool.take(leaf_lines(len));
     let word = Word::of_leaf(block.address(), depth, len);
-    let low = core::ptr::with_exposed_provenance_mut::<Line>(block.address());
+    let tags = core::ptr::with_exposed_provenance_mut::<Line>(block.address());
     // SAFETY: the block is ours alone until its word is published, has room for this layout (see `leaf_lines`), and its
     // bytes are initialized; every pattern of bytes is valid for these types.
-    let leaf = unsafe {
-        let high = low.byte_add(4 * word.wide() as usize);
-        let stamp = high.add(1).cast::<Stamp>();
+    let (tags, values) = unsafe {
+        let stamp = tags.add(1).cast::<Stamp>();
         stamp.write(Stamp { birth, slab: block.slab(), spare: 0 });
-        let values = core::slice::from_raw_parts_mut(stamp.add(1).cast::<Value>(), len);
-        let high = if word.wide() == 0 { None } else { Some(&mut *high) };
-        NewLeaf { low: &mut *low, high, values, at: 0 }
+        (&mut *tags, core::slice::from_raw_parts_mut(stamp.add(1).cast::<Value>(), len))
     };
-    (word, leaf)
+    let (low, high) = tags.0.split_at_mut(leaf_max(depth));
+    let high = if word.wide() == 0 { None } else { Some(high) };
+    (word, NewLeaf { low, high, values, at: 0 })
 }
 
 /// Memory for an inner node, every word of which must be set before the node is published.
@@ -272,9 +270,19 @@ pub(super) fn slots_of(word: Word) -> *const Word {
     core::ptr::with_exposed_provenance::<u8>(word.address()).wrapping_add(STAMP_BYTES).cast()
 }
 
-fn leaf_lines(depth: u32, len: usize) -> usize {
-    let tag_lines = if depth < 16 { 2 } else { 1 };
-    tag_lines + (STAMP_BYTES + size_of::<Value>() * len).div_ceil(LINE_BYTES)
+/// Where a leaf has a record's value.
+///
+/// # Safety
+/// The word names a live leaf that has a record of this number.
+#[inline(always)]
+pub(super) unsafe fn value_at<'a>(word: Word, number: usize) -> &'a Value {
+    let values = core::ptr::with_exposed_provenance::<Value>(word.address() + LINE_BYTES + STAMP_BYTES);
+    // SAFETY: as in `Leaf::at`.
+    unsafe { &*values.add(number) }
+}
+
+fn leaf_lines(len: usize) -> usize {
+    1 + (STAMP_BYTES + size_of::<Value>() * len).div_ceil(LINE_BYTES)
 }
 
 fn inner_lines(bits: u32) -> usize {
@@ -286,6 +294,6 @@ pub(super) const STAMP_BYTES: usize = size_of::<Stamp>();
 /// The largest node.
 pub(super) const LINES_MAX: usize = {
     let inner = (STAMP_BYTES + (size_of::<Word>() << super::word::BITS_MAX)).div_ceil(LINE_BYTES);
-    let leaf = 2 + (STAMP_BYTES + size_of::<Value>() * super::word::LEAF_MAX).div_ceil(LINE_BYTES);
+    let leaf = 1 + (STAMP_BYTES + size_of::<Value>() * super::word::LEAF_MAX).div_ceil(LINE_BYTES);
     if inner > leaf { inner } else { leaf }
 };

@@ -4,7 +4,7 @@
 //! binary subdivisions of it, so that any two are disjoint or nested.
 #![allow(unsafe_code, reason = "looks into nodes that were just made, which no version reaches yet")]
 
-use super::change::{Draft, Piece, Tree};
+use super::change::{Bounds, Draft, Piece, Tree};
 use super::node::{Inner, Leaf, new_inner, new_leaf};
 use super::value::Value;
 use super::word::Word;
@@ -12,7 +12,7 @@ use super::word::Word;
 impl Draft<'_> {
     /// Answers with leaves for these records of a range, ascending.
     pub(super) fn split(&mut self, entries: &[(u32, Value)], start: u32, depth: u32) {
-        if entries.len() <= self.bounds.leaf_max {
+        if entries.len() <= self.bounds.leaf_max(depth) {
             let (word, mut leaf) = new_leaf(self.pool, self.birth, depth, entries.len());
             for (place, value) in entries {
                 leaf.push(*place, value);
@@ -171,7 +171,7 @@ pub(crate) struct Filling<'p> {
 impl<'p> Filling<'p> {
     /// `expected`: about how many records will come.
     pub(super) fn new(draft: Draft<'p>, expected: usize) -> Self {
-        let depth = depth_for(expected, draft.bounds.leaf_max);
+        let depth = depth_for(expected, draft.bounds);
         let group = Vec::with_capacity(4 * draft.bounds.leaf_max);
         Self { draft, depth, start: 0, end: 1 << (32 - depth), group, least: 0 }
     }
@@ -215,10 +215,9 @@ fn middle(start: u32, depth: u32) -> u32 {
 }
 
 /// The depth at which so many records make leaves that are well filled and seldom need splitting.
-fn depth_for(len: usize, leaf_max: usize) -> u32 {
-    let per_leaf = (leaf_max * 5 / 8).max(1);
-    let leaves = len.div_ceil(per_leaf).max(1);
-    leaves.next_power_of_two().trailing_zeros().min(DEPTH_FOR_MAX)
+fn depth_for(len: usize, bounds: Bounds) -> u32 {
+    let is_enough = |depth: &u32| len >> depth <= (bounds.leaf_max(*depth) * 5 / 8).max(1);
+    (0..DEPTH_FOR_MAX).find(is_enough).unwrap_or(DEPTH_FOR_MAX)
 }
 
 /// Four thousand million peers would need no more.

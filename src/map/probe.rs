@@ -1,24 +1,27 @@
 //! Membership: from a root to a leaf, and from its tags to a record, without a branch on data.
 //!
-//! One load for each level, one or two lines of 32 tags compared at once, and a mask for the tags behind the last record.
+//! One load for each level, a line of 32 tags compared at once, and a mask for the tags behind the last record.
 //! With SSE2, which every x86-64 has; elsewhere with plain code that does the same, and is tested beside it.
 #![allow(unsafe_code, reason = "unchecked loads through packed words are what makes a look-up fast")]
 
+use core::hint::select_unpredictable;
+
 use super::node::{STAMP_BYTES, slots_of};
-use super::word::{LEAF_MAX, Word};
+use super::word::{LEAF_MAX, WIDE_MAX, Word};
 
 /// The leaf that a place falls into.
 ///
 /// # Safety
-/// `root` names a live inner node with this many levels of inner nodes, and stays live during the call (I-M1).
+/// `root` names a live root with this many levels of inner nodes, and stays live during the call (I-M1).
 #[inline(always)]
 pub(super) unsafe fn leaf_of(root: Word, levels: u32, place: u32) -> Word {
-    // SAFETY: as long as a level is left, the word names a live inner node, by I-M1.
+    // SAFETY: the root has a slot for every place. As long as a level is left, the word names a live inner node, by I-M1.
     unsafe {
+        let first = *slots_of(root).add(root.slot_in_root(place));
         match levels {
-            1 => child_of(root, place),
-            2 => child_of(child_of(root, place), place),
-            _ => (0..levels).fold(root, |word, _| child_of(word, place)),
+            1 => first,
+            2 => child_of(first, place),
+            _ => (1..levels).fold(first, |word, _| child_of(word, place)),
         }
     }
 }
@@ -39,11 +42,12 @@ unsafe fn child_of(word: Word, place: u32) -> Word {
 #[expect(clippy::cast_possible_truncation, reason = "tags are halves of a place")]
 pub(super) unsafe fn record_at(leaf: Word, place: u32) -> (u32, u32) {
     let wide = leaf.wide();
-    let low = core::ptr::with_exposed_provenance::<Line>(leaf.address());
-    // SAFETY: a wide leaf has two lines of tags (and `wide` is 16), a narrow one has one (and `wide` is 0): then both are
-    // the same line and the same tag. Lines are aligned, written as a whole when the leaf is made, and never changed.
-    let (low, high) = unsafe { (&*low, &*low.byte_add(4 * wide as usize)) };
-    let found = equal(low, place as u16, high, (place >> wide) as u16);
+    // SAFETY: a leaf begins with a line of tags, aligned, written as a whole when the leaf is made, and never changed.
+    let line = unsafe { &*core::ptr::with_exposed_provenance::<Line>(leaf.address()) };
+    // In a narrow leaf the second half of the line has the low tags of more records, in a wide one the high tags of the
+    // same.
+    let (first, second) = equal(line, place as u16, (place >> wide) as u16);
+    let found = select_unpredictable(wide == 0, first | second << WIDE_MAX, first & second);
     (leaf.only_records(found), found)
 }
 
@@ -53,12 +57,8 @@ pub(super) fn fetch(leaf: Word) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let low = core::ptr::with_exposed_provenance::<i8>(leaf.address());
         // SAFETY: every x86-64 has this hint, which does nothing that can be seen, whatever the address.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(low);
-            _mm_prefetch::<_MM_HINT_T0>(low.wrapping_byte_add(4 * leaf.wide() as usize));
-        }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::with_exposed_provenance::<i8>(leaf.address())) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = leaf;
@@ -71,23 +71,20 @@ pub(super) struct Line(pub(super) [u16; LEAF_MAX]);
 
 const _: () = assert!(size_of::<Line>() == LINE_BYTES && STAMP_BYTES == 16);
 
-/// A bit for each position at which these lines have these tags.
+/// A bit for each tag of the first half of the line that equals the first of these tags; the same of the second.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn equal(low: &Line, low_tag: u16, high: &Line, high_tag: u16) -> u32 {
+fn equal(line: &Line, first: u16, second: u16) -> (u32, u32) {
     use core::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_cmpeq_epi16, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+        __m128i, _mm_cmpeq_epi16, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
     };
     // SAFETY: every x86-64 has SSE2. A line is four times 16 bytes and aligned to 64; `index` is 0 to 3.
     unsafe {
-        let (lows, highs) = (core::ptr::from_ref(low).cast::<__m128i>(), core::ptr::from_ref(high).cast::<__m128i>());
-        let (low_tag, high_tag) = (_mm_set1_epi16(low_tag.cast_signed()), _mm_set1_epi16(high_tag.cast_signed()));
-        let quarter = |index| {
-            let low = _mm_cmpeq_epi16(_mm_load_si128(lows.add(index)), low_tag);
-            _mm_and_si128(low, _mm_cmpeq_epi16(_mm_load_si128(highs.add(index)), high_tag))
-        };
-        let half = |first| _mm_movemask_epi8(_mm_packs_epi16(quarter(first), quarter(first + 1))).cast_unsigned();
-        half(0) | half(2) << 16
+        let tags = core::ptr::from_ref(line).cast::<__m128i>();
+        let (first, second) = (_mm_set1_epi16(first.cast_signed()), _mm_set1_epi16(second.cast_signed()));
+        let quarter = |index, tag| _mm_cmpeq_epi16(_mm_load_si128(tags.add(index)), tag);
+        let half = |index, tag| _mm_movemask_epi8(_mm_packs_epi16(quarter(index, tag), quarter(index + 1, tag)));
+        (half(0, first).cast_unsigned(), half(2, second).cast_unsigned())
     }
 }
 
@@ -97,9 +94,12 @@ use equal_portable as equal;
 /// The same in plain code.
 #[cfg(any(all(test, not(trustkeep_loom)), not(target_arch = "x86_64")))]
 #[inline(always)]
-fn equal_portable(low: &Line, low_tag: u16, high: &Line, high_tag: u16) -> u32 {
-    let pairs = low.0.iter().zip(&high.0).enumerate();
-    pairs.fold(0, |found, (index, (low, high))| found | u32::from(*low == low_tag && *high == high_tag) << index)
+fn equal_portable(line: &Line, first: u16, second: u16) -> (u32, u32) {
+    let bits = |half: &[u16], tag| {
+        half.iter().enumerate().fold(0, |bits, (index, other)| bits | u32::from(*other == tag) << index)
+    };
+    let (one, other) = line.0.split_at(WIDE_MAX);
+    (bits(one, first), bits(other, second))
 }
 
 /// A cache line.
@@ -112,20 +112,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_comparisons_find_exactly_the_equal_pairs(
-            low: [u16; LEAF_MAX], high in proptest::array::uniform32(0..4u16), near in 0..LEAF_MAX, other: u16,
+        fn both_comparisons_find_exactly_the_equal_tags(
+            tags: [u16; LEAF_MAX], few in proptest::array::uniform32(0..4u16), near in 0..LEAF_MAX, other: u16,
         ) {
-            let (lows, highs) = (Line(low), Line(high));
-            for tag in [low[near], low[near] ^ 1, low[near] ^ 0x8000, other] {
-                for half in 0..4 {
-                    let is_equal = |index: &usize| low[*index] == tag && high[*index] == half;
-                    let expected = (0..LEAF_MAX).filter(is_equal).fold(0u32, |bits, i| bits | 1 << i);
-                    prop_assert_eq!(equal(&lows, tag, &highs, half), expected);
-                    prop_assert_eq!(equal_portable(&lows, tag, &highs, half), expected);
-                    // Of a narrow leaf both are the same.
-                    let expected = (0..LEAF_MAX).filter(|i| low[*i] == tag).fold(0u32, |bits, i| bits | 1 << i);
-                    prop_assert_eq!(equal(&lows, tag, &lows, tag), expected);
-                    prop_assert_eq!(equal_portable(&lows, tag, &lows, tag), expected);
+            for line in [Line(tags), Line(few)] {
+                let tag = line.0[near];
+                for (first, second) in [(tag, tag), (tag ^ 1, tag), (tag, tag ^ 0x8000), (other, tag), (0, 3)] {
+                    let bits = |at: usize, tag| (0..WIDE_MAX).fold(0, |bits, i| bits | u32::from(line.0[at + i] == tag) << i);
+                    let expected = (bits(0, first), bits(WIDE_MAX, second));
+                    prop_assert_eq!(equal(&line, first, second), expected);
+                    prop_assert_eq!(equal_portable(&line, first, second), expected);
                 }
             }
         }

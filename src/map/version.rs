@@ -3,7 +3,7 @@
 
 use super::change::{Bounds, Change, Tree};
 use super::history::Pin;
-use super::node::{Inner, Leaf};
+use super::node::{Inner, Leaf, value_at};
 use super::pack::Filling;
 use super::probe;
 use super::value::Value;
@@ -29,6 +29,7 @@ impl Version {
         Ok(Self { tree, pin })
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.tree.len
     }
@@ -44,6 +45,7 @@ impl Version {
     }
 
     /// Answers for as many places as there are answers; the other places may be any.
+    #[inline]
     pub(super) fn contains_each<const N: usize>(&self, places: &[u32; N], answers: &mut [bool]) {
         self.pin.reads();
         // SAFETY: as in `contains`.
@@ -58,12 +60,12 @@ impl Version {
     #[inline]
     pub(super) fn get(&self, place: u32) -> Option<&Value> {
         self.pin.reads();
-        // SAFETY: as in `contains`; the leaf's start is needed for its places alone, which are not asked for.
-        let (leaf, (is_there, found)) = unsafe {
+        // SAFETY: as in `contains`; if there is a record at this place, this is its number.
+        unsafe {
             let leaf = probe::leaf_of(self.tree.root, self.tree.levels, place);
-            (Leaf::at(leaf, 0), probe::record_at(leaf, place))
-        };
-        if is_there == 0 { None } else { leaf.values().get(found.trailing_zeros() as usize) }
+            let (is_there, found) = probe::record_at(leaf, place);
+            if is_there == 0 { None } else { Some(value_at(leaf, found.trailing_zeros() as usize)) }
+        }
     }
 
     /// As [`Self::get`], for a place that is about to be changed.

@@ -8,10 +8,11 @@
 //!
 //! The *depth* of a node is the number of top bits in which all places below it agree. A place's slot in a node is
 //! `(place >> shift) & mask`: nodes of one level may have different widths and are still looked up without a branch. A
-//! leaf of depth 16 or more is *narrow*: the low 16 bits of a place tell its records apart. What a leaf's word holds are
-//! the shift that drops the bits of records which are not there, and, in bit 4, whether it is wide.
+//! leaf of depth 16 or more is *narrow*: the low 16 bits of a place tell its records apart, of which it has up to 32. One
+//! of less depth is *wide*, needs all 32 bits, and has up to 16 records. What a leaf's word holds are the shift that drops
+//! the bits of records which are not there, and, in bit 4, whether it is wide.
 //!
-//! Patterns that never occur: an address of 0, a mask that is not 2^b - 1, more than [`LEAF_MAX`] records, bit 5 in a
+//! Patterns that never occur: an address of 0, a mask that is not 2^b - 1, more than [`leaf_max`] records, bit 5 in a
 //! leaf's. That addresses fit into 48 bits is checked where memory is taken, in `pool`.
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,7 @@ pub(super) struct Word(u64);
 
 impl Word {
     pub(super) fn of_leaf(address: usize, depth: u32, len: usize) -> Self {
-        debug_assert!(depth < 32 && len <= LEAF_MAX && is_address(address));
+        debug_assert!(depth < 32 && len <= leaf_max(depth) && is_address(address));
         Self(address as u64 | u64::from(31 - depth) | ((LEAF_MAX - len) as u64) << TOP)
     }
 
@@ -42,6 +43,12 @@ impl Word {
         ((place as u64 >> (self.0 & LOW)) & (self.0 >> TOP)) as usize
     }
 
+    /// Of a root, which has all places below it: the slot of a place.
+    #[inline(always)]
+    pub(super) const fn slot_in_root(self, place: u32) -> usize {
+        (place as u64 >> (self.0 & LOW)) as usize
+    }
+
     /// Of an inner node.
     pub(super) const fn bits(self) -> u32 {
         (self.0 >> TOP).count_ones()
@@ -59,7 +66,7 @@ impl Word {
         ((tags as u64) << ((self.0 >> TOP) & LOW)) as u32
     }
 
-    /// Of a leaf: 16 if it is wide, so that the upper halves of places have tags too; else 0.
+    /// Of a leaf: 16 if it is wide, so that both halves of places have tags; else 0.
     #[inline(always)]
     pub(super) const fn wide(self) -> u32 {
         self.low() & 16
@@ -80,8 +87,15 @@ pub(super) const fn is_address(address: usize) -> bool {
     address != 0 && address as u64 & !ADDRESS == 0
 }
 
-/// Records in a leaf: as many as a line has tags.
+/// How many records fit into a leaf of this depth: as many as there are tags for on its line.
+pub(super) const fn leaf_max(depth: u32) -> usize {
+    if depth < 16 { WIDE_MAX } else { LEAF_MAX }
+}
+
+/// Tags on a line, and records in a narrow leaf.
 pub(super) const LEAF_MAX: usize = 32;
+/// Records in a wide leaf, each of which takes two tags.
+pub(super) const WIDE_MAX: usize = LEAF_MAX / 2;
 /// Slots of an inner node, as a power of two.
 pub(super) const BITS_MAX: u32 = 10;
 
@@ -97,7 +111,7 @@ mod tests {
     fn a_word_gives_back_what_went_in() {
         let address = 0x7fff_dead_be40;
         for depth in 0..32 {
-            for len in 0..=LEAF_MAX {
+            for len in 0..=leaf_max(depth) {
                 let word = Word::of_leaf(address, depth, len);
                 assert_eq!((word.address(), word.depth(0), word.len()), (address, depth, len));
                 for tag in 0..LEAF_MAX {
@@ -114,6 +128,9 @@ mod tests {
                 let place = 0xa5c3_96f0u32;
                 let below = u64::from(place) & ((1 << (32 - depth)) - 1);
                 assert_eq!(word.slot(place) as u64, below >> (32 - depth - bits));
+                if depth == 0 {
+                    assert_eq!(word.slot_in_root(place), word.slot(place));
+                }
             }
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn check_shape(map: &TrustMap, bounds: Bounds) -> usize {
             nodes += match node.open(&child) {
                 Node::Inner(inner) => walk(&inner, bounds),
                 Node::Leaf(leaf) => {
-                    assert!(leaf.values().len() <= bounds.leaf_max);
+                    assert!(leaf.values().len() <= bounds.leaf_max(child.depth));
                     let places: Vec<u32> = leaf.places().collect();
                     assert!(places.is_sorted_by(|a, b| a < b));
                     assert!(places.iter().all(|place| (u64::from(leaf.start)..end).contains(&u64::from(*place))));
