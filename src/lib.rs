@@ -30,12 +30,14 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+mod halves;
 mod keeper;
 #[cfg(all(test, trustkeep_loom))]
 mod loom_tests;
 pub mod machine;
 mod map;
 pub mod node;
+mod pages;
 pub mod peer;
 mod persist;
 mod store;

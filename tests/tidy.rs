@@ -134,7 +134,8 @@ fn every_ordering_and_every_unsafe_block_is_argued() {
 
 /// Files with unsafe code, and how many uses of it each may have: blocks, implementations, and functions that ask their
 /// caller for something. To raise one, say in the commit why it cannot be safe.
-const UNSAFE: [(&str, usize); 10] = [
+const UNSAFE: [(&str, usize); 12] = [
+    ("src/halves.rs", 1),
     ("src/map/change.rs", 2),
     ("src/map/history.rs", 2),
     ("src/map/node.rs", 9),
@@ -143,6 +144,7 @@ const UNSAFE: [(&str, usize); 10] = [
     ("src/map/pool.rs", 3),
     ("src/map/probe.rs", 8),
     ("src/map/version.rs", 6),
+    ("src/pages.rs", 1),
     ("src/persist/mapping.rs", 1),
     ("src/sync/model.rs", 1),
 ];

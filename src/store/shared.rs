@@ -149,13 +149,21 @@ impl Shared {
         }
     }
 
+    #[inline]
     pub(crate) fn cell(&self) -> &SnapshotCell<Version> {
         &self.cell
     }
 
     /// Whether the peer is trusted, without a handle.
+    #[inline]
     pub(crate) fn is_trusted(&self, peer: NodeId) -> bool {
-        self.keys.contains(peer).unwrap_or_else(|| self.cell.with(|version| version.trusted.contains(peer)))
+        self.keys.contains(peer).unwrap_or_else(|| self.is_trusted_by_version(peer))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_trusted_by_version(&self, peer: NodeId) -> bool {
+        self.cell.with(|version| version.trusted.contains(peer))
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -6,6 +6,7 @@ use core::fmt;
 use std::io;
 
 use super::{Deadline, WORDS_PER_LINE};
+use crate::pages::{HUGE_PAGE_BYTES, advise_huge_pages};
 
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use std::sync::Arc;
@@ -36,6 +37,7 @@ impl AtomicU64 {
         Self(std::sync::atomic::AtomicU64::new(value))
     }
 
+    #[inline(always)]
     pub(crate) fn load(&self, order: Ordering) -> u64 {
         self.0.load(order)
     }
@@ -48,8 +50,9 @@ impl AtomicU64 {
 /// Numbers that threads share, eight to a line; a line is one cache line.
 pub(crate) struct Lines {
     words: Box<[Word]>,
-    /// Words in front of the first one that begins a cache line.
+    /// Words in front of the first line.
     skip: usize,
+    len: usize,
 }
 
 /// One of [`Lines`].
@@ -59,26 +62,31 @@ pub(crate) type Line = [Word; WORDS_PER_LINE];
 pub(crate) type Word = std::sync::atomic::AtomicU64;
 
 impl Lines {
-    /// All zero. Large ones come from the system as pages that are there only once they are touched. `None` if there is
-    /// not enough memory.
+    /// All zero. Large ones come from the system as pages that are there only once they are touched, huge ones if the
+    /// system has them. `None` if there is not enough memory.
     pub(crate) fn zeroed(lines: usize) -> Option<Self> {
-        let words = lines.checked_add(1)?.checked_mul(WORDS_PER_LINE)?;
-        let words: Box<[Word]> = bytemuck::try_zeroed_slice_box(words).ok()?;
-        let skip = words.as_ptr().align_offset(LINE_BYTES);
-        // One line more than asked for was taken, so that any offset leaves enough.
-        (skip < WORDS_PER_LINE).then_some(Self { words, skip })
+        let bytes = lines.checked_mul(LINE_BYTES)?;
+        let align = if bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { LINE_BYTES };
+        // As much more than asked for is taken as any offset may need; what is not touched costs nothing.
+        let spare = align / size_of::<Word>();
+        let words: Box<[Word]> =
+            bytemuck::try_zeroed_slice_box(lines.checked_mul(WORDS_PER_LINE)?.checked_add(spare)?).ok()?;
+        let skip = words.as_ptr().align_offset(align);
+        if skip > spare {
+            return None;
+        }
+        advise_huge_pages(words.get(skip..)?.as_ptr().addr(), bytes);
+        Some(Self { words, skip, len: lines })
     }
 
-    fn as_lines(&self) -> &[Line] {
-        self.words.get(self.skip..).unwrap_or_default().as_chunks().0
-    }
-
+    #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        (self.words.len() / WORDS_PER_LINE).saturating_sub(1)
+        self.len
     }
 
+    #[inline(always)]
     pub(crate) fn get(&self, number: usize) -> Option<&Line> {
-        self.as_lines().get(number)
+        self.words.get(self.skip + WORDS_PER_LINE * number..)?.first_chunk()
     }
 }
 
@@ -148,6 +156,7 @@ impl<T> SnapshotCell<T> {
 
     /// Borrows the newest version for one look; wait-free, and never frees an old version as long as somebody else
     /// (the writer's list of superseded ones) holds it too.
+    #[inline]
     pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&self.0.load())
     }
@@ -172,6 +181,7 @@ impl<T> SnapshotCell<T> {
 pub(crate) struct CellReader<T>(arc_swap::Cache<Arc<arc_swap::ArcSwap<T>>, Arc<T>>);
 
 impl<T> CellReader<T> {
+    #[inline(always)]
     pub(crate) fn load(&mut self) -> &Arc<T> {
         self.0.load()
     }
