@@ -21,6 +21,7 @@ pub struct NodeId(NonZeroU32);
 impl NodeId {
     /// The node with this number; `None` for 0, which is no node.
     #[must_use]
+    #[inline]
     pub const fn new(id: u32) -> Option<Self> {
         match NonZeroU32::new(id) {
             Some(id) => Some(Self(id)),
@@ -30,6 +31,7 @@ impl NodeId {
 
     /// The number, never 0.
     #[must_use]
+    #[inline]
     pub const fn get(self) -> u32 {
         self.0.get()
     }
@@ -161,12 +163,14 @@ impl PublicKey {
     }
 
     /// The key with these bytes, which [`PublicKey::as_bytes`] gave.
+    #[inline]
     pub(crate) const fn restored(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
     /// The 32 bytes of the key.
     #[must_use]
+    #[inline]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -289,6 +293,7 @@ impl TrustRecord {
 
     /// The same record, granted at this time.
     #[must_use]
+    #[inline]
     pub const fn approved_at(mut self, at: WallMillis) -> Self {
         self.approved_at = at;
         self
@@ -296,6 +301,7 @@ impl TrustRecord {
 
     /// The same record, with or without both sides having asked.
     #[must_use]
+    #[inline]
     pub const fn mutual(mut self, mutual: bool) -> Self {
         self.mutual = mutual;
         self
@@ -303,6 +309,7 @@ impl TrustRecord {
 
     /// The same record, granted through this network (0 for none).
     #[must_use]
+    #[inline]
     pub const fn network(mut self, network: u16) -> Self {
         self.network = network;
         self

@@ -13,12 +13,14 @@ pub struct WallMillis(i64);
 impl WallMillis {
     /// The given number of milliseconds since 1970-01-01 00:00 UTC.
     #[must_use]
+    #[inline]
     pub const fn new(millis: i64) -> Self {
         Self(millis)
     }
 
     /// Milliseconds since 1970-01-01 00:00 UTC.
     #[must_use]
+    #[inline]
     pub const fn as_millis(self) -> i64 {
         self.0
     }

@@ -21,6 +21,7 @@ impl Mix {
     }
 
     /// The place of an id.
+    #[inline(always)]
     pub(crate) const fn mix(self, id: u32) -> u32 {
         let mut h = id ^ self.add;
         h = (h ^ (h >> 16)).wrapping_mul(SPREAD);
@@ -30,6 +31,7 @@ impl Mix {
     }
 
     /// The id at a place.
+    #[inline]
     pub(crate) const fn unmix(self, place: u32) -> u32 {
         let mut h = place ^ (place >> 16);
         h = h.wrapping_mul(SPREAD_INVERSE);

@@ -82,11 +82,13 @@ impl TrustMap {
         Ok(Self { version: Version::first(bounds, expected, put_all)?, mix })
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.version.len()
     }
 
     /// The bijection that orders this map.
+    #[inline]
     pub(crate) fn mix(&self) -> Mix {
         self.mix
     }
@@ -97,6 +99,7 @@ impl TrustMap {
     }
 
     /// Answers for each peer, for as many as there are of both.
+    #[inline]
     pub(crate) fn contains_each(&self, peers: &[NodeId], answers: &mut [bool]) {
         for (peers, answers) in peers.chunks(AT_ONCE).zip(answers.chunks_mut(AT_ONCE)) {
             let mut places = [0; AT_ONCE];

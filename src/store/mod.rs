@@ -146,6 +146,7 @@ impl TrustStore {
     /// # Source
     /// C-9 in `docs/concurrency.md`.
     #[must_use]
+    #[inline]
     pub fn is_trusted(&self, peer: NodeId) -> bool {
         self.shared.is_trusted(peer)
     }
@@ -155,6 +156,7 @@ impl TrustStore {
     /// # Ordering
     /// As [`TrustStore::get`].
     #[must_use]
+    #[inline]
     pub fn is_trusted_with_key(&self, peer: NodeId, key: &PublicKey) -> bool {
         self.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key))
     }
@@ -165,6 +167,7 @@ impl TrustStore {
     /// Lock-free and linearizable: sees every change whose call returned before this one began. Takes no lock, waits for
     /// nothing and frees no old version. A thread's first call may allocate.
     #[must_use]
+    #[inline]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         self.shared.cell().with(|version| version.trusted.get(peer))
     }

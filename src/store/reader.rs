@@ -28,6 +28,7 @@ impl TrustReader {
     /// Two dependent loads up to some ten thousand trusted peers, three up to some million, one more for every thousandfold
     /// of that; no branch depends on the peer.
     #[must_use]
+    #[inline]
     pub fn is_trusted(&mut self, peer: NodeId) -> bool {
         self.0.load().trusted.contains(peer)
     }
@@ -49,24 +50,28 @@ impl TrustReader {
     /// assert_eq!(answers, [false, true, false]);
     /// # Ok::<(), trustkeep::WriteError<TrustRecord>>(())
     /// ```
+    #[inline]
     pub fn are_trusted(&mut self, peers: &[NodeId], answers: &mut [bool]) {
         self.0.load().trusted.contains_each(peers, answers);
     }
 
     /// Whether the peer is trusted under this key. Of a record without a key: no.
     #[must_use]
+    #[inline]
     pub fn is_trusted_with_key(&mut self, peer: NodeId, key: &PublicKey) -> bool {
         self.0.load().trusted.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key))
     }
 
     /// The peer's record, if it is trusted.
     #[must_use]
+    #[inline]
     pub fn get(&mut self, peer: NodeId) -> Option<TrustRecord> {
         self.0.load().trusted.get(peer)
     }
 
     /// The generation that answers come from: the newest that changed a trusted record.
     #[must_use]
+    #[inline]
     pub fn generation(&mut self) -> Generation {
         Generation::new(self.0.load().generation)
     }

@@ -15,6 +15,7 @@ use crate::sync::{Arc, Deadline};
 pub struct Generation(u64);
 
 impl Generation {
+    #[inline]
     pub(crate) const fn new(number: u64) -> Self {
         Self(number)
     }

@@ -44,24 +44,28 @@ impl Snapshot {
 
     /// How many peers are trusted.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.trusted.len()
     }
 
     /// Whether no peer is trusted.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The peer's record, if it is trusted.
     #[must_use]
+    #[inline]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         self.0.trusted.get(peer)
     }
 
     /// Whether the peer is trusted.
     #[must_use]
+    #[inline]
     pub fn contains(&self, peer: NodeId) -> bool {
         self.0.trusted.contains(peer)
     }
@@ -78,6 +82,7 @@ impl Snapshot {
 
     /// The generation that this is.
     #[must_use]
+    #[inline]
     pub fn generation(&self) -> Generation {
         Generation::new(self.0.generation)
     }
