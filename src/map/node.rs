@@ -65,7 +65,7 @@ impl<'a> Leaf<'a> {
     /// Has all of it fetched, for it will soon be copied.
     pub(super) fn fetch(&self) {
         #[cfg(target_arch = "x86_64")]
-        for line in 0..leaf_lines(self.depth(), self.word.len()) {
+        for line in 0..leaf_lines(self.word.len()) {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let line = core::ptr::without_provenance::<i8>(self.word.address() + line * LINE_BYTES);
             // SAFETY: every x86-64 has this hint, which does nothing that can be seen, whatever the address.
