@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::time::WallMillis;
 
+mod small_order;
+
 /// A node of the network: any `u32` but 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(NonZeroU32);
@@ -155,11 +157,7 @@ impl PublicKey {
     /// Whether these bytes are a point of small order, in any encoding.
     #[inline]
     pub(crate) fn is_small_order(bytes: &[u8; 32]) -> bool {
-        // The first four bytes tell almost every other key from them: a million keys are looked at on opening.
-        let [first, second, third, fourth, ..] = *bytes;
-        let start = u32::from_le_bytes([first, second, third, fourth]);
-        let may_be = SMALL_ORDER_STARTS.iter().fold(false, |may_be, other| may_be | (start == *other));
-        may_be && is_one_of_small_order(*bytes)
+        small_order::is_one(bytes)
     }
 
     /// The key with these bytes, which [`PublicKey::as_bytes`] gave.
@@ -329,51 +327,6 @@ fn is_below_the_prime(bytes: &[u8; 32]) -> bool {
     *first < 0xed || last & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }
 
-/// The y coordinates of every point of small order, canonical or not, little-endian, sign bit cleared.
-const SMALL_ORDER_Y: [[u8; 32]; 7] = [
-    // 0, 1 and p - 1
-    [0; 32],
-    with_ends(0x01, 0x00, 0x00),
-    with_ends(0xec, 0xff, 0x7f),
-    // the two of order eight
-    [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
-        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
-    ],
-    [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
-        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
-    ],
-    // p and p + 1, the non-canonical 0 and 1
-    with_ends(0xed, 0xff, 0x7f),
-    with_ends(0xee, 0xff, 0x7f),
-];
-
-/// What these begin with; the last stands twice, for a machine compares eight as fast as seven.
-const SMALL_ORDER_STARTS: [u32; 8] = {
-    let (mut starts, mut at) = ([0; 8], 0);
-    while at < starts.len() {
-        let last = SMALL_ORDER_Y.len() - 1;
-        let [first, second, third, fourth, ..] = SMALL_ORDER_Y[if at < last { at } else { last }];
-        starts[at] = u32::from_le_bytes([first, second, third, fourth]);
-        at += 1;
-    }
-    starts
-};
-
-#[cold]
-fn is_one_of_small_order(mut bytes: [u8; 32]) -> bool {
-    bytes[31] &= 0x7f;
-    SMALL_ORDER_Y.contains(&bytes)
-}
-
-const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; 32] {
-    let mut bytes = [middle; 32];
-    bytes[0] = first;
-    bytes[31] = last;
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,7 +344,7 @@ mod tests {
 
     #[test]
     fn every_small_order_key_is_weak_on_both_paths() {
-        for y in SMALL_ORDER_Y {
+        for y in small_order::Y {
             for sign in [0, 0x80] {
                 let mut bytes = y;
                 bytes[31] |= sign;
@@ -418,8 +371,9 @@ mod tests {
     fn a_key_is_canonical_exactly_if_its_point_is_written_as_these_bytes() {
         let mut canonical = 0;
         // Around the prime, below and above, and wherever else.
-        let near = (0..=255).flat_map(|first| [0x7f, 0xff].map(|last| with_ends(first, 0xff, last)));
-        let far = (0..=255).flat_map(|middle| [0x00, 0x7e, 0xfe].map(|last| with_ends(0xed, middle, last)));
+        let near = (0..=255).flat_map(|first| [0x7f, 0xff].map(|last| small_order::with_ends(first, 0xff, last)));
+        let far =
+            (0..=255).flat_map(|middle| [0x00, 0x7e, 0xfe].map(|last| small_order::with_ends(0xed, middle, last)));
         for bytes in near.chain(far) {
             let Ok(point) = VerifyingKey::from_bytes(&bytes) else {
                 assert_eq!(PublicKey::from_bytes(bytes), Err(InvalidKey::Malformed));

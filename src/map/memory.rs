@@ -9,6 +9,7 @@ use std::alloc::{Layout, handle_alloc_error};
 
 use super::probe::LINE_BYTES;
 use super::word::is_address;
+use crate::pages::HUGE_PAGE_BYTES;
 
 /// Memory of a chunk, owned. Dropping it gives it back.
 #[derive(Debug)]
@@ -69,10 +70,11 @@ pub(super) unsafe fn give_pages_back(address: usize, bytes: usize) {
 #[cfg(target_os = "linux")]
 mod system {
     use core::ptr::NonNull;
-    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::alloc::Layout;
 
-    use super::{HUGE_PAGE_BYTES, PAGE_BYTES};
+    use super::PAGE_BYTES;
+    use crate::pages::advise_huge_pages;
 
     pub(super) fn take(layout: Layout) -> Option<NonNull<u8>> {
         // Maps more than is wanted, so that it has a piece that begins where it should, and gives the rest back.
@@ -89,12 +91,7 @@ mod system {
                 let _ = unsafe { munmap(end, bytes) };
             }
         }
-        if layout.size() >= HUGE_PAGE_BYTES {
-            // Look-ups in a large map fall on random pages: with small ones each would also miss the cache of translations.
-            // SAFETY: the advice changes nothing that can be seen in this memory. Where it is not taken, everything works but
-            // slower, so the answer does not matter.
-            let _ = unsafe { madvise(start, layout.size(), Advice::LinuxHugepage) };
-        }
+        advise_huge_pages(start.addr(), layout.size());
         NonNull::new(start.cast())
     }
 
@@ -126,4 +123,3 @@ mod system {
 
 /// What the system gives and takes on most machines; where pages are larger it refuses those of a small chunk.
 const PAGE_BYTES: usize = 4 << 10;
-pub(super) const HUGE_PAGE_BYTES: usize = 2 << 20;

@@ -10,10 +10,11 @@
 //! If there is no memory the process is aborted, as by the collections of the standard library.
 #![allow(unsafe_code, reason = "takes memory from the allocator and gives it back")]
 
-use super::memory::{HUGE_PAGE_BYTES, Memory, give_pages_back};
+use super::memory::{Memory, give_pages_back};
 use super::node::LINES_MAX;
 use super::probe::LINE_BYTES;
 use super::slots::Slots;
+use crate::pages::HUGE_PAGE_BYTES;
 
 /// Memory of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
