@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::print::{printable, rfc_3339};
-use crate::machine::event::{AutoReason, ChangeReason, Event, TrustState};
+use crate::machine::event::Event;
 use crate::peer::NodeId;
 use crate::time::WallMillis;
 
@@ -29,26 +29,9 @@ impl EventRow {
     }
 
     pub(super) fn new(at: WallMillis, event: &Event) -> Self {
-        let (peer, payload) = match event {
-            Event::Received { peer, justification } => (peer, json!({ "justification": justification })),
-            Event::Pending { peer, justification, fingerprint } => {
-                (peer, json!({ "justification": justification, "fingerprint": fingerprint.to_string() }))
-            }
-            Event::AutoApproved { peer, reason, label } => {
-                (peer, json!({ "reason": auto_reason(*reason), "label": label }))
-            }
-            Event::Rejected { peer, reason } => (peer, json!({ "reason": reason })),
-            Event::TrustChanged { peer, state, reason } => {
-                let state = match state {
-                    TrustState::Granted => "granted",
-                    TrustState::Revoked => "revoked",
-                };
-                (peer, json!({ "state": state, "reason": change_reason(*reason) }))
-            }
-            Event::Approved { peer } | Event::Revoked { peer } | Event::RevokedByPeer { peer } => (peer, json!({})),
-            Event::Lagged { lost } => return Self::with(event.topic(), None, at, json!({ "lost": lost })),
-        };
-        Self::with(event.topic(), Some(peer.get()), at, payload)
+        // Texts and numbers alone: that cannot fail.
+        let payload = serde_json::to_value(event.payload()).unwrap_or_default();
+        Self::with(event.topic(), event.peer().map(NodeId::get), at, payload)
     }
 
     fn with(topic: &str, peer_node_id: Option<u32>, at: WallMillis, payload: Value) -> Self {
@@ -72,29 +55,6 @@ impl fmt::Display for EventRow {
             line.push_str(&format!("  {}={}", printable(name), printable(&value.to_string())));
         }
         f.write_str(line.trim_end())
-    }
-}
-
-fn auto_reason(reason: AutoReason) -> &'static str {
-    match reason {
-        AutoReason::Mutual => "mutual",
-        AutoReason::SameNetwork => "same_network",
-        AutoReason::AllowListed => "allow_listed",
-        AutoReason::AutoApprove => "auto_approve",
-    }
-}
-
-fn change_reason(reason: ChangeReason) -> &'static str {
-    match reason {
-        ChangeReason::Direct => "direct",
-        ChangeReason::Approved => "approved",
-        ChangeReason::Auto(reason) => auto_reason(reason),
-        ChangeReason::Accepted => "accepted",
-        ChangeReason::FirstUse => "first_use",
-        ChangeReason::Revoked => "revoked",
-        ChangeReason::RevokedByPeer => "revoked_by_peer",
-        ChangeReason::KeyChanged => "key_changed",
-        ChangeReason::KeyAdopted => "key_adopted",
     }
 }
 

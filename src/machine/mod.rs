@@ -10,6 +10,7 @@ pub mod arrival;
 pub mod check;
 pub mod effect;
 pub mod event;
+mod event_json;
 pub mod filter;
 pub(crate) mod flush_plan;
 pub mod input;

@@ -1,0 +1,201 @@
+//! Events as JSON: the one schema that `docs/cli.md` promises, for the program and for whoever embeds the crate.
+//!
+//! An event is an object with `topic`, `peer_node_id` (`null` if it is about no peer) and `payload`, an object whose fields
+//! depend on the topic. What happens has one name in all of it; no name changes within a major version.
+#![forbid(unsafe_code)]
+
+use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
+
+use super::event::{AutoReason, ChangeReason, Event, TrustState};
+use crate::peer::NodeId;
+
+impl AutoReason {
+    /// Its name in JSON: `mutual`, `same_network`, `allow_listed` or `auto_approve`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mutual => "mutual",
+            Self::SameNetwork => "same_network",
+            Self::AllowListed => "allow_listed",
+            Self::AutoApprove => "auto_approve",
+        }
+    }
+}
+
+impl ChangeReason {
+    /// Its name in JSON: `direct`, `approved`, `accepted`, `first_use`, `revoked`, `revoked_by_peer`, `key_changed`,
+    /// `key_adopted`, or one of those of [`AutoReason::name`].
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Approved => "approved",
+            Self::Auto(reason) => reason.name(),
+            Self::Accepted => "accepted",
+            Self::FirstUse => "first_use",
+            Self::Revoked => "revoked",
+            Self::RevokedByPeer => "revoked_by_peer",
+            Self::KeyChanged => "key_changed",
+            Self::KeyAdopted => "key_adopted",
+        }
+    }
+}
+
+impl TrustState {
+    /// Its name in JSON: `granted` or `revoked`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl Event {
+    /// Whom it is about; `None` for what is about the subscription itself.
+    #[must_use]
+    pub const fn peer(&self) -> Option<NodeId> {
+        match self {
+            Self::Received { peer, .. }
+            | Self::Pending { peer, .. }
+            | Self::AutoApproved { peer, .. }
+            | Self::Approved { peer }
+            | Self::Rejected { peer, .. }
+            | Self::TrustChanged { peer, .. }
+            | Self::Revoked { peer }
+            | Self::RevokedByPeer { peer } => Some(*peer),
+            Self::Lagged { .. } => None,
+        }
+    }
+
+    /// The event as JSON, one object on one line: what [`Serialize`] makes of it.
+    ///
+    /// # Source
+    /// `docs/cli.md`, section `watch`, which the program keeps to as well; it adds when it told of the event.
+    ///
+    /// # Examples
+    /// ```
+    /// use trustkeep::{Event, NodeId};
+    /// let event = Event::Rejected { peer: NodeId::new(9).ok_or("no id")?, reason: "not \"you\"".to_owned() };
+    /// let json = r#"{"topic":"handshake.rejected","peer_node_id":9,"payload":{"reason":"not \"you\""}}"#;
+    /// assert_eq!(event.to_json(), json);
+    /// # Ok::<(), &str>(())
+    /// ```
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Writing texts and integers to memory has no way to fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The part of its JSON that depends on the topic.
+    pub const fn payload(&self) -> impl Serialize + '_ {
+        Payload(self)
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Event", 3)?;
+        object.serialize_field("topic", self.topic())?;
+        object.serialize_field("peer_node_id", &self.peer().map(NodeId::get))?;
+        object.serialize_field("payload", &self.payload())?;
+        object.end()
+    }
+}
+
+struct Payload<'a>(&'a Event);
+
+impl Serialize for Payload<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_map(None)?;
+        match self.0 {
+            Event::Received { justification, .. } => fields.serialize_entry("justification", justification)?,
+            Event::Pending { justification, fingerprint, .. } => {
+                fields.serialize_entry("justification", justification)?;
+                fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
+            }
+            Event::AutoApproved { reason, label, .. } => {
+                fields.serialize_entry("reason", reason.name())?;
+                fields.serialize_entry("label", label)?;
+            }
+            Event::Rejected { reason, .. } => fields.serialize_entry("reason", reason)?,
+            Event::TrustChanged { state, reason, .. } => {
+                fields.serialize_entry("state", state.name())?;
+                fields.serialize_entry("reason", reason.name())?;
+            }
+            Event::Lagged { lost } => fields.serialize_entry("lost", lost)?,
+            Event::Approved { .. } | Event::Revoked { .. } | Event::RevokedByPeer { .. } => {}
+        }
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, node};
+
+    #[test]
+    fn every_event_is_one_object_with_the_fields_of_its_topic() {
+        let peer = node(9);
+        let text = || "why\n\"so\"".to_owned();
+        let fingerprint = Actor::new(9, 0x11).public_key().fingerprint();
+        let events = [
+            (Event::Received { peer, justification: text() }, r#"{"justification":"why\n\"so\""}"#.to_owned()),
+            (
+                Event::Pending { peer, justification: String::new(), fingerprint },
+                format!(r#"{{"justification":"","fingerprint":"{fingerprint}"}}"#),
+            ),
+            (
+                Event::AutoApproved { peer, reason: AutoReason::AllowListed, label: Some("first".to_owned()) },
+                r#"{"reason":"allow_listed","label":"first"}"#.to_owned(),
+            ),
+            (
+                Event::AutoApproved { peer, reason: AutoReason::SameNetwork, label: None },
+                r#"{"reason":"same_network","label":null}"#.to_owned(),
+            ),
+            (Event::Approved { peer }, "{}".to_owned()),
+            (Event::Rejected { peer, reason: text() }, r#"{"reason":"why\n\"so\""}"#.to_owned()),
+            (
+                Event::TrustChanged {
+                    peer,
+                    state: TrustState::Granted,
+                    reason: ChangeReason::Auto(AutoReason::Mutual),
+                },
+                r#"{"state":"granted","reason":"mutual"}"#.to_owned(),
+            ),
+            (Event::Revoked { peer }, "{}".to_owned()),
+            (Event::RevokedByPeer { peer }, "{}".to_owned()),
+            (Event::Lagged { lost: 3 }, r#"{"lost":3}"#.to_owned()),
+        ];
+        for (event, payload) in events {
+            let peer = if matches!(event, Event::Lagged { .. }) { "null" } else { "9" };
+            let topic = event.topic();
+            let whole = format!(r#"{{"topic":"{topic}","peer_node_id":{peer},"payload":{payload}}}"#);
+            assert_eq!(event.to_json(), whole);
+        }
+    }
+
+    #[test]
+    fn no_two_reasons_share_a_name_and_every_name_is_promised() {
+        use AutoReason::{AllowListed, AutoApprove, Mutual, SameNetwork};
+        let auto = [Mutual, SameNetwork, AllowListed, AutoApprove].map(ChangeReason::Auto);
+        let others = [
+            ChangeReason::Direct,
+            ChangeReason::Approved,
+            ChangeReason::Accepted,
+            ChangeReason::FirstUse,
+            ChangeReason::Revoked,
+            ChangeReason::RevokedByPeer,
+            ChangeReason::KeyChanged,
+            ChangeReason::KeyAdopted,
+        ];
+        let names: std::collections::BTreeSet<_> = auto.iter().chain(&others).map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), 12);
+        let promised = include_str!("../../docs/cli.md");
+        for name in names {
+            assert!(promised.contains(&format!("`{name}`")), "{name} is not in docs/cli.md");
+        }
+    }
+}
