@@ -55,8 +55,8 @@ pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeI
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{
-    Batch, Change, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, Options, Receipt, Revoked, Snapshot,
-    Subscription, TrustFuture, TrustReader, TrustStore,
+    Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, Options, Receipt,
+    Revoked, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_types, reason = "bookkeeping of the models, which the checker must not see")]
 
 mod durability;
+mod durable_future;
 mod failure;
 mod key_index;
 mod order;

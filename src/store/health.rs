@@ -65,6 +65,8 @@ pub struct Health {
     pub versions_retained: usize,
     /// How many threads and tasks wait for a peer to become trusted.
     pub waiting_for_trust: usize,
+    /// How many threads and tasks wait for a change to become durable.
+    pub waiting_for_disk: usize,
 }
 
 impl Health {
@@ -97,6 +99,7 @@ impl Health {
             changes_at_risk: generation.saturating_sub(durable),
             versions_retained,
             waiting_for_trust,
+            waiting_for_disk: progress.waiters_len(),
         }
     }
 

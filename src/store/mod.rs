@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod durable_future;
 mod events;
 mod health;
 pub(crate) mod key_index;
@@ -27,6 +28,7 @@ use std::io;
 use std::path::Path;
 
 pub use batch::Batch;
+pub use durable_future::DurableFuture;
 pub use events::Subscription;
 pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState};
 pub use options::Options;

@@ -71,8 +71,11 @@ pub(crate) enum OnFailure {
 struct Waiter {
     generation: u64,
     on_failure: OnFailure,
-    slot: Arc<OneShot<Result<(), PersistError>>>,
+    slot: Slot,
 }
+
+/// Where one waiter's answer is put.
+pub(super) type Slot = Arc<OneShot<Result<(), PersistError>>>;
 
 /// A registered interest in a generation becoming durable.
 #[derive(Debug)]
@@ -82,9 +85,9 @@ pub(crate) struct Ticket<'a> {
 }
 
 #[derive(Debug)]
-enum TicketState {
+pub(super) enum TicketState {
     Answered(Result<(), PersistError>),
-    Waiting(Arc<OneShot<Result<(), PersistError>>>),
+    Waiting(Slot),
 }
 
 impl Progress {
@@ -142,6 +145,19 @@ impl Progress {
             }
         };
         Ticket { progress: self, state }
+    }
+
+    /// Takes out a waiter who waits no longer; says what stands in its way, and whether it was answered meanwhile.
+    pub(super) fn forget(&self, slot: &Slot) -> (Option<PersistError>, bool) {
+        let mut inner = self.inner.lock();
+        let before = inner.waiters.len();
+        inner.waiters.retain(|waiter| !Arc::ptr_eq(&waiter.slot, slot));
+        (inner.failing.as_ref().map(|failing| failing.error.clone()), inner.waiters.len() == before)
+    }
+
+    /// How many wait for a generation to become durable.
+    pub(crate) fn waiters_len(&self) -> usize {
+        self.inner.lock().waiters.len()
     }
 
     /// For the keeper: everything up to this generation is durable.
@@ -233,6 +249,11 @@ impl Ticket<'_> {
         matches!(self.state, TicketState::Answered(_))
     }
 
+    /// What it is without somebody who blocks; a slot is the caller's to have forgotten.
+    pub(super) fn into_state(self) -> TicketState {
+        self.state
+    }
+
     /// Blocks until answered or until the deadline, whose passing is an error that names the failure behind it.
     pub(crate) fn wait(self, deadline: Deadline) -> Result<(), PersistError> {
         let slot = match self.state {
@@ -242,15 +263,10 @@ impl Ticket<'_> {
         if let Some(answer) = slot.wait(deadline) {
             return answer;
         }
-        let mut inner = self.progress.inner.lock();
-        let before = inner.waiters.len();
-        inner.waiters.retain(|waiter| !Arc::ptr_eq(&waiter.slot, &slot));
-        let cause = inner.failing.as_ref().map(|failing| Box::new(failing.error.clone()));
-        let answered_meanwhile = inner.waiters.len() == before;
-        drop(inner);
+        let (cause, answered_meanwhile) = self.progress.forget(&slot);
         if answered_meanwhile && let Some(answer) = slot.wait(Deadline::NEVER) {
             return answer;
         }
-        Err(PersistError::TimedOut { cause })
+        Err(PersistError::TimedOut { cause: cause.map(Box::new) })
     }
 }

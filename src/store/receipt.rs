@@ -4,7 +4,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::progress::OnFailure;
+use super::durable_future::DurableFuture;
+use super::progress::{OnFailure, Slot, Ticket};
 use super::shared::Shared;
 use crate::error::PersistError;
 use crate::peer::TrustRecord;
@@ -88,18 +89,54 @@ impl Receipt {
         self.wait(OnFailure::RideOut, Deadline::after(timeout))
     }
 
+    /// The same as [`Receipt::wait_durable`] as a future, for programs whose tasks are not threads.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::future::Future as _;
+    /// use std::task::{Context, Poll, Waker};
+    /// use trustkeep::{NodeId, TrustRecord, TrustStore};
+    ///
+    /// let store = TrustStore::in_memory();
+    /// let receipt = store.grant(TrustRecord::new(NodeId::new(7).ok_or("no id")?, None))?;
+    /// let mut durable = Box::pin(receipt.durable_future()); // in an async function: `.await`
+    /// while durable.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert!(receipt.is_durable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn durable_future(&self) -> DurableFuture {
+        DurableFuture::new(self.clone())
+    }
+
     fn wait(&self, on_failure: OnFailure, deadline: Deadline) -> Result<(), PersistError> {
         if self.is_durable() {
             return Ok(());
         }
-        if self.shared.is_inside() {
+        if self.is_inside() {
             return Err(PersistError::Reentrant);
         }
+        self.ticket(on_failure).wait(deadline)
+    }
+
+    /// Whether this thread is inside the closure of `update`, where nobody may wait.
+    pub(super) fn is_inside(&self) -> bool {
+        self.shared.is_inside()
+    }
+
+    /// Registers, and has the keeper hurry if it would take its time.
+    pub(super) fn ticket(&self, on_failure: OnFailure) -> Ticket<'_> {
         let ticket = self.shared.progress.ticket(self.generation, on_failure);
         if !self.urgent && !ticket.is_answered() {
             self.shared.hurry(self.generation, false);
         }
-        ticket.wait(deadline)
+        ticket
+    }
+
+    /// Takes out a task that waits no longer.
+    pub(super) fn forget(&self, slot: &Slot) {
+        let _ = self.shared.progress.forget(slot);
     }
 }
 
