@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use program::{Node, fails, init, pair, run, text};
+use program::{Node, fails, homes, init, pair, run, text};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -303,4 +303,61 @@ fn a_node_whose_log_nobody_reads_stops_in_good_order() {
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!home.join("control.sock").exists());
+}
+
+#[test]
+fn a_node_trusts_by_itself_whom_its_settings_name_and_nobody_else() {
+    let bound = |key: &str| format!("public_key = \"{key}\"\nnetworks = [3]\n");
+    let unknown = |_: &str| String::new();
+    type About<'a> = &'a dyn Fn(&str) -> String;
+    let cases: [(About<'_>, &[&str], bool); 8] = [
+        (&bound, &[], false),
+        (&bound, &["--own-network", "5", "--own-network", "3"], true),
+        (&bound, &["--own-network", "5"], false),
+        (&unknown, &["--own-network", "3"], false),
+        (&bound, &["--allow", "7,,the gate"], true),
+        // An id alone counts for whom the peers file has the key of.
+        (&unknown, &["--allow", "7"], false),
+        (&unknown, &["--allow", "8", "--trust-on-first-use", "--accept-v1"], false),
+        (&unknown, &["--auto-approve"], true),
+    ];
+    for (about, settings, is_trusted) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let (homes, addresses) = homes(&dir, about);
+        let seven = Node::start(&homes[0], &addresses[0]);
+        let nine = Node::start_with(&homes[1], &addresses[1], settings);
+        seven.does(&["request", "9"]);
+        nine.does(&["wait", "7", "--until", if is_trusted { "trusted" } else { "pending" }]);
+        assert_eq!(nine.ids("list", "trusted").len(), usize::from(is_trusted), "{settings:?}");
+        if settings.first() == Some(&"--own-network") && is_trusted {
+            assert_eq!(nine.shows("list")["trusted"][0]["network"], 3);
+        }
+    }
+}
+
+#[test]
+fn trust_on_first_use_and_keys_on_the_allow_list_are_settings_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (homes, addresses) = homes(&dir, |_| String::new());
+    let key = |home: &Path| {
+        let node = Node::start(home, "127.0.0.1:0");
+        node.shows("status")["public_key"].as_str().unwrap().to_owned()
+    };
+    let (seven_key, nine_key) = (key(&homes[0]), key(&homes[1]));
+    let seven = Node::start_with(&homes[0], &addresses[0], &["--trust-on-first-use"]);
+    let nine = Node::start_with(&homes[1], &addresses[1], &["--allow", &format!("7,{nine_key}")]);
+    seven.does(&["request", "9"]);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    assert_eq!(nine.ids("list", "trusted"), [0; 0], "another key than the one on the list");
+    assert_eq!(nine.signal("TERM").code(), Some(0));
+    let nine = Node::start_with(&homes[1], &addresses[1], &["--allow", &format!("7,{seven_key},gate")]);
+    seven.does(&["request", "9"]);
+    nine.does(&["wait", "7"]);
+    // Nobody vouches for the key that answers, and yet:
+    seven.does(&["wait", "9"]);
+
+    for bad in [["--own-network", "0"], ["--own-network", "65536"], ["--allow", "0"], ["--allow", "7,x"]] {
+        let (code, _, err) = run(&["node", "--home", text(&homes[0]), bad[0], bad[1]]);
+        assert!(code == 2 && err.contains(bad[0]), "{bad:?}: {err}");
+    }
 }

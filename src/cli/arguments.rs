@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::control::{Ask, Until};
+use super::policy::PolicyArguments;
 use crate::peer::NodeId;
 
 /// A trust store and handshake manager: who may talk to this node, and since when.
@@ -42,6 +43,8 @@ pub(super) enum Command {
         /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<SocketAddr>,
+        #[command(flatten)]
+        policy: PolicyArguments,
         /// Print the line that says the node is ready as JSON
         #[arg(long)]
         json: bool,

@@ -19,6 +19,7 @@ mod new_file;
 mod node;
 mod offline;
 mod operator;
+mod policy;
 mod print;
 mod progress;
 mod rehearsal;
@@ -47,7 +48,9 @@ pub fn main() -> ExitCode {
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
-        Command::Node { home, listen, json, stop_at_eof } => node::run(&home, listen, json, stop_at_eof),
+        Command::Node { home, listen, policy, json, stop_at_eof } => {
+            node::run(&home, listen, policy.into_policy(), json, stop_at_eof)
+        }
         Command::Operation(operation) => operator::operate(operation),
         Command::List(listing) => operator::list(&listing, &Ask::List),
         Command::Pending(listing) => operator::list(&listing, &Ask::Pending),

@@ -14,7 +14,7 @@ use super::control::perform::Served;
 use super::control::server::Bound;
 use super::home::Home;
 use super::{Answer, Failure, print};
-use crate::config::DEFAULT_PORT;
+use crate::config::{DEFAULT_PORT, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
 use crate::sync::{Arc, Deadline, QueueSender, queue, spawn};
@@ -29,7 +29,13 @@ pub(super) struct Ready {
 }
 
 /// Runs the node that lives in this home.
-pub(super) fn run(home: &Path, listen: Option<SocketAddr>, json: bool, stop_at_eof: bool) -> Result<Answer, Failure> {
+pub(super) fn run(
+    home: &Path,
+    listen: Option<SocketAddr>,
+    policy: Policy,
+    json: bool,
+    stop_at_eof: bool,
+) -> Result<Answer, Failure> {
     let home = Home::new(home);
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -50,8 +56,12 @@ pub(super) fn run(home: &Path, listen: Option<SocketAddr>, json: bool, stop_at_e
     let transport = TcpTransport::bind(TcpConfig::listen(listen), Arc::clone(&registry) as _).map_err(Failure::new)?;
     let listen = transport.local_address();
     let node_id = identity.node_id();
+    if policy != Policy::default() {
+        tracing::info!(?policy, "trusting more than an operator approves");
+    }
     let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(transport))
         .registry(registry)
+        .policy(policy)
         .start()
         .map_err(Failure::new)?;
     let manager = Arc::new(manager);

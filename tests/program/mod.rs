@@ -46,8 +46,14 @@ pub struct Node {
 
 impl Node {
     pub fn start(home: &Path, listen: &str) -> Self {
+        Self::start_with(home, listen, &[])
+    }
+
+    /// With these settings more.
+    pub fn start_with(home: &Path, listen: &str, settings: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_trustkeep"))
             .args(["node", "--json", "--home", text(home), "--listen", listen])
+            .args(settings)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -104,6 +110,13 @@ impl Drop for Node {
 
 /// Nodes 7 and 9, with each other's keys (but no networks) in their peers files.
 pub fn pair(dir: &TempDir) -> (Node, Node) {
+    let (homes, addresses) = homes(dir, |key| format!("public_key = \"{key}\"\n"));
+    (Node::start(&homes[0], &addresses[0]), Node::start(&homes[1], &addresses[1]))
+}
+
+/// The homes of nodes 7 and 9 and where they are to listen. Each peers file has the other's address, and what `about` says
+/// of its key.
+pub fn homes(dir: &TempDir, about: impl Fn(&str) -> String) -> ([PathBuf; 2], [String; 2]) {
     let homes = [dir.path().join("seven"), dir.path().join("nine")];
     let keys = [init(&homes[0], "7"), init(&homes[1], "9")].map(|made| made["public_key"].as_str().unwrap().to_owned());
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -111,8 +124,8 @@ pub fn pair(dir: &TempDir) -> (Node, Node) {
     let addresses = listeners.map(|listener| listener.local_addr().unwrap().to_string());
     for (home, peer) in [(0, 1), (1, 0)] {
         let (id, address, key) = ([7, 9][peer], &addresses[peer], &keys[peer]);
-        let peers = format!("[[peer]]\nid = {id}\naddress = \"{address}\"\npublic_key = \"{key}\"\n");
+        let peers = format!("[[peer]]\nid = {id}\naddress = \"{address}\"\n{}", about(key));
         std::fs::write(homes[home].join("peers.toml"), peers).unwrap();
     }
-    (Node::start(&homes[0], &addresses[0]), Node::start(&homes[1], &addresses[1]))
+    (homes, addresses)
 }

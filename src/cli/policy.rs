@@ -1,0 +1,92 @@
+//! Whom a node of the program trusts without asking its operator: the settings of `node`. By default nobody.
+#![forbid(unsafe_code)]
+
+use clap::Args;
+
+use crate::config::{Allowed, Policy};
+use crate::peer::{NodeId, PublicKey};
+
+/// What a node takes that it need not; all of it off unless given.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Trust without an operator")]
+pub(super) struct PolicyArguments {
+    /// A network that this node is in, 1 to 65535; once for each, the preferred one first. A peer that the peers file
+    /// has a key for, and that is in one of them too, is trusted when it asks
+    #[arg(long = "own-network", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    own_networks: Vec<u16>,
+    /// A peer that is trusted when it asks; once for each. Under this key, or without one (`ID` or `ID,,LABEL`) under that
+    /// of the peers file. The label is told when it happens
+    #[arg(long = "allow", value_name = "ID[,KEY[,LABEL]]", value_parser = allowed)]
+    allow: Vec<Allowed>,
+    /// Trust every peer that asks, under whatever key it shows: for networks where everybody who can reach this node is
+    /// welcome
+    #[arg(long)]
+    auto_approve: bool,
+    /// Trust the key in the first answer to a request of this node though nobody vouches for it
+    #[arg(long)]
+    trust_on_first_use: bool,
+    /// Show the operator requests of protocol version 1, too; over TCP nothing else of version 1 is believed
+    #[arg(long)]
+    accept_v1: bool,
+}
+
+impl PolicyArguments {
+    pub(super) fn into_policy(self) -> Policy {
+        let Self { own_networks, allow, auto_approve, trust_on_first_use, accept_v1 } = self;
+        let policy = Policy::default().own_networks(own_networks);
+        let policy = allow.into_iter().fold(policy, Policy::allow);
+        policy.auto_approve(auto_approve).trust_on_first_use(trust_on_first_use).accept_v1(accept_v1)
+    }
+}
+
+/// `ID`, `ID,KEY` or `ID,KEY,LABEL`; the key may be empty. Neither an id nor a key has a comma in it, a label may.
+fn allowed(text: &str) -> Result<Allowed, String> {
+    let mut parts = text.splitn(3, ',');
+    let peer: NodeId = parts.next().unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
+    let key = match parts.next().unwrap_or_default() {
+        "" => None,
+        key => Some(key.parse::<PublicKey>().map_err(|error| format!("{error}"))?),
+    };
+    let entry = Allowed::new(peer, key);
+    Ok(match parts.next() {
+        None => entry,
+        Some("") => return Err("an empty label".to_owned()),
+        Some(label) => entry.label(label),
+    })
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
+
+    #[test]
+    fn an_entry_of_the_allow_list_is_an_id_a_key_and_a_label() {
+        let (nine, key) = (NodeId::new(9).unwrap(), KEY.parse::<PublicKey>().unwrap());
+        assert_eq!(allowed("9"), Ok(Allowed::new(nine, None)));
+        assert_eq!(allowed(&format!("9,{KEY}")), Ok(Allowed::new(nine, key)));
+        assert_eq!(allowed(&format!("9,{KEY},the gate, north")), Ok(Allowed::new(nine, key).label("the gate, north")));
+        assert_eq!(allowed("9,,gate"), Ok(Allowed::new(nine, None).label("gate")));
+        for bad in ["", "0", "x", "9,x", "9 ", &format!("9,{}", &KEY[1..]), &format!("9,{KEY},"), ",gate"] {
+            assert!(allowed(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_given_is_the_default_and_each_setting_is_its_own() {
+        assert_eq!(PolicyArguments::default().into_policy(), Policy::default());
+        let given = PolicyArguments { own_networks: vec![6, 5], ..PolicyArguments::default() };
+        assert_eq!(given.into_policy(), Policy::default().own_networks([6, 5]));
+        for (given, policy) in [
+            (PolicyArguments { auto_approve: true, ..Default::default() }, Policy::default().auto_approve(true)),
+            (
+                PolicyArguments { trust_on_first_use: true, ..Default::default() },
+                Policy::default().trust_on_first_use(true),
+            ),
+            (PolicyArguments { accept_v1: true, ..Default::default() }, Policy::default().accept_v1(true)),
+        ] {
+            assert_eq!(given.into_policy(), policy);
+        }
+    }
+}
