@@ -13,56 +13,16 @@
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+mod runs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use runs::*;
 use serde_json::Value;
-use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore, WallMillis};
-
-/// What a run of the program came to.
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(args: &[&str]) -> Run {
-    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
-    let output = command.args(args).timeout(Duration::from_secs(120)).output().unwrap();
-    Run {
-        code: output.status.code().expect("killed"),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn json(args: &[&str]) -> Value {
-    let Run { code, out, err } = run(args);
-    assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
-    serde_json::from_str(&out).unwrap()
-}
-
-#[track_caller]
-fn fails(args: &[&str], words: &[&str]) {
-    let Run { code, out, err } = run(args);
-    assert_eq!(code, 1, "{args:?}: {out}{err}");
-    assert!(err.starts_with("trustkeep: "), "{args:?}: {err}");
-    for word in words {
-        assert!(err.contains(word), "{args:?}: {word:?} is not in: {err}");
-    }
-}
-
-fn id(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
+use trustkeep::{PublicKey, TrustRecord, TrustStore, WallMillis};
 
 /// A closed store with peers 3 (unbound) and 12 trusted, and 5 revoked.
 fn store(home: &Path) -> PathBuf {

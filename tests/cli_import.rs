@@ -13,49 +13,15 @@
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+mod runs;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
+use runs::*;
 use serde_json::{Value, json};
-use trustkeep::{NodeId, TrustRecord, TrustStore};
-
-/// What a run of the program came to.
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(args: &[&str]) -> Run {
-    run_with(args, "")
-}
-
-fn run_with(args: &[&str], stdin: &str) -> Run {
-    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
-    let output = command.args(args).write_stdin(stdin).timeout(Duration::from_secs(300)).output().unwrap();
-    Run {
-        code: output.status.code().expect("killed"),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let Run { code, out, err } = run(args);
-    assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
-    out
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn id(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
-}
+use trustkeep::{TrustRecord, TrustStore};
 
 /// Imports this document; the exit code, and what `--json` said.
 #[track_caller]

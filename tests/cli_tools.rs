@@ -13,6 +13,8 @@
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+mod runs;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,59 +22,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use runs::*;
 use serde_json::Value;
-use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore, WallMillis};
-
-/// What a run of the program came to.
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(args: &[&str]) -> Run {
-    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
-    let output = command.args(args).timeout(Duration::from_secs(120)).output().unwrap();
-    Run {
-        code: output.status.code().expect("killed"),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Output of a run that succeeds and has nothing to complain about.
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let Run { code, out, err } = run(args);
-    assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
-    out
-}
-
-#[track_caller]
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&done(args)).unwrap()
-}
-
-#[track_caller]
-fn fails(args: &[&str], words: &[&str]) -> Run {
-    let run = run(args);
-    assert_eq!(run.code, 1, "{args:?}: {}{}", run.out, run.err);
-    assert!(run.err.starts_with("trustkeep: "), "{args:?}: {}", run.err);
-    for word in words {
-        assert!(run.err.contains(word), "{args:?}: {word:?} is not in: {}", run.err);
-    }
-    run
-}
-
-fn id(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
+use trustkeep::{PublicKey, TrustRecord, TrustStore, WallMillis};
 
 /// A closed store in which peers 3 (unbound) and 12 were trusted first, and 5 was revoked in the end. Each state was
 /// opened and closed, so that at least two of them are on disk whatever is written when.

@@ -27,11 +27,6 @@ use trustkeep::node::{CommandError, RequestOptions};
 use trustkeep::wire::message::Kind;
 use trustkeep::{TrustRecord, TrustStore};
 
-fn load() -> Duration {
-    let millis = std::env::var("TRUSTKEEP_LOAD_MS").map_or(700, |text| text.parse().expect("milliseconds"));
-    Duration::from_millis(millis)
-}
-
 #[test]
 fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
     let home = tempfile::tempdir().unwrap();

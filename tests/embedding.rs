@@ -30,9 +30,6 @@ use trustkeep::node::{CommandError, RequestOptions};
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, Now, PersistError, TrustRecord, TrustStore, WallMillis};
 
-/// Long enough for something that must not happen to have happened.
-const A_WHILE: Duration = Duration::from_millis(200);
-
 struct Unpark(std::thread::Thread);
 
 impl Wake for Unpark {

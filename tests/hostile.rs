@@ -35,12 +35,6 @@ fn times() -> usize {
     std::env::var("TRUSTKEEP_HOSTILE").map_or(1, |text| text.parse().expect("TRUSTKEEP_HOSTILE is a number"))
 }
 
-/// How long the flood that goes by time lasts.
-fn load() -> Duration {
-    let millis = std::env::var("TRUSTKEEP_LOAD_MS").map_or(700, |text| text.parse().expect("milliseconds"));
-    Duration::from_millis(millis)
-}
-
 /// The memory of this program that is in use, in KiB.
 fn resident_kib() -> usize {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -26,9 +26,6 @@ use trustkeep::node::{CommandError, Identity as _, Received, RequestOptions};
 use trustkeep::wire::message::Kind;
 use trustkeep::{TrustRecord, TrustStore};
 
-/// Long enough for something that must not happen to have happened.
-const A_WHILE: Duration = Duration::from_millis(200);
-
 #[test]
 fn every_hostile_message_is_counted_and_changes_nothing_and_a_good_one_is_shown() {
     let book = Arc::new(Book::default());

@@ -22,6 +22,15 @@ use trustkeep::{FileEntry, NodeId, PublicKey, Storage, StorageFile, TrustStore, 
 /// Long enough for anything that is to happen on a slow machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// Long enough for something that must not happen to have happened.
+pub const A_WHILE: Duration = Duration::from_millis(200);
+
+/// How long what goes by time lasts: `TRUSTKEEP_LOAD_MS`, or not long.
+pub fn load() -> Duration {
+    let millis = std::env::var("TRUSTKEEP_LOAD_MS").map_or(700, |text| text.parse().expect("milliseconds"));
+    Duration::from_millis(millis)
+}
+
 pub fn id(id: u32) -> NodeId {
     NodeId::new(id).unwrap()
 }
