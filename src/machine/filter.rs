@@ -10,7 +10,7 @@ use crate::config::TEXT_BYTES_MAX;
 /// to [`TEXT_BYTES_MAX`] at a character boundary.
 #[must_use]
 pub fn filter(text: &str) -> String {
-    let mut kept = String::new();
+    let mut kept = String::with_capacity(text.len().min(TEXT_BYTES_MAX));
     for character in text.chars().filter(|&character| is_shown(character)) {
         if kept.len() + character.len_utf8() > TEXT_BYTES_MAX {
             break;

@@ -5,6 +5,8 @@
 //! messages share them.
 #![forbid(unsafe_code)]
 
+use core::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -58,20 +60,23 @@ pub struct Signed<'a> {
 /// The bytes that `signature2` signs: ten lines, each ended by one newline.
 #[must_use]
 pub fn signing_bytes_v2(signed: &Signed<'_>) -> Vec<u8> {
-    let digest = |bytes: &[u8]| hex(&Sha256::digest(bytes));
-    format!(
-        "trustkeep handshake 2\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n",
+    let mut lines = String::with_capacity(LINES_BYTES);
+    // Writing to a text in memory has no way to fail.
+    let _ = write!(
+        lines,
+        "trustkeep handshake 2\n{}\n{}\n{}\n{}\n{}\n{}\n",
         signed.kind.as_wire(),
         signed.sender,
         signed.receiver,
         signed.stamp.as_millis(),
         signed.nonce,
         signed.answers,
-        digest(signed.key.as_bytes()),
-        digest(signed.justification.as_bytes()),
-        digest(signed.reason.as_bytes()),
-    )
-    .into_bytes()
+    );
+    for text in [signed.key.as_bytes().as_slice(), signed.justification.as_bytes(), signed.reason.as_bytes()] {
+        push_hex(&mut lines, &Sha256::digest(text));
+        lines.push('\n');
+    }
+    lines.into_bytes()
 }
 
 /// The bytes that `signature` signs in version 1: neither type nor time, which is why version 1 proves so little.
@@ -140,10 +145,16 @@ pub fn sign_draft_v1(
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+fn push_hex(into: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
+    for byte in bytes {
+        into.push(digit(byte >> 4));
+        into.push(digit(byte & 15));
+    }
 }
+
+/// Enough for any ten lines whose nonces are of the right length.
+const LINES_BYTES: usize = 384;
 
 #[cfg(test)]
 mod tests {
@@ -203,7 +214,9 @@ mod tests {
                 signed = bytes.to_vec();
                 STANDARD.decode(signature).unwrap().try_into().unwrap()
             });
-            assert_eq!((signed.len(), hex(&Sha256::digest(&signed)).as_str()), (len, digest));
+            let mut hex = String::new();
+            push_hex(&mut hex, &Sha256::digest(&signed));
+            assert_eq!((signed.len(), hex.as_str()), (len, digest));
             assert_eq!(actor.sign(&draft), message, "our own key makes the known signature");
             assert_eq!(message.signature, "", "nothing for a receiver of version 1");
             assert_eq!(message.timestamp, 1_772_532_000);
