@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::view::{Floor, Outgoing, Pending, TableChange, View};
-use crate::map::TrustMap;
 use crate::map::mix::Mix;
 use crate::map::trie::Trie;
+use crate::map::{Latest, TrustMap, Value};
 use crate::peer::{NodeId, TrustRecord};
 use crate::time::WallMillis;
 
@@ -106,7 +106,7 @@ impl<'a, V: Clone + PartialEq> TableDiff<&'a V> {
 /// time of an opening.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Patch {
-    pub(crate) trusted: Values<TrustRecord>,
+    pub(crate) trusted: Values<Value>,
     pub(crate) pending: Values<Arc<Pending>>,
     pub(crate) outgoing: Values<Arc<Outgoing>>,
     pub(crate) revoked: Values<WallMillis>,
@@ -127,12 +127,12 @@ impl Patch {
     }
 
     /// Whether an id occurs twice in a table.
-    pub(crate) fn repeats_itself(&self) -> bool {
-        repeats(&self.trusted)
-            || repeats(&self.pending)
-            || repeats(&self.outgoing)
-            || repeats(&self.revoked)
-            || repeats(&self.floors)
+    pub(crate) fn repeats_itself(&self, mix: Mix) -> bool {
+        repeats(&self.trusted, mix)
+            || repeats(&self.pending, mix)
+            || repeats(&self.outgoing, mix)
+            || repeats(&self.revoked, mix)
+            || repeats(&self.floors, mix)
     }
 
     /// The same without what is replaced within it.
@@ -149,9 +149,9 @@ impl Patch {
     }
 }
 
-fn repeats<V>(values: &Values<V>) -> bool {
-    // Most groups have a single entry.
-    if values.len() < 2 {
+fn repeats<V>(values: &Values<V>, mix: Mix) -> bool {
+    // A group has its new entries in order of place, and most have nothing else.
+    if values.is_sorted_by(|(a, _), (b, _)| mix.mix(*a) < mix.mix(*b)) {
         return false;
     }
     let mut ids: Vec<u32> = values.iter().map(|(id, _)| *id).collect();
@@ -171,21 +171,33 @@ fn newest<V: Clone>(values: &Values<V>, mix: Mix) -> Values<V> {
 
 impl Tables {
     /// The state that the patch makes of this one; `None` if a peer were trusted and revoked at once.
-    pub(crate) fn patched(&self, patch: &Patch) -> Option<Self> {
+    pub(crate) fn patched(&self, patch: Patch) -> Option<Self> {
+        let mut trusted = Latest::new(self.trusted.mix());
+        patch.trusted.iter().for_each(|(id, value)| trusted.push(*id, *value));
+        self.patched_at_once(trusted, &patch)
+    }
+
+    /// The same with the trusted ones by themselves, which may be very many; those of the patch do not count.
+    pub(crate) fn patched_at_once(&self, latest: Latest, patch: &Patch) -> Option<Self> {
         let mix = self.trusted.mix();
-        let trusted = newest(&patch.trusted, mix).into_iter().filter_map(|(id, new)| Some((NodeId::new(id)?, new)));
+        let revoked = self.revoked.apply(newest(&patch.revoked, mix));
+        // The table of revocations is the one that is usually small, or empty.
+        let (is_empty, mut both) = (revoked.len() == 0, false);
+        let trusted = self.trusted.patched(latest, |place| {
+            both |= !is_empty && revoked.get(mix.unmix(place)).is_some();
+        });
+        both |= patch
+            .revoked
+            .iter()
+            .any(|(id, _)| revoked.get(*id).is_some() && NodeId::new(*id).is_some_and(|peer| trusted.contains(peer)));
         let next = Self {
-            trusted: self.trusted.apply(trusted),
+            trusted,
             pending: self.pending.apply(newest(&patch.pending, mix)),
             outgoing: self.outgoing.apply(newest(&patch.outgoing, mix)),
-            revoked: self.revoked.apply(newest(&patch.revoked, mix)),
+            revoked,
             floors: self.floors.apply(newest(&patch.floors, mix)),
         };
-        // The table of revocations is the one that is usually small, and soon says no.
-        let both =
-            |id: u32| next.revoked.get(id).is_some() && NodeId::new(id).is_some_and(|peer| next.trusted.contains(peer));
-        let mut touched = patch.trusted.iter().map(|(id, _)| *id).chain(patch.revoked.iter().map(|(id, _)| *id));
-        if touched.any(both) { None } else { Some(next) }
+        if both { None } else { Some(next) }
     }
 
     /// What makes `older` into this state. Takes time in proportion to what changed.
@@ -381,19 +393,26 @@ mod tests {
     #[test]
     fn the_last_value_of_a_patch_counts_and_repetitions_are_seen() {
         let peer = |number| NodeId::new(number).unwrap();
-        let record = |number, network| (number, Some(TrustRecord::new(peer(number), None).network(network)));
+        let record =
+            |number, network| (number, Some(Value::of(&TrustRecord::new(peer(number), None).network(network))));
+        let mix = Mix::new(7);
         let once = Patch { trusted: vec![record(1, 1), record(2, 1), (3, None)], ..Patch::default() };
-        assert!(!once.repeats_itself() && !Patch::default().repeats_itself());
+        assert!(!once.repeats_itself(mix) && !Patch::default().repeats_itself(mix));
         let mut twice = once.clone();
         twice.extend(Patch { trusted: vec![record(1, 2), (2, None), record(3, 2)], ..Patch::default() });
-        assert!(twice.repeats_itself());
-        let patched = Tables::new(Mix::new(7)).patched(&twice).unwrap();
-        assert_eq!(patched.trusted(peer(1)), record(1, 2).1);
-        assert_eq!(patched.trusted(peer(2)), None);
-        assert_eq!(patched.trusted(peer(3)), record(3, 2).1);
+        assert!(twice.repeats_itself(mix));
+        let patched = Tables::new(mix).patched(twice).unwrap();
+        let value = |number| patched.trusted(peer(number)).as_ref().map(Value::of);
+        assert_eq!(value(1), record(1, 2).1);
+        assert_eq!(value(2), None);
+        assert_eq!(value(3), record(3, 2).1);
         let both = Patch { revoked: vec![(3, Some(WallMillis::new(1)))], ..Patch::default() };
-        assert!(patched.patched(&both).is_none(), "trusted and revoked");
+        assert!(patched.patched(both.clone()).is_none(), "trusted and revoked");
         let instead = Patch { trusted: vec![(3, None)], ..both };
-        assert!(patched.patched(&instead).is_some());
+        let revoked = patched.patched(instead).unwrap();
+        // The other way round too: granted what is revoked.
+        assert!(revoked.patched(Patch { trusted: vec![record(3, 3)], ..Patch::default() }).is_none());
+        let again = Patch { trusted: vec![record(3, 3)], revoked: vec![(3, None)], ..Patch::default() };
+        assert!(revoked.patched(again).is_some());
     }
 }

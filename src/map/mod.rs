@@ -6,11 +6,13 @@
 //! from the newest. Deriving from an older one is right too, but copies the whole map into a history of its own.
 //!
 //! How it is made: `word` and `node` are the layout, `probe` is the look-up, `change` and `pack` derive the next version,
-//! `history` knows which versions are live and frees what they no longer reach, `pool` and `memory` are what it lies in, `walk` goes through
-//! one version or two. `docs/design.md` says why. `trie` is the safe map of the small tables, and this one's model.
+//! `history` knows which versions are live and frees what they no longer reach, `pool` and `memory` are what it lies in,
+//! `latest` gathers the changes of a long journal, `walk` goes through one version or two. `docs/design.md` says why.
+//! `trie` is the safe map of the small tables, and this one's model.
 
 mod change;
 mod history;
+mod latest;
 mod memory;
 pub(crate) mod mix;
 mod node;
@@ -32,6 +34,7 @@ use change::{Bounds, Change};
 use core::convert::Infallible;
 #[cfg(any(test, feature = "__testing"))]
 pub(crate) use history::Usage;
+pub(crate) use latest::Latest;
 use mix::Mix;
 pub(crate) use pack::Filling;
 pub(crate) use value::Value;
@@ -142,6 +145,26 @@ impl TrustMap {
         Self { version: self.version.change(&changes), mix: self.mix }
     }
 
+    /// What these changes make of this map; `granted` is told the place of each peer that gets a record.
+    ///
+    /// If they are many, in a history of its own, for which everything is copied once, in order: nearly every leaf has
+    /// changes then, and would be copied as well.
+    pub(crate) fn patched(&self, latest: Latest, mut granted: impl FnMut(u32)) -> Self {
+        let changes = latest.in_order();
+        let (len, is_many) = (changes.len(), changes.len() > self.len() / MANY);
+        let changes = changes.changes().inspect(|change| {
+            if change.value.is_some() {
+                granted(change.place);
+            }
+        });
+        let version = match len {
+            0 => return self.clone(),
+            _ if is_many => self.version.branch(self.len().max(len), changes),
+            _ => self.version.change(&changes.collect::<Vec<_>>()),
+        };
+        Self { version, mix: self.mix }
+    }
+
     /// All records in ascending order of place.
     pub(crate) fn iter(&self) -> impl Iterator<Item = TrustRecord> {
         self.version.all().filter_map(|(place, value)| self.record(place, Some(value)))
@@ -187,5 +210,7 @@ impl TrustMap {
     }
 }
 
+/// Changes are many if they are more than this part of the records.
+const MANY: usize = 8;
 /// How many look-ups are under way at the same time when many are asked for: about as many as a core can wait for.
 const AT_ONCE: usize = 16;

@@ -82,32 +82,29 @@ impl Version {
     pub(super) fn change(&self, changes: &[Change]) -> Self {
         match self.pin.next(self.tree, changes) {
             Some((tree, pin)) => Self { tree, pin },
-            None => self.branch(changes),
+            None => self.branch(self.len(), changes.iter().copied()),
         }
     }
 
-    /// A copy of everything, with these changes.
+    /// A copy of everything, with these changes, in a history of its own. They come in ascending order of place, without
+    /// repeats. `expected`: about how many records there will be.
     #[cold]
-    fn branch(&self, changes: &[Change]) -> Self {
-        let mut entries: Vec<(u32, Value)> = Vec::with_capacity(self.len() + changes.len());
-        let mut changes = changes.iter().peekable();
-        let mut old = self.all().peekable();
-        loop {
-            let next = old.peek().map(|(place, _)| *place);
-            if let Some(change) = changes.next_if(|change| next.is_none_or(|next| change.place <= next)) {
-                old.next_if(|(place, _)| *place == change.place);
-                entries.extend(change.value.map(|value| (change.place, value)));
-            } else if let Some((place, value)) = old.next() {
-                entries.push((place, *value));
-            } else {
-                break;
-            }
-        }
+    pub(super) fn branch(&self, expected: usize, changes: impl Iterator<Item = Change>) -> Self {
         let put_all = |into: &mut Filling<'_>| -> Result<(), Infallible> {
-            entries.iter().for_each(|(place, value)| into.push(*place, *value));
+            let mut old = self.all().peekable();
+            for change in changes {
+                while let Some((place, value)) = old.next_if(|(place, _)| *place < change.place) {
+                    into.push(place, *value);
+                }
+                old.next_if(|(place, _)| *place == change.place);
+                if let Some(value) = change.value {
+                    into.push(change.place, value);
+                }
+            }
+            old.for_each(|(place, value)| into.push(place, *value));
             Ok(())
         };
-        let Ok(version) = Self::first(self.pin.bounds(), entries.len(), put_all);
+        let Ok(version) = Self::first(self.pin.bounds(), expected, put_all);
         version
     }
 

@@ -17,7 +17,8 @@ use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered};
 use super::{FileEntry, Storage};
 use crate::error::OpenError;
 use crate::machine::tables::Tables;
-use crate::peer::{PublicKey, TrustRecord};
+use crate::map::Value;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::Now;
 
 /// What a file in a store's directory is, by its name.
@@ -342,7 +343,8 @@ impl Check<'_> {
             let head = decode_head(name, bytes)?;
             let (ending, patch) = format::check_journal(bytes, counted, now)?;
             let count = patch.trusted.len();
-            let trusted = patch.trusted.into_iter().filter_map(|(_, record)| record);
+            let record = |(id, value): (u32, Option<Value>)| Some(value?.record(NodeId::new(id)?));
+            let trusted = patch.trusted.into_iter().filter_map(record);
             let known = newest.as_ref().map(|newest| &newest.tables);
             let unknown = trusted.filter(|record| !known.is_some_and(|known| is_known(known, record)));
             let keys = unknown.filter_map(|record| record.public_key);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::machine::tables::{Patch, Values};
 use crate::machine::view::{Floor, Outgoing, Pending};
+use crate::map::Value;
 use crate::peer::TrustRecord;
 use crate::time::WallMillis;
 
@@ -29,7 +30,7 @@ impl Changes {
             values.into_iter().map(|(id, value)| (id, value.map(Arc::new))).collect()
         }
         Patch {
-            trusted: self.trusted.into_iter().collect(),
+            trusted: self.trusted.into_iter().map(|(id, record)| (id, record.as_ref().map(Value::of))).collect(),
             pending: in_arc(self.pending),
             outgoing: in_arc(self.outgoing),
             revoked: self.revoked.into_iter().collect(),

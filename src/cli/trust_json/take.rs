@@ -121,7 +121,7 @@ impl<'a> Taking<'a> {
 
     fn flush(&mut self) {
         // No peer is trusted and revoked at once: I-T2.
-        if let Some(after) = self.after.patched(&core::mem::take(&mut self.changes).into_patch()) {
+        if let Some(after) = self.after.patched(core::mem::take(&mut self.changes).into_patch()) {
             self.after = after;
         }
     }

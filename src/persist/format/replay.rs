@@ -9,7 +9,9 @@ use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, Put, R
 use super::journal::{CommitV1, GROUPS_AT, MARK_AT, PAGE_BYTES};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
 use crate::machine::tables::{Patch, Tables, Values};
-use crate::peer::{NodeId, TrustRecord};
+use crate::map::mix::Mix;
+use crate::map::{Latest, Value};
+use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
 use crate::time::Now;
 
@@ -46,7 +48,8 @@ pub(crate) struct Ending {
 #[derive(Debug)]
 pub(crate) struct Replay {
     base: Tables,
-    /// All groups but the newest.
+    /// All groups but the newest: what becomes of trusted records, and the rest.
+    trusted: Latest,
     patch: Patch,
     newest: Patch,
     newest_from: u64,
@@ -67,7 +70,9 @@ impl Replay {
     pub(crate) fn new(snapshot: Snapshot, now: Now) -> Self {
         let generation = snapshot.header.generation;
         let (patch, newest) = (Patch::default(), Patch::default());
-        Self { base: snapshot.tables, patch, newest, newest_from: generation, generation, now }
+        let (base, newest_from) = (snapshot.tables, generation);
+        let trusted = Latest::new(base.trusted.mix());
+        Self { base, trusted, patch, newest, newest_from, generation, now }
     }
 
     /// The generation reached so far.
@@ -87,7 +92,8 @@ impl Replay {
                 let reason = format!("a group from generation {} behind generation {}", group.from, self.generation);
                 return Damage::at(group.at, reason);
             }
-            let older = core::mem::replace(&mut self.newest, group.patch(now)?);
+            let mut older = core::mem::replace(&mut self.newest, group.patch(now)?);
+            older.trusted.drain(..).for_each(|(id, value)| self.trusted.push(id, value));
             self.patch.extend(older);
             (self.newest_from, self.generation) = (group.from, group.to);
             Ok(())
@@ -98,8 +104,8 @@ impl Replay {
     pub(crate) fn finish(self) -> Result<Rebuilt, FileError> {
         let both =
             || FileError::Damaged(Damage { offset: GROUPS_AT, reason: "a peer is both trusted and revoked".into() });
-        let before = self.base.patched(&self.patch).ok_or_else(both)?;
-        let tables = before.patched(&self.newest).ok_or_else(both)?;
+        let before = self.base.patched_at_once(self.trusted, &self.patch).ok_or_else(both)?;
+        let tables = before.patched(self.newest).ok_or_else(both)?;
         Ok(Rebuilt { tables, generation: self.generation, before: (self.newest_from, before) })
     }
 }
@@ -122,6 +128,7 @@ struct Group<'a> {
     from: u64,
     to: u64,
     blocks: Vec<Block<'a>>,
+    mix: Mix,
 }
 
 /// Hands out the groups of a journal in order and says where and how it ends.
@@ -131,7 +138,7 @@ fn walk(
     found: &mut dyn FnMut(&Group<'_>) -> Result<(), FileError>,
 ) -> Result<Ending, FileError> {
     let head = JournalHead::decode(file)?;
-    let tag = head.file_tag();
+    let (tag, mix) = (head.file_tag(), Mix::new(head.store.seed));
     let mark = Mark::decode(file, tag)?;
     let (mark_at, groups_at) = (index(MARK_AT), index(GROUPS_AT));
     for (from, to) in [(JournalHead::BYTES, mark_at), (mark_at + Mark::BYTES, groups_at)] {
@@ -164,7 +171,7 @@ fn walk(
     let mut at = groups_at;
     // The first group was synced before the file got its name: it is there whatever happened.
     while limit.is_none() || at < counted_file.len() || at == groups_at {
-        let group = match Group::read(counted_file, at, tag)? {
+        let group = match Group::read(counted_file, at, tag, mix)? {
             Ok(group) => group,
             Err(damage) if limit.is_some() || at == groups_at => return Err(FileError::Damaged(damage)),
             Err(damage) => {
@@ -208,7 +215,7 @@ fn walk(
 impl<'a> Group<'a> {
     /// The group that begins here. The inner error is one that a crash may have left; the outer one is none of those, for
     /// every checksum holds.
-    fn read(file: &'a [u8], at: usize, tag: u32) -> Result<Result<Self, Damage>, FileError> {
+    fn read(file: &'a [u8], at: usize, tag: u32, mix: Mix) -> Result<Result<Self, Damage>, FileError> {
         let (mut offset, mut blocks) = (at, Vec::new());
         loop {
             let block = match Block::at(file, offset, tag) {
@@ -225,7 +232,7 @@ impl<'a> Group<'a> {
             if commit.blocks != blocks.len() as u64 {
                 return Damage::at(block.offset, "a commit does not match its group");
             }
-            return Ok(Ok(Self { at, end: offset, from: commit.from, to: commit.to, blocks }));
+            return Ok(Ok(Self { at, end: offset, from: commit.from, to: commit.to, blocks, mix }));
         }
     }
 
@@ -247,7 +254,7 @@ impl<'a> Group<'a> {
                 kind => return Damage::at(block.offset, format!("a block of kind {kind} in a journal")),
             }
         }
-        if patch.repeats_itself() {
+        if patch.repeats_itself(self.mix) {
             return Damage::at(self.at, "an entry occurs twice in a group");
         }
         Ok(patch)
@@ -268,14 +275,10 @@ fn set<T: Entry + IdOf, V>(
     })
 }
 
-fn trusted(block: &Block<'_>, into: &mut Values<TrustRecord>) -> Result<(), FileError> {
-    block.each_trusted(|entry| match (NodeId::new(entry.id()), entry.read()) {
-        (_, Err(reason)) => Damage::at(block.offset, reason),
-        (None, _) => Damage::at(block.offset, "an entry with node id 0"),
-        (Some(peer), Ok(value)) => {
-            into.push((peer.get(), Some(value.record(peer))));
-            Ok(())
-        }
+fn trusted(block: &Block<'_>, into: &mut Values<Value>) -> Result<(), FileError> {
+    block.each_trusted(|entry| match entry.read() {
+        Ok(value) => note(block, into, entry.id(), Some(value)),
+        Err(reason) => Damage::at(block.offset, reason),
     })
 }
 
@@ -322,6 +325,10 @@ fn later_group(file: &[u8], from: usize, tag: u32, generation: u64) -> Option<us
 }
 
 fn only_zeros(bytes: &[u8], offset: usize) -> Result<(), FileError> {
+    // All at once first, for it is usually so, and a machine takes many bytes a step then.
+    if bytes.iter().fold(0, |all, byte| all | byte) == 0 {
+        return Ok(());
+    }
     match bytes.iter().position(|byte| *byte != 0) {
         None => Ok(()),
         Some(at) => Damage::at(offset + at, "something stands where nothing is written"),
