@@ -26,6 +26,9 @@ pub(crate) trait Saver: Send {
         true
     }
 
+    /// The state that was saved last, in other memory: it need not be kept where it was.
+    fn moved(&mut self, _tables: &Tables) {}
+
     /// Looks, without waiting, how whole snapshots are doing; `None` if there are none.
     fn snapshots(&mut self) -> Option<Snapshots> {
         None
@@ -38,6 +41,10 @@ pub(crate) trait Saver: Send {
 impl Saver for Log {
     fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
         Log::save(self, generation, tables)
+    }
+
+    fn moved(&mut self, tables: &Tables) {
+        Log::moved(self, tables);
     }
 
     fn snapshots(&mut self) -> Option<Snapshots> {
@@ -108,7 +115,7 @@ impl Keeper {
                     drop(tables);
                     // Nobody rings when a snapshot has ended.
                     let look_again = self.look_at_snapshots().then_some(LOOK_EVERY);
-                    let sweep_again = (self.shared.sweep() | self.trim()).then_some(SWEEP_EVERY);
+                    let sweep_again = (self.shared.sweep() | self.trim(until.is_none())).then_some(SWEEP_EVERY);
                     let wake = until
                         .map(|until| Duration::from_millis(u64::try_from(until.millis_since(now.tick)).unwrap_or(0)))
                         .into_iter()
@@ -121,14 +128,26 @@ impl Keeper {
         }
     }
 
-    /// Gives memory back, now and then; true if that is to be tried again.
-    fn trim(&mut self) -> bool {
-        match self.trim_at {
-            Some(at) if !at.has_passed() => return true,
-            Some(_) if !self.shared.trim() => self.trim_at = None,
-            _ => self.trim_at = Some(Deadline::after(SWEEP_EVERY)),
+    /// Gives memory back, now and then; true if that is to be tried again. `is_saved`: nothing is left to save.
+    fn trim(&mut self, is_saved: bool) -> bool {
+        if self.trim_at.is_some_and(|at| !at.has_passed()) {
+            return true;
         }
-        self.trim_at.is_some()
+        // After the first look at a change it is too early.
+        let again = self.trim_at.is_none() || self.gather(is_saved) | self.shared.trim();
+        self.trim_at = again.then(|| Deadline::after(SWEEP_EVERY));
+        again
+    }
+
+    /// Moves records closer together while nothing else is to be done; true if it was to be done.
+    fn gather(&mut self, is_saved: bool) -> bool {
+        let saver = &mut self.saver;
+        is_saved
+            && self.shared.gather(|tables| {
+                if let Some(saver) = saver {
+                    saver.moved(tables);
+                }
+            })
     }
 
     /// Tells `progress` how snapshots are doing; true if one is being written.

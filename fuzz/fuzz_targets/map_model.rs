@@ -33,6 +33,9 @@ enum Act {
     Hold,
     Drop(u8),
     Sweep,
+    /// A version with the same records elsewhere in memory, by so many nodes at a time.
+    Gather(u8),
+    Trim,
 }
 
 /// Few ids, so that they are hit again, and now and then any id.
@@ -122,6 +125,8 @@ fuzz_target!(|input: Input| {
                 check(&map, &model);
             }
             Act::Sweep => newest.0.sweep(),
+            Act::Gather(at_once) => newest.0 = newest.0.gathered(at_once.into()),
+            Act::Trim => _ = newest.0.trim(),
             _ => {}
         }
     }

@@ -10,11 +10,26 @@ use super::pool::Pool;
 use super::value::Value;
 use super::word::{BITS_MAX, LEAF_MAX, Word, leaf_max};
 
-/// What a peer's record becomes: by its place, a value or nothing.
+/// What becomes of a peer's record, by its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
     pub(super) place: u32,
-    pub(super) value: Option<Value>,
+    pub(super) becomes: Becomes,
+}
+
+/// What a record becomes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Becomes {
+    Value(Value),
+    Nothing,
+    /// What it is, elsewhere in memory if its leaf is to be moved.
+    Same,
+}
+
+impl From<Option<Value>> for Becomes {
+    fn from(value: Option<Value>) -> Self {
+        value.map_or(Self::Nothing, Self::Value)
+    }
 }
 
 /// When nodes are split and merged. Tests have small nodes, so that this happens often.
@@ -157,7 +172,7 @@ impl<'p> Draft<'p> {
             Step::Keep(range) => (len, kept) = (len + range.len(), kept + range.len()),
             Step::Set(..) => len += 1,
         });
-        if kept == leaf.values().len() && len == kept {
+        if kept == leaf.values().len() && len == kept && !self.pool.leaves(leaf.slab()) {
             self.pieces.push(Piece { word: leaf.word, start: leaf.start, depth: leaf.depth() });
             return true;
         }
@@ -214,13 +229,16 @@ impl Bounds {
 fn merge<'c>(leaf: &Leaf<'_>, changes: &'c [Change], mut step: impl FnMut(Step<'c>)) {
     let mut at = 0;
     for change in changes {
+        if matches!(change.becomes, Becomes::Same) {
+            continue;
+        }
         let (before, after) = match leaf.position(change.place) {
             Ok(found) => (found, found + 1),
             Err(gap) => (gap, gap),
         };
         step(Step::Keep(at..before));
         at = after;
-        if let Some(value) = &change.value {
+        if let Becomes::Value(value) = &change.becomes {
             step(Step::Set(change.place, value));
         }
     }

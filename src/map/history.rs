@@ -140,6 +140,16 @@ impl Pin {
         }
     }
 
+    /// If memory is used sparsely, and more than `worth` bytes can be had: from now on has the least used part of it left, until [`Self::end_move`], and tells
+    /// which of the pool's slabs that is.
+    pub(super) fn begin_move(&self, worth: usize) -> Option<Vec<bool>> {
+        self.history.state.lock().pool.begin_move(worth)
+    }
+
+    pub(super) fn end_move(&self) {
+        self.history.state.lock().pool.end_move();
+    }
+
     #[cfg(any(test, feature = "__testing"))]
     pub(super) fn usage(&self) -> Usage {
         let state = self.history.state.lock();

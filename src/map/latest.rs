@@ -33,7 +33,7 @@ impl Latest {
             self.parts.resize_with(1 << PART_BITS, Vec::new);
         }
         if let Some(part) = self.parts.get_mut((place >> (u32::BITS - PART_BITS)) as usize) {
-            part.push(Change { place, value });
+            part.push(Change { place, becomes: value.into() });
         }
     }
 
@@ -101,8 +101,8 @@ mod tests {
             }
             let in_order = latest.in_order();
             prop_assert_eq!(in_order.len(), model.len());
-            let found: Vec<_> = in_order.changes().map(|change| (change.place, change.value)).collect();
-            prop_assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+            let found: Vec<_> = in_order.changes().map(|change| (change.place, change.becomes)).collect();
+            prop_assert_eq!(found, model.into_iter().map(|(place, value)| (place, value.into())).collect::<Vec<_>>());
         }
 
         /// Few changes of many records and many of few take different ways.

@@ -30,7 +30,7 @@ mod word;
 mod tests;
 
 use crate::peer::{NodeId, TrustRecord};
-use change::{Bounds, Change};
+use change::{Becomes, Bounds, Change};
 use core::convert::Infallible;
 #[cfg(any(test, feature = "__testing"))]
 pub(crate) use history::Usage;
@@ -131,7 +131,7 @@ impl TrustMap {
     pub(crate) fn apply(&self, changes: impl IntoIterator<Item = (NodeId, Option<TrustRecord>)>) -> Self {
         let change = |(peer, record): (NodeId, Option<TrustRecord>)| Change {
             place: self.mix.mix(peer.get()),
-            value: record.as_ref().map(Value::of),
+            becomes: record.as_ref().map(Value::of).into(),
         };
         let mut changes: Vec<Change> = changes.into_iter().map(change).collect();
         if changes.is_empty() {
@@ -153,7 +153,7 @@ impl TrustMap {
         let changes = latest.in_order();
         let (len, is_many) = (changes.len(), changes.len() > self.len() / MANY);
         let changes = changes.changes().inspect(|change| {
-            if change.value.is_some() {
+            if matches!(change.becomes, Becomes::Value(_)) {
                 granted(change.place);
             }
         });
@@ -196,6 +196,22 @@ impl TrustMap {
     /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
     pub(crate) fn trim(&self) -> bool {
         self.version.trim()
+    }
+
+    /// If its memory is used sparsely, since more than `worth` bytes were given back here and there: places to call [`TrustMap::moved`] with,
+    /// some at a time, in this order, and then [`TrustMap::end_move`].
+    pub(crate) fn begin_move(&self, worth: usize) -> Option<Vec<u32>> {
+        self.version.begin_move(worth)
+    }
+
+    /// The next version, which has the same records and lies closer together; none if this is not the newest.
+    pub(crate) fn moved(&self, places: &[u32]) -> Option<Self> {
+        self.version.moved(places).map(|version| Self { version, mix: self.mix })
+    }
+
+    /// Ends what [`TrustMap::begin_move`] began.
+    pub(crate) fn end_move(&self) {
+        self.version.end_move();
     }
 
     /// What the memory of this map and the versions related to it is used for.

@@ -95,6 +95,11 @@ impl<'a> Leaf<'a> {
         if self.places().nth(before) == Some(place) { Ok(before) } else { Err(before) }
     }
 
+    /// Which of the pool's slabs it lies in.
+    pub(super) fn slab(&self) -> u32 {
+        self.stamp.slab
+    }
+
     pub(super) fn retired(&self) -> Retired {
         let lines = leaf_lines(self.values.len());
         Retired { birth: self.stamp.birth, block: Block::new(self.word.address(), self.stamp.slab, lines) }
@@ -182,6 +187,11 @@ impl<'a> Inner<'a> {
                 level => Node::Inner(Inner::at(word, level - 1, child.start)),
             }
         }
+    }
+
+    /// Which of the pool's slabs it lies in.
+    pub(super) fn slab(&self) -> u32 {
+        self.stamp.slab
     }
 
     pub(super) fn retired(&self) -> Retired {

@@ -55,6 +55,8 @@ pub(super) struct Pool {
     roomy: Vec<Slots>,
     /// By class: free blocks that their slabs count as taken, in the order in which they were given back.
     warm: Vec<Vec<Block>>,
+    /// Whether some slabs are being left.
+    is_moving: bool,
     /// From the system, without what is bare.
     bytes: usize,
 }
@@ -67,10 +69,14 @@ struct Slab {
     chunk: usize,
     /// How many blocks fit, as of its present class.
     blocks: u32,
+    /// Of so many lines each.
+    class: u32,
     /// A bit for each block that is taken, or warm.
     taken: u128,
     /// Idle, and its pages were given back to the system; using it takes new ones.
     is_bare: bool,
+    /// Its blocks are to be moved into others: no more are taken from it.
+    leaves: bool,
 }
 
 /// Memory from the system, or the place of one that went back.
@@ -120,6 +126,9 @@ impl Pool {
             // SAFETY: the block is free, by the caller's promise. Whoever reads it in spite of that shall notice.
             unsafe { bytes.write_bytes(0xdb, class * LINE_BYTES) };
         }
+        if self.is_moving && self.leaves(block.slab) {
+            return self.put(block);
+        }
         if self.warm[class].len() >= WARM_MAX {
             self.cool(class, WARM_MAX / 2);
         }
@@ -128,23 +137,90 @@ impl Pool {
 
     /// Puts the blocks of a class that have been warm for longest back into their slabs.
     #[cold]
-    #[expect(clippy::indexing_slicing, reason = "the blocks were taken, so these are there")]
+    #[expect(clippy::indexing_slicing, reason = "the class is there")]
     fn cool(&mut self, class: usize, blocks: usize) {
-        for block in self.warm[class].drain(..blocks) {
-            let index = block.slab as usize;
-            let slab = &mut self.slabs[index];
-            let bit = 1u128 << ((block.address - slab.address) / (class * LINE_BYTES));
-            debug_assert!(slab.taken & bit != 0, "given back twice");
-            slab.taken &= !bit;
-            if slab.taken == 0 {
-                self.chunks[slab.chunk].idle += 1;
-                self.roomy[class].remove(index);
-                self.idle.insert(index);
-                self.idle_len += 1;
-            } else {
-                self.roomy[class].insert(index);
+        let mut warm = core::mem::take(&mut self.warm[class]);
+        warm.drain(..blocks).for_each(|block| self.put(block));
+        self.warm[class] = warm;
+    }
+
+    fn cool_all(&mut self) {
+        for class in 0..self.warm.len() {
+            self.cool(class, self.warm.get(class).map_or(0, Vec::len));
+        }
+    }
+
+    /// Puts a block back into its slab.
+    #[expect(clippy::indexing_slicing, reason = "the block was taken, so these are there")]
+    fn put(&mut self, block: Block) {
+        let (index, class) = (block.slab as usize, block.lines as usize);
+        let slab = &mut self.slabs[index];
+        let bit = 1u128 << ((block.address - slab.address) / (class * LINE_BYTES));
+        debug_assert!(slab.taken & bit != 0, "given back twice");
+        slab.taken &= !bit;
+        if slab.taken == 0 {
+            slab.leaves = false;
+            self.chunks[slab.chunk].idle += 1;
+            self.roomy[class].remove(index);
+            self.idle.insert(index);
+            self.idle_len += 1;
+        } else if !slab.leaves {
+            self.roomy[class].insert(index);
+        }
+    }
+
+    /// Whether the slab of this number is being left.
+    pub(super) fn leaves(&self, slab: u32) -> bool {
+        self.slabs.get(slab as usize).is_some_and(|slab| slab.leaves)
+    }
+
+    /// If more than an eighth of what is not idle is free all the same, and more than `worth` bytes: has the highest slabs of
+    /// each class left, as many as the others have room for, and tells which those are.
+    pub(super) fn begin_move(&mut self, worth: usize) -> Option<Vec<bool>> {
+        self.end_move();
+        self.cool_all();
+        // By class: blocks that are taken, and how many slabs would do for them.
+        let mut needed = vec![0usize; self.roomy.len()];
+        let (mut used, mut free) = (0, 0);
+        for slab in self.slabs.iter().filter(|slab| slab.taken != 0) {
+            let taken = slab.taken.count_ones();
+            used += SLAB_BYTES;
+            free += SLAB_BYTES * (slab.blocks - taken) as usize / slab.blocks.max(1) as usize;
+            if let Some(needed) = needed.get_mut(slab.class as usize) {
+                *needed += taken as usize;
             }
         }
+        if free <= worth.max(used / 8) {
+            return None;
+        }
+        for (class, needed) in needed.iter_mut().enumerate().skip(1) {
+            *needed = needed.div_ceil(blocks_of(class) as usize);
+        }
+        self.is_moving = true;
+        for (index, slab) in self.slabs.iter_mut().enumerate().filter(|(_, slab)| slab.taken != 0) {
+            let class = slab.class as usize;
+            let (Some(needed), Some(roomy)) = (needed.get_mut(class), self.roomy.get_mut(class)) else { continue };
+            if *needed > 0 {
+                *needed -= 1;
+            } else {
+                slab.leaves = true;
+                roomy.remove(index);
+            }
+        }
+        Some(self.slabs.iter().map(|slab| slab.leaves).collect())
+    }
+
+    /// Slabs that could not be left are used as before.
+    pub(super) fn end_move(&mut self) {
+        for (index, slab) in self.slabs.iter_mut().enumerate().filter(|(_, slab)| slab.leaves) {
+            slab.leaves = false;
+            if let Some(roomy) = self.roomy.get_mut(slab.class as usize)
+                && slab.taken.count_ones() < slab.blocks
+            {
+                roomy.insert(index);
+            }
+        }
+        self.is_moving = false;
     }
 
     /// Makes an idle slab one of this class, and returns which.
@@ -161,7 +237,7 @@ impl Pool {
         self.idle_len -= 1;
         self.idle_least = self.idle_least.min(self.idle_len);
         let slab = &mut self.slabs[index];
-        slab.blocks = u128::BITS.min((SLAB_BYTES / (class * LINE_BYTES)) as u32);
+        (slab.blocks, slab.class) = (blocks_of(class), class as u32);
         if core::mem::take(&mut slab.is_bare) {
             self.bare_len -= 1;
             self.bytes += SLAB_BYTES;
@@ -200,9 +276,7 @@ impl Pool {
 
     /// Before surplus is taken out: leaves no block warm, so that it is seen which slabs are idle.
     pub(super) fn begin_trim(&mut self) {
-        for class in 0..self.warm.len() {
-            self.cool(class, self.warm.get(class).map_or(0, Vec::len));
-        }
+        self.cool_all();
     }
 
     /// After surplus was taken out; true if there may be more next time.
@@ -308,6 +382,12 @@ impl Pages {
             unsafe { give_pages_back(address, SLAB_BYTES) };
         }
     }
+}
+
+/// How many blocks of a class fit into a slab.
+const fn blocks_of(class: usize) -> u32 {
+    let blocks = SLAB_BYTES / (class * LINE_BYTES);
+    if blocks < u128::BITS as usize { blocks as u32 } else { u128::BITS }
 }
 
 /// What blocks of one class are cut from.

@@ -1,9 +1,9 @@
 //! One version of the map by places and values: a tree, and what keeps its nodes.
 #![allow(unsafe_code, reason = "looks into the tree that it keeps alive")]
 
-use super::change::{Bounds, Change, Tree};
+use super::change::{Becomes, Bounds, Change, Tree};
 use super::history::Pin;
-use super::node::{Inner, Leaf, value_at};
+use super::node::{Inner, Leaf, Node, value_at};
 use super::pack::Filling;
 use super::probe;
 use super::value::Value;
@@ -86,6 +86,27 @@ impl Version {
         }
     }
 
+    /// The next version, with the same entries, in which the nodes on the way to these places, ascending, lie elsewhere if
+    /// their memory is being left; none if this is not the newest version.
+    pub(super) fn moved(&self, places: &[u32]) -> Option<Self> {
+        let changes: Vec<Change> =
+            places.iter().map(|place| Change { place: *place, becomes: Becomes::Same }).collect();
+        self.pin.next(self.tree, &changes).map(|(tree, pin)| Self { tree, pin })
+    }
+
+    /// A place, in ascending order, below each node whose memory should be left; none if memory is well used. To be
+    /// followed by [`Self::end_move`].
+    pub(super) fn begin_move(&self, worth: usize) -> Option<Vec<u32>> {
+        let leaves = self.pin.begin_move(worth)?;
+        let mut places = Vec::new();
+        to_move(&self.root(), &leaves, &mut places);
+        Some(places)
+    }
+
+    pub(super) fn end_move(&self) {
+        self.pin.end_move();
+    }
+
     /// A copy of everything, with these changes, in a history of its own. They come in ascending order of place, without
     /// repeats. `expected`: about how many records there will be.
     #[cold]
@@ -96,8 +117,13 @@ impl Version {
                 while let Some((place, value)) = old.next_if(|(place, _)| *place < change.place) {
                     into.push(place, *value);
                 }
-                old.next_if(|(place, _)| *place == change.place);
-                if let Some(value) = change.value {
+                let before = old.next_if(|(place, _)| *place == change.place).map(|(_, value)| *value);
+                let after = match change.becomes {
+                    Becomes::Value(value) => Some(value),
+                    Becomes::Same => before,
+                    Becomes::Nothing => None,
+                };
+                if let Some(value) = after {
                     into.push(change.place, value);
                 }
             }
@@ -142,5 +168,23 @@ impl Version {
         self.pin.reads();
         // SAFETY: as in `contains`.
         unsafe { Inner::at(self.tree.root, self.tree.levels, 0) }
+    }
+}
+
+/// Gathers places below the nodes that lie in slabs which are to be left.
+fn to_move(node: &Inner<'_>, leaves: &[bool], places: &mut Vec<u32>) {
+    let add = |slab: u32, place: u32, places: &mut Vec<u32>| {
+        if leaves.get(slab as usize) == Some(&true) && places.last() != Some(&place) {
+            places.push(place);
+        }
+    };
+    add(node.slab(), node.start, places);
+    let mut slot = 0;
+    while let Some(child) = node.child(slot) {
+        match node.open(&child) {
+            Node::Leaf(leaf) => add(leaf.slab(), leaf.start, places),
+            Node::Inner(inner) => to_move(&inner, leaves, places),
+        }
+        slot = child.slots.1;
     }
 }

@@ -181,6 +181,11 @@ impl Log {
         Ok(())
     }
 
+    /// The state that was saved last, in other memory: where it was is not needed any longer.
+    pub(crate) fn moved(&mut self, tables: &Tables) {
+        self.saved.1 = tables.clone();
+    }
+
     /// Looks, without waiting, what has become of a snapshot.
     pub(crate) fn snapshots(&mut self) -> Snapshots {
         self.look_at_snapshot();

@@ -7,6 +7,8 @@
 //! so no reader frees memory as long as the store lives.
 #![forbid(unsafe_code)]
 
+mod upkeep;
+
 use core::fmt;
 
 use super::events::{Hub, Subscription};
@@ -390,27 +392,6 @@ impl Shared {
     /// For the keeper: blocks until rung or until the deadline.
     pub(crate) fn wait_for_ring(&self, deadline: Deadline) {
         self.doorbell.wait(deadline);
-    }
-
-    /// Frees old versions that nobody holds any more, outside the lock; returns whether to come again without being rung.
-    pub(crate) fn sweep(&self) -> bool {
-        let mut superseded = core::mem::take(&mut self.core.lock().superseded);
-        superseded.free();
-        let (again, tables) = {
-            let mut core = self.core.lock();
-            core.superseded.put_back(superseded);
-            core.asleep = core.superseded.len() == 0 && core.generation == core.picked_up;
-            // Who changes something rings, or has been told that the keeper comes by itself.
-            (core.superseded.len() > 0 || self.volatile && !core.asleep, Arc::clone(&core.tables))
-        };
-        tables.trusted.sweep();
-        again
-    }
-
-    /// Gives memory to the system that was not needed since the last time; returns whether there may be more next time.
-    pub(crate) fn trim(&self) -> bool {
-        let tables = Arc::clone(&self.core.lock().tables);
-        tables.trusted.trim()
     }
 
     /// How many old versions are kept because somebody holds them or nobody has looked yet.

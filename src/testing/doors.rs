@@ -241,6 +241,27 @@ impl Map {
         self.0.sweep();
     }
 
+    /// The next version, with the same records closer together, if there is anything to gain by that; so many nodes at a
+    /// time.
+    #[must_use]
+    pub fn gathered(&self, at_once: usize) -> Self {
+        let mut map = self.0.clone();
+        if let Some(places) = map.begin_move(0) {
+            for some in places.chunks(at_once.max(1)) {
+                if let Some(next) = map.moved(some) {
+                    map = next;
+                }
+            }
+            map.end_move();
+        }
+        Self(map)
+    }
+
+    /// Gives memory back that was not needed since the last time; true if there may be more.
+    pub fn trim(&self) -> bool {
+        self.0.trim()
+    }
+
     /// What its memory is used for.
     #[must_use]
     pub fn usage(&self) -> MapUsage {

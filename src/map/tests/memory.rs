@@ -1,7 +1,7 @@
 //! Memory of old versions comes back when, and not before, nobody can reach it, and to the system after a large map has
 //! become small.
 
-use super::versions::{BOUNDS, Model, check_shape, node, record};
+use super::versions::{BOUNDS, Model, check_shape, gathered, node, record};
 use crate::map::TrustMap;
 use crate::map::change::Bounds;
 use crate::map::mix::Mix;
@@ -94,6 +94,44 @@ fn a_large_map_that_became_small_gives_its_memory_back() {
     assert!(map.iter().all(|record| record.node_id.get() > 290_000));
     assert_eq!(usage.nodes, check_shape(&map, Bounds::FAST));
     assert!(usage.bytes < large / 2, "{large} bytes, then {}", usage.bytes);
+}
+
+/// Nothing is idle here: what is free lies between what is not.
+#[test]
+fn records_that_lie_far_apart_are_moved_together() {
+    let old = filled(150_000);
+    let dense = old.usage().bytes;
+    assert!(old.begin_move(0).is_none(), "a map that was just built needs no moving");
+    let mut map = old.clone();
+    let round = |map: &TrustMap, ids: &mut dyn Iterator<Item = u32>| {
+        let changes: Vec<_> = ids.map(|id| (node(id), Some(record(id, 1)))).collect();
+        map.apply(changes)
+    };
+    // A part of the leaves, each in other memory as long as the old version is held.
+    map = round(&map, &mut (1..=150_000).step_by(30));
+    drop(old);
+    map.sweep();
+    assert!(map.begin_move(64 << 20).is_none(), "not for so little");
+    while map.trim() {}
+    let sparse = map.usage().bytes;
+    assert!(sparse > dense + dense / 4, "{dense} bytes, then {sparse}");
+    let held = map.clone();
+    let contents: Vec<TrustRecord> = map.iter().collect();
+    map = gathered(&map, 32);
+    let mut differences = 0;
+    map.diff(&held, &mut |_, _| differences += 1);
+    assert_eq!(differences, 0);
+    assert!(map.iter().eq(contents.iter().copied()) && held.iter().eq(contents));
+    check_shape(&map, Bounds::FAST);
+    assert!(held.moved(&[0]).is_none(), "there is a newer version");
+    drop(held);
+    map.sweep();
+    let _ = map.trim();
+    while map.trim() {}
+    let usage = map.usage();
+    assert_eq!(usage.nodes, check_shape(&map, Bounds::FAST));
+    assert!(usage.bytes <= dense + dense / 8 + (2 << 20), "{dense} bytes, {sparse}, then {}", usage.bytes);
+    assert!(map.begin_move(0).is_none(), "and need it no more");
 }
 
 #[test]

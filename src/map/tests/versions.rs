@@ -114,6 +114,19 @@ fn check_diff(new: &(TrustMap, Model), old: &(TrustMap, Model)) {
     assert_eq!(found, expected);
 }
 
+/// The same records closer together, by so many nodes at a time.
+pub(super) fn gathered(map: &TrustMap, at_once: usize) -> TrustMap {
+    let mut map = map.clone();
+    if let Some(places) = map.begin_move(0) {
+        assert!(places.is_sorted_by(|a, b| a < b));
+        for some in places.chunks(at_once) {
+            map = map.moved(some).unwrap();
+        }
+        map.end_move();
+    }
+    map
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Change(BTreeMap<u32, Option<u16>>),
@@ -122,6 +135,9 @@ enum Act {
     Hold,
     Drop(usize),
     Sweep,
+    /// So many nodes at a time.
+    Gather(usize),
+    Trim,
 }
 
 fn batch() -> impl Strategy<Value = BTreeMap<u32, Option<u16>>> {
@@ -139,6 +155,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => Just(Act::Hold),
         4 => any::<usize>().prop_map(Act::Drop),
         1 => Just(Act::Sweep),
+        2 => (1..20usize).prop_map(Act::Gather),
+        1 => Just(Act::Trim),
     ];
     proptest::collection::vec(act, 1..40)
 }
@@ -177,6 +195,8 @@ proptest! {
                 Act::Hold => held.push(newest.clone()),
                 Act::Drop(which) if !held.is_empty() => drop(held.remove(which % held.len())),
                 Act::Sweep => newest.0.sweep(),
+                Act::Gather(at_once) => newest.0 = gathered(&newest.0, at_once),
+                Act::Trim => _ = newest.0.trim(),
                 Act::Branch(..) | Act::Drop(_) => {}
             }
             for version in held.iter().chain([&newest]) {

@@ -1,0 +1,66 @@
+//! What the keeper does for the memory of published states, beside their writers.
+//!
+//! What must hold: it takes the writer lock for some microseconds at a time, and frees and maps memory outside of it.
+#![forbid(unsafe_code)]
+
+use super::{Shared, Version};
+use crate::machine::tables::Tables;
+use crate::sync::Arc;
+
+impl Shared {
+    /// Frees old versions that nobody holds any more, outside the lock; returns whether to come again without being rung.
+    pub(crate) fn sweep(&self) -> bool {
+        let mut superseded = core::mem::take(&mut self.core.lock().superseded);
+        superseded.free();
+        let (again, tables) = {
+            let mut core = self.core.lock();
+            core.superseded.put_back(superseded);
+            core.asleep = core.superseded.len() == 0 && core.generation == core.picked_up;
+            // Who changes something rings, or has been told that the keeper comes by itself.
+            (core.superseded.len() > 0 || self.volatile && !core.asleep, Arc::clone(&core.tables))
+        };
+        tables.trusted.sweep();
+        again
+    }
+
+    /// Gives memory to the system that was not needed since the last time; returns whether there may be more next time.
+    pub(crate) fn trim(&self) -> bool {
+        let tables = Arc::clone(&self.core.lock().tables);
+        tables.trusted.trim()
+    }
+
+    /// Moves the trusted records closer together if their memory is used sparsely: a few at a time, each time as a version
+    /// of its own with the same contents, which `moved` is told too. Ends early when something changes. True if there is
+    /// more to do.
+    pub(crate) fn gather(&self, mut moved: impl FnMut(&Tables)) -> bool {
+        let (before, generation) = {
+            let core = self.core.lock();
+            (core.tables.trusted.clone(), core.generation)
+        };
+        let Some(places) = before.begin_move(WORTH_BYTES) else { return false };
+        let mut is_done = true;
+        for some in places.chunks(MOVED_AT_ONCE) {
+            let mut core = self.core.lock();
+            let next = if core.generation == generation { core.tables.trusted.moved(some) } else { None };
+            let Some(trusted) = next else {
+                is_done = false;
+                break;
+            };
+            let version = Arc::new(Version { generation: core.version.generation, trusted: trusted.clone() });
+            let tables = Arc::new(Tables { trusted, ..Tables::clone(&core.tables) });
+            self.cell.store(Arc::clone(&version));
+            let old = core::mem::replace(&mut core.version, version);
+            let old_tables = core::mem::replace(&mut core.tables, Arc::clone(&tables));
+            core.superseded.push(Some(old), old_tables, some.len());
+            drop(core);
+            moved(&tables);
+        }
+        before.end_move();
+        !is_done
+    }
+}
+
+/// Nodes are moved so many at a time, which takes some tens of microseconds: a writer waits for no more than that.
+const MOVED_AT_ONCE: usize = 32;
+/// For less nothing is moved.
+const WORTH_BYTES: usize = 1 << 20;
