@@ -110,9 +110,12 @@ impl<'p> Draft<'p> {
         let mut rest = changes;
         while let Some(first) = rest.first() {
             let Some(child) = node.child(node.word.slot(first.place)) else { break };
-            let mine = rest.partition_point(|change| u64::from(change.place) < child.end());
+            let mine = rest.iter().take_while(|change| u64::from(change.place) < child.end()).count();
             let (mine, others) = rest.split_at(mine.max(1));
             rest = others;
+            if let Some(next) = others.first() {
+                node.fetch(next.place);
+            }
             fits &= match node.open(&child) {
                 Node::Leaf(leaf) => self.leaf(leaf, mine),
                 Node::Inner(inner) => self.inner(inner, mine),

@@ -49,6 +49,8 @@ struct State {
     look_at: usize,
     /// How many nodes were replaced since that was looked at.
     replaced: usize,
+    /// How many the newest version replaced.
+    replaced_last: usize,
     /// For the next version's replaced nodes.
     spare: Vec<Retired>,
 }
@@ -88,7 +90,8 @@ impl Pin {
         let tree = filling.finish();
         let presence = Presence::new();
         let live = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
-        let state = State { pool, live, free: Vec::new(), look_at: LOOK_AT_LEAST, replaced: 0, spare: Vec::new() };
+        let (free, spare, look_at) = (Vec::new(), Vec::new(), LOOK_AT_LEAST);
+        let state = State { pool, live, free, look_at, replaced: 0, replaced_last: 0, spare };
         let history = Arc::new(History { bounds, state: Mutex::new(state) });
         Ok((tree, Arc::new(Self { number: FIRST, presence, history })))
     }
@@ -97,6 +100,12 @@ impl Pin {
     pub(super) fn next(&self, tree: Tree, changes: &[Change]) -> Option<(Tree, Arc<Self>)> {
         self.reads();
         let mut state = self.history.state.lock();
+        // First what is free: it is taken again at once.
+        if state.live.len() >= state.look_at || state.replaced >= LOOK_AT_REPLACED {
+            state.look();
+        }
+        let at_most = GIVE_BACK_EACH.max(2 * state.replaced_last);
+        state.give_back(at_most);
         let State { pool, live, spare, .. } = &mut *state;
         let newest = live.last_mut().filter(|newest| newest.number == self.number)?;
         let number = self.number + 1;
@@ -109,10 +118,7 @@ impl Pin {
         let presence = Presence::new();
         live.push(Live { number, presence: Arc::clone(&presence), retired: core::mem::take(spare) });
         state.replaced += replaced;
-        if state.live.len() >= state.look_at || state.replaced >= LOOK_AT_REPLACED {
-            state.look();
-        }
-        state.give_back(GIVE_BACK_EACH.max(2 * replaced));
+        state.replaced_last = replaced;
         drop(state);
         Some((tree, Arc::new(Self { number, presence, history: Arc::clone(&self.history) })))
     }
@@ -240,5 +246,5 @@ const LOOK_AT_LEAST: usize = 8;
 const LOOK_AT_REPLACED: usize = 1024;
 /// A list of replaced nodes with more room than this is not used again.
 const SPARE_MAX: usize = 64;
-/// A publish gives back this many nodes and twice what it replaces itself; a sweep as many each time it has the lock.
+/// A publish gives back this many nodes and twice what the one before replaced; a sweep as many each time it has the lock.
 const GIVE_BACK_EACH: usize = 256;

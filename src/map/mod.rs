@@ -119,9 +119,9 @@ impl TrustMap {
         self.version.get(self.mix.mix(peer.get())).map(|value| value.record(peer))
     }
 
-    /// As [`TrustMap::get`], and has fetched what it takes to change the record.
-    pub(crate) fn get_to_change(&self, peer: NodeId) -> Option<TrustRecord> {
-        self.version.get_to_change(self.mix.mix(peer.get())).map(|value| value.record(peer))
+    /// Has what it takes to look a record up or change it fetched, without waiting for it.
+    pub(crate) fn fetch(&self, peer: NodeId) {
+        self.version.fetch(self.mix.mix(peer.get()));
     }
 
     /// The next version. A peer occurs at most once among the changes.

@@ -64,13 +64,7 @@ impl<'a> Leaf<'a> {
 
     /// Has all of it fetched, for it will soon be copied.
     pub(super) fn fetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        for line in 0..leaf_lines(self.word.len()) {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let line = core::ptr::without_provenance::<i8>(self.word.address() + line * LINE_BYTES);
-            // SAFETY: every x86-64 has this hint, which does nothing that can be seen, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
-        }
+        fetch(self.word, leaf_lines(self.word.len()));
     }
 
     pub(super) fn values(&self) -> &'a [Value] {
@@ -167,6 +161,15 @@ impl<'a> Inner<'a> {
         let first = slot & !(run - 1);
         let start = self.start + ((first as u64) << (32 - self.depth() - self.word.bits())) as u32;
         Some(Child { word, start, depth, slots: (first, first + run) })
+    }
+
+    /// Has the leaf that a place falls into fetched, if this stands right above it.
+    pub(super) fn fetch(&self, place: u32) {
+        if self.level == 1
+            && let Some(leaf) = self.words.get(self.word.slot(place))
+        {
+            fetch(*leaf, leaf_lines(leaf.len()));
+        }
     }
 
     /// How many slots a child of this depth covers.
@@ -289,6 +292,19 @@ pub(super) unsafe fn value_at<'a>(word: Word, number: usize) -> &'a Value {
     let values = core::ptr::with_exposed_provenance::<Value>(word.address() + LINE_BYTES + STAMP_BYTES);
     // SAFETY: as in `Leaf::at`.
     unsafe { &*values.add(number) }
+}
+
+/// Has the first lines of a node fetched.
+fn fetch(node: Word, lines: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..lines {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let line = core::ptr::without_provenance::<i8>(node.address() + line * LINE_BYTES);
+        // SAFETY: every x86-64 has this hint, which does nothing that can be seen, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (node, lines);
 }
 
 fn leaf_lines(len: usize) -> usize {

@@ -396,9 +396,8 @@ const SLAB_BYTES: usize = 16 << 10;
 const SMALL_POOL_BYTES: usize = 1 << 20;
 const SMALL_CHUNK_SLABS: usize = 4;
 const LARGE_CHUNK_SLABS: usize = HUGE_PAGE_BYTES / SLAB_BYTES;
-/// Blocks of a class that are warm at most: more than a few publishes of single records replace. A larger publish fills
-/// the caches by itself.
-const WARM_MAX: usize = 64;
+/// Blocks of a class that are warm at most: more than a few publishes of single records replace, or one of a thousand.
+const WARM_MAX: usize = 256;
 /// Slabs whose pages are given back in one go, during which they cannot be used.
 const PAGES_AT_ONCE: usize = 32;
 const CAN_GIVE_PAGES: bool = cfg!(target_os = "linux");

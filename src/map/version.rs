@@ -68,12 +68,11 @@ impl Version {
         }
     }
 
-    /// As [`Self::get`], for a place that is about to be changed.
-    pub(super) fn get_to_change(&self, place: u32) -> Option<&Value> {
+    /// Has the leaf that a place falls into fetched.
+    pub(super) fn fetch(&self, place: u32) {
         self.pin.reads();
         // SAFETY: as in `get`.
         unsafe { Leaf::at(probe::leaf_of(self.tree.root, self.tree.levels, place), 0) }.fetch();
-        self.get(place)
     }
 
     /// The next version, in a history of its own if this is not the newest of its history.

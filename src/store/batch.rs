@@ -15,9 +15,13 @@ use crate::time::WallMillis;
 pub struct Batch<'a> {
     tables: &'a Tables,
     trusted_max: usize,
+    /// With what is known so far.
     trusted_len: usize,
     /// One for each peer, in the order in which they were first named.
     steps: Vec<Step>,
+    /// How many of them were looked up: where `before` is known. The others are grants, a few at most: what they look at is
+    /// being fetched meanwhile.
+    known: usize,
     /// Which of them is whose, once they are more than a few.
     by_peer: BTreeMap<NodeId, usize>,
 }
@@ -34,7 +38,7 @@ struct Step {
 impl<'a> Batch<'a> {
     pub(super) fn new(tables: &'a Tables, trusted_max: usize) -> Self {
         let (steps, by_peer) = (Vec::new(), BTreeMap::new());
-        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps, by_peer }
+        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps, known: 0, by_peer }
     }
 
     fn number_of(&self, peer: NodeId) -> Option<usize> {
@@ -49,20 +53,30 @@ impl<'a> Batch<'a> {
         self.steps.get(self.number_of(peer)?)
     }
 
-    /// The last word on this peer, with what is true of it by now if it was not named before.
-    fn step_mut(&mut self, peer: NodeId) -> Option<&mut Step> {
-        let number = self.number_of(peer).unwrap_or_else(|| {
-            let before = self.tables.trusted.get_to_change(peer);
-            self.steps.push(Step { peer, before, after: before });
-            let number = self.steps.len() - 1;
-            if number == FEW {
-                self.by_peer.extend(self.steps.iter().enumerate().map(|(number, step)| (step.peer, number)));
-            } else if number > FEW {
-                self.by_peer.insert(peer, number);
-            }
-            number
-        });
-        self.steps.get_mut(number)
+    /// The number of the step about this peer, which is made if there is none.
+    fn make_step(&mut self, peer: NodeId) -> usize {
+        if let Some(number) = self.number_of(peer) {
+            return number;
+        }
+        self.tables.trusted.fetch(peer);
+        self.steps.push(Step { peer, before: None, after: None });
+        let number = self.steps.len() - 1;
+        if number == FEW {
+            self.by_peer.extend(self.steps.iter().enumerate().map(|(number, step)| (step.peer, number)));
+        } else if number > FEW {
+            self.by_peer.insert(peer, number);
+        }
+        number
+    }
+
+    /// Looks up what was before all steps but the last few.
+    fn look_up(&mut self, but: usize) {
+        let to = self.steps.len().saturating_sub(but);
+        for step in self.steps.get_mut(self.known..to).unwrap_or_default() {
+            step.before = self.tables.trusted(step.peer);
+            self.trusted_len += usize::from(step.before.is_none() && step.after.is_some());
+        }
+        self.known = self.known.max(to);
     }
 
     /// Trusts the peer; lifts a revocation and settles what was pending or outgoing.
@@ -70,20 +84,33 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`WriteError::Full`] if the store would hold more than its limit; the batch goes on without this record.
     pub fn grant(&mut self, record: TrustRecord) -> Result<(), WriteError<TrustRecord>> {
-        let is_full = self.trusted_len >= self.trusted_max;
-        if is_full && !self.is_trusted(record.node_id) {
-            return Err(WriteError::Full(record));
+        if self.trusted_len + (self.steps.len() - self.known) >= self.trusted_max {
+            self.look_up(0);
+            if self.trusted_len >= self.trusted_max && !self.is_trusted(record.node_id) {
+                return Err(WriteError::Full(record));
+            }
         }
-        if let Some(step) = self.step_mut(record.node_id) {
+        let number = self.make_step(record.node_id);
+        let is_known = number < self.known;
+        if let Some(step) = self.steps.get_mut(number) {
             let is_new = step.after.replace(record).is_none();
-            self.trusted_len += usize::from(is_new);
+            self.trusted_len += usize::from(is_known && is_new);
         }
+        self.look_up(FETCHED_AHEAD);
         Ok(())
     }
 
     /// Revokes the peer and sets the lasting mark; returns its record if it was trusted.
     pub fn revoke(&mut self, peer: NodeId) -> Option<TrustRecord> {
-        let was = self.step_mut(peer).and_then(|step| step.after.take());
+        let was = self.get(peer);
+        self.look_up(0);
+        let number = self.make_step(peer);
+        if let Some(step) = self.steps.get_mut(number) {
+            if number >= self.known {
+                (step.before, self.known) = (was, number + 1);
+            }
+            step.after = None;
+        }
         self.trusted_len -= usize::from(was.is_some());
         was
     }
@@ -109,17 +136,19 @@ impl<'a> Batch<'a> {
     /// How many peers are trusted, with what this batch did so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.trusted_len
+        let unknown = self.steps.get(self.known..).unwrap_or_default();
+        self.trusted_len + unknown.iter().filter(|step| !self.tables.trusted.contains(step.peer)).count()
     }
 
     /// Whether no peer is trusted, with what this batch did so far.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.trusted_len == 0
+        self.len() == 0
     }
 
     /// The changes of tables and the events that the batch comes to, in order of ids.
     pub(super) fn finish(mut self, now: WallMillis) -> (Vec<TableChange>, Vec<Event>) {
+        self.look_up(0);
         if self.steps.len() > 1 {
             self.steps.sort_unstable_by_key(|step| step.peer);
         }
@@ -155,3 +184,5 @@ impl<'a> Batch<'a> {
 
 /// As many steps are looked through one by one.
 const FEW: usize = 8;
+/// How many look-ups are under way at the same time.
+const FETCHED_AHEAD: usize = 8;
