@@ -26,8 +26,8 @@ pub(crate) trait Saver: Send {
         true
     }
 
-    /// The state that was saved last, in other memory: it need not be kept where it was.
-    fn moved(&mut self, _tables: &Tables) {}
+    /// The state of this generation in other memory: if it was saved, it need not be kept where it was.
+    fn moved(&mut self, _generation: u64, _tables: &Tables) {}
 
     /// Looks, without waiting, how whole snapshots are doing; `None` if there are none.
     fn snapshots(&mut self) -> Option<Snapshots> {
@@ -43,8 +43,8 @@ impl Saver for Log {
         Log::save(self, generation, tables)
     }
 
-    fn moved(&mut self, tables: &Tables) {
-        Log::moved(self, tables);
+    fn moved(&mut self, generation: u64, tables: &Tables) {
+        Log::moved(self, generation, tables);
     }
 
     fn snapshots(&mut self) -> Option<Snapshots> {
@@ -101,6 +101,7 @@ impl Keeper {
     fn run(&mut self) {
         loop {
             let (tables, seen) = self.shared.pick_up();
+            tables.trusted.make_ready();
             let now = self.shared.now();
             match self.plan.next(now.tick, seen) {
                 Next::Save => self.save(seen.newest, &tables),
@@ -143,9 +144,9 @@ impl Keeper {
     fn gather(&mut self, is_saved: bool) -> bool {
         let saver = &mut self.saver;
         is_saved
-            && self.shared.gather(|tables| {
+            && self.shared.gather(|generation, tables| {
                 if let Some(saver) = saver {
-                    saver.moved(tables);
+                    saver.moved(generation, tables);
                 }
             })
     }

@@ -140,7 +140,7 @@ const UNSAFE: [(&str, usize); 12] = [
     ("src/map/history.rs", 2),
     ("src/map/node.rs", 10),
     ("src/map/pack.rs", 3),
-    ("src/map/memory.rs", 11),
+    ("src/map/memory.rs", 12),
     ("src/map/pool.rs", 3),
     ("src/map/probe.rs", 8),
     ("src/map/version.rs", 6),

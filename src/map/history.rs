@@ -35,6 +35,8 @@ struct Presence {
 #[derive(Debug)]
 struct History {
     bounds: Bounds,
+    /// 1 if the pool is short of memory that is ready for use.
+    short: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -92,7 +94,7 @@ impl Pin {
         let live = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
         let (free, spare, look_at) = (Vec::new(), Vec::new(), LOOK_AT_LEAST);
         let state = State { pool, live, free, look_at, replaced: 0, replaced_last: 0, spare };
-        let history = Arc::new(History { bounds, state: Mutex::new(state) });
+        let history = Arc::new(History { bounds, short: AtomicU64::new(0), state: Mutex::new(state) });
         Ok((tree, Arc::new(Self { number: FIRST, presence, history })))
     }
 
@@ -119,6 +121,10 @@ impl Pin {
         live.push(Live { number, presence: Arc::clone(&presence), retired: core::mem::take(spare) });
         state.replaced += replaced;
         state.replaced_last = replaced;
+        if state.pool.is_short() {
+            // ORDERING: Relaxed; it is a hint, and what hangs on it is looked at again under the lock.
+            self.history.short.store(1, Ordering::Relaxed);
+        }
         drop(state);
         Some((tree, Arc::new(Self { number, presence, history: Arc::clone(&self.history) })))
     }
@@ -127,6 +133,23 @@ impl Pin {
     pub(super) fn sweep(&self) {
         self.history.state.lock().look();
         while self.history.state.lock().give_back(GIVE_BACK_EACH) {}
+    }
+
+    /// Whether memory should be made ready for the next changes.
+    pub(super) fn is_short(&self) -> bool {
+        // ORDERING: Relaxed; as in `next`.
+        self.history.short.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes memory from the system, if the next changes may need some, so that they find it there.
+    pub(super) fn make_ready(&self) {
+        if self.is_short() {
+            while self.history.state.lock().pool.is_short() {
+                let memory = Pool::ready_memory();
+                self.history.state.lock().pool.add(memory);
+            }
+            self.history.short.store(0, Ordering::Relaxed); // ORDERING: Relaxed; as in `next`.
+        }
     }
 
     /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.

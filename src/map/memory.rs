@@ -38,6 +38,18 @@ impl Memory {
         memory
     }
 
+    /// Has the system put pages there, which it otherwise does when they are used first.
+    pub(super) fn touch(&self) {
+        for page in (0..self.layout.size()).step_by(PAGE_BYTES) {
+            // SAFETY: the byte is ours and nobody else's, by `&self` of what nothing was cut from yet; it is zero already.
+            unsafe { self.start.as_ptr().add(page).write_volatile(0) };
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+
     pub(super) fn address(&self) -> usize {
         self.start.expose_provenance().get()
     }

@@ -193,6 +193,16 @@ impl TrustMap {
         self.version.sweep();
     }
 
+    /// Whether memory should be made ready for the next changes.
+    pub(crate) fn is_short(&self) -> bool {
+        self.version.is_short()
+    }
+
+    /// Takes memory from the system, if the next changes may need some, so that they find it there.
+    pub(crate) fn make_ready(&self) {
+        self.version.make_ready();
+    }
+
     /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
     pub(crate) fn trim(&self) -> bool {
         self.version.trim()

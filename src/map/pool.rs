@@ -247,12 +247,30 @@ impl Pool {
         index
     }
 
+    /// Whether the next changes may need memory from the system, which takes long. A small pool has no time to be asked.
+    pub(super) fn is_short(&self) -> bool {
+        let ready = (self.bytes / SLAB_BYTES / 16).min(LARGE_CHUNK_SLABS / 2);
+        self.bytes >= SMALL_POOL_BYTES && self.idle_len - self.bare_len < ready
+    }
+
+    /// Memory to be added to a pool that is short. It takes long, and needs no pool.
+    pub(super) fn ready_memory() -> Memory {
+        let memory = Memory::take(LARGE_CHUNK_SLABS * SLAB_BYTES);
+        memory.touch();
+        memory
+    }
+
     /// Takes another chunk from the system; returns the number of its first slab.
     #[cold]
-    #[expect(clippy::indexing_slicing, reason = "a chunk's numbers are those of its slabs")]
     fn grow(&mut self) -> usize {
         let slabs = if self.bytes < SMALL_POOL_BYTES { SMALL_CHUNK_SLABS } else { LARGE_CHUNK_SLABS };
-        let memory = Memory::take(slabs * SLAB_BYTES);
+        self.add(Memory::take(slabs * SLAB_BYTES))
+    }
+
+    /// Has another chunk; returns the number of its first slab.
+    #[expect(clippy::indexing_slicing, reason = "a chunk's numbers are those of its slabs")]
+    pub(super) fn add(&mut self, memory: Memory) -> usize {
+        let slabs = memory.bytes() / SLAB_BYTES;
         // A chunk that went back left the numbers of its slabs.
         let vacant = self.chunks.iter().position(|chunk| chunk.memory.is_none() && chunk.slabs == slabs);
         let number = vacant.unwrap_or_else(|| {
@@ -285,7 +303,7 @@ impl Pool {
         self.idle_least - self.bare_len > self.keep()
     }
 
-    /// How many idle slabs are worth keeping for the next changes.
+    /// How many idle slabs are worth keeping for the next changes: well more than what it is short with.
     fn keep(&self) -> usize {
         (self.bytes / SLAB_BYTES / 4).clamp(SMALL_CHUNK_SLABS, LARGE_CHUNK_SLABS)
     }

@@ -152,6 +152,16 @@ impl Version {
         self.pin.sweep();
     }
 
+    /// Whether memory should be made ready for the next changes.
+    pub(super) fn is_short(&self) -> bool {
+        self.pin.is_short()
+    }
+
+    /// Takes memory from the system, if the next changes may need some, so that they find it there.
+    pub(super) fn make_ready(&self) {
+        self.pin.make_ready();
+    }
+
     /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
     pub(super) fn trim(&self) -> bool {
         self.pin.trim()

@@ -181,9 +181,12 @@ impl Log {
         Ok(())
     }
 
-    /// The state that was saved last, in other memory: where it was is not needed any longer.
-    pub(crate) fn moved(&mut self, tables: &Tables) {
-        self.saved.1 = tables.clone();
+    /// The state of this generation in other memory: if it is the one that was saved last, where it was is not needed any
+    /// longer.
+    pub(crate) fn moved(&mut self, generation: u64, tables: &Tables) {
+        if self.saved.0 == generation {
+            self.saved.1 = tables.clone();
+        }
     }
 
     /// Looks, without waiting, what has become of a snapshot.

@@ -237,7 +237,7 @@ impl Shared {
             }
             // Floors alone ring only as the first change since the keeper looked: it then sets its own alarm.
             done.ring = if self.volatile {
-                core::mem::take(&mut core.asleep)
+                core::mem::take(&mut core.asleep) || core.tables.trusted.is_short()
             } else {
                 touched.urgent || core.generation == core.picked_up
             };

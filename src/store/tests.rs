@@ -5,10 +5,15 @@ use core::convert::Infallible;
 use core::time::Duration;
 use std::sync::Arc;
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
 use super::{Receipt, Transaction, TrustStore};
 use crate::clock::Clock;
+use crate::config::Limits;
 use crate::machine::view::{Floor, TableChange, View as _};
-use crate::peer::NodeId;
+use crate::peer::{NodeId, TrustRecord};
 use crate::time::{Now, WallMillis};
 
 fn raise_floor(store: &TrustStore, stamp: i64) -> Receipt {
@@ -76,4 +81,106 @@ fn readers_do_not_notice_changes_that_are_not_about_trust() {
     let record = crate::peer::TrustRecord::new(NodeId::new(8).unwrap(), None);
     let granted = store.grant(record).unwrap();
     assert_eq!((reader.generation(), granted.generation().get()), (granted.generation(), 2));
+}
+
+fn record(id: u32, network: u16) -> TrustRecord {
+    TrustRecord::new(NodeId::new(id).unwrap(), None).network(network)
+}
+
+fn map_bytes(store: &TrustStore) -> usize {
+    store.tables().unwrap().trusted.usage().bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A batch looks up what was before some steps later; nobody can tell.
+    #[test]
+    fn a_batch_is_a_map_with_a_limit(
+        before in proptest::collection::btree_set(1..60u32, 0..30),
+        steps in proptest::collection::vec((1..60u32, proptest::option::weighted(0.8, 1..4u16)), 0..80),
+        room in 0..40usize,
+    ) {
+        let max = before.len() + room;
+        let store = TrustStore::options().limits(Limits { trusted_max: max, ..Limits::default() }).in_memory().unwrap();
+        let mut model: BTreeMap<u32, TrustRecord> = before.iter().map(|id| (*id, record(*id, 0))).collect();
+        let (filled, _) = store.update(|batch| model.values().all(|record| batch.grant(*record).is_ok())).unwrap();
+        assert!(filled);
+        let mut reader = store.reader();
+        store.update(|batch| {
+            for (id, network) in &steps {
+                let peer = NodeId::new(*id).unwrap();
+                match network {
+                    Some(network) => {
+                        let fits = model.contains_key(id) || model.len() < max;
+                        assert_eq!(batch.grant(record(*id, *network)).is_ok(), fits);
+                        if fits {
+                            model.insert(*id, record(*id, *network));
+                        }
+                    }
+                    None => assert_eq!(batch.revoke(peer), model.remove(id)),
+                }
+                assert_eq!((batch.len(), batch.is_empty()), (model.len(), model.is_empty()));
+                assert_eq!((batch.get(peer), batch.is_trusted(peer)), (model.get(id).copied(), model.contains_key(id)));
+            }
+            // Nothing is to be seen of it yet.
+            assert!((1..60).all(|id| reader.is_trusted(NodeId::new(id).unwrap()) == before.contains(&id)));
+        }).unwrap().1.wait_durable().unwrap();
+        for id in 1..60 {
+            let peer = NodeId::new(id).unwrap();
+            prop_assert_eq!(store.get(peer), model.get(&id).copied());
+            prop_assert_eq!(store.is_trusted(peer), model.contains_key(&id));
+        }
+        prop_assert_eq!(store.snapshot().len(), model.len());
+    }
+}
+
+/// Eight versions and more are kept until somebody looks; of large changes that would be as many times what they touch.
+#[test]
+fn large_changes_do_not_pile_up() {
+    const LEN: u32 = 20_000;
+    let store = TrustStore::in_memory();
+    let fill = |network: u16| {
+        let (fits, _) = store.update(|batch| (1..=LEN).all(|id| batch.grant(record(id, network)).is_ok())).unwrap();
+        assert!(fits);
+    };
+    fill(0);
+    let once = map_bytes(&store);
+    (1..30).for_each(fill);
+    assert!(map_bytes(&store) < 5 * once, "{once} bytes, then {}", map_bytes(&store));
+}
+
+/// What an old version held apart comes together again, and then back to the system, although nobody asks for it.
+#[test]
+fn memory_comes_back_though_it_is_used_here_and_there() {
+    const LEN: u32 = 150_000;
+    let home = tempfile::tempdir().unwrap();
+    for dir in [None, Some(home.path().join("store"))] {
+        let store = dir.map_or_else(TrustStore::in_memory, |dir| TrustStore::open(dir).unwrap());
+        let grant = |step: usize, network: u16| {
+            let granted = (1..=LEN).step_by(step).map(|id| record(id, network));
+            let (fits, receipt) =
+                store.update(|batch| granted.into_iter().all(|new| batch.grant(new).is_ok())).unwrap();
+            assert!(fits);
+            receipt.wait_durable().unwrap();
+        };
+        grant(1, 0);
+        let dense = map_bytes(&store);
+        // Memory that was made ready may be in it or not.
+        let limit = dense + dense / 8 + (4 << 20);
+        let first = store.snapshot();
+        grant(1, 1);
+        let second = store.snapshot();
+        grant(10, 2);
+        let apart = map_bytes(&store);
+        assert!(apart > limit, "{dense} bytes, then {apart}");
+        drop((first, second));
+        let came_back = (0..600).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            map_bytes(&store) < limit
+        });
+        assert!(came_back, "{dense} bytes, then {apart}, then {}", map_bytes(&store));
+        let now = |id| record(id, if id % 10 == 1 { 2 } else { 1 });
+        assert!((1..=LEN).all(|id| store.get(NodeId::new(id).unwrap()) == Some(now(id))));
+    }
 }

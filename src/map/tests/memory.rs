@@ -96,6 +96,27 @@ fn a_large_map_that_became_small_gives_its_memory_back() {
     assert!(usage.bytes < large / 2, "{large} bytes, then {}", usage.bytes);
 }
 
+/// What a large map grows by is there before it is needed; a small one takes it as it goes.
+#[test]
+fn memory_is_made_ready_before_it_is_needed() {
+    let small = filled(100).apply([(node(1), None)]);
+    assert!(!small.is_short());
+    let mut map = filled(50_000);
+    let mut taken_late = 0;
+    for chunk in 50..150u32 {
+        let next = map.apply((chunk * 1000 + 1..=chunk * 1000 + 1000).map(|id| (node(id), Some(record(id, 1)))));
+        drop(core::mem::replace(&mut map, next));
+        let bytes = map.usage().bytes;
+        map.make_ready();
+        assert!(!map.is_short());
+        // The next change takes nothing from the system but what is ready.
+        let next = map.apply([(node(chunk), Some(record(chunk, 2)))]);
+        taken_late += next.usage().bytes - bytes.max(map.usage().bytes);
+        map = next;
+    }
+    assert_eq!(taken_late, 0);
+}
+
 /// Nothing is idle here: what is free lies between what is not.
 #[test]
 fn records_that_lie_far_apart_are_moved_together() {

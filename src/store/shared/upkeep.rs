@@ -30,22 +30,18 @@ impl Shared {
     }
 
     /// Moves the trusted records closer together if their memory is used sparsely: a few at a time, each time as a version
-    /// of its own with the same contents, which `moved` is told too. Ends early when something changes. True if there is
-    /// more to do.
-    pub(crate) fn gather(&self, mut moved: impl FnMut(&Tables)) -> bool {
+    /// of its own with the same contents, which `moved` is told too. Ends early when something changes. True if anything
+    /// was moved: what that left behind is still to be freed.
+    pub(crate) fn gather(&self, mut moved: impl FnMut(u64, &Tables)) -> bool {
         let (before, generation) = {
             let core = self.core.lock();
             (core.tables.trusted.clone(), core.generation)
         };
         let Some(places) = before.begin_move(WORTH_BYTES) else { return false };
-        let mut is_done = true;
         for some in places.chunks(MOVED_AT_ONCE) {
             let mut core = self.core.lock();
             let next = if core.generation == generation { core.tables.trusted.moved(some) } else { None };
-            let Some(trusted) = next else {
-                is_done = false;
-                break;
-            };
+            let Some(trusted) = next else { break };
             let version = Arc::new(Version { generation: core.version.generation, trusted: trusted.clone() });
             let tables = Arc::new(Tables { trusted, ..Tables::clone(&core.tables) });
             self.cell.store(Arc::clone(&version));
@@ -53,10 +49,10 @@ impl Shared {
             let old_tables = core::mem::replace(&mut core.tables, Arc::clone(&tables));
             core.superseded.push(Some(old), old_tables, some.len());
             drop(core);
-            moved(&tables);
+            moved(generation, &tables);
         }
         before.end_move();
-        !is_done
+        true
     }
 }
 
