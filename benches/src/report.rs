@@ -77,6 +77,18 @@ const SHOWN: &[Shown] = &[
         text: "One thread grants, one reads; the clock stops when the last grant is durable.",
         is_less_better: false,
     },
+    Shown {
+        name: "publish_threads",
+        chart: Chart {
+            title: "One grant among 10 k records, by threads that have asked once and live",
+            across: "threads",
+            up: Unit::Nanos,
+            places: &[],
+        },
+        text: "Whoever publishes looks through the list of threads that ever loaded a version (with a snapshot, a handle, or \
+               `get`); those that only ask `is_trusted` of the store are not in it.",
+        is_less_better: true,
+    },
 ];
 
 /// A document and the files that belong to it, by name.

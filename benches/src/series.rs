@@ -9,6 +9,8 @@
     reason = "a measurement: it reads the clock, waits, and stops when something does not hold"
 )]
 
+use core::hint::black_box;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use trustkeep::{NodeId, TrustStore};
@@ -20,12 +22,12 @@ use crate::peers::maps::{
 use crate::peers::model_a::ModelA;
 use crate::peers::model_b::ModelB;
 use crate::results::{Curve, Point, Series};
-use crate::rounds::{Tail, alternate};
+use crate::rounds::{Tail, alternate, mean};
 use crate::rows::Plan;
 use crate::rows::grants::{MODEL_A, MODEL_B, OURS, of_model_a, of_model_b, of_ours, ours};
 use crate::rows::reads::{hits, reading};
 use crate::rows::tails::{Sleepy, beside, reads, regrant};
-use crate::workload::{Mix, Random, Terms, questions, questions_for, record};
+use crate::workload::{Mix, Random, Terms, id, questions, questions_for, record};
 
 /// How a series is measured.
 pub type Measure = fn(&Plan) -> Series;
@@ -38,6 +40,7 @@ pub const SERIES: &[(&str, Measure)] = &[
     ("latency_ours", latency_ours),
     ("durable_change", durable_change),
     ("grants", grants),
+    ("publish_threads", publish_threads),
 ];
 
 /// The shares of samples that latency is told for; 1 is the maximum.
@@ -298,6 +301,40 @@ fn grants(plan: &Plan) -> Series {
         }
         store.close().unwrap();
         std::fs::remove_dir_all(dir).unwrap();
+    }
+    series
+}
+
+/// Nanoseconds of a grant while so many threads live that have asked once. What they load with keeps a list of the threads
+/// of the process, dead ones too, so that those which do not load come first.
+fn publish_threads(plan: &Plan) -> Series {
+    let mut series = named("publish_threads");
+    let Handle(store) = Handle::filled(10_000);
+    let (mut number, key) = (0, crate::key());
+    for (label, loads) in [("they asked is_trusted of the store", false), ("they loaded the published version", true)] {
+        for threads in [1, 64, 1024] {
+            let (asked, measured) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
+            let rounds = std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    let body = || {
+                        let _ = black_box(if loads { store.get(id(0)).is_some() } else { store.is_trusted(id(0)) });
+                        asked.wait();
+                        measured.wait();
+                    };
+                    let _running = std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, body).unwrap();
+                }
+                asked.wait();
+                let grants = plan.or(5_000, 20_000);
+                let mut grant = || {
+                    number += 1;
+                    let _ = store.grant(record(number % 10_000, key, 2 + (number / 10_000) as u16)).unwrap();
+                };
+                let [rounds] = alternate(plan.rounds(), [&mut || mean(grants, || (0..grants).for_each(|_| grant()))]);
+                measured.wait();
+                rounds
+            });
+            add(&mut series, label, threads as f64, rounds);
+        }
     }
     series
 }

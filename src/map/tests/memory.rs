@@ -123,13 +123,9 @@ fn records_that_lie_far_apart_are_moved_together() {
     let old = filled(150_000);
     let dense = old.usage().bytes;
     assert!(old.begin_move(0).is_none(), "a map that was just built needs no moving");
-    let mut map = old.clone();
-    let round = |map: &TrustMap, ids: &mut dyn Iterator<Item = u32>| {
-        let changes: Vec<_> = ids.map(|id| (node(id), Some(record(id, 1)))).collect();
-        map.apply(changes)
-    };
     // A part of the leaves, each in other memory as long as the old version is held.
-    map = round(&map, &mut (1..=150_000).step_by(30));
+    let changes: Vec<_> = (1..=150_000).step_by(30).map(|id| (node(id), Some(record(id, 1)))).collect();
+    let mut map = old.apply(changes);
     drop(old);
     map.sweep();
     assert!(map.begin_move(64 << 20).is_none(), "not for so little");
