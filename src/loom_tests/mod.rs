@@ -9,6 +9,7 @@
 mod durability;
 mod durable_future;
 mod failure;
+mod handles;
 mod key_index;
 mod order;
 mod reclamation;

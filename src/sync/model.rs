@@ -103,6 +103,7 @@ pub(crate) struct SnapshotCell<T>(Arc<Slab<T>>);
 /// slab's lock.
 #[derive(Debug)]
 struct Slab<T> {
+    newest: AtomicUsize,
     current: AtomicUsize,
     values: std::sync::Mutex<Vec<std::sync::Arc<Arc<T>>>>,
 }
@@ -110,7 +111,7 @@ struct Slab<T> {
 impl<T> SnapshotCell<T> {
     pub(crate) fn new(value: Arc<T>) -> Self {
         let values = std::sync::Mutex::new(vec![std::sync::Arc::new(value)]);
-        Self(Arc::new(Slab { current: AtomicUsize::new(0), values }))
+        Self(Arc::new(Slab { newest: AtomicUsize::new(0), current: AtomicUsize::new(0), values }))
     }
 
     pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
@@ -130,6 +131,8 @@ impl<T> SnapshotCell<T> {
             values.push(std::sync::Arc::new(value));
             values.len() - 1
         };
+        // ORDERING: Relaxed, as in the real cell (C-11).
+        self.0.newest.store(index, Ordering::Relaxed);
         // ORDERING: AcqRel, pairs with the loads of readers; the real cell replaces its pointer in the same way.
         self.0.current.swap(index, Ordering::AcqRel);
     }
@@ -139,7 +142,7 @@ impl<T> SnapshotCell<T> {
     }
 }
 
-/// As the real one, it looks at the index without ordering and loads anew only if that has moved.
+/// As the real one, it looks at the newest index without ordering and loads anew only if it has seen another.
 #[derive(Debug)]
 pub(crate) struct CellReader<T> {
     cell: SnapshotCell<T>,
@@ -148,8 +151,8 @@ pub(crate) struct CellReader<T> {
 
 impl<T> CellReader<T> {
     pub(crate) fn load(&mut self) -> &Arc<T> {
-        // ORDERING: Relaxed, as the real cache compares pointers; what is behind is loaded with Acquire.
-        let index = self.cell.0.current.load(Ordering::Relaxed);
+        // ORDERING: Relaxed, as the real one compares addresses; what is behind is loaded with Acquire (C-11).
+        let index = self.cell.0.newest.load(Ordering::Relaxed);
         let newest = std::sync::Arc::clone(&self.cell.0.values.lock().unwrap()[index]);
         if !Arc::ptr_eq(&newest, &self.seen) {
             self.seen = self.cell.load_full();

@@ -11,6 +11,7 @@ use crate::pages::{HUGE_PAGE_BYTES, advise_huge_pages};
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
 pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use std::thread::JoinHandle;
 
@@ -147,49 +148,74 @@ impl Condvar {
 
 /// The published version: readers load it without locking, one writer at a time replaces it.
 #[derive(Debug)]
-pub(crate) struct SnapshotCell<T>(Arc<arc_swap::ArcSwap<T>>);
+pub(crate) struct SnapshotCell<T>(Arc<Cell<T>>);
+
+#[derive(Debug)]
+struct Cell<T> {
+    /// The address of the version that is published, or about to be.
+    newest: AtomicUsize,
+    published: arc_swap::ArcSwap<T>,
+}
 
 impl<T> SnapshotCell<T> {
     pub(crate) fn new(value: Arc<T>) -> Self {
-        Self(Arc::new(arc_swap::ArcSwap::new(value)))
+        let newest = AtomicUsize::new(Arc::as_ptr(&value).addr());
+        Self(Arc::new(Cell { newest, published: arc_swap::ArcSwap::new(value) }))
     }
 
     /// Borrows the newest version for one look; wait-free, and never frees an old version as long as somebody else
     /// (the writer's list of superseded ones) holds it too.
     #[inline]
     pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&self.0.load())
+        look(&self.0.published.load())
     }
 
     /// The newest version.
     pub(crate) fn load_full(&self) -> Arc<T> {
-        self.0.load_full()
+        self.0.published.load_full()
     }
 
     /// Publishes; everything before it is visible to whoever loads the value.
     pub(crate) fn store(&self, value: Arc<T>) {
-        self.0.store(value);
+        // ORDERING: Relaxed, before the store below (C-11), which is a Release: who has seen the value in the cell sees its
+        // address, or a later one, here.
+        self.0.newest.store(Arc::as_ptr(&value).addr(), Ordering::Relaxed);
+        self.0.published.store(value);
     }
 
     pub(crate) fn reader(&self) -> CellReader<T> {
-        CellReader(arc_swap::Cache::new(Arc::clone(&self.0)))
+        CellReader { cell: Arc::clone(&self.0), seen: self.load_full() }
     }
 }
 
 /// A handle that keeps the version it saw last and looks whether there is a newer one before each use.
 #[derive(Debug)]
-pub(crate) struct CellReader<T>(arc_swap::Cache<Arc<arc_swap::ArcSwap<T>>, Arc<T>>);
+pub(crate) struct CellReader<T> {
+    cell: Arc<Cell<T>>,
+    seen: Arc<T>,
+}
 
 impl<T> CellReader<T> {
     #[inline(always)]
     pub(crate) fn load(&mut self) -> &Arc<T> {
-        self.0.load()
+        // ORDERING: Relaxed (C-11); what is behind an address is loaded from the cell, with Acquire. While we hold what we
+        // saw, no other version has its address.
+        if self.cell.newest.load(Ordering::Relaxed) != Arc::as_ptr(&self.seen).addr() {
+            self.load_anew();
+        }
+        &self.seen
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_anew(&mut self) {
+        self.seen = self.cell.published.load_full();
     }
 }
 
 impl<T> Clone for CellReader<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { cell: Arc::clone(&self.cell), seen: Arc::clone(&self.seen) }
     }
 }
 
