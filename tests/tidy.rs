@@ -142,7 +142,7 @@ const UNSAFE: [(&str, usize); 12] = [
     ("src/map/pack.rs", 3),
     ("src/map/memory.rs", 12),
     ("src/map/pool.rs", 3),
-    ("src/map/probe.rs", 8),
+    ("src/map/probe.rs", 13),
     ("src/map/version.rs", 6),
     ("src/pages.rs", 1),
     ("src/persist/mapping.rs", 1),

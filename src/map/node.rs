@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! leaf:   line of tags: 32 low, or 16 low and 16 high if wide | stamp | values in order of place
+//!         (behind the last tag stands the first again, up to the end of the line, in a narrow leaf that is not empty)
 //! inner:  stamp | 2^b words; a child that covers several slots stands in each of them
 //! ```
 //!
@@ -218,6 +219,7 @@ impl NewLeaf<'_> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "tags are halves of a place")]
     pub(super) fn push(&mut self, place: u32, value: &Value) {
+        self.begin(place as u16, (place >> 16) as u16);
         if let (Some(to), Some(low)) = (self.values.get_mut(self.at), self.low.get_mut(self.at)) {
             (*to, *low) = (*value, place as u16);
             if let Some(high) = self.high.as_mut().and_then(|tags| tags.get_mut(self.at)) {
@@ -227,9 +229,26 @@ impl NewLeaf<'_> {
         }
     }
 
+    /// Before the first record: has its tags stand behind the last one's too, so that none stands there which is not a
+    /// record's.
+    #[inline(always)]
+    fn begin(&mut self, low: u16, high: u16) {
+        if self.at == 0 {
+            self.low.fill(low);
+            if let Some(tags) = &mut self.high {
+                tags.fill(high);
+            }
+        }
+    }
+
     /// Some records of a leaf whose range contains this one's, or the other way round.
     pub(super) fn extend(&mut self, leaf: &Leaf<'_>, range: Range<usize>) {
         let to = self.at..self.at + range.len();
+        if let Some(low) = leaf.tags.0.get(range.start)
+            && !range.is_empty()
+        {
+            self.begin(*low, 0);
+        }
         if let (Some(to), Some(from)) = (self.values.get_mut(to.clone()), leaf.values.get(range.clone())) {
             to.copy_from_slice(from);
         }

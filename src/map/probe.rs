@@ -51,6 +51,30 @@ pub(super) unsafe fn record_at(leaf: Word, place: u32) -> (u32, u32) {
     (leaf.only_records(found), found)
 }
 
+/// Whether a plain leaf has a record at this place: [`record_at`] in fewer steps.
+///
+/// # Safety
+/// As there, and `leaf` is plain.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a tag is the lower half of a place")]
+pub(super) unsafe fn is_in_plain(leaf: Word, place: u32) -> bool {
+    // SAFETY: as in `record_at`. What stands behind the last tag is the first once more.
+    any_equal(unsafe { &*core::ptr::with_exposed_provenance::<Line>(leaf.address()) }, place as u16)
+}
+
+/// The number of the record of a plain leaf at this place; 32 if there is none: [`record_at`] in fewer steps.
+///
+/// # Safety
+/// As there, and `leaf` is plain.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a tag is the lower half of a place")]
+pub(super) unsafe fn number_in_plain(leaf: Word, place: u32) -> u32 {
+    // SAFETY: as in `is_in_plain`.
+    let line = unsafe { &*core::ptr::with_exposed_provenance::<Line>(leaf.address()) };
+    let (first, second) = equal(line, place as u16, place as u16);
+    (first | second << WIDE_MAX).trailing_zeros()
+}
+
 /// Has the tags of a leaf fetched, to be looked at soon.
 #[inline(always)]
 pub(super) fn fetch(leaf: Word) {
@@ -88,8 +112,25 @@ fn equal(line: &Line, first: u16, second: u16) -> (u32, u32) {
     }
 }
 
+/// Whether any tag of the line equals this one.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn any_equal(line: &Line, tag: u16) -> bool {
+    use core::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi16, _mm_load_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi16,
+    };
+    // SAFETY: as in `equal`.
+    unsafe {
+        let tags = core::ptr::from_ref(line).cast::<__m128i>();
+        let tag = _mm_set1_epi16(tag.cast_signed());
+        let quarter = |index| _mm_cmpeq_epi16(_mm_load_si128(tags.add(index)), tag);
+        let any = _mm_or_si128(_mm_or_si128(quarter(0), quarter(1)), _mm_or_si128(quarter(2), quarter(3)));
+        _mm_movemask_epi8(any) != 0
+    }
+}
+
 #[cfg(not(target_arch = "x86_64"))]
-use equal_portable as equal;
+use {any_equal_portable as any_equal, equal_portable as equal};
 
 /// The same in plain code.
 #[cfg(any(all(test, not(trustkeep_loom)), not(target_arch = "x86_64")))]
@@ -100,6 +141,13 @@ fn equal_portable(line: &Line, first: u16, second: u16) -> (u32, u32) {
     };
     let (one, other) = line.0.split_at(WIDE_MAX);
     (bits(one, first), bits(other, second))
+}
+
+/// The same in plain code.
+#[cfg(any(all(test, not(trustkeep_loom)), not(target_arch = "x86_64")))]
+#[inline(always)]
+fn any_equal_portable(line: &Line, tag: u16) -> bool {
+    line.0.iter().fold(false, |any, other| any | (*other == tag))
 }
 
 /// A cache line.
@@ -122,6 +170,8 @@ mod tests {
                     let expected = (bits(0, first), bits(WIDE_MAX, second));
                     prop_assert_eq!(equal(&line, first, second), expected);
                     prop_assert_eq!(equal_portable(&line, first, second), expected);
+                    prop_assert_eq!(any_equal(&line, first), line.0.contains(&first));
+                    prop_assert_eq!(any_equal_portable(&line, first), line.0.contains(&first));
                 }
             }
         }

@@ -8,6 +8,7 @@ use super::pack::Filling;
 use super::probe;
 use super::value::Value;
 use super::walk;
+use super::word::{LEAF_MAX, WIDE_MAX};
 use crate::sync::Arc;
 use core::convert::Infallible;
 
@@ -40,8 +41,17 @@ impl Version {
         // SAFETY: the root is that of our tree, whose nodes live as long as our pin.
         unsafe {
             let leaf = probe::leaf_of(self.tree.root, self.tree.levels, place);
+            if self.expects_plain() && leaf.is_plain() {
+                return probe::is_in_plain(leaf, place);
+            }
             probe::record_at(leaf, place).0 != 0
         }
+    }
+
+    /// Whether nearly all leaves are plain, since there are so many records: then a look-up may as well branch on that.
+    #[inline(always)]
+    fn expects_plain(&self) -> bool {
+        self.tree.len >= EXPECTS_PLAIN
     }
 
     /// Answers for as many places as there are answers; the other places may be any.
@@ -53,7 +63,13 @@ impl Version {
         leaves.iter().for_each(|leaf| probe::fetch(*leaf));
         for ((leaf, place), answer) in leaves.iter().zip(places).zip(answers) {
             // SAFETY: as in `contains`.
-            *answer = unsafe { probe::record_at(*leaf, *place).0 != 0 };
+            *answer = unsafe {
+                if self.expects_plain() && leaf.is_plain() {
+                    probe::is_in_plain(*leaf, *place)
+                } else {
+                    probe::record_at(*leaf, *place).0 != 0
+                }
+            };
         }
     }
 
@@ -63,6 +79,10 @@ impl Version {
         // SAFETY: as in `contains`; if there is a record at this place, this is its number.
         unsafe {
             let leaf = probe::leaf_of(self.tree.root, self.tree.levels, place);
+            if self.expects_plain() && leaf.is_plain() {
+                let number = probe::number_in_plain(leaf, place) as usize;
+                return if number < LEAF_MAX { Some(value_at(leaf, number)) } else { None };
+            }
             let (is_there, found) = probe::record_at(leaf, place);
             if is_there == 0 { None } else { Some(value_at(leaf, found.trailing_zeros() as usize)) }
         }
@@ -197,3 +217,7 @@ fn to_move(node: &Inner<'_>, leaves: &[bool], places: &mut Vec<u32>) {
         slot = child.slots.1;
     }
 }
+
+/// With so many records a leaf of depth 15, the least that is wide, would have half as many again as it has room for. Tests
+/// go both ways with what they can hold.
+const EXPECTS_PLAIN: usize = if cfg!(any(test, fuzzing)) { 8 } else { (WIDE_MAX + WIDE_MAX / 2) << 15 };

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 63-48 | mask: 2^b - 1 for a node of 2^b slots, b at most [`BITS_MAX`] | 32 - number of records, 0 to 32 |
 //! | 47-6 | address | address |
-//! | 5-0 | shift: 32 - depth - b, 0 to 32 | 31 - depth, 0 to 31 |
+//! | 5-0 | shift: 32 - depth - b, 0 to 32 | 31 - depth, 0 to 31; 32 more if it is empty |
 //!
 //! The *depth* of a node is the number of top bits in which all places below it agree. A place's slot in a node is
 //! `(place >> shift) & mask`: nodes of one level may have different widths and are still looked up without a branch. A
@@ -12,8 +12,7 @@
 //! of less depth is *wide*, needs all 32 bits, and has up to 16 records. What a leaf's word holds are the shift that drops
 //! the bits of records which are not there, and, in bit 4, whether it is wide.
 //!
-//! Patterns that never occur: an address of 0, a mask that is not 2^b - 1, more than [`leaf_max`] records, bit 5 in a
-//! leaf's. That addresses fit into 48 bits is checked where memory is taken, in `pool`.
+//! Patterns that never occur: an address of 0, a mask that is not 2^b - 1, more than [`leaf_max`] records. That addresses fit into 48 bits is checked where memory is taken, in `pool`.
 #![forbid(unsafe_code)]
 
 /// A node's address, kind of width, and for a leaf its length.
@@ -24,7 +23,8 @@ pub(super) struct Word(u64);
 impl Word {
     pub(super) fn of_leaf(address: usize, depth: u32, len: usize) -> Self {
         debug_assert!(depth < 32 && len <= leaf_max(depth) && is_address(address));
-        Self(address as u64 | u64::from(31 - depth) | ((LEAF_MAX - len) as u64) << TOP)
+        let empty = if len == 0 { EMPTY } else { 0 };
+        Self(address as u64 | u64::from(31 - depth) | empty | ((LEAF_MAX - len) as u64) << TOP)
     }
 
     pub(super) fn of_inner(address: usize, depth: u32, bits: u32) -> Self {
@@ -72,9 +72,15 @@ impl Word {
         self.low() & 16
     }
 
+    /// Of a leaf: whether it is narrow and has a record.
+    #[inline(always)]
+    pub(super) const fn is_plain(self) -> bool {
+        self.0 & (EMPTY | 16) == 0
+    }
+
     /// Of a node at this level: in how many top bits all places below it agree.
     pub(super) const fn depth(self, level: u32) -> u32 {
-        if level == 0 { 31 - self.low() } else { 32 - self.low() - self.bits() }
+        if level == 0 { 31 - self.low() % 32 } else { 32 - self.low() - self.bits() }
     }
 
     const fn low(self) -> u32 {
@@ -101,6 +107,7 @@ pub(super) const BITS_MAX: u32 = 10;
 
 const TOP: u32 = 48;
 const LOW: u64 = 0x3f;
+const EMPTY: u64 = 32;
 const ADDRESS: u64 = (1 << TOP) - 1 - LOW;
 
 #[cfg(all(test, not(trustkeep_loom)))]
@@ -119,6 +126,7 @@ mod tests {
                 }
                 assert_eq!(word.wide() == 16, depth < 16);
                 assert_eq!(word.wide() == 0, depth >= 16);
+                assert_eq!(word.is_plain(), depth >= 16 && len > 0);
             }
         }
         for depth in 0..=32 {
