@@ -166,7 +166,8 @@ fn heading(setting: &Setting, runs: &[Results]) -> String {
     }
     text.push_str(
         "\nThis file is written by `cargo run --release -p trustkeep-benches --bin report`, from what the bins `ratios` and \
-         `series` measured; the last section tells how. Every figure is `median [smallest, largest]` of its rounds.\n",
+         `series` measured; the last section tells how. Every figure is `median [smallest, largest]` of its rounds. What a \
+         read consists of, instruction by instruction, is in [hot_read.md](hot_read.md).\n",
     );
     text
 }

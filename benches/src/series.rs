@@ -25,7 +25,7 @@ use crate::results::{Curve, Point, Series};
 use crate::rounds::{Tail, alternate, mean};
 use crate::rows::Plan;
 use crate::rows::grants::{MODEL_A, MODEL_B, OURS, of_model_a, of_model_b, of_ours, ours};
-use crate::rows::reads::{hits, reading};
+use crate::rows::reads::{MANY_NAME, hits, reading, reading_many};
 use crate::rows::tails::{Sleepy, beside, reads, regrant};
 use crate::workload::{Mix, Random, Terms, id, questions, questions_for, record};
 
@@ -70,10 +70,11 @@ fn reads_over_sizes(plan: &Plan, threads: usize, name: &str) -> Series {
         let (map, shared) = (locked.read(), Shared(&store));
         let run = Reads { threads, questions: &questions, found: hits(&map, &questions) };
         let (mut handle, mut shared) = (|| run.of(|| store.reader()), || run.of(|| shared.reader()));
+        let mut many = || reading_many(threads, &questions, run.found, &store);
         let (mut bare, mut lock) = (|| run.of(|| map.reader()), || run.of(|| locked.reader()));
-        let labels = [Handle::NAME, Shared::NAME, Bare::NAME, ParkingLot::NAME];
+        let labels = [Handle::NAME, MANY_NAME, Shared::NAME, Bare::NAME, ParkingLot::NAME];
         if size > 1_000_000 {
-            let rounds = alternate(plan.rounds(), [&mut handle, &mut shared, &mut bare, &mut lock]);
+            let rounds = alternate(plan.rounds(), [&mut handle, &mut many, &mut shared, &mut bare, &mut lock]);
             labels.into_iter().zip(rounds).for_each(|(label, rounds)| add(&mut series, label, size.into(), rounds));
             continue;
         }
@@ -86,6 +87,7 @@ fn reads_over_sizes(plan: &Plan, threads: usize, name: &str) -> Series {
             plan.rounds(),
             [
                 &mut handle,
+                &mut many,
                 &mut shared,
                 &mut bare,
                 &mut lock,

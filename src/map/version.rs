@@ -58,8 +58,11 @@ impl Version {
     #[inline]
     pub(super) fn contains_each<const N: usize>(&self, places: &[u32; N], answers: &mut [bool]) {
         self.pin.reads();
-        // SAFETY: as in `contains`.
-        let leaves = places.map(|place| unsafe { probe::leaf_of(self.tree.root, self.tree.levels, place) });
+        let mut leaves = [self.tree.root; N];
+        for (leaf, place) in leaves.iter_mut().zip(places) {
+            // SAFETY: as in `contains`.
+            *leaf = unsafe { probe::leaf_of(self.tree.root, self.tree.levels, *place) };
+        }
         leaves.iter().for_each(|leaf| probe::fetch(*leaf));
         for ((leaf, place), answer) in leaves.iter().zip(places).zip(answers) {
             // SAFETY: as in `contains`.

@@ -232,14 +232,14 @@ fn is_further_on(lines: &Lines, id: u32, place: u32) -> bool {
 /// Whether the id stands on this line, and whether any id passed it by. No branch.
 #[inline(always)]
 fn look(line: &Line, id: u32) -> (bool, bool) {
+    let [a, b, c, d, e, f, g, last] = line;
     // ORDERING: Acquire, pairs with the Release stores of `replace` (C-9): who finds a peer here finds it in the
     // published version too.
-    let mut words = line.each_ref().map(|word| word.load(Ordering::Acquire));
-    let [.., last] = &mut words;
-    let passed_by = high(*last);
+    let read = |word: &Word| word.load(Ordering::Acquire);
+    let last = read(last);
     // No id is 0, so the count is out of the way.
-    *last = low(*last).into();
-    (has_half(&words, id), passed_by != 0)
+    let words = [read(a), read(b), read(c), read(d), read(e), read(f), read(g), low(last).into()];
+    (has_half(&words, id), high(last) != 0)
 }
 
 /// The ids on a line, 0 where there is none. For the writer.

@@ -61,6 +61,30 @@ pub(crate) fn reading<R: Reader>(
     })
 }
 
+/// Nanoseconds a question on so many threads, where each thread asks a thousand questions at once.
+pub(crate) fn reading_many(threads: usize, questions: &[NodeId], hits: usize, store: &TrustStore) -> f64 {
+    on_threads(threads, |thread, barrier| {
+        let (mut reader, mut answers) = (store.reader(), vec![false; MANY]);
+        // A thread's first question may allocate.
+        let _ = black_box(reader.is_trusted(questions[0]));
+        let (before, behind) = questions.split_at(questions.len() / 2 * (thread % 2));
+        barrier.wait();
+        let mut found = 0;
+        let nanos = mean(questions.len(), || {
+            for peers in [behind, before].into_iter().flat_map(|part| part.chunks(MANY)) {
+                reader.are_trusted(black_box(peers), &mut answers);
+                found += answers.iter().take(peers.len()).filter(|is_trusted| **is_trusted).count();
+            }
+        });
+        assert_eq!(found, hits);
+        nanos
+    })
+}
+
+/// What it is called in tables.
+pub(crate) const MANY_NAME: &str = "trustkeep, handle, 1000 at once";
+const MANY: usize = 1000;
+
 /// How many of these questions are about a record that is there.
 pub(crate) fn hits(map: &Bare, questions: &[NodeId]) -> usize {
     questions.iter().filter(|peer| map.contains_key(*peer)).count()
