@@ -22,6 +22,7 @@ pub mod changes;
 pub mod directory;
 pub mod figure;
 pub mod goals;
+pub mod one_core;
 pub mod peers;
 pub mod raw;
 pub mod report;

@@ -27,6 +27,7 @@ use trustkeep::{HandshakeManager, NodeId, PublicKey, TrustRecord, TrustStore, Wa
 use super::{Kind, Plan, Wanted, goal, nanos};
 use crate::figure::{Range, Side, Unit, three_digits};
 use crate::goals::Line;
+use crate::one_core::OneCore;
 use crate::rounds::{alternate, mean_both};
 use crate::workload::id;
 
@@ -190,6 +191,7 @@ pub(super) const US: NodeId = match NodeId::new(u32::MAX) {
 };
 
 fn requests(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
+    let _one = OneCore::enter();
     let mut scene = Scene::new(&plan.home.join("requests"), 256);
     let count = plan.or(2000, 5000);
     let scene = core::cell::RefCell::new(&mut scene);
@@ -212,17 +214,17 @@ fn requests(plan: &Plan, _: &Wanted<'_>) -> Vec<Line> {
     );
     let scene = scene.into_inner();
     let (refused, looked_up) = (scene.refused_at_all(), scene.looked_up());
+    // Those who sign the answers want the same core, and others of the machine do too: processor time leaves them out.
     let side = |label, rounds: &[[f64; 2]]| {
-        Side::new(label, Unit::PerSecond, rounds.iter().map(|[by_clock, _]| *by_clock).collect())
+        Side::new(label, Unit::PerSecond, rounds.iter().map(|[_, of_thread]| *of_thread).collect())
     };
     let line = goal("requests_known").measured(side("trustkeep", &ours), Some(side("verify_strict", &peer)));
-    // Those who sign the answers want the same cores, and others of the machine do too: this leaves all of them out.
-    let of_thread: Vec<f64> = ours.iter().zip(&peer).map(|([_, ours], [_, peer])| ours / peer).collect();
-    let of_thread =
-        Range::of(&of_thread).map_or_else(|| "not told by this system".to_owned(), |it| it.show(three_digits));
+    let by_clock: Vec<f64> = ours.iter().zip(&peer).map(|([ours, _], [peer, _])| ours / peer).collect();
+    let by_clock = Range::of(&by_clock).map_or_else(String::new, |it| it.show(three_digits));
     vec![
         line.note(format!(
-            "by the receiving thread; answers are signed and sent by others; ratio of its processor time alone {of_thread}"
+            "all on one core, by the processor time of the receiving thread; others sign and send the answers, and with \
+             their time on that core the ratio is {by_clock}"
         ))
             .provided(refused == 0, &format!("{refused} good messages were refused"))
             .provided(looked_up > 0, "the registry was never asked"),
