@@ -345,3 +345,38 @@ fn clean(storage: &dyn Storage, listing: &Listing) {
 
 /// After a loss: more than the lost files can have held.
 const LEAP: u64 = 1 << 32;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+    use crate::machine::view::{TableChange, View as _};
+    use crate::peer::{NodeId, TrustRecord};
+    use crate::testing::sim_disk::SimDisk;
+
+    fn loaded(disk: &SimDisk) -> Result<Loaded, OpenError> {
+        let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: u64::MAX };
+        let opening = Opening { create: true, policy: RecoverPolicy::Fail, sizes };
+        load(Arc::new(disk.clone()), opening, Now::default(), || Ok(StoreId { id: [7; 16], seed: 9 }))
+    }
+
+    fn with(tables: &Tables, peer: NodeId) -> Tables {
+        tables.apply(&[TableChange::Trusted(peer, Some(TrustRecord::new(peer, None)))]).0
+    }
+
+    #[test]
+    fn a_state_in_other_memory_is_taken_for_the_saved_one_only_if_it_is_of_that_generation() {
+        let disk = SimDisk::new();
+        let Loaded { tables, mut saver, .. } = loaded(&disk).unwrap();
+        let peer = |number| NodeId::new(number).unwrap();
+        let one = with(&tables, peer(1));
+        saver.save(1, &one).unwrap();
+        let two = with(&one, peer(2));
+        saver.moved(2, &two);
+        saver.save(2, &two).unwrap();
+        saver.moved(2, &two.clone());
+        saver.save(3, &with(&two, peer(3))).unwrap();
+        drop(saver);
+        let again = loaded(&disk).unwrap();
+        assert_eq!((again.generation, again.tables.trusted_len()), (3, 3));
+    }
+}
