@@ -11,10 +11,12 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use trustkeep::TrustStore;
+use trustkeep::{Batch, TrustStore};
 
+use crate::changes::settle;
+use crate::directory::StoreFiles;
 use crate::peers::maps::{Bare, Handle, ImblHash, Map as _, Swapped};
-use crate::workload::fill;
+use crate::workload::record;
 
 /// The size of all of them.
 pub(super) const MILLION: u32 = 1_000_000;
@@ -42,12 +44,20 @@ impl Fixtures {
         self.imbl.get_or_init(|| Swapped::filled(MILLION))
     }
 
-    /// A closed store's directory under this name, which is the caller's own.
+    /// A closed store's directory under this name, which is the caller's own: a snapshot, and a journal with one change.
     pub(super) fn files(&self, home: &Path, name: &str) -> PathBuf {
         let original = self.files.get_or_init(|| {
             let dir = home.join("million");
             let store = TrustStore::open(&dir).unwrap();
-            fill(&store, MILLION);
+            // All in one group of the journal, which the next change finds long enough for a snapshot.
+            let key = crate::key();
+            let all = |batch: &mut Batch<'_>| (0..MILLION).all(|number| batch.grant(record(number, key, 1)).is_ok());
+            let (fits, receipt) = store.update(all).unwrap();
+            assert!(fits);
+            receipt.wait_durable().unwrap();
+            store.grant(record(0, key, 2)).unwrap().wait_durable().unwrap();
+            settle(&dir).unwrap();
+            assert!(StoreFiles::read(&dir).unwrap().snapshot.is_some_and(|(_, bytes)| bytes > u64::from(MILLION) * 40));
             store.close().unwrap();
             dir
         });
@@ -64,6 +74,7 @@ impl Fixtures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::fill;
 
     #[test]
     fn copies_of_files_are_stores_of_their_own() {
