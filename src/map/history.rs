@@ -69,7 +69,7 @@ struct Live {
 #[cfg(any(test, feature = "__testing"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// From the allocator.
+    /// From the system.
     pub(crate) bytes: usize,
     /// Versions that somebody holds, or that were not looked at since.
     pub(crate) versions: usize,

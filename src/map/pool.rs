@@ -8,7 +8,7 @@
 //! map became small the higher ones empty and go back to the system as whole chunks.
 //!
 //! If there is no memory the process is aborted, as by the collections of the standard library.
-#![allow(unsafe_code, reason = "takes memory from the allocator and gives it back")]
+#![allow(unsafe_code, reason = "gives back blocks that nobody reads any more, and hands them out again")]
 
 use super::memory::{Memory, give_pages_back};
 use super::node::LINES_MAX;

@@ -62,3 +62,23 @@ impl SupersededStates {
 const LOOK_AT_LEAST: usize = 8;
 /// They also look when so many entries were changed: a few large changes keep as much memory as many small ones.
 const LOOK_AT_REPLACED: usize = 256;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+    use crate::map::mix::Mix;
+
+    #[test]
+    fn a_large_change_has_the_writer_look_at_once_and_small_ones_only_now_and_then() {
+        let tables = || Arc::new(Tables::new(Mix::new(1)));
+        let mut states = SupersededStates::default();
+        states.push(None, tables(), 1);
+        assert_eq!(states.len(), 1);
+        let held = tables();
+        states.push(None, Arc::clone(&held), LOOK_AT_REPLACED);
+        assert_eq!(states.len(), 1, "only what is held");
+        drop(held);
+        states.free();
+        assert_eq!(states.len(), 0);
+    }
+}

@@ -135,21 +135,6 @@ proptest! {
     }
 }
 
-/// Eight versions and more are kept until somebody looks; of large changes that would be as many times what they touch.
-#[test]
-fn large_changes_do_not_pile_up() {
-    const LEN: u32 = 20_000;
-    let store = TrustStore::in_memory();
-    let fill = |network: u16| {
-        let (fits, _) = store.update(|batch| (1..=LEN).all(|id| batch.grant(record(id, network)).is_ok())).unwrap();
-        assert!(fits);
-    };
-    fill(0);
-    let once = map_bytes(&store);
-    (1..30).for_each(fill);
-    assert!(map_bytes(&store) < 5 * once, "{once} bytes, then {}", map_bytes(&store));
-}
-
 /// What an old version held apart comes together again, and then back to the system, although nobody asks for it.
 #[test]
 fn memory_comes_back_though_it_is_used_here_and_there() {

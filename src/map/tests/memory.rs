@@ -171,3 +171,17 @@ fn any_thread_may_be_the_last() {
         });
     });
 }
+
+/// Eight versions and more are kept until somebody looks; of large changes that would be as many times what they touch.
+#[test]
+fn large_changes_do_not_pile_up() {
+    const LEN: u32 = 20_000;
+    let all = |network: u16| (1..=LEN).map(move |id| (node(id), Some(record(id, network))));
+    let mut map = TrustMap::new(Mix::new(3)).apply(all(0));
+    let once = map.usage().bytes;
+    for network in 1..30 {
+        map = map.apply(all(network));
+    }
+    let now = map.usage().bytes;
+    assert!(now < 4 * once, "{once} bytes, then {now}");
+}
