@@ -30,8 +30,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
-mod halves;
 mod keeper;
+mod lanes;
 #[cfg(all(test, trustkeep_loom))]
 mod loom_tests;
 pub mod machine;

@@ -69,3 +69,36 @@ fn a_larger_table_takes_over_without_a_gap() {
         [(false, true, false), (true, false, false), (true, false, true), (true, true, false), (true, true, true)];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }
+
+/// Two lines of remainders, of which the first is full: 31 ids stand on it, and one among the others.
+#[test]
+fn an_id_for_which_its_line_has_no_room_is_found_and_forgotten() {
+    let at = |place| peer(Mix::new(1).unmix(place));
+    let seen = outcomes(move || {
+        let places = (1..=31).chain([1 << 31]);
+        let (index, mut upkeep) = KeyIndex::new(Mix::new(1), 640, places.map(|place| (place, at(place))));
+        let index = Arc::new(index);
+        let looker = {
+            let index = Arc::clone(&index);
+            spawn("looker", move || {
+                let contains = |place| index.contains(at(place)).unwrap();
+                let looks = (contains(32), contains(7), contains(32));
+                assert!(contains(1) && contains(1 << 31), "they were there all the time");
+                assert!(!contains(0) && !contains(33), "they were never there");
+                looks
+            })
+            .unwrap()
+        };
+        upkeep.insert(&index, at(32));
+        // In the place of 7 comes another, while 32 stays where it is.
+        upkeep.remove(&index, at(7));
+        upkeep.insert(&index, at(34));
+        upkeep.remove(&index, at(32));
+        assert!(upkeep.tables() == 1);
+        looker.join().unwrap()
+    });
+    // Each of the three looks may fall before and after what it asks about.
+    let both = [false, true];
+    let all = both.into_iter().flat_map(|a| both.into_iter().flat_map(move |b| both.map(|c| (a, b, c))));
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all.collect::<Vec<_>>());
+}

@@ -1,27 +1,32 @@
 //! Which peers are trusted, as a table of ids that is changed in place: what `TrustStore::is_trusted` asks, which has no
 //! handle that would remember a version.
 //!
-//! One lookup is one cache line as a rule: an id's line is chosen by its place (see [`Mix`]), and a line holds 15 ids and,
-//! in its last half word, how many ids passed it by because it was full. Readers look at single words; only the writer,
-//! under the writer lock, stores them.
+//! One lookup is one cache line as a rule: an id's line is chosen by its place (see [`Mix`]). A line holds 15 ids, or in a
+//! large table 31 remainders of places, and how many ids went elsewhere because it was full. Readers look at single words;
+//! only the writer, under the writer lock, stores them.
 //!
 //! INVARIANT I-X1: whenever the writer lock is free, the table that answers holds exactly the ids of the trusted records.
 //! What is revoked is taken out before the new version is published, what is granted is put in afterwards: of the two, the
 //! index is never the more trusting (C-9 in `docs/concurrency.md`).
-//! INVARIANT I-X2: an id stands in a table at most once, and never moves within it; every line on the way from its own line
-//! to where it stands counts it.
+//! INVARIANT I-X2: an id stands in a table at most once, and never moves within it; every line that it is not on although
+//! a look for it begins there or comes by counts it, or can tell from the id alone.
 //! INVARIANT I-X3: while a larger table is being filled, every change goes to both; the larger one answers only when it has
 //! everything. A table that has answered once stays for as long as the store, for a reader may still be looking at it: all
 //! outgrown ones together are no larger than the one that answers.
 #![forbid(unsafe_code)]
 
+mod ids;
+mod remainders;
+mod table;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
-use crate::halves::has_half;
+use core::ops::Range;
+
 use crate::map::mix::Mix;
 use crate::peer::NodeId;
-use crate::sync::{AtomicU64, Line, Lines, OnceLock, Ordering, WORDS_PER_LINE, Word};
+use crate::sync::{AtomicU64, Line, Lines, OnceLock, Ordering, Word};
+use table::Table;
 
 /// The part that readers share with the writer.
 #[derive(Debug)]
@@ -29,7 +34,7 @@ pub(crate) struct KeyIndex {
     mix: Mix,
     /// Which table answers; [`TABLES_MAX`] for none.
     current: AtomicU64,
-    tables: [OnceLock<Lines>; TABLES_MAX],
+    tables: [OnceLock<Table>; TABLES_MAX],
 }
 
 /// The part that lies under the writer lock.
@@ -47,7 +52,7 @@ impl KeyIndex {
     pub(crate) fn new(mix: Mix, len: usize, peers: impl Iterator<Item = (u32, NodeId)>) -> (Self, Upkeep) {
         let index = Self { mix, current: AtomicU64::new(0), tables: [const { OnceLock::new() }; TABLES_MAX] };
         let mut upkeep = Upkeep { current: 0, len: 0, filled: None };
-        if index.allocate(0, (len / IDS_PER_LINE + 1).max(LINES_MIN)) {
+        if index.add(0, Table::allocate_for(len)) {
             upkeep.insert_all(&index, peers);
         } else {
             upkeep.give_up(&index);
@@ -64,66 +69,46 @@ impl KeyIndex {
         // ORDERING: Acquire, pairs with the Release store in `Upkeep::fill` (C-9): who sees that a table answers sees all
         // that was put into it before.
         let current = usize::try_from(self.current.load(Ordering::Acquire)).ok()?;
-        let lines = self.tables.get(current)?.get()?;
-        let (id, place) = (peer.get(), self.mix.mix(peer.get()));
-        let (is_here, went_on) = look(lines.get(home(lines, place))?, id);
-        if went_on & !is_here {
-            return Some(is_further_on(lines, id, place));
-        }
-        Some(is_here)
+        let table = self.tables.get(current)?.get()?;
+        Some(table.contains(peer.get(), self.mix.mix(peer.get())))
     }
 
-    fn table(&self, number: usize) -> Option<&Lines> {
+    fn table(&self, number: usize) -> Option<&Table> {
         self.tables.get(number)?.get()
     }
 
-    fn allocate(&self, number: usize, lines: usize) -> bool {
+    fn add(&self, number: usize, table: Option<Table>) -> bool {
         let Some(slot) = self.tables.get(number) else { return false };
-        Lines::zeroed(lines).is_some_and(|lines| slot.set(lines).is_ok())
+        table.is_some_and(|table| slot.set(table).is_ok())
     }
 }
 
 impl Upkeep {
-    /// Takes in peers whose places ascend: line after line, without looking for them or for room. Only the lines from a
-    /// peer's own one to the last that was written can have ids, and all but that last one are full.
-    fn insert_all(&mut self, index: &KeyIndex, mut peers: impl Iterator<Item = (u32, NodeId)>) {
-        let Some(lines) = index.table(self.current) else { return };
-        let (mut last, mut used) = (0, 0);
-        for (place, peer) in peers.by_ref() {
+    /// Takes in peers whose places ascend.
+    fn insert_all(&mut self, index: &KeyIndex, peers: impl Iterator<Item = (u32, NodeId)>) {
+        let Some(table) = index.table(self.current) else { return };
+        let mut ids = peers.map(|(place, peer)| {
             debug_assert_eq!(place, index.mix.mix(peer.get()), "a place of another index");
-            let home = home(lines, place);
-            if home > last {
-                (last, used) = (home, 0);
-            } else if used == IDS_MAX {
-                (last, used) = (last + 1, 0);
-            }
-            let Some(line) = lines.get(last).filter(|_| last < lines.len()) else {
-                // It goes on at the first line.
-                self.insert(index, peer);
-                break;
-            };
-            for passed in (home..last).filter_map(|passed| lines.get(passed)) {
-                count(passed, 1);
-            }
-            if let Some(word) = line.get(used / 2) {
-                let id = peer.get();
-                change(word, |low, high| if used % 2 == 0 { (id, high) } else { (low, id) });
-            }
-            used += 1;
-            self.len += 1;
-        }
-        peers.for_each(|(_, peer)| self.insert(index, peer));
+            (place, peer.get())
+        });
+        let (left, taken) = table.fill(ids.by_ref());
+        self.len += taken;
+        // One goes around the end, or has no room at all.
+        left.into_iter().chain(ids).for_each(|(place, id)| self.insert_at(index, id, place));
     }
 
     /// Takes the peer in; no effect if it is there.
     pub(crate) fn insert(&mut self, index: &KeyIndex, peer: NodeId) {
-        let (id, place) = (peer.get(), index.mix.mix(peer.get()));
+        self.insert_at(index, peer.get(), index.mix.mix(peer.get()));
+    }
+
+    fn insert_at(&mut self, index: &KeyIndex, id: u32, place: u32) {
         let Some(current) = index.table(self.current) else { return };
-        if self.filled.is_none() && self.len >= current.len() * IDS_PER_LINE {
+        if self.filled.is_none() && self.len >= current.ids_max() {
             // Without memory for a larger one, the present one fills up first.
-            self.filled = index.allocate(self.current + 1, current.len() * 2).then_some(0);
+            self.filled = index.add(self.current + 1, current.allocate_larger()).then_some(0);
         }
-        match put(current, id, place) {
+        match current.put(id, place) {
             Put::In => self.len += 1,
             Put::WasThere => {}
             Put::Full => return self.give_up(index),
@@ -131,7 +116,7 @@ impl Upkeep {
         if self.filled.is_some()
             && let Some(next) = index.table(self.current + 1)
         {
-            if matches!(put(next, id, place), Put::Full) {
+            if matches!(next.put(id, place), Put::Full) {
                 return self.give_up(index);
             }
             self.fill(index, current, next);
@@ -142,31 +127,31 @@ impl Upkeep {
     pub(crate) fn remove(&mut self, index: &KeyIndex, peer: NodeId) {
         let (id, place) = (peer.get(), index.mix.mix(peer.get()));
         let Some(current) = index.table(self.current) else { return };
-        if take_out(current, id, place) {
+        if current.take_out(id, place) {
             self.len -= 1;
         }
         if self.filled.is_some()
             && let Some(next) = index.table(self.current + 1)
         {
-            take_out(next, id, place);
+            next.take_out(id, place);
             self.fill(index, current, next);
         }
     }
 
     /// Brings some more lines over into the next table; has it answer when it has all. A few lines a change: no change
-    /// waits for a whole table, and a table of n lines is filled by n / 16 changes, long before the present one is full.
-    fn fill(&mut self, index: &KeyIndex, current: &Lines, next: &Lines) {
+    /// waits for a whole table, and a table of n lines is filled by n / 8 changes, long before the present one is full.
+    fn fill(&mut self, index: &KeyIndex, current: &Table, next: &Table) {
         let Some(filled) = &mut self.filled else { return };
-        for _ in 0..LINES_PER_CHANGE {
-            let Some(line) = current.get(*filled) else { break };
-            for id in ids(line).filter(|id| *id != 0) {
-                if matches!(put(next, id, index.mix.mix(id)), Put::Full) {
+        let lines = current.lines_in_all();
+        for number in (*filled..lines).take(LINES_PER_CHANGE) {
+            for id in current.ids_on(number, index.mix) {
+                if matches!(next.put(id, index.mix.mix(id)), Put::Full) {
                     return self.give_up(index);
                 }
             }
             *filled += 1;
         }
-        if *filled >= current.len() {
+        if *filled >= lines {
             self.filled = None;
             self.current += 1;
             // ORDERING: Release, pairs with the Acquire load in `contains` (C-9); after everything was put in.
@@ -202,121 +187,21 @@ fn home(lines: &Lines, place: u32) -> usize {
     usize::try_from((u64::from(place) * lines.len() as u64) >> u32::BITS).unwrap_or(0)
 }
 
-/// The lines from an id's own one on, around the end, each once, with their numbers.
-fn way(lines: &Lines, place: u32) -> impl Iterator<Item = (usize, &Line)> {
-    let home = home(lines, place);
-    (home..lines.len()).chain(0..home).filter_map(|number| Some((number, lines.get(number)?)))
+/// These lines with their numbers.
+fn numbered(lines: &Lines, numbers: Range<usize>) -> impl Iterator<Item = (usize, &Line)> {
+    numbers.filter_map(|number| Some((number, lines.get(number)?)))
 }
 
-/// The line on which an id stands.
-fn find(lines: &Lines, id: u32, place: u32) -> Option<usize> {
-    for (number, line) in way(lines, place) {
-        let (is_here, went_on) = look(line, id);
-        if is_here {
-            return Some(number);
-        }
-        if !went_on {
-            break;
-        }
-    }
-    None
-}
-
-/// Whether the id stands anywhere on its way.
-#[cold]
-#[inline(never)]
-fn is_further_on(lines: &Lines, id: u32, place: u32) -> bool {
-    find(lines, id, place).is_some()
-}
-
-/// Whether the id stands on this line, and whether any id passed it by. No branch.
-#[inline(always)]
-fn look(line: &Line, id: u32) -> (bool, bool) {
-    let [a, b, c, d, e, f, g, last] = line;
-    // ORDERING: Acquire, pairs with the Release stores of `replace` (C-9): who finds a peer here finds it in the
-    // published version too.
-    let read = |word: &Word| word.load(Ordering::Acquire);
-    let last = read(last);
-    // No id is 0, so the count is out of the way.
-    let words = [read(a), read(b), read(c), read(d), read(e), read(f), read(g), low(last).into()];
-    (has_half(&words, id), high(last) != 0)
-}
-
-/// The ids on a line, 0 where there is none. For the writer.
-fn ids(line: &Line) -> impl Iterator<Item = u32> {
-    // ORDERING: Relaxed (C-9); only the writer stores, under the writer lock.
-    let words = line.iter().map(|word| word.load(Ordering::Relaxed));
-    words.flat_map(|word| [low(word), high(word)]).take(IDS_MAX)
-}
-
-fn put(lines: &Lines, id: u32, place: u32) -> Put {
-    if find(lines, id, place).is_some() {
-        return Put::WasThere;
-    }
-    let Some(free) = way(lines, place).find(|(_, line)| ids(line).any(|other| other == 0)).map(|(number, _)| number)
-    else {
-        return Put::Full;
-    };
-    for (number, line) in way(lines, place) {
-        if number == free {
-            replace(line, 0, id);
-            break;
-        }
-        count(line, 1);
-    }
-    Put::In
-}
-
-fn take_out(lines: &Lines, id: u32, place: u32) -> bool {
-    let Some(at) = find(lines, id, place) else { return false };
-    for (number, line) in way(lines, place) {
-        if number == at {
-            replace(line, id, 0);
-            break;
-        }
-        count(line, u32::MAX);
-    }
-    true
-}
-
-/// Replaces the first `old` on this line.
-fn replace(line: &Line, old: u32, new: u32) {
-    let Some(at) = ids(line).position(|id| id == old) else { return };
-    if let Some(word) = line.get(at / 2) {
-        change(word, |low, high| if at % 2 == 0 { (new, high) } else { (low, new) });
-    }
-}
-
-/// Adds to the number of ids that passed this line by; `u32::MAX` is one less.
-fn count(line: &Line, more: u32) {
-    let [.., last] = line;
-    change(last, |low, high| (low, high.wrapping_add(more)));
-}
-
-fn change(word: &Word, next: impl Fn(u32, u32) -> (u32, u32)) {
+fn change(word: &Word, next: impl Fn(u64) -> u64) {
     // ORDERING: Relaxed (C-9); only the writer stores, under the writer lock, so nothing comes between this and the store,
-    // and the half that stays is stored again as it is.
+    // and the part that stays is stored again as it is.
     let now = word.load(Ordering::Relaxed);
-    let (low, high) = next(low(now), high(now));
-    // ORDERING: Release, pairs with the Acquire loads of `look` (C-9).
-    word.store(u64::from(high) << u32::BITS | u64::from(low), Ordering::Release);
+    // ORDERING: Release, pairs with the Acquire loads of `ids::look` and `remainders::look` (C-9).
+    word.store(next(now), Ordering::Release);
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-const fn low(word: u64) -> u32 {
-    word as u32
-}
-
-const fn high(word: u64) -> u32 {
-    (word >> u32::BITS) as u32
-}
-
-/// Ids that fit on a line; the last half word is the count.
-const IDS_MAX: usize = 2 * WORDS_PER_LINE - 1;
-/// Ids a line has on average when the next table is begun: two thirds full, and one line in twenty has passed any by.
-const IDS_PER_LINE: usize = 10;
 /// One page.
 const LINES_MIN: usize = 64;
-const LINES_PER_CHANGE: usize = 16;
+const LINES_PER_CHANGE: usize = 8;
 /// Each is twice as large as the one before: more than can ever be needed.
 const TABLES_MAX: usize = 32;

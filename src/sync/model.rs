@@ -64,7 +64,7 @@ pub(crate) type Word = AtomicU64;
 impl Lines {
     /// Models are small: one line where the real one has a page of them, so that the ways of ids meet.
     pub(crate) fn zeroed(lines: usize) -> Option<Self> {
-        let lines = if lines == LINES_PER_PAGE { 1 } else { lines };
+        let lines = if lines.is_multiple_of(LINES_PER_PAGE) { lines / LINES_PER_PAGE } else { lines };
         Some(Self((0..lines).map(|_| core::array::from_fn(|_| AtomicU64::new(0))).collect()))
     }
 
