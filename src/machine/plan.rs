@@ -5,6 +5,8 @@
 //! peer occurs twice in one table's changes.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use super::arrival::latest_credible;
 use super::effect::{Action, Draft, Effect, When};
 use super::event::{ChangeReason, Event, TrustState};
@@ -178,10 +180,10 @@ impl<'a> Plan<'a> {
             changes.push(TableChange::Trusted(peer, self.trusted));
         }
         if self.pending.as_ref() != view.pending(peer) {
-            changes.push(TableChange::Pending(peer, self.pending));
+            changes.push(TableChange::Pending(peer, self.pending.map(Arc::new)));
         }
         if self.outgoing.as_ref() != view.outgoing(peer) {
-            changes.push(TableChange::Outgoing(peer, self.outgoing));
+            changes.push(TableChange::Outgoing(peer, self.outgoing.map(Arc::new)));
         }
         if self.revoked != view.revoked(peer) {
             changes.push(TableChange::Revoked(peer, self.revoked));

@@ -234,13 +234,13 @@ impl Tables {
             match change {
                 TableChange::Trusted(peer, record) => draft.note_trusted(*peer, self.trusted.get(*peer), *record),
                 TableChange::Pending(peer, entry) => {
-                    if self.pending.get(peer.get()).map(Arc::as_ref) != entry.as_ref() {
-                        draft.pending.push((peer.get(), entry.clone().map(Arc::new)));
+                    if self.pending.get(peer.get()) != entry.as_ref() {
+                        draft.pending.push((peer.get(), entry.clone()));
                     }
                 }
                 TableChange::Outgoing(peer, entry) => {
-                    if self.outgoing.get(peer.get()).map(Arc::as_ref) != entry.as_ref() {
-                        draft.outgoing.push((peer.get(), entry.clone().map(Arc::new)));
+                    if self.outgoing.get(peer.get()) != entry.as_ref() {
+                        draft.outgoing.push((peer.get(), entry.clone()));
                     }
                 }
                 TableChange::Revoked(peer, at) => {

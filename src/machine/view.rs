@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Tick, WallMillis};
@@ -150,20 +151,25 @@ pub trait View {
 /// One change of one entry of one table: `None` removes it.
 ///
 /// All changes of one step are published together, under one generation. A peer occurs at most once per table.
+///
+/// What is long and seldom lies behind a pointer: there are as many of these as a batch has records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TableChange {
     /// Of the trusted table.
     Trusted(NodeId, Option<TrustRecord>),
     /// Of the pending table.
-    Pending(NodeId, Option<Pending>),
+    Pending(NodeId, Option<Arc<Pending>>),
     /// Of the outgoing table.
-    Outgoing(NodeId, Option<Outgoing>),
+    Outgoing(NodeId, Option<Arc<Outgoing>>),
     /// Of the revoked table.
     Revoked(NodeId, Option<WallMillis>),
     /// Of the floors. A step that changes floors alone does not ring the keeper.
     Floor(NodeId, Option<Floor>),
 }
+
+/// A batch of ten thousand records has as many of these.
+const _: () = assert!(size_of::<TableChange>() <= 72);
 
 impl TableChange {
     /// The peer that is trusted afterwards, if the change is about that.

@@ -3,6 +3,8 @@
 //! What must hold: nothing here does anything that the crate itself does not; each door only makes it reachable.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, TableChange};
 use crate::map::mix::Mix;
 use crate::map::{TrustMap, Usage};
@@ -124,8 +126,8 @@ pub fn set_every_table(store: &TrustStore, number: u8) -> Option<Receipt> {
     let (trusted, pending, outgoing, revoked, floor) = entries(number)?;
     let mut changes = vec![
         TableChange::Trusted(trusted.0, Some(trusted.1)),
-        TableChange::Pending(pending.0, Some(pending.1)),
-        TableChange::Outgoing(outgoing.0, Some(outgoing.1)),
+        TableChange::Pending(pending.0, Some(Arc::new(pending.1))),
+        TableChange::Outgoing(outgoing.0, Some(Arc::new(outgoing.1))),
         TableChange::Revoked(revoked.0, Some(revoked.1)),
         TableChange::Floor(floor.0, Some(floor.1)),
     ];

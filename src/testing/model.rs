@@ -24,8 +24,8 @@ impl PlainView {
         for change in changes {
             match change {
                 TableChange::Trusted(peer, value) => set(&mut self.trusted, *peer, value),
-                TableChange::Pending(peer, value) => set(&mut self.pending, *peer, value),
-                TableChange::Outgoing(peer, value) => set(&mut self.outgoing, *peer, value),
+                TableChange::Pending(peer, value) => set(&mut self.pending, *peer, &value.as_deref().cloned()),
+                TableChange::Outgoing(peer, value) => set(&mut self.outgoing, *peer, &value.as_deref().cloned()),
                 TableChange::Revoked(peer, value) => set(&mut self.revoked, *peer, value),
                 TableChange::Floor(peer, value) => set(&mut self.floor, *peer, value),
             }

@@ -7,6 +7,8 @@
     reason = "tests say what must hold by panicking"
 )]
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::*;
@@ -58,7 +60,7 @@ fn changes() -> Vec<TableChange> {
             conflicts: peer,
             kind: if with_nonce { PendingKind::Request } else { PendingKind::AnsweredUnvouched },
         };
-        changes.push(TableChange::Pending(id(peer), Some(entry)));
+        changes.push(TableChange::Pending(id(peer), Some(Arc::new(entry))));
         let entry = Outgoing {
             sent_at: wall(3000),
             sent_tick: Tick::new(0),
@@ -66,7 +68,7 @@ fn changes() -> Vec<TableChange> {
             expected_key: with_nonce.then_some(key(4)),
             justification: String::new(),
         };
-        changes.push(TableChange::Outgoing(id(peer + 10), Some(entry)));
+        changes.push(TableChange::Outgoing(id(peer + 10), Some(Arc::new(entry))));
     }
     changes
 }
@@ -135,7 +137,7 @@ fn read(document: &str) -> Vec<TableChange> {
                 other => panic!("{other}"),
             },
         };
-        changes.push(TableChange::Pending(peer(&entry), Some(pending)));
+        changes.push(TableChange::Pending(peer(&entry), Some(Arc::new(pending))));
     }
     for entry in list("outgoing") {
         let outgoing = Outgoing {
@@ -145,7 +147,7 @@ fn read(document: &str) -> Vec<TableChange> {
             expected_key: key(&entry["expected_key"]),
             justification: text(&entry["justification"]),
         };
-        changes.push(TableChange::Outgoing(peer(&entry), Some(outgoing)));
+        changes.push(TableChange::Outgoing(peer(&entry), Some(Arc::new(outgoing))));
     }
     for entry in list("revoked") {
         assert_eq!(entry["until"], "9999-12-31T23:59:59.999Z");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -76,10 +77,10 @@ pub(super) fn full_tables() -> Tables {
     let changes = [
         TableChange::Trusted(id(7), Some(record)),
         TableChange::Trusted(id(6), Some(TrustRecord::new(id(6), None))),
-        TableChange::Pending(id(u32::MAX), Some(pending)),
-        TableChange::Pending(id(11), Some(other)),
-        TableChange::Pending(id(12), Some(third)),
-        TableChange::Outgoing(id(8), Some(outgoing)),
+        TableChange::Pending(id(u32::MAX), Some(Arc::new(pending))),
+        TableChange::Pending(id(11), Some(Arc::new(other))),
+        TableChange::Pending(id(12), Some(Arc::new(third))),
+        TableChange::Outgoing(id(8), Some(Arc::new(outgoing))),
         TableChange::Revoked(id(9), Some(WallMillis::new(1_772_000_000_000))),
         TableChange::Floor(id(7), Some(floor)),
     ];
