@@ -46,6 +46,7 @@ use crate::keeper::{self, Saver};
 use crate::machine::tables::Tables;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::{Arc, Deadline, JoinHandle, Mutex, spawn};
+use crate::time::WallMillis;
 use progress::{OnFailure, Stopped};
 use shared::Shared;
 pub(crate) use shared::{TransactError, Transaction};
@@ -189,7 +190,8 @@ impl TrustStore {
     /// # Errors
     /// [`WriteError`] with the record; nothing changed.
     pub fn grant(&self, record: TrustRecord) -> Result<Receipt, WriteError<TrustRecord>> {
-        self.write(|batch| batch.grant(record).is_ok()).map_or_else(
+        // Nothing of a grant is as of now.
+        self.write(WallMillis::new(0), |batch| batch.grant(record).is_ok()).map_or_else(
             |error| Err(error.map(|()| record)),
             |(fits, receipt)| if fits { Ok(receipt) } else { Err(WriteError::Full(record)) },
         )
@@ -206,7 +208,7 @@ impl TrustStore {
     /// # Errors
     /// [`WriteError`] with the id; nothing changed.
     pub fn revoke(&self, peer: NodeId) -> Result<Revoked, WriteError<NodeId>> {
-        self.write(|batch| batch.revoke(peer))
+        self.write(self.shared.now().wall, |batch| batch.revoke(peer))
             .map(|(was, receipt)| Revoked::new(receipt, was))
             .map_err(|error| error.map(|()| peer))
     }
@@ -222,11 +224,11 @@ impl TrustStore {
     /// # Errors
     /// [`WriteError`]; nothing changed.
     pub fn update<R>(&self, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
-        self.write(f)
+        self.write(self.shared.now().wall, f)
     }
 
-    fn write<R>(&self, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
-        let now = self.shared.now().wall;
+    /// `now`: when the peers that are revoked are.
+    fn write<R>(&self, now: WallMillis, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
         let outcome = Shared::transact(&self.shared, |tables| {
             let mut batch = Batch::new(tables, self.shared.limits.trusted_max);
             let value = f(&mut batch);

@@ -4,6 +4,7 @@
 use core::convert::Infallible;
 use core::time::Duration;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,33 @@ impl Clock for Still {
     fn now(&self) -> Now {
         Now::default()
     }
+}
+
+/// A clock that counts how often it is asked, and says so.
+#[derive(Debug, Default)]
+struct Counting(AtomicI64);
+
+impl Clock for Counting {
+    fn now(&self) -> Now {
+        Now { wall: WallMillis::new(1 + self.0.fetch_add(1, Ordering::Relaxed)), ..Now::default() }
+    }
+}
+
+#[test]
+fn a_grant_asks_no_clock_and_what_revokes_does() {
+    let clock = Arc::new(Counting::default());
+    let store = TrustStore::options().clock(Arc::clone(&clock) as _).in_memory().unwrap();
+    let [one, other] = [7, 8].map(|number| NodeId::new(number).unwrap());
+    let opened = clock.0.load(Ordering::Relaxed);
+    for peer in [one, other] {
+        let _ = store.grant(TrustRecord::new(peer, None)).unwrap();
+    }
+    assert_eq!(clock.0.load(Ordering::Relaxed), opened);
+    let _ = store.revoke(one).unwrap();
+    let _ = store.update(|batch| batch.revoke(other)).unwrap();
+    let tables = store.tables().unwrap();
+    let at = [one, other].map(|peer| tables.revoked(peer).unwrap().as_millis());
+    assert_eq!(at, [opened + 1, opened + 2]);
 }
 
 #[test]
