@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::view::{Floor, Outgoing, Pending, TableChange, View};
 use crate::map::mix::Mix;
 use crate::map::trie::Trie;
-use crate::map::{Latest, TrustMap, Value};
+use crate::map::{Change, Latest, TrustMap, Value};
 use crate::peer::{NodeId, TrustRecord};
 use crate::time::WallMillis;
 
@@ -37,7 +37,7 @@ pub(crate) struct Touched {
 /// Changes that change something, table by table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draft {
-    trusted: Vec<(NodeId, Option<TrustRecord>)>,
+    trusted: Vec<Change>,
     pending: Vec<(u32, Option<Arc<Pending>>)>,
     outgoing: Vec<(u32, Option<Arc<Outgoing>>)>,
     revoked: Vec<(u32, Option<WallMillis>)>,
@@ -230,9 +230,10 @@ impl Tables {
     /// What of these changes differs from what is there. Nothing is derived yet.
     pub(crate) fn draft(&self, changes: &[TableChange]) -> Draft {
         let mut draft = Draft { trusted_len: self.trusted.len(), ..Draft::default() };
+        draft.trusted.reserve_exact(changes.len());
         for change in changes {
             match change {
-                TableChange::Trusted(peer, record) => draft.note_trusted(*peer, self.trusted.get(*peer), *record),
+                TableChange::Trusted(peer, record) => self.draft_trusted(&mut draft, *peer, *record),
                 TableChange::Pending(peer, entry) => {
                     if self.pending.get(peer.get()) != entry.as_ref() {
                         draft.pending.push((peer.get(), entry.clone()));
@@ -258,11 +259,22 @@ impl Tables {
         draft
     }
 
+    fn draft_trusted(&self, draft: &mut Draft, peer: NodeId, after: Option<TrustRecord>) {
+        let before = self.trusted.get(peer);
+        if before != after {
+            draft.trusted_len = draft.trusted_len + usize::from(after.is_some()) - usize::from(before.is_some());
+            draft.trusted.push(self.trusted.change(peer, after.as_ref()));
+            if before.is_some() != after.is_some() {
+                draft.membership.push((peer, after.is_some()));
+            }
+        }
+    }
+
     /// The next state. It should be made only if it will be published: going on from this one again afterwards copies all
     /// trusted records.
-    pub(crate) fn next(&self, draft: &Draft) -> Self {
+    pub(crate) fn next(&self, draft: &mut Draft) -> Self {
         Self {
-            trusted: self.trusted.apply(draft.trusted.iter().copied()),
+            trusted: self.trusted.changed(&mut draft.trusted),
             pending: self.pending.apply(draft.pending.iter().cloned()),
             outgoing: self.outgoing.apply(draft.outgoing.iter().cloned()),
             revoked: self.revoked.apply(draft.revoked.iter().copied()),
@@ -273,23 +285,13 @@ impl Tables {
     /// Both steps at once.
     #[cfg(any(test, feature = "__testing"))]
     pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
-        let draft = self.draft(changes);
+        let mut draft = self.draft(changes);
         let touched = draft.touched();
-        (self.next(&draft), touched)
+        (self.next(&mut draft), touched)
     }
 }
 
 impl Draft {
-    fn note_trusted(&mut self, peer: NodeId, before: Option<TrustRecord>, after: Option<TrustRecord>) {
-        if before != after {
-            self.trusted_len = self.trusted_len + usize::from(after.is_some()) - usize::from(before.is_some());
-            self.trusted.push((peer, after));
-            if before.is_some() != after.is_some() {
-                self.membership.push((peer, after.is_some()));
-            }
-        }
-    }
-
     /// Who comes to be trusted, and who is no longer.
     pub(crate) fn membership(&self) -> &[(NodeId, bool)] {
         &self.membership
@@ -370,11 +372,11 @@ mod tests {
         let peer = NodeId::new(7).unwrap();
         let record = TrustRecord::new(peer, None);
         let empty = Tables::new(Mix::new(1));
-        let draft = empty.draft(&[TableChange::Trusted(peer, Some(record))]);
+        let mut draft = empty.draft(&[TableChange::Trusted(peer, Some(record))]);
         assert_eq!(draft.touched(), Touched { trusted: true, urgent: true, any: true });
         assert_eq!(draft.trusted_len(), 1);
         assert_eq!(draft.membership(), [(peer, true)]);
-        let granted = empty.next(&draft);
+        let granted = empty.next(&mut draft);
         assert_eq!(granted.trusted.get(peer), Some(record));
         let touched = |changes: &[TableChange]| granted.draft(changes).touched();
         let nothing = touched(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);

@@ -12,14 +12,14 @@ use super::word::{BITS_MAX, LEAF_MAX, Word, leaf_max};
 
 /// What becomes of a peer's record, by its place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub(super) place: u32,
     pub(super) becomes: Becomes,
 }
 
 /// What a record becomes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Becomes {
+pub(crate) enum Becomes {
     Value(Value),
     Nothing,
     /// What it is, elsewhere in memory if its leaf is to be moved.

@@ -30,7 +30,8 @@ mod word;
 mod tests;
 
 use crate::peer::{NodeId, TrustRecord};
-use change::{Becomes, Bounds, Change};
+pub(crate) use change::Change;
+use change::{Becomes, Bounds};
 use core::convert::Infallible;
 #[cfg(any(test, feature = "__testing"))]
 pub(crate) use history::Usage;
@@ -129,11 +130,17 @@ impl TrustMap {
     /// # Panics
     /// Never; without memory for it the process is aborted, as by the collections of the standard library.
     pub(crate) fn apply(&self, changes: impl IntoIterator<Item = (NodeId, Option<TrustRecord>)>) -> Self {
-        let change = |(peer, record): (NodeId, Option<TrustRecord>)| Change {
-            place: self.mix.mix(peer.get()),
-            becomes: record.as_ref().map(Value::of).into(),
-        };
-        let mut changes: Vec<Change> = changes.into_iter().map(change).collect();
+        let change = |(peer, record): (NodeId, Option<TrustRecord>)| self.change(peer, record.as_ref());
+        self.changed(&mut changes.into_iter().map(change).collect())
+    }
+
+    /// What is to become of a peer's record, for [`TrustMap::changed`].
+    pub(crate) fn change(&self, peer: NodeId, record: Option<&TrustRecord>) -> Change {
+        Change { place: self.mix.mix(peer.get()), becomes: record.map(Value::of).into() }
+    }
+
+    /// The next version, as by [`TrustMap::apply`]; leaves the changes in order of place.
+    pub(crate) fn changed(&self, changes: &mut Vec<Change>) -> Self {
         if changes.is_empty() {
             return self.clone();
         }
@@ -142,7 +149,7 @@ impl TrustMap {
             debug_assert!(changes.is_sorted_by(|a, b| a.place < b.place), "a peer occurs twice in one change");
             changes.dedup_by_key(|change| change.place);
         }
-        Self { version: self.version.change(&changes), mix: self.mix }
+        Self { version: self.version.change(changes), mix: self.mix }
     }
 
     /// What these changes make of this map; `granted` is told the place of each peer that gets a record.

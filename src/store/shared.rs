@@ -223,7 +223,7 @@ impl Shared {
         changes: &[TableChange],
         events: Vec<Event>,
     ) -> Result<Afterwards, WriteError<()>> {
-        let draft = core.tables.draft(changes);
+        let mut draft = core.tables.draft(changes);
         let touched = draft.touched();
         let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
@@ -250,7 +250,7 @@ impl Shared {
             for (peer, _) in draft.membership().iter().filter(|(_, is_trusted)| !is_trusted) {
                 core.keys.remove(&self.keys, *peer);
             }
-            let next = core.tables.next(&draft);
+            let next = core.tables.next(&mut draft);
             let version = touched.trusted.then(|| {
                 let next = Arc::new(Version { generation: core.generation, trusted: next.trusted.clone() });
                 self.cell.store(Arc::clone(&next));
