@@ -227,7 +227,8 @@ fn look_up(plan: &Plan, wanted: &Wanted<'_>) -> Vec<Line> {
     let scene = core::cell::RefCell::new(Scene::new(SIZE, approvals + 1, hang));
     let mut shortest = Duration::MAX;
     let [during, quiet] = alternate(
-        plan.rounds().max(7),
+        // A round of a full run takes most of a minute.
+        plan.or(7, 5),
         [
             &mut || {
                 let asking = scene.borrow_mut().ask(approvals);
