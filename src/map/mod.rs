@@ -125,10 +125,8 @@ impl TrustMap {
         self.version.fetch(self.mix.mix(peer.get()));
     }
 
-    /// The next version. A peer occurs at most once among the changes.
-    ///
-    /// # Panics
-    /// Never; without memory for it the process is aborted, as by the collections of the standard library.
+    /// The next version, as by [`TrustMap::changed`].
+    #[cfg(any(test, feature = "__testing"))]
     pub(crate) fn apply(&self, changes: impl IntoIterator<Item = (NodeId, Option<TrustRecord>)>) -> Self {
         let change = |(peer, record): (NodeId, Option<TrustRecord>)| self.change(peer, record.as_ref());
         self.changed(&mut changes.into_iter().map(change).collect())
@@ -139,7 +137,10 @@ impl TrustMap {
         Change { place: self.mix.mix(peer.get()), becomes: record.map(Value::of).into() }
     }
 
-    /// The next version, as by [`TrustMap::apply`]; leaves the changes in order of place.
+    /// The next version. A peer occurs at most once among the changes; they are left in order of place.
+    ///
+    /// # Panics
+    /// Never; without memory for it the process is aborted, as by the collections of the standard library.
     pub(crate) fn changed(&self, changes: &mut Vec<Change>) -> Self {
         if changes.is_empty() {
             return self.clone();
