@@ -103,10 +103,10 @@ pub struct Report {
 /// From the results of several runs; later ones win where both have a line or a series.
 ///
 /// # Errors
-/// If there are none, or if they measured different commits or settings of noise: one document is about one state.
+/// If there are none, or if they measured different commits: one document is about one state.
 pub fn report(runs: &[Results]) -> Result<Report, String> {
     let setting = &runs.first().ok_or("no results were given")?.setting;
-    let state = |setting: &Setting| (setting.commit.clone(), setting.changed, setting.quick);
+    let state = |setting: &Setting| (setting.commit.clone(), setting.changed);
     if let Some(other) = runs.iter().find(|run| state(&run.setting) != state(setting)) {
         return Err(format!("results of different states: {:?} and {:?}", state(setting), state(&other.setting)));
     }
@@ -161,8 +161,15 @@ fn heading(setting: &Setting, runs: &[Results]) -> String {
         setting.compiler,
         setting.file_system,
     );
-    if setting.quick {
-        text.push_str("\n**A rough run (`--quick`): fewer, shorter rounds and smaller sizes. It shows that the measurements work, and no more.**\n");
+    let is_rough = |of: fn(&Results) -> bool| runs.iter().any(|run| run.setting.quick && of(run));
+    let rough = match (is_rough(|run| !run.lines.is_empty()), is_rough(|run| !run.series.is_empty())) {
+        (false, false) => "",
+        (true, false) => "The goals are of a rough run",
+        (false, true) => "The curves are of a rough run",
+        (true, true) => "A rough run",
+    };
+    if !rough.is_empty() {
+        text.push_str(&format!("\n**{rough} (`--quick`): fewer, shorter rounds and smaller sizes. It shows that the measurements work, and no more.**\n"));
     }
     text.push_str(
         "\nThis file is written by `cargo run --release -p trustkeep-benches --bin report`, from what the bins `ratios` and \
@@ -414,11 +421,24 @@ mod tests {
         other.setting.commit = "else".to_owned();
         assert!(report(&[one.clone(), other.clone()]).unwrap_err().contains("different states"));
         assert!(report(&[]).is_err());
-        other.setting.quick = true;
         other.setting.changed = true;
         let text = report(&[other]).unwrap().text;
-        assert!(text.contains("**A rough run") && text.contains(" (with changes that were not committed), on "));
+        assert!(text.contains(" (with changes that were not committed), on "));
         assert!(text.contains("Nothing that was measured."));
+    }
+
+    #[test]
+    fn a_document_says_which_part_of_it_is_rough() {
+        let text = |lines_quick, series_quick| {
+            let mut runs =
+                [run(vec![line("get_1m", 1.0, 1.0)], Vec::new()), run(Vec::new(), vec![series("reads", Vec::new())])];
+            (runs[0].setting.quick, runs[1].setting.quick) = (lines_quick, series_quick);
+            report(&runs).unwrap().text
+        };
+        assert!(text(true, true).contains("**A rough run"));
+        assert!(text(true, false).contains("**The goals are of a rough run"));
+        assert!(text(false, true).contains("**The curves are of a rough run"));
+        assert!(!text(false, false).contains("rough run"));
     }
 
     #[test]
