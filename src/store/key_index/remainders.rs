@@ -21,9 +21,9 @@ pub(super) struct Remainders {
 
 impl Remainders {
     /// At least [`LINES_MIN`].
-    pub(super) fn allocate(lines: usize, others_min: usize) -> Option<Self> {
+    pub(super) fn allocate(lines: usize) -> Option<Self> {
         debug_assert!(lines >= LINES_MIN, "remainders of one line could be the same");
-        let others = Ids::allocate((lines / LINES_PER_OTHER).max(others_min))?;
+        let others = Ids::allocate(lines / LINES_PER_OTHER)?;
         Lines::zeroed(lines).map(|lines| Self { lines, others })
     }
 
@@ -51,11 +51,9 @@ impl Remainders {
             set(line, free, remainder);
             return Put::In;
         }
-        if passed(line) == u16::MAX {
-            return Put::Full;
-        }
-        // First the count: who is led on by it finds nothing as yet.
-        set(line, REMAINDERS_MAX, passed(line) + 1);
+        // First the count: who is led on by it finds nothing as yet. It stays below the 2^16 places of a line, of which 31
+        // are on it and one has no remainder.
+        set(line, REMAINDERS_MAX, passed(line).wrapping_add(1));
         self.others.put(id, place)
     }
 

@@ -31,7 +31,7 @@ impl Table {
 
     fn allocate(lines: usize) -> Option<Self> {
         if lines >= remainders::LINES_MIN {
-            Remainders::allocate(lines, LINES_MIN).map(Self::Remainders)
+            Remainders::allocate(lines).map(Self::Remainders)
         } else {
             Ids::allocate(lines).map(Self::Ids)
         }
