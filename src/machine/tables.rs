@@ -230,7 +230,8 @@ impl Tables {
     /// What of these changes differs from what is there. Nothing is derived yet.
     pub(crate) fn draft(&self, changes: &[TableChange]) -> Draft {
         let mut draft = Draft { trusted_len: self.trusted.len(), ..Draft::default() };
-        draft.trusted.reserve_exact(changes.len());
+        let trusted = changes.iter().filter(|change| matches!(change, TableChange::Trusted(..))).count();
+        draft.trusted.reserve_exact(trusted);
         for change in changes {
             match change {
                 TableChange::Trusted(peer, record) => self.draft_trusted(&mut draft, *peer, *record),

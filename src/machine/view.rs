@@ -168,7 +168,6 @@ pub enum TableChange {
     Floor(NodeId, Option<Floor>),
 }
 
-/// A batch of ten thousand records has as many of these.
 const _: () = assert!(size_of::<TableChange>() <= 72);
 
 impl TableChange {
