@@ -162,14 +162,9 @@ fn heading(setting: &Setting, runs: &[Results]) -> String {
         setting.file_system,
     );
     let is_rough = |of: fn(&Results) -> bool| runs.iter().any(|run| run.setting.quick && of(run));
-    let rough = match (is_rough(|run| !run.lines.is_empty()), is_rough(|run| !run.series.is_empty())) {
-        (false, false) => "",
-        (true, false) => "The goals are of a rough run",
-        (false, true) => "The curves are of a rough run",
-        (true, true) => "A rough run",
-    };
-    if !rough.is_empty() {
-        text.push_str(&format!("\n**{rough} (`--quick`): fewer, shorter rounds and smaller sizes. It shows that the measurements work, and no more.**\n"));
+    let parts = [("goals", is_rough(|run| !run.lines.is_empty())), ("curves", is_rough(|run| !run.series.is_empty()))];
+    for (part, _) in parts.iter().filter(|(_, is_rough)| *is_rough) {
+        text.push_str(&format!("\n**The {part} are of a rough run (`--quick`): fewer, shorter rounds and smaller sizes. They show that the measurements work, and no more.**\n"));
     }
     text.push_str(
         "\nThis file is written by `cargo run --release -p trustkeep-benches --bin report`, from what the bins `ratios` and \
@@ -429,16 +424,17 @@ mod tests {
 
     #[test]
     fn a_document_says_which_part_of_it_is_rough() {
-        let text = |lines_quick, series_quick| {
+        let text = |quick: [bool; 2]| {
             let mut runs =
                 [run(vec![line("get_1m", 1.0, 1.0)], Vec::new()), run(Vec::new(), vec![series("reads", Vec::new())])];
-            (runs[0].setting.quick, runs[1].setting.quick) = (lines_quick, series_quick);
+            runs.iter_mut().zip(quick).for_each(|(run, quick)| run.setting.quick = quick);
             report(&runs).unwrap().text
         };
-        assert!(text(true, true).contains("**A rough run"));
-        assert!(text(true, false).contains("**The goals are of a rough run"));
-        assert!(text(false, true).contains("**The curves are of a rough run"));
-        assert!(!text(false, false).contains("rough run"));
+        for quick in [[false, false], [false, true], [true, false], [true, true]] {
+            let says =
+                ["goals", "curves"].map(|part| text(quick).contains(&format!("**The {part} are of a rough run")));
+            assert_eq!(says, quick);
+        }
     }
 
     #[test]

@@ -277,6 +277,8 @@ fn durable_change(plan: &Plan) -> Series {
             add(&mut series, label, size.into(), rounds);
         }
         store.close().unwrap();
+        // The thread that saves may find one more signal, and would put a file there meanwhile.
+        drop(b);
         std::fs::remove_dir_all(dir).unwrap();
     }
     series
@@ -302,6 +304,8 @@ fn grants(plan: &Plan) -> Series {
             add(&mut series, label, size.into(), rounds);
         }
         store.close().unwrap();
+        // The thread that saves may find one more signal, and would put a file there meanwhile.
+        drop(b);
         std::fs::remove_dir_all(dir).unwrap();
     }
     series
