@@ -63,20 +63,30 @@ impl Drop for Memory {
     }
 }
 
-/// Gives the pages of a part of some memory to the system. The addresses stay ours; what is there afterwards is zeros, or
-/// what was there.
+/// Gives the pages of a part of some memory to the system, as far as it covers whole ones. The addresses stay ours; what is
+/// there afterwards is zeros, or what was there.
 ///
 /// # Safety
 /// The range lies within one [`Memory`] that is not dropped meanwhile, and nobody uses what is in it.
 pub(super) unsafe fn give_pages_back(address: usize, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
+        // The system rounds up, to what others use.
+        let (address, bytes) = whole_pages(address, bytes, rustix::param::page_size());
         let start = core::ptr::with_exposed_provenance_mut(address);
         // SAFETY: private anonymous memory that nobody uses, by the caller's promise. If it is refused nothing has changed.
         let _ = unsafe { rustix::mm::madvise(start, bytes, rustix::mm::Advice::LinuxDontNeed) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (address, bytes);
+}
+
+/// The whole pages within a piece of memory: where they begin, and of how many bytes they are.
+#[cfg(target_os = "linux")]
+fn whole_pages(address: usize, bytes: usize, page_bytes: usize) -> (usize, usize) {
+    let start = address.next_multiple_of(page_bytes);
+    let end = (address + bytes) / page_bytes * page_bytes;
+    (start, end.saturating_sub(start))
 }
 
 #[cfg(target_os = "linux")]
@@ -98,8 +108,8 @@ mod system {
         let start = all.wrapping_byte_add(skip);
         for (end, bytes) in [(all, skip), (start.wrapping_byte_add(layout.size()), more - skip)] {
             if bytes > 0 {
-                // SAFETY: an end of the mapping that nobody knows of. Where the system's pages are larger than ours it
-                // refuses, and the end stays.
+                // SAFETY: an end of the mapping that nobody knows of. Where the system's pages are larger than ours it ends
+                // with one of them, like what was mapped.
                 let _ = unsafe { munmap(end, bytes) };
             }
         }
@@ -133,5 +143,24 @@ mod system {
     }
 }
 
-/// What the system gives and takes on most machines; where pages are larger it refuses those of a small chunk.
+/// What the system gives and takes on most machines; some have larger pages, of up to 64 KiB.
 const PAGE_BYTES: usize = 4 << 10;
+
+#[cfg(all(test, target_os = "linux", not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_given_back_that_others_use_a_part_of() {
+        const KIB: usize = 1 << 10;
+        let page = 64 * KIB;
+        // A slab at the begin of a large page, at its end, and in the middle; with small pages it is whole ones.
+        for slab in [page, 2 * page - 16 * KIB, page + 16 * KIB] {
+            assert_eq!(whole_pages(slab, 16 * KIB, page).1, 0);
+            assert_eq!(whole_pages(slab, 16 * KIB, 16 * KIB), (slab, 16 * KIB));
+            assert_eq!(whole_pages(slab, 16 * KIB, 4 * KIB), (slab, 16 * KIB));
+        }
+        assert_eq!(whole_pages(page, 2 * page, page), (page, 2 * page));
+        assert_eq!(whole_pages(page + 1, 3 * page - 2, page), (2 * page, page));
+    }
+}
