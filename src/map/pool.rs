@@ -73,7 +73,7 @@ struct Slab {
     class: u32,
     /// A bit for each block that is taken, or warm.
     taken: u128,
-    /// Idle, and its pages were given back to the system; using it takes new ones.
+    /// Its pages were given back to the system, or are being given back; using it takes new ones.
     is_bare: bool,
     /// Its blocks are to be moved into others: no more are taken from it.
     leaves: bool,
@@ -83,7 +83,7 @@ struct Slab {
 #[derive(Debug)]
 struct Chunk {
     memory: Option<Memory>,
-    /// The number of its first slab, how many it has, and how many of them are idle.
+    /// The number of its first slab, how many it has, and how many of them are idle and in the pool.
     first: usize,
     slabs: usize,
     idle: usize,
@@ -334,12 +334,15 @@ impl Pool {
     }
 
     /// The highest idle slabs go: the lowest are the first to be used again.
+    #[expect(clippy::indexing_slicing, reason = "a slab's chunk is there")]
     fn surplus_pages(&mut self, keep: usize) -> Option<Pages> {
         let spare = if CAN_GIVE_PAGES { self.idle_least.checked_sub(self.bare_len + keep)? } else { 0 };
         let ready = |(_, slab): &(usize, &mut Slab)| slab.address != 0 && slab.taken == 0 && !slab.is_bare;
         let mut pages = Pages { slabs: Vec::new() };
         for (index, slab) in self.slabs.iter_mut().enumerate().rev().filter(ready).take(spare.min(PAGES_AT_ONCE)) {
             pages.slabs.push((index, slab.address));
+            slab.is_bare = true;
+            self.chunks[slab.chunk].idle -= 1;
             self.idle.remove(index);
         }
         let len = pages.slabs.len();
@@ -352,7 +355,7 @@ impl Pool {
     #[expect(clippy::indexing_slicing, reason = "they were taken from here")]
     pub(super) fn bare(&mut self, pages: &Pages) {
         for &(index, _) in &pages.slabs {
-            self.slabs[index].is_bare = true;
+            self.chunks[self.slabs[index].chunk].idle += 1;
             self.idle.insert(index);
         }
         let len = pages.slabs.len();
@@ -395,8 +398,8 @@ impl Pages {
     /// Gives the pages to the system.
     pub(super) fn give_back(&self) {
         for &(_, address) in &self.slabs {
-            // SAFETY: the slab was taken out of its pool while it had no block: nobody uses its memory, and its chunk, which
-            // is not idle as a whole without it, stays.
+            // SAFETY: the slab was taken out of its pool while it had no block: nobody uses its memory, and its chunk, of
+            // which it does not count as idle meanwhile, stays.
             unsafe { give_pages_back(address, SLAB_BYTES) };
         }
     }

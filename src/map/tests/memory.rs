@@ -5,6 +5,7 @@ use super::versions::{BOUNDS, Model, check_shape, gathered, node, record};
 use crate::map::TrustMap;
 use crate::map::change::Bounds;
 use crate::map::mix::Mix;
+use crate::map::pool::{Pool, Surplus};
 use crate::peer::TrustRecord;
 
 fn filled(len: u32) -> TrustMap {
@@ -94,6 +95,32 @@ fn a_large_map_that_became_small_gives_its_memory_back() {
     assert!(map.iter().all(|record| record.node_id.get() > 290_000));
     assert_eq!(usage.nodes, check_shape(&map, Bounds::FAST));
     assert!(usage.bytes < large / 2, "{large} bytes, then {}", usage.bytes);
+}
+
+/// Two may trim at once: what the one is about to give back, the other has nothing to do with.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_whose_pages_are_being_given_back_does_not_go_meanwhile() {
+    let (mut pool, mut last) = (Pool::default(), 0);
+    for number in 0..3 {
+        let memory = Pool::ready_memory();
+        last = memory.address();
+        let _ = pool.add(memory);
+        if number == 0 {
+            let _ = pool.end_trim();
+        }
+    }
+    // Of the others only few are known to be spare yet: those that lie last.
+    let Some(Surplus::Pages(pages)) = pool.surplus() else { panic!("no pages") };
+    let _ = pool.end_trim();
+    let Some(Surplus::Chunk(other)) = pool.surplus() else { panic!("no chunk") };
+    assert_ne!(other.address(), last);
+    let _ = pool.add(other);
+    pages.give_back();
+    pool.bare(&pages);
+    let _ = pool.end_trim();
+    let Some(Surplus::Chunk(all)) = pool.surplus() else { panic!("no chunk") };
+    assert_eq!(all.address(), last, "now it may");
 }
 
 /// What a large map grows by is there before it is needed; a small one takes it as it goes.
