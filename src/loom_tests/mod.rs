@@ -11,6 +11,7 @@ mod durable_future;
 mod failure;
 mod handles;
 mod key_index;
+mod moving;
 mod order;
 mod reclamation;
 mod shutdown;
@@ -46,6 +47,8 @@ where
     let started = std::time::Instant::now();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    // Some begin with a map of hundreds of records.
+    builder.max_branches = builder.max_branches.max(20_000);
     builder.check({
         let (seen, executions) = (Arc::clone(&seen), Arc::clone(&executions));
         move || {

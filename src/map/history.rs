@@ -77,6 +77,8 @@ pub(crate) struct Usage {
     pub(crate) nodes: usize,
     /// Of these, nodes that wait for a version to go.
     pub(crate) retired: usize,
+    /// Pieces of memory that are being left: none but during a move.
+    pub(crate) leaving: usize,
 }
 
 impl Pin {
@@ -183,7 +185,8 @@ impl Pin {
     pub(super) fn usage(&self) -> Usage {
         let state = self.history.state.lock();
         let retired = state.live.iter().map(|live| live.retired.len()).sum::<usize>() + state.free.len();
-        Usage { bytes: state.pool.bytes(), versions: state.live.len(), nodes: state.pool.taken(), retired }
+        let (pool, versions) = (&state.pool, state.live.len());
+        Usage { bytes: pool.bytes(), versions, nodes: pool.taken(), retired, leaving: pool.leaving() }
     }
 
     /// For the model checker: this thread is about to read nodes of the version.

@@ -372,6 +372,12 @@ impl Pool {
         taken - self.warm.iter().map(Vec::len).sum::<usize>()
     }
 
+    /// How many slabs are being left.
+    #[cfg(any(test, feature = "__testing"))]
+    pub(super) fn leaving(&self) -> usize {
+        self.slabs.iter().filter(|slab| slab.leaves).count()
+    }
+
     /// How many bytes it has from the system, without pages that were given back.
     #[cfg(any(test, feature = "__testing"))]
     pub(super) fn bytes(&self) -> usize {

@@ -267,7 +267,7 @@ impl Map {
     /// What its memory is used for.
     #[must_use]
     pub fn usage(&self) -> MapUsage {
-        let Usage { bytes, versions, nodes, retired } = self.0.usage();
+        let Usage { bytes, versions, nodes, retired, .. } = self.0.usage();
         MapUsage { bytes, versions, nodes, retired }
     }
 
