@@ -19,8 +19,9 @@ struct Input {
 enum Act {
     /// The next version.
     Change(Vec<(Id, Option<u16>)>),
-    /// Many ids in a row, so that nodes split and merge.
+    /// Many ids in a row, so that nodes split and merge; or many places in a row, so that leaves are narrow.
     Fill {
+        places: bool,
         from: u16,
         len: u16,
         value: Option<u16>,
@@ -32,25 +33,30 @@ enum Act {
     },
     Hold,
     Drop(u8),
+    /// On another thread.
+    DropElsewhere(u8),
     Sweep,
+    Ready,
     /// A version with the same records elsewhere in memory, by so many nodes at a time.
     Gather(u8),
     Trim,
 }
 
-/// Few ids, so that they are hit again, and now and then any id.
+/// Few ids, so that they are hit again, ids whose places are neighbours, and now and then any id.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Id {
     Near(u8),
     Far(u32),
+    Place { high: bool, low: u8 },
 }
 
 impl Id {
-    fn node(self) -> Option<NodeId> {
-        NodeId::new(match self {
-            Self::Near(id) => id.into(),
-            Self::Far(id) => id,
-        })
+    fn node(self, seed: u64) -> Option<NodeId> {
+        match self {
+            Self::Near(id) => NodeId::new(id.into()),
+            Self::Far(id) => NodeId::new(id),
+            Self::Place { high, low } => Map::peer_at(seed, u32::from(high) << 31 | u32::from(low)),
+        }
     }
 }
 
@@ -73,15 +79,24 @@ fn apply((map, model): &(Map, Model), changes: impl Iterator<Item = (Option<Node
     (map.apply(changes), next)
 }
 
-fn check(map: &Map, model: &Model) {
+fn check(map: &Map, model: &Model, seed: u64) {
     assert_eq!(map.len(), model.len());
     assert_eq!(&map.iter().map(|record| (record.node_id, record)).collect::<Model>(), model);
     for (node, record) in model {
         assert_eq!(map.get(*node), Some(*record));
     }
-    for id in 1..=255 {
-        let node = NodeId::new(id).unwrap();
+    let few = (0..=255).flat_map(|low| {
+        [Id::Near(low), Id::Place { high: false, low }, Id::Place { high: true, low }].map(|id| id.node(seed))
+    });
+    // Beside records: neighbours in places, and what stands in memory that was given back.
+    let beside = model.keys().take(64).flat_map(|node| {
+        let place = Map::place_of(seed, *node);
+        [place ^ 1, place ^ 0x8000, place ^ 0x1_0000, place & !0xffff, place & !0xffff | 0xdbdb]
+            .map(|place| Map::peer_at(seed, place))
+    });
+    for node in few.chain(beside).flatten() {
         assert_eq!(map.contains(node), model.contains_key(&node));
+        assert_eq!(map.get(node), model.get(&node).copied());
     }
 }
 
@@ -100,42 +115,57 @@ fn check_diff((old, old_model): &(Map, Model), (new, new_model): &(Map, Model)) 
 }
 
 fuzz_target!(|input: Input| {
+    let seed = input.seed;
+    let named = |changes: Vec<(Id, Option<u16>)>| changes.into_iter().map(move |(id, value)| (id.node(seed), value));
     let model: Model = input
         .start
         .into_iter()
-        .filter_map(|(id, value)| id.node().map(|node| (node, TrustRecord::new(node, None).network(value))))
+        .filter_map(|(id, value)| id.node(seed).map(|node| (node, TrustRecord::new(node, None).network(value))))
         .collect();
-    let mut newest = (Map::bulk(input.seed, model.values().copied().collect()), model);
+    let mut newest = (Map::bulk(seed, model.values().copied().collect()), model);
     let mut held: Vec<(Map, Model)> = Vec::new();
     for act in input.acts.into_iter().take(64) {
         match act {
-            Act::Change(changes) => newest = apply(&newest, changes.into_iter().map(|(id, value)| (id.node(), value))),
-            Act::Fill { from, len, value } => {
-                let ids = (0..u32::from(len % 2000)).map(|n| NodeId::new(u32::from(from) + n));
-                newest = apply(&newest, ids.map(|id| (id, value)));
+            Act::Change(changes) => newest = apply(&newest, named(changes)),
+            Act::Fill { places, from, len, value } => {
+                let node = |n| match places {
+                    true => Map::peer_at(seed, (u32::from(from) << 16).wrapping_add(n)),
+                    false => NodeId::new(u32::from(from) + n),
+                };
+                newest = apply(&newest, (0..u32::from(len % 2000)).map(|n| (node(n), value)));
             }
             // Without a change it would be the old version itself, behind which a newer one of its history stands.
-            Act::Branch { from, changes } if !held.is_empty() && changes.iter().any(|(id, _)| id.node().is_some()) => {
-                let old = &held[usize::from(from) % held.len()];
-                newest = apply(old, changes.into_iter().map(|(id, value)| (id.node(), value)));
+            Act::Branch { from, changes }
+                if !held.is_empty() && changes.iter().any(|(id, _)| id.node(seed).is_some()) =>
+            {
+                newest = apply(&held[usize::from(from) % held.len()], named(changes));
             }
             Act::Hold if held.len() < 16 => held.push(newest.clone()),
             Act::Drop(which) if !held.is_empty() => {
                 let (map, model) = held.swap_remove(usize::from(which) % held.len());
-                check(&map, &model);
+                check(&map, &model, seed);
+            }
+            Act::DropElsewhere(which) if !held.is_empty() => {
+                let (map, model) = held.swap_remove(usize::from(which) % held.len());
+                let elsewhere = std::thread::spawn(move || check(&map, &model, seed));
+                // Beside it: the next version may take the memory that the old one lets go of.
+                newest.0.sweep();
+                newest = apply(&newest, [(Id::Near(which).node(seed), Some(which.into()))].into_iter());
+                elsewhere.join().unwrap();
             }
             Act::Sweep => newest.0.sweep(),
+            Act::Ready => newest.0.make_ready(),
             Act::Gather(at_once) => newest.0 = newest.0.gathered(at_once.into()),
             Act::Trim => _ = newest.0.trim(),
             _ => {}
         }
     }
     for version in &held {
-        check(&version.0, &version.1);
+        check(&version.0, &version.1, seed);
         check_diff(version, &newest);
         check_diff(&newest, version);
     }
-    check(&newest.0, &newest.1);
+    check(&newest.0, &newest.1, seed);
     // When the others are gone, nothing waits.
     drop(held);
     newest.0.sweep();

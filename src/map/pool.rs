@@ -419,8 +419,8 @@ const fn blocks_of(class: usize) -> u32 {
 
 /// What blocks of one class are cut from.
 const SLAB_BYTES: usize = 16 << 10;
-/// A small map takes little at a time; a large one takes what a huge page holds.
-const SMALL_POOL_BYTES: usize = 1 << 20;
+/// A small map takes little at a time; a large one takes what a huge page holds. What is fuzzed has few records.
+const SMALL_POOL_BYTES: usize = if cfg!(fuzzing) { 128 << 10 } else { 1 << 20 };
 const SMALL_CHUNK_SLABS: usize = 4;
 const LARGE_CHUNK_SLABS: usize = HUGE_PAGE_BYTES / SLAB_BYTES;
 /// Blocks of a class that are warm at most: more than a few publishes of single records replace, or one of a thousand.

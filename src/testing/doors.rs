@@ -238,6 +238,23 @@ impl Map {
         Self(TrustMap::from_sorted(mix, records.into_iter()))
     }
 
+    /// The peer whose record a map of this seed has at this place; none at the place of id 0.
+    #[must_use]
+    pub fn peer_at(seed: u64, place: u32) -> Option<NodeId> {
+        NodeId::new(Mix::new(seed).unmix(place))
+    }
+
+    /// The place at which a map of this seed has the peer's record.
+    #[must_use]
+    pub fn place_of(seed: u64, peer: NodeId) -> u32 {
+        Mix::new(seed).mix(peer.get())
+    }
+
+    /// Takes memory from the system, if the next changes may need some.
+    pub fn make_ready(&self) {
+        self.0.make_ready();
+    }
+
     /// Gives back what no version holds any more.
     pub fn sweep(&self) {
         self.0.sweep();
