@@ -98,13 +98,14 @@ impl<'p> Draft<'p> {
     /// place, without repeats.
     pub(super) fn change(mut self, root: Inner<'_>, len: usize, changes: &[Change]) -> Tree {
         self.len = len;
-        self.inner(root, changes);
+        self.inner(root, changes, self.bounds.bits_max);
         let pieces = core::mem::take(&mut self.pieces);
         self.crown(pieces, root.level)
     }
 
-    /// Answers with what the changes make of an inner node; true if that fits where the old one stood.
-    fn inner(&mut self, node: Inner<'_>, changes: &[Change]) -> bool {
+    /// Answers with what the changes make of an inner node; true if that fits where the old one stood. If it must be laid
+    /// out anew it has at most `bits_max`.
+    fn inner(&mut self, node: Inner<'_>, changes: &[Change], bits_max: u32) -> bool {
         let mark = self.pieces.len();
         let mut fits = true;
         let mut rest = changes;
@@ -118,7 +119,7 @@ impl<'p> Draft<'p> {
             }
             fits &= match node.open(&child) {
                 Node::Leaf(leaf) => self.leaf(leaf, mine),
-                Node::Inner(inner) => self.inner(inner, mine),
+                Node::Inner(inner) => self.inner(inner, mine, self.bounds.below(node.word.bits())),
             };
         }
         let copied = if fits { self.copied(&node, mark) } else { None };
@@ -130,7 +131,7 @@ impl<'p> Draft<'p> {
             None => {
                 let tiles = self.tiles(&node, mark);
                 self.pieces.truncate(mark);
-                self.pack(&tiles, node.start, node.depth(), 0);
+                self.pack_anew(&tiles, &node, bits_max);
             }
         }
         self.retire(node.retired());
@@ -212,6 +213,12 @@ impl<'p> Draft<'p> {
 }
 
 impl Bounds {
+    /// How many bits an inner node may have that is laid out below one of so many: a publish copies both, and copies least
+    /// if they are of about the same size.
+    pub(super) fn below(self, bits: u32) -> u32 {
+        (bits + 1).clamp(self.merge_bits_max, self.bits_max)
+    }
+
     /// How many records a leaf of this depth may have.
     pub(super) fn leaf_max(self, depth: u32) -> usize {
         self.leaf_max.min(leaf_max(depth))

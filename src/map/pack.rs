@@ -28,11 +28,20 @@ impl Draft<'_> {
         self.split(upper, middle, depth + 1);
     }
 
-    /// Answers with inner nodes for these children of a range; none of less than this depth.
-    pub(super) fn pack(&mut self, children: &[Piece], start: u32, depth: u32, depth_min: u32) {
+    /// Answers with inner nodes for these children of a node, each of at most `bits_max`; a root that is too large becomes
+    /// two levels of about the same width.
+    pub(super) fn pack_anew(&mut self, children: &[Piece], node: &Inner<'_>, bits_max: u32) {
+        let deepest = children.iter().map(|child| child.depth).max().unwrap_or(0);
+        let is_outgrown = node.depth() == 0 && deepest > bits_max;
+        let bits_max = if is_outgrown { self.bounds.below(deepest / 2) } else { bits_max };
+        self.pack(children, node.start, node.depth(), 0, bits_max);
+    }
+
+    /// Answers with inner nodes for these children of a range; none of less than this depth or of more bits.
+    fn pack(&mut self, children: &[Piece], start: u32, depth: u32, depth_min: u32, bits_max: u32) {
         let deepest = children.iter().map(|child| child.depth).max().unwrap_or(depth);
         let bits = deepest - depth;
-        if depth >= depth_min && bits <= self.bounds.bits_max {
+        if depth >= depth_min && bits <= bits_max {
             let (word, words) = new_inner(self.pool, self.birth, depth, bits);
             let mut slot = 0;
             for child in children {
@@ -46,8 +55,8 @@ impl Draft<'_> {
         }
         let middle = middle(start, depth);
         let (lower, upper) = children.split_at(children.partition_point(|child| child.start < middle));
-        self.pack(lower, start, depth + 1, depth_min);
-        self.pack(upper, middle, depth + 1, depth_min);
+        self.pack(lower, start, depth + 1, depth_min, bits_max);
+        self.pack(upper, middle, depth + 1, depth_min, bits_max);
     }
 
     /// A node's children with the pieces answered since `mark` in their places, small neighbours merged.
@@ -116,7 +125,7 @@ impl Draft<'_> {
     pub(super) fn crown(mut self, mut pieces: Vec<Piece>, level: u32) -> Tree {
         let mut levels = level;
         while pieces.len() > 1 {
-            self.pack(&pieces, 0, 0, 0);
+            self.pack(&pieces, 0, 0, 0, self.bounds.bits_max);
             pieces = core::mem::take(&mut self.pieces);
             levels += 1;
         }
@@ -146,7 +155,7 @@ impl Draft<'_> {
         let wanted = depth.div_ceil((self.bounds.bits_max - 1).max(1)).max(1);
         while levels < wanted {
             left -= left.div_ceil(wanted - levels);
-            self.pack(&pieces, 0, 0, left);
+            self.pack(&pieces, 0, 0, left, self.bounds.bits_max);
             pieces = core::mem::take(&mut self.pieces);
             levels += 1;
         }

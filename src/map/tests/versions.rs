@@ -10,6 +10,7 @@ use crate::map::change::Bounds;
 use crate::map::mix::Mix;
 use crate::map::node::{Inner, Node};
 use crate::map::value::Value;
+use crate::map::word::BITS_MAX;
 use crate::peer::{NodeId, TrustRecord};
 
 pub(super) type Model = BTreeMap<NodeId, TrustRecord>;
@@ -260,6 +261,34 @@ fn records_crowded_into_one_corner_find_room() {
             }
         }
         assert_eq!(now.0.len(), 0);
+    }
+}
+
+/// A publish copies one node of each level: as little as if the map had been built at once.
+#[test]
+fn levels_of_a_map_that_grew_are_of_about_the_same_width() {
+    let grow = |map: &mut TrustMap, to: u32, at_once: u32| {
+        while map.len() < to as usize {
+            let from = map.len() as u32 + 1;
+            *map = map.apply((from..=to.min(from + at_once - 1)).map(|id| (node(id), Some(record(id, 0)))));
+        }
+        check_shape(map, Bounds::FAST);
+        let root = map.version.root();
+        let below = (0..root.words.len()).map(|slot| match root.open(&root.child(slot).unwrap()) {
+            Node::Inner(inner) => inner.word.bits(),
+            Node::Leaf(_) => 0,
+        });
+        (root.level, root.word.bits(), below.max().unwrap())
+    };
+    for at_once in [100, 10_000] {
+        let mut map = TrustMap::new(Mix::new(5));
+        // One level is enough, so a reader takes no further step.
+        assert!(matches!(grow(&mut map, 2000, at_once), (1, 7..=BITS_MAX, 0)));
+        for len in [12_000, 32_000, 102_000] {
+            let (levels, root, below) = grow(&mut map, len, at_once);
+            let is_even = below <= root.max(5) + 1 && root <= below + 3;
+            assert!(levels == 2 && is_even, "{at_once}, {len}: {levels} {root} {below}");
+        }
     }
 }
 
