@@ -91,7 +91,7 @@ enum Step<'c> {
 
 impl<'p> Draft<'p> {
     pub(super) fn new(pool: &'p mut Pool, bounds: Bounds, birth: u64, retired: &'p mut Vec<Retired>) -> Self {
-        Self { pool, bounds, birth, pieces: Vec::new(), retired, len: 0 }
+        Self { pool, bounds, birth, pieces: Vec::with_capacity(PIECES), retired, len: 0 }
     }
 
     /// The tree that these changes make of another, which must stay live meanwhile. They come in ascending order of
@@ -171,22 +171,40 @@ impl<'p> Draft<'p> {
     /// Answers with what the changes make of a leaf; true if that fits where the old one stood.
     fn leaf(&mut self, leaf: Leaf<'_>, changes: &[Change]) -> bool {
         let mark = self.pieces.len();
-        let (mut len, mut kept) = (0, 0);
-        merge(&leaf, changes, |step| match step {
-            Step::Keep(range) => (len, kept) = (len + range.len(), kept + range.len()),
-            Step::Set(..) => len += 1,
-        });
-        if kept == leaf.values().len() && len == kept && !self.pool.leaves(leaf.slab()) {
+        let (mut len, mut replaced, mut stays) = (leaf.values().len(), 0, true);
+        for change in changes {
+            match (&change.becomes, leaf.position(change.place)) {
+                (Becomes::Same, _) | (Becomes::Nothing, Err(_)) => continue,
+                (Becomes::Value(_), Ok(_)) => {
+                    replaced += 1;
+                    continue;
+                }
+                (Becomes::Value(_), Err(_)) => len += 1,
+                (Becomes::Nothing, Ok(_)) => len -= 1,
+            }
+            stays = false;
+        }
+        if stays && replaced == 0 && !self.pool.leaves(leaf.slab()) {
             self.pieces.push(Piece { word: leaf.word, start: leaf.start, depth: leaf.depth() });
             return true;
         }
         self.len = self.len + len - leaf.values().len();
         if len <= self.bounds.leaf_max(leaf.depth()) {
             let (word, mut new) = new_leaf(self.pool, self.birth, leaf.depth(), len);
-            merge(&leaf, changes, |step| match step {
-                Step::Keep(range) => new.extend(&leaf, range),
-                Step::Set(place, value) => new.push(place, value),
-            });
+            if stays {
+                // The same places, as of most grants that change terms: one copy, and the values over it.
+                new.copy(&leaf);
+                for change in changes {
+                    if let (Becomes::Value(value), Ok(number)) = (&change.becomes, leaf.position(change.place)) {
+                        new.replace(number, value);
+                    }
+                }
+            } else {
+                merge(&leaf, changes, |step| match step {
+                    Step::Keep(range) => new.extend(&leaf, range),
+                    Step::Set(place, value) => new.push(place, value),
+                });
+            }
             self.pieces.push(Piece { word, start: leaf.start, depth: leaf.depth() });
         } else {
             let mut entries = Vec::with_capacity(len);
@@ -254,3 +272,6 @@ fn merge<'c>(leaf: &Leaf<'_>, changes: &'c [Change], mut step: impl FnMut(Step<'
     }
     step(Step::Keep(at..leaf.values().len()));
 }
+
+/// As many as a change of one record has waiting at once, unless something is split.
+const PIECES: usize = 4;

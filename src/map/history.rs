@@ -53,8 +53,8 @@ struct State {
     replaced: usize,
     /// How many the newest version replaced.
     replaced_last: usize,
-    /// For the next version's replaced nodes.
-    spare: Vec<Retired>,
+    /// Empty lists, for the replaced nodes of the next versions.
+    spare: Vec<Vec<Retired>>,
 }
 
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Pin {
         let tree = draft.change(root, tree.len, changes);
         let replaced = newest.retired.len();
         let presence = Presence::new();
-        live.push(Live { number, presence: Arc::clone(&presence), retired: core::mem::take(spare) });
+        live.push(Live { number, presence: Arc::clone(&presence), retired: spare.pop().unwrap_or_default() });
         state.replaced += replaced;
         state.replaced_last = replaced;
         if state.pool.is_short() {
@@ -244,8 +244,8 @@ impl State {
                     }
                 }
             }
-            if live.retired.capacity() <= SPARE_MAX {
-                self.spare = live.retired;
+            if live.retired.capacity() <= SPARE_NODES_MAX && self.spare.len() < SPARE_MAX {
+                self.spare.push(live.retired);
             }
         }
         self.live = kept;
@@ -270,7 +270,9 @@ const FIRST: u64 = 1;
 const LOOK_AT_LEAST: usize = 8;
 /// It is also looked at when so many nodes were replaced: a few large changes keep as much memory as many small ones.
 const LOOK_AT_REPLACED: usize = 1024;
+/// So many empty lists are kept: as many as one look leaves as a rule.
+const SPARE_MAX: usize = 2 * LOOK_AT_LEAST;
 /// A list of replaced nodes with more room than this is not used again.
-const SPARE_MAX: usize = 64;
+const SPARE_NODES_MAX: usize = 64;
 /// A publish gives back this many nodes and twice what the one before replaced; a sweep as many each time it has the lock.
 const GIVE_BACK_EACH: usize = 256;

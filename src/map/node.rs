@@ -13,7 +13,7 @@
 use core::ops::Range;
 
 use super::pool::{Block, Pool};
-use super::probe::{LINE_BYTES, Line};
+use super::probe::{self, LINE_BYTES, Line};
 use super::value::Value;
 use super::word::{WIDE_MAX, Word, leaf_max};
 
@@ -84,10 +84,13 @@ impl<'a> Leaf<'a> {
         })
     }
 
-    /// Where a place is or would be.
+    /// Where a place, which falls into this leaf, is or would be.
     pub(super) fn position(&self, place: u32) -> Result<usize, usize> {
-        let before = self.places().take_while(|other| *other < place).count();
-        if self.places().nth(before) == Some(place) { Ok(before) } else { Err(before) }
+        let (is_there, found) = probe::record_in(self.tags, self.word, place);
+        if is_there != 0 {
+            return Ok(found.trailing_zeros() as usize);
+        }
+        Err(self.places().take_while(|other| *other < place).count())
     }
 
     /// Which of the pool's slabs it lies in.
@@ -238,6 +241,24 @@ impl NewLeaf<'_> {
             if let Some(tags) = &mut self.high {
                 tags.fill(high);
             }
+        }
+    }
+
+    /// All records of a leaf of the same range and length.
+    pub(super) fn copy(&mut self, leaf: &Leaf<'_>) {
+        let (low, high) = leaf.tags.0.split_at(self.low.len());
+        self.low.copy_from_slice(low);
+        if let Some(tags) = &mut self.high {
+            tags.copy_from_slice(high);
+        }
+        self.values.copy_from_slice(leaf.values);
+        self.at = self.values.len();
+    }
+
+    /// Another value for a record that it has already.
+    pub(super) fn replace(&mut self, number: usize, value: &Value) {
+        if let Some(to) = self.values.get_mut(number) {
+            *to = *value;
         }
     }
 

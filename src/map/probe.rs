@@ -39,11 +39,16 @@ unsafe fn child_of(word: Word, place: u32) -> Word {
 /// # Safety
 /// `leaf` names a live leaf that stays live during the call, into which the place falls.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "tags are halves of a place")]
 pub(super) unsafe fn record_at(leaf: Word, place: u32) -> (u32, u32) {
-    let wide = leaf.wide();
     // SAFETY: a leaf begins with a line of tags, aligned, written as a whole when the leaf is made, and never changed.
-    let line = unsafe { &*core::ptr::with_exposed_provenance::<Line>(leaf.address()) };
+    record_in(unsafe { &*core::ptr::with_exposed_provenance::<Line>(leaf.address()) }, leaf, place)
+}
+
+/// The same of a leaf's line of tags.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "tags are halves of a place")]
+pub(super) fn record_in(line: &Line, leaf: Word, place: u32) -> (u32, u32) {
+    let wide = leaf.wide();
     // In a narrow leaf the second half of the line has the low tags of more records, in a wide one the high tags of the
     // same.
     let (first, second) = equal(line, place as u16, (place >> wide) as u16);
