@@ -229,12 +229,16 @@ impl Tables {
 
     /// What of these changes differs from what is there. Nothing is derived yet.
     pub(crate) fn draft(&self, changes: &[TableChange]) -> Draft {
-        let mut draft = Draft { trusted_len: self.trusted.len(), ..Draft::default() };
-        let trusted = changes.iter().filter(|change| matches!(change, TableChange::Trusted(..))).count();
-        draft.trusted.reserve_exact(trusted);
+        let records = changes.iter().filter(|change| matches!(change, TableChange::Trusted(..))).count();
+        let mut draft = self.empty_draft(records);
         for change in changes {
             match change {
-                TableChange::Trusted(peer, record) => self.draft_trusted(&mut draft, *peer, *record),
+                TableChange::Trusted(peer, record) => {
+                    let (before, change) = (self.trusted.value(*peer), self.trusted.change(*peer, record.as_ref()));
+                    if before != change.value() {
+                        draft.set_trusted(*peer, before.is_some(), change);
+                    }
+                }
                 TableChange::Pending(peer, entry) => {
                     if self.pending.get(peer.get()) != entry.as_ref() {
                         draft.pending.push((peer.get(), entry.clone()));
@@ -260,15 +264,9 @@ impl Tables {
         draft
     }
 
-    fn draft_trusted(&self, draft: &mut Draft, peer: NodeId, after: Option<TrustRecord>) {
-        let before = self.trusted.get(peer);
-        if before != after {
-            draft.trusted_len = draft.trusted_len + usize::from(after.is_some()) - usize::from(before.is_some());
-            draft.trusted.push(self.trusted.change(peer, after.as_ref()));
-            if before.is_some() != after.is_some() {
-                draft.membership.push((peer, after.is_some()));
-            }
-        }
+    /// A draft that so many trusted records are about to be put into.
+    pub(crate) fn empty_draft(&self, records: usize) -> Draft {
+        Draft { trusted: Vec::with_capacity(records), trusted_len: self.trusted.len(), ..Draft::default() }
     }
 
     /// The next state. It should be made only if it will be published: going on from this one again afterwards copies all
@@ -293,6 +291,36 @@ impl Tables {
 }
 
 impl Draft {
+    /// The record of a peer, which was trusted or was not, becomes another.
+    pub(crate) fn set_trusted(&mut self, peer: NodeId, was_trusted: bool, change: Change) {
+        let is_trusted = change.value().is_some();
+        self.trusted_len = self.trusted_len + usize::from(is_trusted) - usize::from(was_trusted);
+        if is_trusted != was_trusted {
+            self.membership.push((peer, is_trusted));
+        }
+        self.trusted.push(change);
+    }
+
+    /// The mark of a peer becomes another, or goes.
+    pub(crate) fn set_revoked(&mut self, peer: NodeId, at: Option<WallMillis>) {
+        self.revoked.push((peer.get(), at));
+    }
+
+    /// What waits of a peer, waits no longer.
+    pub(crate) fn forget_pending(&mut self, peer: NodeId) {
+        self.pending.push((peer.get(), None));
+    }
+
+    /// What was asked of a peer, was not.
+    pub(crate) fn forget_outgoing(&mut self, peer: NodeId) {
+        self.outgoing.push((peer.get(), None));
+    }
+
+    /// How many entries change.
+    pub(crate) fn len(&self) -> usize {
+        self.trusted.len() + self.pending.len() + self.outgoing.len() + self.revoked.len() + self.floors.len()
+    }
+
     /// Who comes to be trusted, and who is no longer.
     pub(crate) fn membership(&self) -> &[(NodeId, bool)] {
         &self.membership

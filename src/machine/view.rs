@@ -170,16 +170,6 @@ pub enum TableChange {
 
 const _: () = assert!(size_of::<TableChange>() <= 72);
 
-impl TableChange {
-    /// The peer that is trusted afterwards, if the change is about that.
-    pub(crate) fn trusted(&self) -> Option<NodeId> {
-        match self {
-            Self::Trusted(peer, Some(_)) => Some(*peer),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

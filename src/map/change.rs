@@ -26,6 +26,22 @@ pub(crate) enum Becomes {
     Same,
 }
 
+impl Change {
+    #[inline]
+    pub(crate) fn place(&self) -> u32 {
+        self.place
+    }
+
+    /// What there is afterwards.
+    #[inline]
+    pub(crate) fn value(&self) -> Option<&Value> {
+        match &self.becomes {
+            Becomes::Value(value) => Some(value),
+            Becomes::Nothing | Becomes::Same => None,
+        }
+    }
+}
+
 impl From<Option<Value>> for Becomes {
     fn from(value: Option<Value>) -> Self {
         value.map_or(Self::Nothing, Self::Value)

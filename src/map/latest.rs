@@ -43,7 +43,7 @@ impl Latest {
 }
 
 /// The last change of each place, in ascending order.
-fn in_order(part: &[Change]) -> Vec<Change> {
+pub(super) fn in_order(part: &[Change]) -> Vec<Change> {
     // Places, each with its number beneath, are moved about in sorting, not the far longer changes. No file that fits into
     // memory has more of them than 32 bits count.
     let places = part.iter().zip(0u64..);

@@ -120,6 +120,18 @@ impl TrustMap {
         self.version.get(self.mix.mix(peer.get())).map(|value| value.record(peer))
     }
 
+    /// Where a peer's record lies in the order of the map, whether there is one or not. No two peers have the same place.
+    #[inline]
+    pub(crate) fn place(&self, peer: NodeId) -> u32 {
+        self.mix.mix(peer.get())
+    }
+
+    /// A peer's record as it lies in the map.
+    #[inline]
+    pub(crate) fn value(&self, peer: NodeId) -> Option<&Value> {
+        self.version.get(self.mix.mix(peer.get()))
+    }
+
     /// Has what it takes to look a record up or change it fetched, without waiting for it.
     pub(crate) fn fetch(&self, peer: NodeId) {
         self.version.fetch(self.mix.mix(peer.get()));
@@ -137,7 +149,7 @@ impl TrustMap {
         Change { place: self.mix.mix(peer.get()), becomes: record.map(Value::of).into() }
     }
 
-    /// The next version. A peer occurs at most once among the changes; they are left in order of place.
+    /// The next version. Where a peer occurs twice among the changes the last one counts; they are left in order of place.
     ///
     /// # Panics
     /// Never; without memory for it the process is aborted, as by the collections of the standard library.
@@ -146,9 +158,7 @@ impl TrustMap {
             return self.clone();
         }
         if changes.len() > 1 {
-            changes.sort_unstable_by_key(|change| change.place);
-            debug_assert!(changes.is_sorted_by(|a, b| a.place < b.place), "a peer occurs twice in one change");
-            changes.dedup_by_key(|change| change.place);
+            *changes = latest::in_order(changes);
         }
         Self { version: self.version.change(changes), mix: self.mix }
     }

@@ -63,6 +63,9 @@ impl<V: Clone> Trie<V> {
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<&V> {
+        if self.len == 0 {
+            return None;
+        }
         let place = self.mix.mix(id);
         let mut node = &self.root;
         let mut shift = TOP_SHIFT;

@@ -1,12 +1,14 @@
 //! Several changes that are published as one.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use core::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashMap;
 
 use crate::error::WriteError;
 use crate::machine::event::{ChangeReason, Event, TrustState};
-use crate::machine::tables::Tables;
-use crate::machine::view::{TableChange, View as _};
+use crate::machine::tables::{Draft, Tables};
+use crate::machine::view::View as _;
+use crate::map::{Change, Value};
 use crate::peer::{NodeId, TrustRecord};
 use crate::time::WallMillis;
 
@@ -18,63 +20,88 @@ pub struct Batch<'a> {
     /// With what is known so far.
     trusted_len: usize,
     /// One for each peer, in the order in which they were first named.
-    steps: Vec<Step>,
+    steps: Vec<Step<'a>>,
     /// How many of them were looked up: where `before` is known. The others are grants, a few at most: what they look at is
     /// being fetched meanwhile.
     known: usize,
     /// Which of them is whose, once they are more than a few.
-    by_peer: BTreeMap<NodeId, usize>,
+    by_place: HashMap<u32, usize, BuildHasherDefault<PlaceHasher>>,
 }
 
-/// The last word on one peer.
-#[derive(Clone, Copy, Debug)]
-struct Step {
+/// The last word on one peer. What is long about it is in the form of the map, and written once.
+#[derive(Debug)]
+struct Step<'a> {
     peer: NodeId,
-    before: Option<TrustRecord>,
-    /// Of a revocation: nothing.
-    after: Option<TrustRecord>,
+    /// Of a revocation: to nothing.
+    change: Change,
+    before: Option<&'a Value>,
+}
+
+const _: () = assert!(size_of::<Step<'_>>() <= 64);
+
+/// A place is spread already, by a seed that nobody knows; it is brought to where the table looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct PlaceHasher(u64);
+
+impl Hasher for PlaceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, place: u32) {
+        self.0 = self.0.rotate_left(32) ^ (u64::from(place) << 32 | u64::from(place));
+    }
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(tables: &'a Tables, trusted_max: usize) -> Self {
-        let (steps, by_peer) = (Vec::new(), BTreeMap::new());
-        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps, known: 0, by_peer }
+        let (steps, by_place) = (Vec::new(), HashMap::default());
+        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps, known: 0, by_place }
     }
 
     fn number_of(&self, peer: NodeId) -> Option<usize> {
         if self.steps.len() > FEW {
-            self.by_peer.get(&peer).copied()
+            self.by_place.get(&self.tables.trusted.place(peer)).copied()
         } else {
             self.steps.iter().position(|step| step.peer == peer)
         }
     }
 
-    fn step(&self, peer: NodeId) -> Option<&Step> {
+    fn step(&self, peer: NodeId) -> Option<&Step<'a>> {
         self.steps.get(self.number_of(peer)?)
     }
 
-    /// The number of the step about this peer, which is made if there is none.
-    fn make_step(&mut self, peer: NodeId) -> usize {
-        if let Some(number) = self.number_of(peer) {
-            return number;
+    /// Has the last word on this peer be this; returns the number of its step, and whether it had one that trusted it.
+    fn put(&mut self, peer: NodeId, change: Change) -> (usize, bool) {
+        if let Some(number) = self.number_of(peer)
+            && let Some(step) = self.steps.get_mut(number)
+        {
+            let was = core::mem::replace(&mut step.change, change);
+            return (number, was.value().is_some());
         }
         self.tables.trusted.fetch(peer);
-        self.steps.push(Step { peer, before: None, after: None });
-        let number = self.steps.len() - 1;
+        let number = self.steps.len();
         if number == FEW {
-            self.by_peer.extend(self.steps.iter().enumerate().map(|(number, step)| (step.peer, number)));
-        } else if number > FEW {
-            self.by_peer.insert(peer, number);
+            let before = self.steps.iter().zip(0..).map(|(step, number)| (step.change.place(), number));
+            self.by_place.extend(before);
         }
-        number
+        if number >= FEW {
+            self.by_place.insert(change.place(), number);
+        }
+        self.steps.push(Step { peer, change, before: None });
+        (number, false)
     }
 
     /// Looks up what was before all steps but the last few.
     fn look_up(&mut self, but: usize) {
         let to = self.steps.len().saturating_sub(but);
         for step in self.steps.get_mut(self.known..to).unwrap_or_default() {
-            step.before = self.tables.trusted(step.peer);
-            self.trusted_len += usize::from(step.before.is_none() && step.after.is_some());
+            step.before = self.tables.trusted.value(step.peer);
+            self.trusted_len += usize::from(step.before.is_none() && step.change.value().is_some());
         }
         self.known = self.known.max(to);
     }
@@ -90,12 +117,8 @@ impl<'a> Batch<'a> {
                 return Err(WriteError::Full(record));
             }
         }
-        let number = self.make_step(record.node_id);
-        let is_known = number < self.known;
-        if let Some(step) = self.steps.get_mut(number) {
-            let is_new = step.after.replace(record).is_none();
-            self.trusted_len += usize::from(is_known && is_new);
-        }
+        let (number, was) = self.put(record.node_id, self.tables.trusted.change(record.node_id, Some(&record)));
+        self.trusted_len += usize::from(number < self.known && !was);
         self.look_up(FETCHED_AHEAD);
         Ok(())
     }
@@ -104,12 +127,11 @@ impl<'a> Batch<'a> {
     pub fn revoke(&mut self, peer: NodeId) -> Option<TrustRecord> {
         let was = self.get(peer);
         self.look_up(0);
-        let number = self.make_step(peer);
-        if let Some(step) = self.steps.get_mut(number) {
-            if number >= self.known {
-                (step.before, self.known) = (was, number + 1);
-            }
-            step.after = None;
+        let (number, _) = self.put(peer, self.tables.trusted.change(peer, None));
+        if number >= self.known
+            && let Some(step) = self.steps.get_mut(number)
+        {
+            (step.before, self.known) = (self.tables.trusted.value(peer), number + 1);
         }
         self.trusted_len -= usize::from(was.is_some());
         was
@@ -119,7 +141,7 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn is_trusted(&self, peer: NodeId) -> bool {
         match self.step(peer) {
-            Some(step) => step.after.is_some(),
+            Some(step) => step.change.value().is_some(),
             None => self.tables.trusted.contains(peer),
         }
     }
@@ -128,7 +150,7 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         match self.step(peer) {
-            Some(step) => step.after,
+            Some(step) => step.change.value().map(|value| value.record(peer)),
             None => self.tables.trusted(peer),
         }
     }
@@ -146,39 +168,76 @@ impl<'a> Batch<'a> {
         self.len() == 0
     }
 
-    /// The changes of tables and the events that the batch comes to, in order of ids.
-    pub(super) fn finish(mut self, now: WallMillis) -> (Vec<TableChange>, Vec<Event>) {
+    /// What changes, table by table, and the events that the batch comes to if anybody hears them, in the order in which
+    /// peers were first named.
+    pub(super) fn finish(mut self, now: WallMillis, is_heard: bool) -> (Draft, Vec<Event>) {
         self.look_up(0);
-        if self.steps.len() > 1 {
-            self.steps.sort_unstable_by_key(|step| step.peer);
+        let mut result = Outcome::new(self.tables, self.steps.len(), is_heard);
+        for Step { peer, change, before } in self.steps {
+            result.add(peer, before, change, now);
         }
-        let (mut changes, mut events) = (Vec::with_capacity(self.steps.len()), Vec::with_capacity(self.steps.len()));
-        for Step { peer, before, after } in self.steps {
-            let event = |state, reason| Event::TrustChanged { peer, state, reason };
-            // The first revocation's time stays: it is what the mark remembers.
-            let first = self.tables.revoked(peer);
-            let revoked = if after.is_some() { None } else { Some(first.unwrap_or(now)) };
-            if before != after {
-                changes.push(TableChange::Trusted(peer, after));
-                events.push(match after {
-                    Some(_) => event(TrustState::Granted, ChangeReason::Direct),
-                    None => event(TrustState::Revoked, ChangeReason::Revoked),
-                });
-            }
-            if first != revoked {
-                changes.push(TableChange::Revoked(peer, revoked));
-                if first.is_none() {
-                    events.push(Event::Revoked { peer });
-                }
-            }
-            if self.tables.pending(peer).is_some() {
-                changes.push(TableChange::Pending(peer, None));
-            }
-            if self.tables.outgoing(peer).is_some() {
-                changes.push(TableChange::Outgoing(peer, None));
+        (result.draft, result.events)
+    }
+}
+
+/// What a grant of one record comes to, as by a batch of its own, but for the limit.
+pub(super) fn grant_one(tables: &Tables, record: &TrustRecord, is_heard: bool) -> (Draft, Vec<Event>) {
+    let (trusted, peer) = (&tables.trusted, record.node_id);
+    trusted.fetch(peer);
+    let mut result = Outcome::new(tables, 1, is_heard);
+    // Nothing of a grant is as of now.
+    result.add(peer, trusted.value(peer), trusted.change(peer, Some(record)), WallMillis::new(0));
+    (result.draft, result.events)
+}
+
+/// What changes, table by table, and what is to be told of it.
+#[derive(Debug)]
+struct Outcome<'a> {
+    tables: &'a Tables,
+    draft: Draft,
+    is_heard: bool,
+    events: Vec<Event>,
+}
+
+impl<'a> Outcome<'a> {
+    fn new(tables: &'a Tables, records: usize, is_heard: bool) -> Self {
+        Self { tables, draft: tables.empty_draft(records), is_heard, events: Vec::new() }
+    }
+
+    /// A peer's record becomes another, or is revoked.
+    #[inline]
+    fn add(&mut self, peer: NodeId, before: Option<&Value>, change: Change, now: WallMillis) {
+        let is_granted = change.value().is_some();
+        // The first revocation's time stays: it is what the mark remembers.
+        let first = self.tables.revoked(peer);
+        let revoked = if is_granted { None } else { Some(first.unwrap_or(now)) };
+        if before != change.value() {
+            self.draft.set_trusted(peer, before.is_some(), change);
+            let (state, reason) = if is_granted {
+                (TrustState::Granted, ChangeReason::Direct)
+            } else {
+                (TrustState::Revoked, ChangeReason::Revoked)
+            };
+            self.tell(Event::TrustChanged { peer, state, reason });
+        }
+        if first != revoked {
+            self.draft.set_revoked(peer, revoked);
+            if first.is_none() {
+                self.tell(Event::Revoked { peer });
             }
         }
-        (changes, events)
+        if self.tables.pending(peer).is_some() {
+            self.draft.forget_pending(peer);
+        }
+        if self.tables.outgoing(peer).is_some() {
+            self.draft.forget_outgoing(peer);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.is_heard {
+            self.events.push(event);
+        }
     }
 }
 

@@ -54,8 +54,13 @@ impl Hub {
         Subscription { queue: Some(receiver), id }
     }
 
+    /// Whether there is anybody to send events to.
+    pub(super) fn is_heard(&self) -> bool {
+        !self.subscribers.is_empty()
+    }
+
     pub(super) fn send(&mut self, events: Vec<Event>) {
-        if self.subscribers.is_empty() {
+        if !self.is_heard() {
             return;
         }
         for event in events {

@@ -28,6 +28,7 @@ use std::io;
 use std::path::Path;
 
 pub use batch::Batch;
+use batch::grant_one;
 pub use durable_future::DurableFuture;
 pub use events::Subscription;
 pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState};
@@ -190,11 +191,14 @@ impl TrustStore {
     /// # Errors
     /// [`WriteError`] with the record; nothing changed.
     pub fn grant(&self, record: TrustRecord) -> Result<Receipt, WriteError<TrustRecord>> {
-        // Nothing of a grant is as of now.
-        self.write(WallMillis::new(0), |batch| batch.grant(record).is_ok()).map_or_else(
-            |error| Err(error.map(|()| record)),
-            |(fits, receipt)| if fits { Ok(receipt) } else { Err(WriteError::Full(record)) },
-        )
+        let outcome = Shared::publish(&self.shared, |tables, is_heard| {
+            let (draft, events) = grant_one(tables, &record, is_heard);
+            Ok::<_, core::convert::Infallible>((draft, events, ()))
+        });
+        outcome.map(|((), receipt)| receipt).map_err(|error| match error {
+            TransactError::Refused(never) => match never {},
+            TransactError::Write(error) => error.map(|()| record),
+        })
     }
 
     /// Revokes a peer, trusted or not, and marks it as revoked until an operator lifts that.
@@ -219,7 +223,7 @@ impl TrustStore {
     /// is fine and shows the state before; changing or waiting from it is an error, not a deadlock.
     ///
     /// # Ordering
-    /// As [`TrustStore::grant`].
+    /// As [`TrustStore::grant`]. Subscribers are told of peers in the order in which `f` first named them.
     ///
     /// # Errors
     /// [`WriteError`]; nothing changed.
@@ -229,11 +233,11 @@ impl TrustStore {
 
     /// `now`: when the peers that are revoked are.
     fn write<R>(&self, now: WallMillis, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
-        let outcome = Shared::transact(&self.shared, |tables| {
+        let outcome = Shared::publish(&self.shared, |tables, is_heard| {
             let mut batch = Batch::new(tables, self.shared.limits.trusted_max);
             let value = f(&mut batch);
-            let (changes, events) = batch.finish(now);
-            Ok::<_, core::convert::Infallible>(Transaction { changes, events, value })
+            let (draft, events) = batch.finish(now, is_heard);
+            Ok::<_, core::convert::Infallible>((draft, events, value))
         });
         outcome.map_err(|error| match error {
             TransactError::Refused(never) => match never {},

@@ -22,7 +22,7 @@ use crate::config::Limits;
 use crate::error::WriteError;
 use crate::machine::event::Event;
 use crate::machine::flush_plan::Situation;
-use crate::machine::tables::Tables;
+use crate::machine::tables::{Draft, Tables};
 use crate::machine::view::{TableChange, View};
 use crate::map::TrustMap;
 use crate::peer::NodeId;
@@ -200,12 +200,23 @@ impl Shared {
         this: &Arc<Self>,
         decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
+        Self::publish(this, |tables, _| {
+            let Transaction { changes, events, value } = decide(tables)?;
+            Ok((tables.draft(&changes), events, value))
+        })
+    }
+
+    /// The same where what is to change is known table by table. `decide` is told, too, whether anybody hears of events.
+    pub(crate) fn publish<T, E>(
+        this: &Arc<Self>,
+        decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T), E>,
+    ) -> Result<(T, Receipt), TransactError<E>> {
         let mut core = this.enter().map_err(TransactError::Write)?;
-        let transaction = {
+        let (draft, events, value) = {
             let _inside = Inside::mark(&this.inside);
-            decide(&core.tables).map_err(TransactError::Refused)?
+            decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
-        let done = this.commit(&mut core, &transaction.changes, transaction.events).map_err(TransactError::Write)?;
+        let done = this.commit(&mut core, draft, events).map_err(TransactError::Write)?;
         drop(core);
         // First the keeper, for a task's waker is somebody else's code.
         if done.ring {
@@ -214,16 +225,10 @@ impl Shared {
         for waiting in done.granted {
             waiting.wake(true);
         }
-        Ok((transaction.value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
+        Ok((value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
     }
 
-    fn commit(
-        &self,
-        core: &mut Core,
-        changes: &[TableChange],
-        events: Vec<Event>,
-    ) -> Result<Afterwards, WriteError<()>> {
-        let mut draft = core.tables.draft(changes);
+    fn commit(&self, core: &mut Core, mut draft: Draft, events: Vec<Event>) -> Result<Afterwards, WriteError<()>> {
         let touched = draft.touched();
         let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
@@ -258,6 +263,8 @@ impl Shared {
             });
             for (peer, _) in draft.membership().iter().filter(|(_, is_trusted)| *is_trusted) {
                 core.keys.insert(&self.keys, *peer);
+                // Nobody waits for a peer that was trusted before.
+                core.waiters.take(*peer, &mut done.granted);
             }
             let tables = core::mem::replace(&mut core.tables, Arc::new(next));
             if self.volatile {
@@ -265,10 +272,7 @@ impl Shared {
             }
             // ORDERING: Release, pairs with the Acquire load in `generation` (C-4); after the cell's store.
             self.generation.store(core.generation, Ordering::Release);
-            core.superseded.push(version, tables, changes.len());
-        }
-        for peer in changes.iter().filter_map(TableChange::trusted) {
-            core.waiters.take(peer, &mut done.granted);
+            core.superseded.push(version, tables, draft.len());
         }
         core.hub.send(events);
         done.urgent = core.urgent == core.generation;
