@@ -58,7 +58,7 @@ pub(crate) struct TableDiff<V> {
 /// What makes one state into a later one.
 #[derive(Debug)]
 pub(crate) struct Difference<'a> {
-    pub(crate) trusted: TableDiff<TrustRecord>,
+    pub(crate) trusted: TableDiff<&'a Value>,
     pub(crate) pending: TableDiff<&'a Arc<Pending>>,
     pub(crate) outgoing: TableDiff<&'a Arc<Outgoing>>,
     pub(crate) revoked: TableDiff<&'a WallMillis>,
@@ -203,11 +203,7 @@ impl Tables {
     /// What makes `older` into this state. Takes time in proportion to what changed.
     pub(crate) fn diff<'a>(&'a self, older: &'a Self) -> Difference<'a> {
         let mut trusted = TableDiff::new();
-        self.trusted.diff(&older.trusted, &mut |old, new| {
-            if let Some(record) = new.or(old) {
-                trusted.note(record.node_id.get(), new);
-            }
-        });
+        self.trusted.diff_values(&older.trusted, &mut |id, _, new| trusted.note(id, new));
         Difference {
             trusted,
             pending: TableDiff::of(&self.pending, &older.pending),

@@ -200,10 +200,20 @@ impl TrustMap {
 
     /// Calls `found(old, new)` for every peer whose record differs.
     pub(crate) fn diff(&self, older: &Self, found: &mut dyn FnMut(Option<TrustRecord>, Option<TrustRecord>)) {
-        debug_assert_eq!(self.mix, older.mix, "maps of different stores");
-        self.version.diff(&older.version, &mut |place, old, new| {
-            found(self.record(place, old), self.record(place, new));
+        self.diff_values(older, &mut |id, old, new| {
+            let record = |value: Option<&Value>| Some(value?.record(NodeId::new(id)?));
+            found(record(old), record(new));
         });
+    }
+
+    /// The same with ids, and with values where they lie.
+    pub(crate) fn diff_values<'a>(
+        &'a self,
+        older: &'a Self,
+        found: &mut dyn FnMut(u32, Option<&'a Value>, Option<&'a Value>),
+    ) {
+        debug_assert_eq!(self.mix, older.mix, "maps of different stores");
+        self.version.diff(&older.version, &mut |place, old, new| found(self.mix.unmix(place), old, new));
     }
 
     /// Gives back the memory of versions that nobody holds any more. Deriving does so too, a little each time.

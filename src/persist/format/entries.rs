@@ -10,7 +10,7 @@ use super::blocks::BLOCK_BYTES_MAX;
 use crate::config::TEXT_BYTES_MAX;
 use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source};
 use crate::map::Value;
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey};
 use crate::time::{Now, Tick, WallMillis};
 
 /// Fixed-width little-endian integers and, whatever a length field says, no allocation beyond one block.
@@ -156,22 +156,10 @@ impl Put for TrustedV1<'_> {
     }
 }
 
-impl<'a> From<&'a TrustRecord> for TrustedV1<'a> {
-    fn from(record: &'a TrustRecord) -> Self {
-        Self {
-            id: record.node_id.get(),
-            key: record.public_key.as_ref().map(PublicKey::as_bytes),
-            approved_at: record.approved_at.as_millis(),
-            mutual: record.mutual,
-            network: record.network,
-        }
-    }
-}
-
 impl<'a> TrustedV1<'a> {
-    pub(super) fn new(id: NodeId, value: &'a Value) -> Self {
+    pub(super) fn new(id: u32, value: &'a Value) -> Self {
         let (approved_at, mutual, network) = (value.approved_at().as_millis(), value.mutual(), value.network());
-        Self { id: id.get(), key: value.key(), approved_at, mutual, network }
+        Self { id, key: value.key(), approved_at, mutual, network }
     }
 
     /// The entry at the start of these bytes, and how many it has; `None` if there is none.

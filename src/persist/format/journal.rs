@@ -176,7 +176,7 @@ pub(crate) fn encode_group<E>(
 ) -> Result<u64, E> {
     let Difference { trusted, pending, outgoing, revoked, floors } = difference;
     let mut blocks = BlockWriter::new(sink, file_tag, offset);
-    blocks.table(trusted.set.iter().map(|(_, record)| TrustedV1::from(record)))?;
+    blocks.table(trusted.set.iter().map(|(id, value)| TrustedV1::new(*id, value)))?;
     blocks.table(trusted.gone.iter().map(|id| GoneV1::<1>::new(*id)))?;
     blocks.table(pending.set.iter().map(|(id, entry)| PendingV1::new(*id, entry)))?;
     blocks.table(pending.gone.iter().map(|id| GoneV1::<2>::new(*id)))?;

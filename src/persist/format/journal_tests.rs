@@ -10,6 +10,7 @@ use super::tests::{STORE, assert_same, encode, full_tables, id, now};
 use super::*;
 use crate::machine::tables::Tables;
 use crate::machine::view::TableChange;
+use crate::map::Value;
 use crate::map::mix::Mix;
 use crate::peer::TrustRecord;
 use crate::time::WallMillis;
@@ -98,9 +99,11 @@ fn every_field_of_every_table_is_read_back_and_removed_again() {
 fn an_id_that_occurs_twice_in_a_group_is_damage_and_in_two_groups_the_later_one_counts() {
     let (one, other) = (TrustRecord::new(id(7), None).network(1), TrustRecord::new(id(7), None).network(2));
     let (before, after) = (nothing(), granted(&nothing(), 7..8));
-    let group = |set: Vec<(u32, TrustRecord)>, gone: Vec<u32>| {
+    let group = |set: &[(u32, TrustRecord)], gone: Vec<u32>| {
+        let set: Vec<_> = set.iter().map(|(id, record)| (*id, Value::of(record))).collect();
         let (file_tag, mut difference) = (HEAD.file_tag(), after.diff(&before));
-        (difference.trusted.set, difference.trusted.gone) = (set, gone);
+        difference.trusted.set = set.iter().map(|(id, value)| (*id, value)).collect();
+        difference.trusted.gone = gone;
         let mut file = HEAD.encode().to_vec();
         file.resize(1024, 0);
         let mut keep = |_, bytes: &[u8]| {
@@ -111,9 +114,9 @@ fn an_id_that_occurs_twice_in_a_group_is_damage_and_in_two_groups_the_later_one_
         file.resize(4096, 0);
         file
     };
-    assert_eq!(damage(&group(vec![(7, one), (7, other)], Vec::new())).offset, GROUPS_AT);
-    assert_eq!(damage(&group(vec![(7, one)], vec![7])).offset, GROUPS_AT);
-    let once = group(vec![(7, one)], vec![8]);
+    assert_eq!(damage(&group(&[(7, one), (7, other)], Vec::new())).offset, GROUPS_AT);
+    assert_eq!(damage(&group(&[(7, one)], vec![7])).offset, GROUPS_AT);
+    let once = group(&[(7, one)], vec![8]);
     assert_eq!(replay(&once, &before, 0).unwrap().1.trusted.get(id(7)), Some(one));
     let with = |record| before.apply(&[TableChange::Trusted(id(7), Some(record))]).0;
     let (file, _) = journal(&[nothing(), with(one), with(other)], None);

@@ -35,7 +35,7 @@ pub(crate) fn encode_snapshot<E>(
     sink: &mut Sink<'_, E>,
 ) -> Result<u64, E> {
     let mut blocks = BlockWriter::new(sink, file_tag(store, generation), HEADER_BYTES as u64);
-    blocks.table(tables.trusted.values().map(|(id, value)| TrustedV1::new(id, value)))?;
+    blocks.table(tables.trusted.values().map(|(id, value)| TrustedV1::new(id.get(), value)))?;
     blocks.table(tables.pending.iter().map(|(id, entry)| PendingV1::new(id, entry)))?;
     blocks.table(tables.outgoing.iter().map(|(id, entry)| OutgoingV1::new(id, entry)))?;
     blocks.table(tables.revoked.iter().map(|(id, at)| RevokedV1::new(id, *at)))?;
