@@ -156,7 +156,7 @@ impl Pin {
 
     /// Gives memory that was not needed since the last trim to the system; true if there may be more next time.
     pub(super) fn trim(&self) -> bool {
-        self.history.state.lock().pool.begin_trim();
+        self.history.state.lock().begin_trim();
         loop {
             // Given back outside the lock: that takes the system some time.
             let surplus = self.history.state.lock().pool.surplus();
@@ -251,6 +251,14 @@ impl State {
         self.live = kept;
         self.look_at = 2 * self.live.len() + LOOK_AT_LEAST;
         self.replaced = 0;
+    }
+
+    fn begin_trim(&mut self) {
+        self.pool.begin_trim();
+        if self.free.is_empty() {
+            // After large changes it has room for all that they replaced, which is megabytes.
+            self.free = Vec::new();
+        }
     }
 
     /// Gives back at most so many nodes; true if more are left.
