@@ -19,6 +19,22 @@ fn a_receipt_waits_for_its_generation() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [false, true]);
 }
 
+/// The keeper stays awake for a moment when somebody came again at once, and then takes the ring without having slept: none is
+/// lost between its look and its going to sleep.
+#[test]
+fn who_comes_again_at_once_is_heard() {
+    let seen = outcomes(|| {
+        let disk = Disk::default();
+        let store = open(&disk);
+        for id in 1..=3 {
+            store.grant(record(id)).unwrap().wait_durable().unwrap();
+            assert!(disk.newest() >= id.into());
+        }
+        disk.saves()
+    });
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [vec![(1, 1), (2, 2), (3, 3)]]);
+}
+
 /// Two writers: each is answered for its own generation, and one save may do for both (P6).
 #[test]
 fn two_writers_are_answered_each_and_one_save_may_do_for_both() {

@@ -160,8 +160,8 @@ impl Progress {
         self.inner.lock().waiters.len()
     }
 
-    /// For the keeper: everything up to this generation is durable.
-    pub(crate) fn saved(&self, generation: u64) {
+    /// For the keeper: everything up to this generation is durable. Returns how many waited for that.
+    pub(crate) fn saved(&self, generation: u64) -> usize {
         let answered = {
             let mut inner = self.inner.lock();
             // ORDERING: Release, pairs with the Acquire load in `durable` (C-6).
@@ -169,9 +169,11 @@ impl Progress {
             inner.failing = None;
             inner.take(|waiter| waiter.generation <= generation)
         };
+        let count = answered.len();
         for waiter in answered {
             waiter.slot.put(Ok(()));
         }
+        count
     }
 
     /// For writers of a store that saves nothing, before anybody hears of this generation: so nobody waits for it.

@@ -398,6 +398,11 @@ impl Shared {
         self.doorbell.wait(deadline);
     }
 
+    /// For the keeper: listens until the deadline without going to sleep; true if it was rung.
+    pub(crate) fn listen(&self, until: Deadline) -> bool {
+        self.doorbell.listen(until)
+    }
+
     /// How many old versions are kept because somebody holds them or nobody has looked yet.
     pub(crate) fn superseded_len(&self) -> usize {
         if self.is_inside() { 0 } else { self.core.lock().superseded.len() }

@@ -245,6 +245,20 @@ impl Doorbell {
             None => self.bell.recv().unwrap_or(()),
         }
     }
+
+    /// Looks again and again, without going to sleep, until rung or until the deadline; true if it was rung. Whoever else
+    /// wants the processor gets it in between.
+    pub(crate) fn listen(&self, until: Deadline) -> bool {
+        loop {
+            if self.bell.try_recv().is_ok() {
+                return true;
+            }
+            if until.has_passed() {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// The sending end of a bounded queue.
