@@ -72,11 +72,12 @@ pub fn signing_bytes_v2(signed: &Signed<'_>) -> Vec<u8> {
         signed.nonce,
         signed.answers,
     );
+    let mut lines = lines.into_bytes();
     for text in [signed.key.as_bytes().as_slice(), signed.justification.as_bytes(), signed.reason.as_bytes()] {
         push_hex(&mut lines, &Sha256::digest(text));
-        lines.push('\n');
+        lines.push(b'\n');
     }
-    lines.into_bytes()
+    lines
 }
 
 /// The bytes that `signature` signs in version 1: neither type nor time, which is why version 1 proves so little.
@@ -145,12 +146,9 @@ pub fn sign_draft_v1(
     }
 }
 
-fn push_hex(into: &mut String, bytes: &[u8]) {
-    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
-    for byte in bytes {
-        into.push(digit(byte >> 4));
-        into.push(digit(byte & 15));
-    }
+fn push_hex(into: &mut Vec<u8>, bytes: &[u8]) {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
+    into.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
 /// Enough for any ten lines whose nonces are of the right length.
@@ -214,9 +212,9 @@ mod tests {
                 signed = bytes.to_vec();
                 STANDARD.decode(signature).unwrap().try_into().unwrap()
             });
-            let mut hex = String::new();
+            let mut hex = Vec::new();
             push_hex(&mut hex, &Sha256::digest(&signed));
-            assert_eq!((signed.len(), hex.as_str()), (len, digest));
+            assert_eq!((signed.len(), hex.as_slice()), (len, digest.as_bytes()));
             assert_eq!(actor.sign(&draft), message, "our own key makes the known signature");
             assert_eq!(message.signature, "", "nothing for a receiver of version 1");
             assert_eq!(message.timestamp, 1_772_532_000);
