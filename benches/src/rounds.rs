@@ -48,6 +48,34 @@ pub fn mean_both(operations: usize, work: impl FnOnce()) -> [f64; 2] {
     [by_clock, used.map_or(f64::NAN, |used| per_operation(used, operations))]
 }
 
+/// Does the work some way further down the stack: `DEPTHS` depths, the first of which is this one, are spread over a page.
+///
+/// Where the stack of a thread lies within a page is settled when the process starts, and differs from process to process.
+/// Work that reads constants while it writes to the stack takes up to a quarter longer where the two happen to have the same
+/// place in their pages. A figure that is to be the same tomorrow is taken at several depths.
+pub fn at_depth<T>(depth: usize, work: impl FnOnce() -> T) -> Option<T> {
+    let (mut work, mut done) = (Some(work), None);
+    descend(depth % DEPTHS, &mut || done = work.take().map(|work| work()));
+    done
+}
+
+/// How many depths there are.
+pub const DEPTHS: usize = 8;
+
+#[inline(never)]
+fn descend(steps: usize, work: &mut dyn FnMut()) {
+    let room = black_box([0_u8; STEP_BYTES]);
+    if steps == 0 {
+        work()
+    } else {
+        descend(steps - 1, work)
+    }
+    black_box(&room);
+}
+
+/// With what else a call takes, an eighth of a page.
+const STEP_BYTES: usize = 464;
+
 /// How long this thread has run.
 fn processor_time() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
@@ -204,6 +232,23 @@ mod tests {
         let mut calls = Vec::new();
         assert_eq!(Tail::of(3, |number| calls.push(number)).len(), 3);
         assert_eq!(calls, [0, 1, 2]);
+    }
+
+    #[test]
+    fn depths_are_spread_over_a_page() {
+        let place = |depth| {
+            let local = 0_u8;
+            let here = core::ptr::from_ref(black_box(&local)).addr();
+            let there = at_depth(depth, || {
+                let local = 0_u8;
+                core::ptr::from_ref(black_box(&local)).addr()
+            });
+            here - there.unwrap()
+        };
+        let places: Vec<usize> = (0..DEPTHS).map(place).collect();
+        let eighths: std::collections::HashSet<usize> = places.iter().map(|at| (at - places[0]) % 4096 / 512).collect();
+        assert!(eighths.len() >= 5, "{places:?}");
+        assert_eq!(places[0], place(DEPTHS));
     }
 
     #[test]
