@@ -250,6 +250,25 @@ fn events_come_in_order_and_a_slow_subscriber_learns_what_it_missed() {
 }
 
 #[test]
+fn a_batch_tells_of_peers_in_the_order_in_which_it_named_them() {
+    let store = TrustStore::in_memory();
+    let events = store.subscribe();
+    let _ = store
+        .update(|batch| {
+            // More than are looked through one by one; the last one is named again, and stays where it was.
+            for number in (1..=20).rev().chain([20]) {
+                batch.grant(record(number)).unwrap();
+            }
+        })
+        .unwrap();
+    let told = core::iter::from_fn(|| events.try_recv()).map(|event| match event {
+        Event::TrustChanged { peer, .. } => peer.get(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(told.collect::<Vec<_>>(), (1..=20).rev().collect::<Vec<_>>());
+}
+
+#[test]
 fn limits_refuse_growth_and_nothing_else() {
     let mut limits = trustkeep::config::Limits::default();
     limits.trusted_max = 2;
