@@ -149,7 +149,7 @@ impl TrustMap {
         Change { place: self.mix.mix(peer.get()), becomes: record.map(Value::of).into() }
     }
 
-    /// The next version. Where a peer occurs twice among the changes the last one counts; they are left in order of place.
+    /// The next version. A peer occurs at most once among the changes; they are left in order of place.
     ///
     /// # Panics
     /// Never; without memory for it the process is aborted, as by the collections of the standard library.
@@ -158,7 +158,9 @@ impl TrustMap {
             return self.clone();
         }
         if changes.len() > 1 {
-            *changes = latest::in_order(changes);
+            let ordered = latest::in_order(changes);
+            debug_assert_eq!(ordered.len(), changes.len(), "a peer occurs twice in one change");
+            *changes = ordered;
         }
         Self { version: self.version.change(changes), mix: self.mix }
     }
