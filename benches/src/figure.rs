@@ -96,6 +96,14 @@ impl Side {
         Self { label: label.to_owned(), unit, rounds }
     }
 
+    /// Adds another run's rounds of the same contestant, or of the one that stood in its place there.
+    pub fn join(&mut self, other: &Self) {
+        if !self.label.split(" / ").any(|label| label == other.label) {
+            self.label = format!("{} / {}", self.label, other.label);
+        }
+        self.rounds.extend_from_slice(&other.rounds);
+    }
+
     /// Its spread.
     #[must_use]
     pub fn range(&self) -> Option<Range> {

@@ -147,6 +147,31 @@ impl Line {
         if self.is_met() { "ok" } else { "short" }
     }
 
+    /// Adds another run's rounds of the same goal. The note stays this one's, unless the other's figures count for nothing.
+    pub fn join(&mut self, other: &Self) {
+        let join = |here: &mut Option<Side>, there: &Option<Side>| match (here.as_mut(), there) {
+            (Some(here), Some(there)) => here.join(there),
+            (None, Some(there)) => *here = Some(there.clone()),
+            (_, None) => {}
+        };
+        join(&mut self.ours, &other.ours);
+        join(&mut self.peer, &other.peer);
+        for side in &mut self.others {
+            if let Some(there) = other.others.iter().find(|there| there.label == side.label) {
+                side.join(there);
+            }
+        }
+        if other.failed && !self.failed {
+            (self.failed, self.note) = (true, other.note.clone());
+        }
+    }
+
+    /// The median of what is compared with the target, for people; a dash where there is none.
+    #[must_use]
+    pub fn show_median(&self) -> String {
+        self.ratio().map_or_else(|| "-".to_owned(), |ratio| three_digits(ratio.median))
+    }
+
     /// The ratio for people, with its spread; a dash where there is none.
     #[must_use]
     pub fn show_ratio(&self) -> String {
@@ -292,6 +317,31 @@ mod tests {
         let failed = good.provided(false, "a look-up was made");
         assert!(!failed.is_met());
         assert!(failed.show().ends_with("\tshort\ta look-up was made"));
+    }
+
+    #[test]
+    fn another_runs_rounds_are_added_and_what_failed_there_failed() {
+        let target = Target::RatioAtMost(2.0);
+        let mut both =
+            line(target, &[1.0], Some(&[1.0])).note("one").beside(vec![Side::new("x", Unit::Nanos, vec![1.0])]);
+        both.join(&line(target, &[9.0, 3.0], Some(&[1.0, 1.0])).note("two").beside(both.others.clone()));
+        assert_eq!(both.ratio().map(|ratio| [ratio.median, ratio.min, ratio.max]), Some([3.0, 1.0, 9.0]));
+        assert_eq!((both.note.as_str(), both.others[0].rounds.len()), ("one", 2));
+        both.join(&Goal { name: "goal", what: "what", target }.not_measured("no disk"));
+        assert_eq!(both.ratio().map(|ratio| ratio.median), Some(3.0));
+        let mut good = line(target, &[1.0], Some(&[1.0]));
+        good.join(&good.clone().provided(false, "a look-up was made"));
+        assert_eq!((good.is_met(), good.note.as_str()), (false, "a look-up was made"));
+        let mut first = Goal { name: "goal", what: "what", target }.not_measured("no disk");
+        first.join(&line(target, &[1.0], Some(&[1.0])));
+        assert!(first.is_met());
+        // Whoever was the best peer in a run is named.
+        let side = |label: &str| Some(Side::new(label, Unit::Nanos, vec![1.0]));
+        let (mut one, mut other) = (line(target, &[1.0], None), line(target, &[1.0], None));
+        (one.peer, other.peer) = (side("a"), side("b"));
+        one.join(&other);
+        one.join(&other);
+        assert_eq!(one.peer.map(|peer| (peer.label, peer.rounds.len())), Some(("a / b".to_owned(), 3)));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use core::fmt::Write as _;
 
-use crate::figure::{Range, Unit, three_digits};
+use crate::figure::{Range, Unit};
 use crate::goals::Line;
 use crate::results::{Curve, Results, Series, Setting};
 use crate::series::SHARES;
@@ -100,7 +100,8 @@ pub struct Report {
     pub plots: Vec<(String, String)>,
 }
 
-/// From the results of several runs; later ones win where both have a line or a series.
+/// From the results of several runs. A goal that several of them measured is told by the rounds of all of them together;
+/// of a series the last one counts.
 ///
 /// # Errors
 /// If there are none, or if they measured different commits: one document is about one state.
@@ -111,10 +112,9 @@ pub fn report(runs: &[Results]) -> Result<Report, String> {
         return Err(format!("results of different states: {:?} and {:?}", state(setting), state(&other.setting)));
     }
     let mut text = heading(setting, runs);
-    let (lines, series) =
-        (newest(runs, |run| &run.lines, |line| &line.name), newest(runs, |run| &run.series, |series| &series.name));
-    text.push_str(&goals(&lines));
-    text.push_str(&not_won(&lines, &series));
+    let (goals, series) = (measured(runs), newest(runs));
+    text.push_str(&table(&goals));
+    text.push_str(&not_won(&goals, &series));
     let mut plots = Vec::new();
     for shown in SHOWN {
         if let Some(series) = series.iter().find(|series| series.name == shown.name) {
@@ -126,16 +126,34 @@ pub fn report(runs: &[Results]) -> Result<Report, String> {
     Ok(Report { text, plots })
 }
 
-fn newest<'a, T, U: PartialEq + ?Sized + 'a>(
-    runs: &'a [Results],
-    of: fn(&Results) -> &Vec<T>,
-    name: fn(&T) -> &U,
-) -> Vec<&'a T> {
-    let mut found: Vec<&T> = Vec::new();
-    for item in runs.iter().flat_map(of) {
-        match found.iter_mut().find(|there| name(there) == name(item)) {
-            Some(there) => *there = item,
-            None => found.push(item),
+/// A goal as several runs measured it.
+struct Measured {
+    /// By the rounds of all runs.
+    line: Line,
+    /// By those of each.
+    runs: Vec<Line>,
+}
+
+fn measured(runs: &[Results]) -> Vec<Measured> {
+    let mut found: Vec<Measured> = Vec::new();
+    for line in runs.iter().flat_map(|run| &run.lines) {
+        match found.iter_mut().find(|there| there.line.name == line.name) {
+            Some(there) => {
+                there.line.join(line);
+                there.runs.push(line.clone());
+            }
+            None => found.push(Measured { line: line.clone(), runs: vec![line.clone()] }),
+        }
+    }
+    found
+}
+
+fn newest(runs: &[Results]) -> Vec<&Series> {
+    let mut found: Vec<&Series> = Vec::new();
+    for series in runs.iter().flat_map(|run| &run.series) {
+        match found.iter_mut().find(|there| there.name == series.name) {
+            Some(there) => *there = series,
+            None => found.push(series),
         }
     }
     found
@@ -174,33 +192,50 @@ fn heading(setting: &Setting, runs: &[Results]) -> String {
     text
 }
 
-fn goals(lines: &[&Line]) -> String {
-    if lines.is_empty() {
+fn table(goals: &[Measured]) -> String {
+    let lines = || goals.iter().map(|goal| &goal.line);
+    if goals.is_empty() {
         return String::new();
     }
-    let met = lines.iter().filter(|line| line.is_met()).count();
+    let met = lines().filter(|line| line.is_met()).count();
     let mut text = format!(
-        "\n## Goals\n\n{met} of {} are met. A ratio is ours over the peer's in the same round, and its median decides.\n\n\
-         | goal | ours | peer | ratio | target | |\n|---|---|---|---|---|---|\n",
-        lines.len()
+        "\n## Goals\n\n{met} of {} are met. A ratio is ours over the peer's in the same round, and its median decides.",
+        goals.len()
     );
-    for line in lines {
+    let runs = goals.iter().map(|goal| goal.runs.len()).max().unwrap_or(0);
+    if runs > 1 {
+        let met_in = |run: usize| goals.iter().filter(|goal| goal.runs.get(run).is_some_and(Line::is_met)).count();
+        let met: Vec<_> = (0..runs).map(|run| met_in(run).to_string()).collect();
+        let _ = write!(
+            text,
+            " The rounds of {runs} runs are taken together; the last column has the median of each run by itself, of which {} \
+             were met.",
+            met.join(", ")
+        );
+    }
+    let (head, rule) = if runs > 1 { (" run by run |", "---|") } else { ("", "") };
+    let _ = write!(text, "\n\n| goal | ours | peer | ratio | target | |{head}\n|---|---|---|---|---|---|{rule}\n");
+    for goal in goals {
+        let line = &goal.line;
         let side = |side: &Option<crate::figure::Side>| {
             side.as_ref().map_or_else(|| "-".to_owned(), |side| format!("{}: {}", side.label, side.show()))
         };
-        let verdict = if line.is_met() { "ok" } else { "**short**" };
         let note = if line.note.is_empty() { String::new() } else { format!(" ({})", line.note) };
-        let cells = [
+        let mut cells = vec![
             format!("`{}`: {}{note}", line.name, line.what),
             side(&line.ours),
             side(&line.peer),
             line.show_ratio(),
             line.target.show(),
-            verdict.to_owned(),
+            if line.is_met() { "ok" } else { "**short**" }.to_owned(),
         ];
-        let _ = writeln!(text, "| {} |", cells.map(|cell| cell_text(&cell)).join(" | "));
+        if runs > 1 {
+            cells.push(goal.runs.iter().map(Line::show_median).collect::<Vec<_>>().join(", "));
+        }
+        let cells: Vec<_> = cells.iter().map(|cell| cell_text(cell)).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
-    let mut beside = lines.iter().filter(|line| !line.others.is_empty()).peekable();
+    let mut beside = lines().filter(|line| !line.others.is_empty()).peekable();
     if beside.peek().is_some() {
         text.push_str("\nMeasured in the same rounds:\n\n");
         for line in beside {
@@ -212,17 +247,13 @@ fn goals(lines: &[&Line]) -> String {
 }
 
 /// Every goal that is short, and every place of a series where somebody else is better.
-fn not_won(lines: &[&Line], series: &[&Series]) -> String {
+fn not_won(goals: &[Measured], series: &[&Series]) -> String {
     let mut items = Vec::new();
-    for line in lines.iter().filter(|line| !line.is_met()) {
+    for line in goals.iter().map(|goal| &goal.line).filter(|line| !line.is_met()) {
         let found = if line.failed || line.ours.is_none() {
             format!("does not count: {}", line.note)
         } else {
-            format!(
-                "{} where {} was wanted",
-                line.ratio().map_or_else(|| "-".to_owned(), |ratio| three_digits(ratio.median)),
-                line.target.show()
-            )
+            format!("{} where {} was wanted", line.show_median(), line.target.show())
         };
         items.push(format!("`{}`: {found}", line.name));
     }
@@ -265,7 +296,7 @@ fn is_better_at(at: f64, one: &Curve, other: &Curve, is_less_better: bool) -> bo
 
 fn place(chart: &Chart<'_>, at: f64) -> String {
     let named = chart.places.iter().find(|(place, _)| (place - at).abs() < 1e-12);
-    named.map_or_else(|| format!("{} records", count(at)), |(_, name)| (*name).to_owned())
+    named.map_or_else(|| format!("{} {}", count(at), chart.across), |(_, name)| (*name).to_owned())
 }
 
 fn section(shown: &Shown, series: &Series) -> String {
@@ -297,9 +328,11 @@ fn method(setting: &Setting) -> String {
     format!(
         "\n## How\n\n\
          ```text\n\
-         cargo run --release -p trustkeep-benches --bin ratios -- --out benches/results/ratios.json\n\
+         for run in 1 2 3; do\n\
+         \x20 cargo run --release -p trustkeep-benches --bin ratios -- --out benches/results/ratios$run.json\n\
+         done\n\
          cargo run --release -p trustkeep-benches --bin series -- --out benches/results/series.json\n\
-         cargo run --release -p trustkeep-benches --bin report -- benches/results/ratios.json benches/results/series.json\n\
+         cargo run --release -p trustkeep-benches --bin report -- benches/results/*.json\n\
          ```\n\n\
          Both sides of a ratio run in one process, on the same data, with as many threads, in alternating rounds of which the \
          first does not count; every other round goes backwards. Ids are random, and questions come in random order from one \
@@ -334,119 +367,4 @@ fn cell_text(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::figure::Side;
-    use crate::goals::Goal;
-    use crate::results::Point;
-    use std::path::Path;
-
-    fn run(lines: Vec<Line>, series: Vec<Series>) -> Results {
-        let mut setting = Setting::now(false, Path::new("/"));
-        (setting.commit, setting.changed) = ("0123456789abcdef".to_owned(), false);
-        Results { setting, lines, series }
-    }
-
-    fn line(name: &str, ours: f64, peer: f64) -> Line {
-        let side = |label: &str, figure| Side::new(label, Unit::Nanos, vec![figure]);
-        Goal::named(name).unwrap().measured(side("ours", ours), Some(side("Peer<T>", peer)))
-    }
-
-    fn curve(label: &str, points: &[(f64, f64)]) -> Curve {
-        let points =
-            points.iter().map(|(at, figure)| Point { at: *at, rounds: vec![*figure, figure * 2.0, figure / 2.0] });
-        Curve { label: label.to_owned(), points: points.collect() }
-    }
-
-    fn series(name: &str, curves: Vec<Curve>) -> Series {
-        Series { name: name.to_owned(), curves }
-    }
-
-    #[test]
-    fn goals_are_told_with_their_verdicts_and_those_that_are_short_again() {
-        let lines = vec![
-            line("get_1m", 10.0, 10.0),
-            line("save_1m", 10.0, 100.0),
-            Goal::named("open_1m").unwrap().not_measured("no disk"),
-        ];
-        let text = report(&[run(lines, Vec::new())]).unwrap().text;
-        for part in [
-            "1 of 3 are met",
-            "| ours: 10.0 ns [10.0 ns, 10.0 ns] | Peer&lt;T>: 10.0 ns [10.0 ns, 10.0 ns] | 1.00 [1.00, 1.00] | &lt;= 2 | ok |",
-            "| 0.100 [0.100, 0.100] | &lt;= 0.06 | **short** |",
-            "\n## What we do not win\n\n- `save_1m`: 0.100 where <= 0.06 was wanted\n- `open_1m`: does not count: no disk\n",
-            "Measured at commit `0123456789ab`, on",
-        ] {
-            assert!(text.contains(part), "{part}\n{text}");
-        }
-        assert!(!text.contains("rough run") && !text.contains("not committed"));
-    }
-
-    #[test]
-    fn whoever_is_better_is_named_with_the_places() {
-        let reads = series(
-            "reads",
-            vec![
-                curve("trustkeep, handle", &[(100.0, 10.0), (10_000.0, 10.0), (1e6, 10.0)]),
-                curve("trustkeep, store", &[(100.0, 1.0)]),
-                curve("fast", &[(100.0, 9.0), (10_000.0, 11.0), (1e6, 9.0)]),
-                curve("slow", &[(100.0, 11.0)]),
-                curve("faster", &[(1e6, 2.0)]),
-            ],
-        );
-        let grants = series("grants", vec![curve("trustkeep", &[(100.0, 10.0)]), curve("B", &[(100.0, 11.0)])]);
-        let made = report(&[run(Vec::new(), vec![reads, grants])]).unwrap();
-        let won = made.text.split("## What we do not win").nth(1).unwrap().split("\n## ").next().unwrap();
-        let expected = [
-            "- One read, one thread, 100 records: fast did better than trustkeep, handle",
-            "- One read, one thread, 1 M records: fast, faster did better than trustkeep, handle",
-            "- Grants a second, with a reader beside, 100 records: B did better than trustkeep",
-        ];
-        assert_eq!(won.trim(), expected.join("\n"));
-        assert!(made.text.contains("| fast | 9.00 ns [4.50 ns, 18.0 ns] | 11.0 ns [5.50 ns, 22.0 ns] |"));
-        assert!(made.text.contains("| slow | 11.0 ns [5.50 ns, 22.0 ns] | - | - |"));
-        assert_eq!(made.plots.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["reads.svg", "grants.svg"]);
-        assert!(made.text.contains("(plots/reads.svg)") && made.plots[0].1.starts_with("<svg"));
-    }
-
-    #[test]
-    fn a_document_is_about_one_state_and_says_which() {
-        let (one, mut other) = (run(Vec::new(), Vec::new()), run(Vec::new(), Vec::new()));
-        assert!(report(&[one.clone(), other.clone()]).is_ok());
-        other.setting.commit = "else".to_owned();
-        assert!(report(&[one.clone(), other.clone()]).unwrap_err().contains("different states"));
-        assert!(report(&[]).is_err());
-        other.setting.changed = true;
-        let text = report(&[other]).unwrap().text;
-        assert!(text.contains(" (with changes that were not committed), on "));
-        assert!(text.contains("Nothing that was measured."));
-    }
-
-    #[test]
-    fn a_document_says_which_part_of_it_is_rough() {
-        let text = |quick: [bool; 2]| {
-            let mut runs =
-                [run(vec![line("get_1m", 1.0, 1.0)], Vec::new()), run(Vec::new(), vec![series("reads", Vec::new())])];
-            runs.iter_mut().zip(quick).for_each(|(run, quick)| run.setting.quick = quick);
-            report(&runs).unwrap().text
-        };
-        for quick in [[false, false], [false, true], [true, false], [true, true]] {
-            let says =
-                ["goals", "curves"].map(|part| text(quick).contains(&format!("**The {part} are of a rough run")));
-            assert_eq!(says, quick);
-        }
-    }
-
-    #[test]
-    fn the_later_of_two_results_counts() {
-        let runs =
-            [run(vec![line("get_1m", 10.0, 10.0)], Vec::new()), run(vec![line("get_1m", 40.0, 10.0)], Vec::new())];
-        let text = report(&runs).unwrap().text;
-        assert!(text.contains("0 of 1 are met") && text.contains("40.0 ns") && !text.contains("ours: 10.0 ns"));
-    }
-
-    #[test]
-    fn cells_keep_their_bars_and_tags() {
-        assert_eq!(cell_text("a|b <T> `x<T>`"), "a\\|b &lt;T> `x<T>`");
-    }
-}
+mod tests;

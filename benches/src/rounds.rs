@@ -53,24 +53,19 @@ pub fn mean_both(operations: usize, work: impl FnOnce()) -> [f64; 2] {
 /// Where the stack of a thread lies within a page is settled when the process starts, and differs from process to process.
 /// Work that reads constants while it writes to the stack takes up to a quarter longer where the two happen to have the same
 /// place in their pages. A figure that is to be the same tomorrow is taken at several depths.
-pub fn at_depth<T>(depth: usize, work: impl FnOnce() -> T) -> Option<T> {
-    let (mut work, mut done) = (Some(work), None);
-    descend(depth % DEPTHS, &mut || done = work.take().map(|work| work()));
-    done
+pub fn at_depth<T>(depth: usize, work: impl FnOnce() -> T) -> T {
+    descend(depth % DEPTHS, work)
 }
 
 /// How many depths there are.
 pub const DEPTHS: usize = 8;
 
 #[inline(never)]
-fn descend(steps: usize, work: &mut dyn FnMut()) {
+fn descend<T>(steps: usize, work: impl FnOnce() -> T) -> T {
     let room = black_box([0_u8; STEP_BYTES]);
-    if steps == 0 {
-        work()
-    } else {
-        descend(steps - 1, work)
-    }
+    let done = if steps == 0 { work() } else { descend(steps - 1, work) };
     black_box(&room);
+    done
 }
 
 /// With what else a call takes, an eighth of a page.
@@ -243,7 +238,7 @@ mod tests {
                 let local = 0_u8;
                 core::ptr::from_ref(black_box(&local)).addr()
             });
-            here - there.unwrap()
+            here - there
         };
         let places: Vec<usize> = (0..DEPTHS).map(place).collect();
         let eighths: std::collections::HashSet<usize> = places.iter().map(|at| (at - places[0]) % 4096 / 512).collect();
