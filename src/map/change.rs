@@ -247,10 +247,10 @@ impl<'p> Draft<'p> {
 }
 
 impl Bounds {
-    /// How many bits an inner node may have that is laid out below one of so many: a publish copies both, and copies least
-    /// if they are of about the same size.
+    /// How many bits an inner node may have that is laid out below one of so many. A publish copies both: the root is in the
+    /// caches, and one of the many below it is mostly not, so that these are to be the smaller ones.
     pub(super) fn below(self, bits: u32) -> u32 {
-        (bits + 1).clamp(self.merge_bits_max, self.bits_max)
+        bits.saturating_sub(1).clamp(self.merge_bits_max, self.bits_max)
     }
 
     /// How many records a leaf of this depth may have.

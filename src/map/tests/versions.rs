@@ -264,9 +264,10 @@ fn records_crowded_into_one_corner_find_room() {
     }
 }
 
-/// A publish copies one node of each level: as little as if the map had been built at once.
+/// A publish copies one node of each level: hardly more than if the map had been built at once, and less of what is not in
+/// the caches.
 #[test]
-fn levels_of_a_map_that_grew_are_of_about_the_same_width() {
+fn levels_of_a_map_that_grew_are_of_about_the_same_width_the_root_the_widest() {
     let grow = |map: &mut TrustMap, to: u32, at_once: u32| {
         while map.len() < to as usize {
             let from = map.len() as u32 + 1;
@@ -286,7 +287,7 @@ fn levels_of_a_map_that_grew_are_of_about_the_same_width() {
         assert!(matches!(grow(&mut map, 2000, at_once), (1, 7..=BITS_MAX, 0)));
         for len in [12_000, 32_000, 102_000] {
             let (levels, root, below) = grow(&mut map, len, at_once);
-            let is_even = below <= root.max(5) + 1 && root <= below + 3;
+            let is_even = below <= (root - 1).max(6) && root <= below + 3;
             assert!(levels == 2 && is_even, "{at_once}, {len}: {levels} {root} {below}");
         }
     }
