@@ -19,6 +19,8 @@ struct Input {
 enum Act {
     /// The next version.
     Change(Vec<(Id, Option<u16>)>),
+    /// The next version, of one record.
+    With(Id, u16),
     /// Many ids in a row, so that nodes split and merge; or many places in a row, so that leaves are narrow.
     Fill {
         places: bool,
@@ -127,6 +129,19 @@ fuzz_target!(|input: Input| {
     for act in input.acts.into_iter().take(64) {
         match act {
             Act::Change(changes) => newest = apply(&newest, named(changes)),
+            Act::With(id, value) => {
+                if let Some(node) = id.node(seed) {
+                    let record = TrustRecord::new(node, None).network(value);
+                    let before = newest.1.insert(node, record);
+                    match newest.0.with(&record) {
+                        Some((next, was_there)) => {
+                            assert!(before != Some(record) && was_there == before.is_some());
+                            newest.0 = next;
+                        }
+                        None => assert_eq!(before, Some(record)),
+                    }
+                }
+            }
             Act::Fill { places, from, len, value } => {
                 let node = |n| match places {
                     true => Map::peer_at(seed, (u32::from(from) << 16).wrapping_add(n)),

@@ -38,6 +38,8 @@ pub(crate) struct Touched {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draft {
     trusted: Vec<Change>,
+    /// What the trusted records become, if that is known already; instead of `trusted`.
+    trusted_next: Option<TrustMap>,
     pending: Vec<(u32, Option<Arc<Pending>>)>,
     outgoing: Vec<(u32, Option<Arc<Outgoing>>)>,
     revoked: Vec<(u32, Option<WallMillis>)>,
@@ -269,7 +271,7 @@ impl Tables {
     /// trusted records.
     pub(crate) fn next(&self, draft: &mut Draft) -> Self {
         Self {
-            trusted: self.trusted.changed(&mut draft.trusted),
+            trusted: draft.trusted_next.take().unwrap_or_else(|| self.trusted.changed(&mut draft.trusted)),
             pending: self.pending.apply(draft.pending.iter().cloned()),
             outgoing: self.outgoing.apply(draft.outgoing.iter().cloned()),
             revoked: self.revoked.apply(draft.revoked.iter().copied()),
@@ -297,6 +299,17 @@ impl Draft {
         self.trusted.push(change);
     }
 
+    /// One more peer is trusted, or on other terms: the trusted records become these, which were derived from those of the
+    /// state, and nothing else of them changes.
+    pub(crate) fn set_trusted_next(&mut self, peer: NodeId, was_trusted: bool, next: TrustMap) {
+        debug_assert!(self.trusted.is_empty(), "two changes of one table");
+        self.trusted_len = next.len();
+        if !was_trusted {
+            self.membership.push((peer, true));
+        }
+        self.trusted_next = Some(next);
+    }
+
     /// The mark of a peer becomes another, or goes.
     pub(crate) fn set_revoked(&mut self, peer: NodeId, at: Option<WallMillis>) {
         self.revoked.push((peer.get(), at));
@@ -314,7 +327,8 @@ impl Draft {
 
     /// How many entries change.
     pub(crate) fn len(&self) -> usize {
-        self.trusted.len() + self.pending.len() + self.outgoing.len() + self.revoked.len() + self.floors.len()
+        let trusted = self.trusted.len() + usize::from(self.trusted_next.is_some());
+        trusted + self.pending.len() + self.outgoing.len() + self.revoked.len() + self.floors.len()
     }
 
     /// Who comes to be trusted, and who is no longer.
@@ -328,7 +342,7 @@ impl Draft {
     }
 
     pub(crate) fn touched(&self) -> Touched {
-        let trusted = !self.trusted.is_empty();
+        let trusted = !self.trusted.is_empty() || self.trusted_next.is_some();
         let urgent = trusted || !(self.pending.is_empty() && self.outgoing.is_empty() && self.revoked.is_empty());
         Touched { trusted, urgent, any: urgent || !self.floors.is_empty() }
     }
@@ -389,57 +403,4 @@ impl View for Tables {
 }
 
 #[cfg(all(test, not(trustkeep_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_differs_counts_as_touched() {
-        let peer = NodeId::new(7).unwrap();
-        let record = TrustRecord::new(peer, None);
-        let empty = Tables::new(Mix::new(1));
-        let mut draft = empty.draft(&[TableChange::Trusted(peer, Some(record))]);
-        assert_eq!(draft.touched(), Touched { trusted: true, urgent: true, any: true });
-        assert_eq!(draft.trusted_len(), 1);
-        assert_eq!(draft.membership(), [(peer, true)]);
-        let granted = empty.next(&mut draft);
-        assert_eq!(granted.trusted.get(peer), Some(record));
-        let touched = |changes: &[TableChange]| granted.draft(changes).touched();
-        let nothing = touched(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);
-        assert_eq!(nothing, Touched::default());
-        let floor = touched(&[TableChange::Floor(peer, Some(Floor::EMPTY))]);
-        assert_eq!(floor, Touched { trusted: false, urgent: false, any: true });
-        let revoked = touched(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
-        assert_eq!(revoked, Touched { trusted: false, urgent: true, any: true });
-        let removed = granted.draft(&[TableChange::Trusted(peer, None)]);
-        assert_eq!((removed.trusted_len(), removed.membership()), (0, &[(peer, false)][..]));
-        // Other terms are a change, but nobody comes or goes.
-        let other = granted.draft(&[TableChange::Trusted(peer, Some(record.network(7)))]);
-        assert!(other.touched().trusted && other.membership().is_empty());
-    }
-
-    #[test]
-    fn the_last_value_of_a_patch_counts_and_repetitions_are_seen() {
-        let peer = |number| NodeId::new(number).unwrap();
-        let record =
-            |number, network| (number, Some(Value::of(&TrustRecord::new(peer(number), None).network(network))));
-        let mix = Mix::new(7);
-        let once = Patch { trusted: vec![record(1, 1), record(2, 1), (3, None)], ..Patch::default() };
-        assert!(!once.repeats_itself(mix) && !Patch::default().repeats_itself(mix));
-        let mut twice = once.clone();
-        twice.extend(Patch { trusted: vec![record(1, 2), (2, None), record(3, 2)], ..Patch::default() });
-        assert!(twice.repeats_itself(mix));
-        let patched = Tables::new(mix).patched(twice).unwrap();
-        let value = |number| patched.trusted(peer(number)).as_ref().map(Value::of);
-        assert_eq!(value(1), record(1, 2).1);
-        assert_eq!(value(2), None);
-        assert_eq!(value(3), record(3, 2).1);
-        let both = Patch { revoked: vec![(3, Some(WallMillis::new(1)))], ..Patch::default() };
-        assert!(patched.patched(both.clone()).is_none(), "trusted and revoked");
-        let instead = Patch { trusted: vec![(3, None)], ..both };
-        let revoked = patched.patched(instead).unwrap();
-        // The other way round too: granted what is revoked.
-        assert!(revoked.patched(Patch { trusted: vec![record(3, 3)], ..Patch::default() }).is_none());
-        let again = Patch { trusted: vec![record(3, 3)], revoked: vec![(3, None)], ..Patch::default() };
-        assert!(revoked.patched(again).is_some());
-    }
-}
+mod tests;

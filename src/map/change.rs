@@ -5,7 +5,7 @@
 //! far as they must and no further, and no publish rebuilds more than the nodes on the way to its changes.
 #![allow(unsafe_code, reason = "gives back nodes that it made itself, and looks into them")]
 
-use super::node::{Inner, Leaf, Node, Retired, new_inner, new_leaf};
+use super::node::{Inner, Leaf, Node, Retired, new_inner, new_leaf, words_of_new};
 use super::pool::Pool;
 use super::value::Value;
 use super::word::{BITS_MAX, LEAF_MAX, Word, leaf_max};
@@ -98,6 +98,19 @@ pub(super) struct Draft<'p> {
     pub(super) len: usize,
 }
 
+/// What setting one record came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Set<T> {
+    /// It has that value already.
+    Same,
+    /// Its leaf has no room for it. Nothing was done.
+    Full,
+    Done {
+        becomes: T,
+        was_there: bool,
+    },
+}
+
 /// A step of putting a leaf and its changes together.
 enum Step<'c> {
     /// These records stay.
@@ -117,6 +130,75 @@ impl<'p> Draft<'p> {
         self.inner(root, changes, self.bounds.bits_max);
         let pieces = core::mem::take(&mut self.pieces);
         self.crown(pieces, root.level)
+    }
+
+    /// The same for one record that becomes this value, as long as nothing must be split for it: a node is copied before it
+    /// is known what is below it, while that is on its way from memory.
+    pub(super) fn set(mut self, root: Inner<'_>, len: usize, place: u32, value: &Value) -> Set<Tree> {
+        self.len = len;
+        match self.set_in_inner(&root, place, value) {
+            Set::Done { becomes, was_there } => {
+                let len = len + usize::from(!was_there);
+                Set::Done { becomes: Tree { root: becomes, levels: root.level, len }, was_there }
+            }
+            Set::Same => Set::Same,
+            Set::Full => Set::Full,
+        }
+    }
+
+    fn set_in_inner(&mut self, node: &Inner<'_>, place: u32, value: &Value) -> Set<Word> {
+        let (copy, words) = new_inner(self.pool, self.birth, node.depth(), node.word.bits());
+        words.copy_from_slice(node.words);
+        let done = match node.child(node.word.slot(place)) {
+            None => Set::Full,
+            Some(child) => {
+                let done = match node.open(&child) {
+                    Node::Leaf(leaf) => self.set_in_leaf(&leaf, place, value),
+                    Node::Inner(inner) => self.set_in_inner(&inner, place, value),
+                };
+                if let Set::Done { becomes, .. } = &done {
+                    // SAFETY: it was made above, for this version, and nothing names it yet.
+                    let words = unsafe { words_of_new(copy) };
+                    words.get_mut(child.slots.0..child.slots.1).unwrap_or_default().fill(*becomes);
+                }
+                done
+            }
+        };
+        match done {
+            Set::Done { was_there, .. } => {
+                self.retire(node.retired());
+                Set::Done { becomes: copy, was_there }
+            }
+            Set::Same | Set::Full => {
+                // SAFETY: as above.
+                let copy = unsafe { Inner::at(copy, node.level, node.start) };
+                self.retire(copy.retired());
+                done
+            }
+        }
+    }
+
+    fn set_in_leaf(&mut self, leaf: &Leaf<'_>, place: u32, value: &Value) -> Set<Word> {
+        let (position, len) = (leaf.position(place), leaf.values().len());
+        let becomes = match position {
+            Ok(number) if leaf.values().get(number) == Some(value) => return Set::Same,
+            Ok(number) => {
+                let (word, mut new) = new_leaf(self.pool, self.birth, leaf.depth(), len);
+                new.copy(leaf);
+                new.replace(number, value);
+                word
+            }
+            Err(_) if len >= self.bounds.leaf_max(leaf.depth()) => return Set::Full,
+            Err(gap) => {
+                let (word, mut new) = new_leaf(self.pool, self.birth, leaf.depth(), len + 1);
+                new.extend(leaf, 0..gap);
+                new.push(place, value);
+                new.extend(leaf, gap..len);
+                word
+            }
+        };
+        self.retire(leaf.retired());
+        Set::Done { becomes, was_there: position.is_ok() }
     }
 
     /// Answers with what the changes make of an inner node; true if that fits where the old one stood. If it must be laid

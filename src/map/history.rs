@@ -8,10 +8,11 @@
 //! sweeps next sees it and gives memory back. So letting go of a version costs the same however much it keeps.
 #![allow(unsafe_code, reason = "gives nodes back that no live version reaches")]
 
-use super::change::{Bounds, Change, Draft, Tree};
+use super::change::{Bounds, Change, Draft, Set, Tree};
 use super::node::{Inner, Retired};
 use super::pack::Filling;
 use super::pool::{Pool, Surplus};
+use super::value::Value;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Witness};
 
 /// Keeps a version alive: all nodes that its tree reaches.
@@ -102,6 +103,26 @@ impl Pin {
 
     /// The next version; none if this is not the newest.
     pub(super) fn next(&self, tree: Tree, changes: &[Change]) -> Option<(Tree, Arc<Self>)> {
+        let derive = |draft: Draft<'_>, root: Inner<'_>| {
+            let becomes = draft.change(root, tree.len, changes);
+            Set::Done { becomes, was_there: false }
+        };
+        match self.derived(tree, derive)? {
+            Set::Done { becomes, .. } => Some(becomes),
+            Set::Same | Set::Full => None,
+        }
+    }
+
+    /// The next version if one record becomes this value; none if this is not the newest.
+    pub(super) fn set(&self, tree: Tree, place: u32, value: &Value) -> Option<Set<(Tree, Arc<Self>)>> {
+        self.derived(tree, |draft, root| draft.set(root, tree.len, place, value))
+    }
+
+    fn derived(
+        &self,
+        tree: Tree,
+        derive: impl FnOnce(Draft<'_>, Inner<'_>) -> Set<Tree>,
+    ) -> Option<Set<(Tree, Arc<Self>)>> {
         self.reads();
         let mut state = self.history.state.lock();
         // First what is free: it is taken again at once.
@@ -117,7 +138,11 @@ impl Pin {
         let root = unsafe { Inner::at(tree.root, tree.levels, 0) };
         // What this replaces, this version still reaches: it waits with it.
         let draft = Draft::new(pool, self.history.bounds, number, &mut newest.retired);
-        let tree = draft.change(root, tree.len, changes);
+        let (tree, was_there) = match derive(draft, root) {
+            Set::Done { becomes, was_there } => (becomes, was_there),
+            Set::Same => return Some(Set::Same),
+            Set::Full => return Some(Set::Full),
+        };
         let replaced = newest.retired.len();
         let presence = Presence::new();
         live.push(Live { number, presence: Arc::clone(&presence), retired: spare.pop().unwrap_or_default() });
@@ -128,7 +153,8 @@ impl Pin {
             self.history.short.store(1, Ordering::Relaxed);
         }
         drop(state);
-        Some((tree, Arc::new(Self { number, presence, history: Arc::clone(&self.history) })))
+        let pin = Arc::new(Self { number, presence, history: Arc::clone(&self.history) });
+        Some(Set::Done { becomes: (tree, pin), was_there })
     }
 
     /// Gives back what no live version reaches. Holds the lock for a short time only, again and again.

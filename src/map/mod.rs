@@ -31,7 +31,7 @@ mod tests;
 
 use crate::peer::{NodeId, TrustRecord};
 pub(crate) use change::Change;
-use change::{Becomes, Bounds};
+use change::{Becomes, Bounds, Set};
 use core::convert::Infallible;
 #[cfg(any(test, feature = "__testing"))]
 pub(crate) use history::Usage;
@@ -163,6 +163,16 @@ impl TrustMap {
             *changes = ordered;
         }
         Self { version: self.version.change(changes), mix: self.mix }
+    }
+
+    /// The next version, in which one peer has this record, and whether it had one; none if it has just this one.
+    ///
+    /// The same as by [`TrustMap::changed`], and faster: what can be done meanwhile is not kept waiting for the record's memory.
+    pub(crate) fn with(&self, record: &TrustRecord) -> Option<(Self, bool)> {
+        match self.version.set(self.place(record.node_id), &Value::of(record)) {
+            Set::Done { becomes, was_there } => Some((Self { version: becomes, mix: self.mix }, was_there)),
+            Set::Same | Set::Full => None,
+        }
     }
 
     /// What these changes make of this map; `granted` is told the place of each peer that gets a record.

@@ -317,6 +317,15 @@ pub(super) fn new_inner(pool: &mut Pool, birth: u64, depth: u32, bits: u32) -> (
     (word, words)
 }
 
+/// The words of an inner node that is being made, once more.
+///
+/// # Safety
+/// `new_inner` made it, nobody else can see it yet, and nothing else refers to its words during `'a`.
+pub(super) unsafe fn words_of_new<'a>(word: Word) -> &'a mut [Word] {
+    // SAFETY: as in `new_inner`.
+    unsafe { core::slice::from_raw_parts_mut(slots_of(word).cast_mut(), 1 << word.bits()) }
+}
+
 /// The slots of an inner node.
 #[inline(always)]
 pub(super) fn slots_of(word: Word) -> *const Word {

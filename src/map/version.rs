@@ -1,7 +1,7 @@
 //! One version of the map by places and values: a tree, and what keeps its nodes.
 #![allow(unsafe_code, reason = "looks into the tree that it keeps alive")]
 
-use super::change::{Becomes, Bounds, Change, Tree};
+use super::change::{Becomes, Bounds, Change, Set, Tree};
 use super::history::Pin;
 use super::node::{Inner, Leaf, Node, value_at};
 use super::pack::Filling;
@@ -106,6 +106,22 @@ impl Version {
         match self.pin.next(self.tree, changes) {
             Some((tree, pin)) => Self { tree, pin },
             None => self.branch(self.len(), changes.iter().copied()),
+        }
+    }
+
+    /// The next version, in which one record becomes this value; as fast as that can be.
+    pub(super) fn set(&self, place: u32, value: &Value) -> Set<Self> {
+        match self.pin.set(self.tree, place, value) {
+            Some(Set::Done { becomes: (tree, pin), was_there }) => Set::Done { becomes: Self { tree, pin }, was_there },
+            Some(Set::Same) => Set::Same,
+            // Something is to be split, or this is not the newest version.
+            Some(Set::Full) | None => match self.get(place) {
+                Some(before) if before == value => Set::Same,
+                before => {
+                    let change = Change { place, becomes: Becomes::Value(*value) };
+                    Set::Done { becomes: self.change(&[change]), was_there: before.is_some() }
+                }
+            },
         }
     }
 

@@ -180,13 +180,29 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What a grant of one record comes to, as by a batch of its own, but for the limit.
-pub(super) fn grant_one(tables: &Tables, record: &TrustRecord, is_heard: bool) -> (Draft, Vec<Event>) {
+/// What a grant of one record comes to, as by a batch of its own.
+pub(super) fn grant_one(
+    tables: &Tables,
+    record: &TrustRecord,
+    trusted_max: usize,
+    is_heard: bool,
+) -> (Draft, Vec<Event>) {
     let (trusted, peer) = (&tables.trusted, record.node_id);
     trusted.fetch(peer);
-    let mut result = Outcome::new(tables, 1, is_heard);
     // Nothing of a grant is as of now.
-    result.add(peer, trusted.value(peer), trusted.change(peer, Some(record)), WallMillis::new(0));
+    let now = WallMillis::new(0);
+    if tables.trusted_len() >= trusted_max {
+        let mut result = Outcome::new(tables, 1, is_heard);
+        result.add(peer, trusted.value(peer), trusted.change(peer, Some(record)), now);
+        return (result.draft, result.events);
+    }
+    // There is room for it, so that it will not be refused: the next version may be derived at once.
+    let mut result = Outcome::new(tables, 0, is_heard);
+    if let Some((next, was_trusted)) = trusted.with(record) {
+        result.draft.set_trusted_next(peer, was_trusted, next);
+        result.tell_of(peer, true);
+    }
+    result.settle(peer, true, now);
     (result.draft, result.events)
 }
 
@@ -208,18 +224,29 @@ impl<'a> Outcome<'a> {
     #[inline]
     fn add(&mut self, peer: NodeId, before: Option<&Value>, change: Change, now: WallMillis) {
         let is_granted = change.value().is_some();
+        if before != change.value() {
+            self.draft.set_trusted(peer, before.is_some(), change);
+            self.tell_of(peer, is_granted);
+        }
+        self.settle(peer, is_granted, now);
+    }
+
+    /// Its record is another than before.
+    fn tell_of(&mut self, peer: NodeId, is_granted: bool) {
+        let (state, reason) = if is_granted {
+            (TrustState::Granted, ChangeReason::Direct)
+        } else {
+            (TrustState::Revoked, ChangeReason::Revoked)
+        };
+        self.tell(Event::TrustChanged { peer, state, reason });
+    }
+
+    /// What else becomes of it, whether its record changed or not.
+    #[inline]
+    fn settle(&mut self, peer: NodeId, is_granted: bool, now: WallMillis) {
         // The first revocation's time stays: it is what the mark remembers.
         let first = self.tables.revoked(peer);
         let revoked = if is_granted { None } else { Some(first.unwrap_or(now)) };
-        if before != change.value() {
-            self.draft.set_trusted(peer, before.is_some(), change);
-            let (state, reason) = if is_granted {
-                (TrustState::Granted, ChangeReason::Direct)
-            } else {
-                (TrustState::Revoked, ChangeReason::Revoked)
-            };
-            self.tell(Event::TrustChanged { peer, state, reason });
-        }
         if first != revoked {
             self.draft.set_revoked(peer, revoked);
             if first.is_none() {

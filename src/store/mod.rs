@@ -192,7 +192,7 @@ impl TrustStore {
     /// [`WriteError`] with the record; nothing changed.
     pub fn grant(&self, record: TrustRecord) -> Result<Receipt, WriteError<TrustRecord>> {
         let outcome = Shared::publish(&self.shared, |tables, is_heard| {
-            let (draft, events) = grant_one(tables, &record, is_heard);
+            let (draft, events) = grant_one(tables, &record, self.shared.limits.trusted_max, is_heard);
             Ok::<_, core::convert::Infallible>((draft, events, ()))
         });
         outcome.map(|((), receipt)| receipt).map_err(|error| match error {

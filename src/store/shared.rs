@@ -232,7 +232,8 @@ impl Shared {
         let touched = draft.touched();
         let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
-            // All refusals come before the next version is derived: history is linear, see `map`.
+            // All refusals come before the next version is derived: history is linear, see `map`. A single grant derives its
+            // own before, where the first of these cannot be; after the second nothing is derived any more.
             let (len, before) = (draft.trusted_len(), core.tables.trusted_len());
             if len > self.limits.trusted_max && len > before {
                 return Err(WriteError::Full(()));

@@ -318,6 +318,12 @@ impl Map {
         Self(self.0.apply(changes))
     }
 
+    /// The next version, in which one peer has this record, and whether it had one; none if it has just this one.
+    #[must_use]
+    pub fn with(&self, record: &TrustRecord) -> Option<(Self, bool)> {
+        self.0.with(record).map(|(next, was_there)| (Self(next), was_there))
+    }
+
     /// All records in the map's own order.
     pub fn iter(&self) -> impl Iterator<Item = TrustRecord> {
         self.0.iter()

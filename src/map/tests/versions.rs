@@ -131,6 +131,8 @@ pub(super) fn gathered(map: &TrustMap, at_once: usize) -> TrustMap {
 #[derive(Clone, Debug)]
 enum Act {
     Change(BTreeMap<u32, Option<u16>>),
+    /// One record, and then the same again.
+    With(u32, u16),
     /// From an old version, into a history of its own.
     Branch(usize, BTreeMap<u32, Option<u16>>),
     Hold,
@@ -152,6 +154,7 @@ fn batch() -> impl Strategy<Value = BTreeMap<u32, Option<u16>>> {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         8 => batch().prop_map(Act::Change),
+        8 => (prop_oneof![1..40u32, 1..600u32, 1..=u32::MAX], 0..3u16).prop_map(|(id, net)| Act::With(id, net)),
         1 => (any::<usize>(), batch()).prop_map(|(of, batch)| Act::Branch(of, batch)),
         4 => Just(Act::Hold),
         4 => any::<usize>().prop_map(Act::Drop),
@@ -174,6 +177,25 @@ fn apply((map, model): &(TrustMap, Model), batch: BTreeMap<u32, Option<u16>>) ->
     (map.apply(changes), next)
 }
 
+/// The same, of one record; what is there already makes no version and takes no memory.
+fn with((map, model): &(TrustMap, Model), record: TrustRecord) -> (TrustMap, Model) {
+    let mut after = model.clone();
+    let before = after.insert(record.node_id, record);
+    let nodes = map.usage().nodes;
+    let next = match map.with(&record) {
+        Some((next, was_there)) => {
+            assert_eq!((was_there, before == Some(record)), (before.is_some(), false));
+            next
+        }
+        None => {
+            assert_eq!(before, Some(record));
+            assert!(map.usage().nodes <= nodes, "it took memory");
+            map.clone()
+        }
+    };
+    (next, after)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -192,6 +214,10 @@ proptest! {
         for act in acts {
             match act {
                 Act::Change(batch) => newest = apply(&newest, batch),
+                Act::With(id, net) => {
+                    newest = with(&newest, record(id, net));
+                    newest = with(&newest, record(id, net));
+                }
                 Act::Branch(of, batch) if !held.is_empty() => newest = apply(&held[of % held.len()], batch),
                 Act::Hold => held.push(newest.clone()),
                 Act::Drop(which) if !held.is_empty() => drop(held.remove(which % held.len())),
@@ -219,6 +245,22 @@ proptest! {
         let usage = newest.0.usage();
         prop_assert_eq!((usage.versions, usage.retired), (1, 0));
         prop_assert_eq!(usage.nodes, check_shape(&newest.0, bounds));
+    }
+
+    #[test]
+    fn a_record_set_in_an_old_version_is_set_in_a_history_of_its_own(
+        seed: u64, bounds in 0..BOUNDS.len(), start in batch(), id in 1..600u32, net: u16,
+    ) {
+        let bounds = BOUNDS[bounds];
+        let empty = (TrustMap::with_bounds(bounds, Mix::new(seed), core::iter::empty()), Model::new());
+        let old = apply(&empty, start);
+        let newer = with(&old, record(700, 1));
+        let beside = with(&old, record(id, net));
+        for version in [&old, &newer, &beside] {
+            check_shape(&version.0, bounds);
+            check_contents(&version.0, &version.1);
+        }
+        check_diff(&newer, &beside);
     }
 
     #[test]
