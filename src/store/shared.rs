@@ -216,8 +216,10 @@ impl Shared {
             let _inside = Inside::mark(&this.inside);
             decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
-        let done = this.commit(&mut core, draft, events).map_err(TransactError::Write)?;
+        let done = this.commit(&mut core, draft, events);
         drop(core);
+        // If it was refused the value goes here, which is the caller's code: without the lock.
+        let done = done.map_err(TransactError::Write)?;
         // First the keeper, for a task's waker is somebody else's code.
         if done.ring {
             this.doorbell.ring();

@@ -13,8 +13,13 @@ use proptest::prelude::*;
 use super::{Receipt, Transaction, TrustStore};
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::error::WriteError;
+use crate::keeper::InMemory;
+use crate::machine::tables::Tables;
 use crate::machine::view::{Floor, TableChange, View as _};
+use crate::map::mix::Mix;
 use crate::peer::{NodeId, TrustRecord};
+use crate::persist::recover::GENERATION_MAX;
 use crate::time::{Now, WallMillis};
 
 fn raise_floor(store: &TrustStore, stamp: i64) -> Receipt {
@@ -199,4 +204,33 @@ fn memory_comes_back_though_it_is_used_here_and_there() {
         let now = |id| record(id, if id % 10 == 1 { 2 } else { 1 });
         assert!((1..=LEN).all(|id| store.get(NodeId::new(id).unwrap()) == Some(now(id))));
     }
+}
+
+/// Asks the store for something when it goes.
+struct Asks(Arc<TrustStore>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let _ = self.0.health();
+    }
+}
+
+#[test]
+fn what_a_refused_update_made_is_dropped_without_the_lock() {
+    let limits = Limits::default();
+    let tables = Tables::new(Mix::new(7));
+    let (clock, deadline) = (Arc::new(Still), Duration::ZERO);
+    let store = TrustStore::start(tables, GENERATION_MAX, Box::new(InMemory), limits, clock, deadline).unwrap();
+    let store = Arc::new(store);
+    let (tell, told) = std::sync::mpsc::channel();
+    let update = {
+        let store = Arc::clone(&store);
+        move || {
+            let outcome = store.update(|batch| (batch.grant(record(1, 0)), Asks(Arc::clone(&store))));
+            let _ = tell.send(matches!(outcome, Err(WriteError::Full(()))));
+        }
+    };
+    let _ = std::thread::spawn(update);
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true), "the last generation has no next one");
+    assert!(!store.is_trusted(NodeId::new(1).unwrap()));
 }
