@@ -88,8 +88,10 @@ impl<T> OneShot<T> {
             drop(slot);
             self.filled.notify_one();
             if let Some(waker) = waker
-                && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake()))
             {
+                // Dropping what it panicked with is somebody else's code, too, and others are still to be woken.
+                let _ = Box::leak(panic);
                 tracing::error!("the waker of a task panicked");
             }
         }

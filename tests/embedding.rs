@@ -160,6 +160,26 @@ fn a_future_inside_a_closure_neither_hangs_nor_leaks() {
     assert_eq!(waiting(&store), 1);
 }
 
+/// Panics when it is dropped, unless something else panicked.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "as the test wants it");
+    }
+}
+
+#[test]
+fn what_a_waker_panics_with_harms_nobody_when_it_goes() {
+    let store = TrustStore::in_memory();
+    let (mut panics, mut waits) = (store.trust_future(id(2)), store.trust_future(id(2)));
+    assert!(poll_once(&mut panics, &does(|| std::panic::panic_any(Bomb))).is_pending());
+    assert!(poll_once(&mut waits, Waker::noop()).is_pending());
+    store.grant(record(2)).unwrap().wait_durable().unwrap();
+    assert_eq!(poll_once(&mut panics, Waker::noop()), Poll::Ready(true));
+    assert_eq!(poll_once(&mut waits, Waker::noop()), Poll::Ready(true), "who is woken after it");
+}
+
 #[test]
 fn a_waker_that_panics_or_calls_back_harms_nobody() {
     let store = Arc::new(TrustStore::in_memory());
