@@ -97,6 +97,15 @@ impl<T> OneShot<T> {
         }
     }
 
+    /// Fills the slot though nobody waits here any more, and wakes nobody; a slot that is full already keeps what it has.
+    pub(crate) fn abandon(&self, value: T) {
+        let mut slot = self.slot.lock();
+        slot.value.get_or_insert(value);
+        let unused = slot.waker.take();
+        drop(slot);
+        drop(unused);
+    }
+
     /// What is in it by now.
     pub(crate) fn take(&self) -> Option<T> {
         self.slot.lock().value.take()

@@ -160,6 +160,21 @@ fn a_future_inside_a_closure_neither_hangs_nor_leaks() {
     assert_eq!(waiting(&store), 1);
 }
 
+#[test]
+fn a_future_dropped_inside_a_closure_wakes_nobody() {
+    let store = TrustStore::in_memory();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    let waker = does(move || assert!(count.fetch_add(1, Ordering::SeqCst) < 10_000));
+    let (mut dropped, mut kept) = (store.trust_future(id(2)), store.trust_future(id(2)));
+    assert!(poll_once(&mut dropped, &waker).is_pending() && poll_once(&mut kept, &waker).is_pending());
+    // A waker may wait for whoever waits for the lock that is held here.
+    store.update(|_| drop(dropped)).unwrap().1.wait_durable().unwrap();
+    assert_eq!(woken.load(Ordering::SeqCst), 0);
+    drop(store.grant(record(2)).unwrap());
+    assert_eq!(woken.load(Ordering::SeqCst), 1, "the one that was kept");
+}
+
 /// Panics when it is dropped, unless something else panicked.
 struct Bomb;
 

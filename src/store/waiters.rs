@@ -26,9 +26,9 @@ impl Waiting {
         self.0.put(granted);
     }
 
-    /// Nobody waits here any more, though it may still be registered.
+    /// Nobody waits here any more, though it may still be registered; nobody is woken.
     pub(super) fn abandon(&self) {
-        self.0.put(false);
+        self.0.abandon(false);
     }
 }
 
