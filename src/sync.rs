@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use imp::{
     Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Line, Lines, Mutex, MutexGuard, OnceLock, Ordering,
-    QueueReceiver, QueueSender, SnapshotCell, TrySendError, Witness, Word, queue, spawn, thread_token,
+    QueueReceiver, QueueSender, SnapshotCell, TrySendError, Witness, Word, is_current, queue, spawn, thread_token,
 };
 
 /// A cache line is 64 bytes.

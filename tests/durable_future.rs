@@ -16,8 +16,9 @@ mod common;
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use common::*;
@@ -102,4 +103,33 @@ fn a_future_says_what_the_blocking_call_would() {
     store.close().unwrap();
     drop(store);
     assert!(matches!(poll(&mut future, Waker::noop()), Poll::Ready(Ok(()))));
+}
+
+/// Does something when it wakes, on the thread of whoever wakes it.
+struct Does(Box<dyn Fn() + Send + Sync>);
+
+impl Wake for Does {
+    fn wake(self: Arc<Self>) {
+        self.0();
+    }
+}
+
+#[test]
+fn who_is_woken_may_be_the_last_to_hold_the_store() {
+    let disk = Arc::new(Disk::default());
+    let store = Arc::new(TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap());
+    let shut = disk.gate.close();
+    let receipt = store.grant(record(2)).unwrap();
+    let mut future = receipt.durable_future();
+    let (held, told) = (Mutex::new(Some(store)), channel());
+    let waker = Does(Box::new(move || {
+        let store = held.lock().unwrap().take();
+        let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(store)));
+        let _ = told.0.send(gone.is_ok());
+    }));
+    assert!(poll(&mut future, &Waker::from(Arc::new(waker))).is_pending());
+    drop(shut);
+    assert_eq!(told.1.recv_timeout(SOON), Ok(true), "dropping a store never panics, nor waits for itself");
+    assert!(matches!(poll(&mut future, Waker::noop()), Poll::Ready(Ok(()))));
+    eventually("the keeper leaves and lets go of the disk", || Arc::strong_count(&disk) == 1);
 }

@@ -46,7 +46,7 @@ use crate::error::{OpenError, PersistError, WriteError};
 use crate::keeper::{self, Saver};
 use crate::machine::tables::Tables;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
-use crate::sync::{Arc, Deadline, JoinHandle, Mutex, spawn};
+use crate::sync::{Arc, Deadline, JoinHandle, Mutex, is_current, spawn};
 use crate::time::WallMillis;
 use progress::{OnFailure, Stopped};
 use shared::Shared;
@@ -350,11 +350,15 @@ impl TrustStore {
         })
     }
 
-    fn join(&self) {
-        if let Some(thread) = self.keeper.lock().take() {
-            // A panic in there was reported through `progress`.
-            let _ = thread.join();
+    /// False if it cannot wait: on the keeper's own thread, which a waker may run on. The keeper leaves by itself then.
+    fn join(&self) -> bool {
+        let Some(thread) = self.keeper.lock().take() else { return true };
+        if is_current(&thread) {
+            return false;
         }
+        // A panic in there was reported through `progress`.
+        let _ = thread.join();
+        true
     }
 
     /// Runs `decide` on the newest state of all tables and publishes what it asks for, in one critical section of the
@@ -399,10 +403,12 @@ impl TrustStore {
 
 impl Drop for TrustStore {
     /// Tries once to save what is not durable and joins the keeper; may wait for the disk. Never panics; what could not
-    /// be saved is logged.
+    /// be saved is logged. By a waker on the keeper's thread: has the keeper do so afterwards, and waits for nothing.
     fn drop(&mut self) {
         let generation = self.shared.close(true);
-        self.join();
+        if !self.join() {
+            return;
+        }
         let durable = self.shared.progress.durable();
         if durable < generation {
             tracing::error!(generation, durable, "a store was dropped with changes that could not be saved");

@@ -257,6 +257,10 @@ pub(crate) fn spawn<T: Send + 'static>(
     loom::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
+pub(crate) fn is_current<T>(thread: &JoinHandle<T>) -> bool {
+    thread.thread().id() == loom::thread::current().id()
+}
+
 pub(crate) fn thread_token() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     loom::thread_local!(static TOKEN: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));

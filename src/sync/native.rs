@@ -308,6 +308,11 @@ pub(crate) fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
+/// Whether this is the handle of the thread that asks, which cannot wait for itself.
+pub(crate) fn is_current<T>(thread: &JoinHandle<T>) -> bool {
+    thread.thread().id() == std::thread::current().id()
+}
+
 /// A number that no other living thread has; never 0.
 pub(crate) fn thread_token() -> u64 {
     // ORDERING: Relaxed; only uniqueness matters, which the read-modify-write gives by itself. No partner.
