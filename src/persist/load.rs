@@ -379,4 +379,21 @@ mod tests {
         let again = loaded(&disk).unwrap();
         assert_eq!((again.generation, again.tables.trusted_len()), (3, 3));
     }
+
+    #[test]
+    fn behind_the_last_number_of_a_journal_nothing_is_said_to_be_durable() {
+        let disk = SimDisk::new();
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let (sizes, store) = (Sizes::default(), StoreId { id: [7; 16], seed: 9 });
+        let Loaded { tables, mut saver, .. } = begin(storage, sizes, store, 0, GENERATION_MAX, 1).unwrap();
+        let one = with(&tables, NodeId::new(1).unwrap());
+        saver.save(1, &one).unwrap();
+        saver.close();
+        drop(saver);
+        let Loaded { generation, mut saver, .. } = loaded(&disk).unwrap();
+        assert_eq!(generation, 1, "the last one is read");
+        assert!(saver.save(2, &with(&one, NodeId::new(2).unwrap())).is_err(), "no opening would find it");
+        drop(saver);
+        assert_eq!(loaded(&disk).unwrap().generation, 1);
+    }
 }

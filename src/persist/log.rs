@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::background::{Job, Outcome, Running, is_removed};
 use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId};
-use super::recover::{journal_name, snapshot_name};
+use super::recover::{GENERATION_MAX, journal_name, snapshot_name};
 use super::write::{self, Buffered, write_all_at};
 use super::{Storage, StorageFile};
 use crate::error::PersistError;
@@ -255,6 +255,11 @@ impl Log {
 
     fn begin_journal(&mut self, group: &Group<'_>) -> Result<(), PersistError> {
         let seq = self.files.next_seq;
+        if seq > GENERATION_MAX {
+            // Such a name is nobody's: no opening would find the file.
+            let error = std::io::Error::other("there is no number left for another journal");
+            return Err(PersistError::io("create", self.storage.path(&journal_name(seq)), error));
+        }
         // Whatever becomes of it, no other file gets this number.
         self.files.next_seq += 1;
         self.seeds = self.seeds.wrapping_add(0x9e37_79b9_7f4a_7c15);

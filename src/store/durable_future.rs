@@ -22,7 +22,8 @@ use crate::error::PersistError;
 ///
 /// # Ordering
 /// No save is missed, whenever it ends; the newest waker is woken once, on the thread that saves, with no lock held: it
-/// may do anything but wait for that thread, as `flush` does, and may be the last to hold the store. A poll never waits for the disk.
+/// may do anything but wait for that thread, as `flush` does, and may be the last to hold the store. A poll never waits
+/// for the disk.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct DurableFuture {
     receipt: Receipt,
