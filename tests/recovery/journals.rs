@@ -178,6 +178,42 @@ fn a_snapshot_that_fails_fails_no_save_loses_nothing_and_comes_later() {
     }
 }
 
+/// What a snapshot makes superfluous goes when it is durable, not before: with two snapshots there, a third that fails leaves
+/// both, and the journals from the older on.
+#[test]
+fn a_snapshot_that_fails_costs_no_file() {
+    let disk = empty();
+    let (mut number, deadline) = (0, Instant::now() + Duration::from_secs(60));
+    let mut grant_next = |store: &TrustStore| {
+        number += 1;
+        grant(store, number);
+        assert!(Instant::now() < deadline, "{:?}", disk.live_image().keys());
+    };
+    let store = open_small(&disk);
+    while count(&disk, "snapshot-") != 2 || disk.live_image().contains_key("snapshot-0000000000000000.tks") {
+        grant_next(&store);
+    }
+    store.close().unwrap();
+    drop(store);
+    let before: Vec<String> = disk.live_image().into_keys().collect();
+    let all_there = || before.iter().all(|name| disk.live_image().contains_key(name));
+    let ails = Arc::new(AtomicBool::new(true));
+    let ailing = Arc::clone(&ails);
+    let store = Picky::open(&disk, move |call| {
+        let fails = call == Call::Rename && ailing.load(Ordering::SeqCst);
+        if fails { Err(std::io::Error::from_raw_os_error(28)) } else { Ok(()) }
+    });
+    while store.health().failing_snapshots.is_none() {
+        grant_next(&store);
+    }
+    assert!(all_there(), "{before:?}, and now {:?}", disk.live_image().keys());
+    // And the twin: when it works again, what it makes superfluous goes.
+    ails.store(false, Ordering::SeqCst);
+    while all_there() {
+        grant_next(&store);
+    }
+}
+
 #[test]
 fn a_snapshot_that_fails_and_one_that_does_not_are_told_though_no_change_follows() {
     for fails in [true, false] {
