@@ -64,12 +64,22 @@ impl Arguments {
     /// A sentence on what is wrong with the value.
     pub fn try_number(&self, name: &str, default: u32, min: u32) -> Result<u32, String> {
         let Some(value) = self.value(name) else { return Ok(default) };
-        let text = value.to_string_lossy();
-        let number: u32 = text.parse().map_err(|error| format!("{name} {text}: {error}"))?;
-        if number < min {
-            return Err(format!("{name} {text}: at least {min}"));
-        }
-        Ok(number)
+        number(name, &value.to_string_lossy(), min)
+    }
+
+    /// The numbers behind a flag, with commas between them; exits with 2 if one is none, or smaller than `min`.
+    #[must_use]
+    pub fn numbers(&self, name: &str, default: u32, min: u32) -> Vec<u32> {
+        self.try_numbers(name, default, min).unwrap_or_else(|error| usage_error(self.usage, &error))
+    }
+
+    /// The same without leaving the process.
+    ///
+    /// # Errors
+    /// A sentence on the first that is wrong.
+    pub fn try_numbers(&self, name: &str, default: u32, min: u32) -> Result<Vec<u32>, String> {
+        let Some(value) = self.value(name) else { return Ok(vec![default]) };
+        value.to_string_lossy().split(',').map(|text| number(name, text, min)).collect()
     }
 
     /// The path behind a flag.
@@ -87,6 +97,14 @@ impl Arguments {
     fn value(&self, name: &str) -> Option<&OsString> {
         self.values.iter().find(|(flag, _)| flag == name).map(|(_, value)| value)
     }
+}
+
+fn number(name: &str, text: &str, min: u32) -> Result<u32, String> {
+    let number: u32 = text.parse().map_err(|error| format!("{name} {text}: {error}"))?;
+    if number < min {
+        return Err(format!("{name} {text}: at least {min}"));
+    }
+    Ok(number)
 }
 
 /// Says what is wrong and what would be right, and exits with 2.
@@ -129,5 +147,10 @@ mod tests {
         assert_eq!(number("--records 3"), Ok(3));
         assert!(number("--records many").is_err());
         assert!(number("--records -1").is_err());
+        let numbers = |line| parse(line).unwrap().try_numbers("--records", 5, 3);
+        assert_eq!(numbers("--records 7,3,12"), Ok(vec![7, 3, 12]));
+        assert_eq!(numbers(""), Ok(vec![5]));
+        assert_eq!(numbers("--records 7,2"), Err("--records 2: at least 3".to_owned()));
+        assert!(numbers("--records 7,,9").is_err());
     }
 }

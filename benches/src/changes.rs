@@ -63,16 +63,33 @@ impl Iterator for Changes {
 ///
 /// # Panics
 /// If the store refuses or fails to save.
-#[expect(clippy::expect_used, reason = "a store that fails has nothing to measure")]
 pub fn provoke_snapshot(
     store: &TrustStore,
     dir: &Path,
     changes: &mut Changes,
     batches: u32,
 ) -> io::Result<Option<StoreFiles>> {
+    provoke_snapshot_by(store, dir, changes, batches, BATCH)
+}
+
+/// The same by batches of so many: a journal of gigabytes is sooner written in larger ones.
+///
+/// # Errors
+/// As of the directory.
+///
+/// # Panics
+/// As [`provoke_snapshot`].
+#[expect(clippy::expect_used, reason = "a store that fails has nothing to measure")]
+pub fn provoke_snapshot_by(
+    store: &TrustStore,
+    dir: &Path,
+    changes: &mut Changes,
+    batches: u32,
+    at_once: usize,
+) -> io::Result<Option<StoreFiles>> {
     let mut before = StoreFiles::read(dir)?;
     for _ in 0..batches {
-        let records: Vec<TrustRecord> = changes.by_ref().take(BATCH).collect();
+        let records: Vec<TrustRecord> = changes.by_ref().take(at_once).collect();
         for some in [records.as_slice(), &changes.next().into_iter().collect::<Vec<_>>()] {
             let (fits, receipt) = store
                 .update(|batch| some.iter().all(|record| batch.grant(*record).is_ok()))

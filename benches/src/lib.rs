@@ -12,12 +12,13 @@
 //! | `report` | measures nothing: writes `docs/benchmarks.md` and its plots from what the first two measured |
 //! | `durable` | how fast a change becomes durable, with 1, 8 and 64 threads, against a bare append with fdatasync |
 //! | `flush_during_snapshot` | what a change waits for while a whole snapshot is being written |
-//! | `scale` | what one change in a large store writes and takes; how long opening takes, and what is resident then |
+//! | `scale` | what a store takes by how many records it holds: memory, reads, changes, saves, opening |
 //! | `stall` | whether readers and writers feel a save that hangs |
 //!
 //! `cargo bench -p trustkeep-benches` compares reads with those of other maps.
 
 pub mod arguments;
+pub mod at_scale;
 pub mod changes;
 pub mod directory;
 pub mod figure;
@@ -26,6 +27,7 @@ pub mod one_core;
 pub mod peers;
 pub mod raw;
 pub mod report;
+pub mod resident;
 pub mod results;
 pub mod rounds;
 pub mod rows;

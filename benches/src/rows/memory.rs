@@ -7,14 +7,12 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a measurement: it starts processes, prints, waits, and stops when something does not hold"
+    reason = "a measurement: it starts processes, prints, and stops when something does not hold"
 )]
 
 use core::hint::black_box;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use trustkeep::TrustStore;
 
@@ -23,6 +21,7 @@ use super::{Kind, Plan, Wanted, goal};
 use crate::figure::{Side, Unit};
 use crate::goals::Line;
 use crate::peers::maps::{Bare, entries};
+use crate::resident::{anonymous as resident, settle};
 use crate::workload::{Terms, id, record};
 
 pub(super) const MEMORY: Kind = Kind { goals: &["memory_built_1m", "memory_churned_1m"], measure: memory };
@@ -101,18 +100,6 @@ fn of_store(dir: &Path, passes: u16) -> [u64; 2] {
     [built, churned]
 }
 
-/// Durable, and all memory given back that the store gives back by itself: it looks once a second.
-fn settle(store: &TrustStore) {
-    store.flush().unwrap();
-    let (mut least, mut still) = (resident(), 0);
-    while still < 30 {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = resident();
-        still = if now < least { 0 } else { still + 1 };
-        least = least.min(now);
-    }
-}
-
 fn of_hashbrown(passes: u16) -> [u64; 2] {
     let before = resident();
     let mut map = Bare::with_capacity_and_hasher(SIZE as usize, Default::default());
@@ -132,33 +119,4 @@ fn of_hashbrown(passes: u16) -> [u64; 2] {
     let churned = resident().saturating_sub(before);
     assert_eq!(black_box(&map).len(), SIZE as usize);
     [built, churned]
-}
-
-/// Bytes of anonymous resident memory of this process.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    anonymous_bytes(&status).unwrap()
-}
-
-fn anonymous_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn anonymous_memory_is_read_as_the_system_writes_it() {
-        let status = "VmRSS:\t   9 kB\nRssAnon:\t    1234 kB\nRssFile:\t   5 kB\n";
-        assert_eq!(anonymous_bytes(status), Some(1234 * 1024));
-        assert_eq!(anonymous_bytes("VmRSS:\t 9 kB\n"), None);
-        // Other tests take memory and give it back meanwhile, but not as much.
-        let before = resident();
-        let taken = black_box(vec![1u8; 512 << 20]);
-        let grown = resident().saturating_sub(before);
-        assert!((256 << 20..768 << 20).contains(&grown), "{grown}");
-        drop(taken);
-    }
 }
