@@ -220,10 +220,22 @@ impl<T> fmt::Display for WriteError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed(_) => "the store is closed",
-            Self::Full(_) => "the store is full",
-            Self::Reentrant(_) => "called from inside update",
+            Self::Full(_) => "the store is full; revoke something, or open it with higher limits",
+            Self::Reentrant(_) => "called from inside update; change things through its argument instead",
         })
     }
 }
 
 impl<T: fmt::Debug> core::error::Error for WriteError<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_was_not_made_says_what_to_do() {
+        assert!(WriteError::Full(()).to_string().contains("revoke something, or open it with higher limits"));
+        assert!(WriteError::Reentrant(()).to_string().contains("change things through its argument"));
+        assert_eq!(WriteError::Closed(()).to_string(), "the store is closed");
+    }
+}

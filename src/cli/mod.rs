@@ -128,7 +128,9 @@ impl fmt::Display for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match &error {
-            OpenError::Missing { .. } => Self::hint(error, "`node` and `stress` create one"),
+            OpenError::Missing { .. } => {
+                Self::hint(error, "`node`, `import` and `stress` create one; a node's is `store` in its home")
+            }
             OpenError::Foreign { .. } => {
                 Self::hint(error, "name a store directory (of a node: `store` in its home), or one that does not exist")
             }
