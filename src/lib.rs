@@ -30,6 +30,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+mod foreign;
 mod keeper;
 mod lanes;
 #[cfg(all(test, trustkeep_loom))]

@@ -12,7 +12,7 @@ mod imp;
 #[path = "sync/model.rs"]
 mod imp;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::foreign;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -88,10 +88,8 @@ impl<T> OneShot<T> {
             drop(slot);
             self.filled.notify_one();
             if let Some(waker) = waker
-                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake()))
+                && foreign::run(|| waker.wake()).is_err()
             {
-                // Dropping what it panicked with is somebody else's code, too, and others are still to be woken.
-                let _ = Box::leak(panic);
                 tracing::error!("the waker of a task panicked");
             }
         }

@@ -186,6 +186,15 @@ fn a_transport_that_panics_loses_that_message_only() {
     assert!(matches!(asked, Err(CommandError::NotSent { .. })), "{asked:?}");
     *wire.panics_to.lock().unwrap() = None;
     drop(manager.request(id(2), "", RequestOptions::default()).unwrap());
+    assert_eq!(ends.next().0, id(2), "the one that panicked");
+    assert_eq!(ends.next().0, id(2), "the one that did not");
+    // Nor is the peer held up, nor the end, by what the transport panicked with.
+    manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
+    drop(manager.reject(id(2), "").unwrap());
+    assert_eq!(ends.next(), (id(2), "handshake_reject".to_owned()));
+    let begun = Instant::now();
+    manager.shutdown().unwrap();
+    assert!(begun.elapsed() < HandshakeConfig::default().shutdown_wait / 2, "{:?}", begun.elapsed());
 }
 
 /// Panics when asked for the first time.
@@ -193,7 +202,9 @@ struct Startled(std::sync::atomic::AtomicBool);
 
 impl trustkeep::node::Random for Startled {
     fn fill(&self, bytes: &mut [u8]) -> std::io::Result<()> {
-        assert!(self.0.swap(true, std::sync::atomic::Ordering::SeqCst), "as the test wants it");
+        if !self.0.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            go_off();
+        }
         bytes.fill(7);
         Ok(())
     }

@@ -219,7 +219,7 @@ fn the_pure_parts_touch_nothing() {
 fn nothing_imports_upwards() {
     // From the bottom to the top; what stands together is one layer.
     const LAYERS: [&[&str]; 8] = [
-        &["time", "peer", "config", "error", "clock"],
+        &["time", "peer", "config", "error", "clock", "foreign"],
         &["map", "wire"],
         &["machine"],
         &["persist"],
@@ -263,7 +263,7 @@ fn concurrency_comes_through_one_door() {
     none("sync is for map, keeper, store and what stands on them", mentions(&lower, &["crate::sync"]));
     let sync: BTreeMap<_, _> = sources().into_iter().filter(|(name, _)| name.starts_with("src/sync")).collect();
     none(
-        "sync imports nothing of ours",
+        "sync imports nothing of ours but how to run a waker",
         mentions(&sync, &["crate::store", "crate::machine", "crate::map", "crate::persist"]),
     );
 }
@@ -302,4 +302,12 @@ fn no_file_names_the_place_where_it_was_written() {
         }
     }
     none("a path of somebody's machine", broken);
+}
+
+#[test]
+fn what_may_panic_is_run_through_one_door() {
+    let (door, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        sources().into_iter().filter(|(name, _)| !is_test_file(name)).partition(|(name, _)| name == "src/foreign.rs");
+    assert!(!mentions(&door, &["catch_unwind"]).is_empty(), "the door is elsewhere");
+    none("a panic that is caught, and may panic again when it goes", mentions(&rest, &["catch_unwind"]));
 }

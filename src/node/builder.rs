@@ -3,7 +3,6 @@
 
 use core::fmt;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::shell::{Door, Shell};
 use super::sinks::{Delivery, EventSink};
 use super::transport::Transport;
 use crate::config::{HandshakeConfig, Policy};
+use crate::foreign;
 use crate::machine::outcome::Rules;
 use crate::machine::replay::ReplayTable;
 use crate::store::TrustStore;
@@ -108,7 +108,7 @@ impl Builder {
     /// [`StartError`]: no threads, or the transport does not start. Nothing runs then.
     pub fn start(self) -> Result<HandshakeManager, StartError> {
         let own_id = self.identity.node_id();
-        let asked = |registry: &Arc<dyn Registry>| catch_unwind(AssertUnwindSafe(|| registry.relaying()));
+        let asked = |registry: &Arc<dyn Registry>| foreign::run(|| registry.relaying());
         let relaying = self.registry.as_ref().and_then(|registry| asked(registry).ok());
         let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
         let shell = Arc::new(Shell {

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::transport::Transport;
+use crate::foreign;
 use crate::peer::NodeId;
 use crate::sync::{Condvar, Deadline, Mutex, OneShot, spawn};
 use std::sync::Arc;
@@ -154,7 +154,7 @@ fn run(shared: &Shared) {
 }
 
 fn disconnect(shared: &Shared, peer: NodeId) {
-    if catch_unwind(AssertUnwindSafe(|| shared.transport.disconnect(peer))).is_err() {
+    if foreign::run(|| shared.transport.disconnect(peer)).is_err() {
         tracing::error!(%peer, "the transport panicked while disconnecting a peer");
     }
 }

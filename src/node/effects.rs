@@ -6,13 +6,12 @@
 //! made good by asking again, and is counted.
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::cutter::Cut;
 use super::outbox::Task;
 use super::registry::{Registry, RegistryError, Relaying};
 use super::shell::{Done, NotDone, Shell};
 use super::transport::SendError;
+use crate::foreign;
 use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
 use crate::sync::{Deadline, OneShot};
@@ -124,10 +123,8 @@ impl Shell {
         Box::new(move || {
             let Some(registry) = &shell.registry else { return };
             let reported = match (granted, shell.store.get(peer)) {
-                (Some(record), Some(current)) if record == current => {
-                    catch_unwind(AssertUnwindSafe(|| registry.report_grant(peer)))
-                }
-                (None, None) => catch_unwind(AssertUnwindSafe(|| registry.report_revoke(peer))),
+                (Some(record), Some(current)) if record == current => foreign::run(|| registry.report_grant(peer)),
+                (None, None) => foreign::run(|| registry.report_revoke(peer)),
                 _ => return,
             };
             if let Err(error) = reported.unwrap_or(Err(RegistryError::Panicked)) {
@@ -139,16 +136,16 @@ impl Shell {
 
     /// The message as it goes out.
     pub(crate) fn sign(&self, draft: &Draft) -> Result<Vec<u8>, SendError> {
-        catch_unwind(AssertUnwindSafe(|| {
+        foreign::run(|| {
             let key = self.identity.public_key();
             sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes)).to_json()
-        }))
+        })
         .map_err(|_| SendError::Panicked)
     }
 
     /// Sends a signed message, on this thread.
     pub(crate) fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
-        catch_unwind(AssertUnwindSafe(|| self.transport.send(to, bytes))).unwrap_or(Err(SendError::Panicked))
+        foreign::run(|| self.transport.send(to, bytes)).unwrap_or(Err(SendError::Panicked))
     }
 
     /// Whether there is anybody to relay what we cannot send.
@@ -198,11 +195,11 @@ impl Shell {
 
     /// Signs and sends a message of version 1, to a peer that the transport authenticates or not at all.
     fn send_v1(&self, draft: &Draft) -> Result<(), SendError> {
-        catch_unwind(AssertUnwindSafe(|| {
+        foreign::run(|| {
             let key = self.identity.public_key();
             let message = sign_draft_v1(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
             self.transport.send_authenticated(draft.to, &message.to_json())
-        }))
+        })
         .unwrap_or(Err(SendError::Panicked))
     }
 
@@ -218,5 +215,5 @@ pub(crate) fn relayable(kind: Kind, direct: &SendError) -> bool {
 }
 
 fn hand_over(registry: &dyn Registry, to: NodeId, kind: Kind, bytes: &[u8]) -> Result<(), RegistryError> {
-    catch_unwind(AssertUnwindSafe(|| registry.relay(to, kind, bytes))).unwrap_or(Err(RegistryError::Panicked))
+    foreign::run(|| registry.relay(to, kind, bytes)).unwrap_or(Err(RegistryError::Panicked))
 }

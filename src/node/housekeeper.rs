@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::shell::Shell;
+use crate::foreign;
 use crate::machine::input::Input;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
 
@@ -40,7 +40,7 @@ impl Housekeeper {
                 let Some(shell) = shell.upgrade().filter(|_| !*stopped) else { return };
                 drop(stopped);
                 // A defect in a rule must not end housekeeping for good.
-                match catch_unwind(AssertUnwindSafe(|| shell.submit(Input::Housekeeping))) {
+                match foreign::run(|| shell.submit(Input::Housekeeping)) {
                     Ok(Ok(done)) => shell.perform(done),
                     Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error:?}")),
                     Err(_) => shell.count("panicked", &"a panic in housekeeping"),

@@ -7,10 +7,10 @@
 
 use core::fmt;
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::registry::{Registry, RegistryEntry, RegistryError, Revision};
+use crate::foreign;
 use crate::peer::NodeId;
 use crate::sync::{Deadline, Mutex, OneShot, spawn};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl fmt::Debug for LookUps {
 
 /// A registry that panics is a registry that does not answer.
 fn ask(registry: &dyn Registry, peer: NodeId, newest: &Mutex<Newest>) -> Answer {
-    let answer = catch_unwind(AssertUnwindSafe(|| registry.look_up(peer))).unwrap_or(Err(RegistryError::Panicked))?;
+    let answer = foreign::run(|| registry.look_up(peer)).unwrap_or(Err(RegistryError::Panicked))?;
     match answer {
         Some(entry) if !newest.lock().is_news(peer, entry.revision) => Err(RegistryError::Outdated),
         answer => Ok(answer),

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::sinks::Delivery;
 use super::tcp::remaining;
 use super::transport::{Received, Transport};
 use crate::error::PersistError;
+use crate::foreign;
 use crate::machine::effect::{Action, Effect};
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::Outcome;
@@ -272,7 +272,7 @@ impl HandshakeManager {
         let shell = &self.shell;
         let until = *shell.stopping.lock().get_or_insert_with(|| Deadline::after(wait));
         let guarded = |what: &dyn Fn()| {
-            if catch_unwind(AssertUnwindSafe(what)).is_err() {
+            if foreign::run(what).is_err() {
                 tracing::error!("the transport panicked while stopping");
             }
         };

@@ -6,9 +6,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::foreign;
 use crate::peer::NodeId;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
 use std::sync::Arc;
@@ -130,7 +130,7 @@ fn work(shared: &Shared) {
         if let Some((peer, task)) = state.next() {
             drop(state);
             // A panic loses this message, not the thread and what else it would send.
-            if catch_unwind(AssertUnwindSafe(task)).is_err() {
+            if foreign::run(task).is_err() {
                 tracing::error!(%peer, "a panic while sending");
             }
             state = shared.state.lock();

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::pace::Pace;
 use super::registry::{Fetched, Registry, RegistryError, Relayed, Relaying, Revision};
 use super::shell::{Handled, Shell};
 use super::tcp::remaining;
+use crate::foreign;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
 
 /// The thread that fetches.
@@ -75,7 +75,7 @@ impl Poller {
     pub(crate) fn stop(&self) {
         self.shared.state.lock().stopped = true;
         self.shared.changed.notify_one();
-        if catch_unwind(AssertUnwindSafe(|| self.shared.registry.interrupt())).is_err() {
+        if foreign::run(|| self.shared.registry.interrupt()).is_err() {
             tracing::error!("the registry panicked while it was told to stop");
         }
     }
@@ -126,7 +126,7 @@ impl Fetching {
             let wait = if self.relaying == Relaying::Watch { WATCH } else { Duration::ZERO };
             let watched = Deadline::after(wait / 2);
             let registry = &self.shared.registry;
-            let fetched = catch_unwind(AssertUnwindSafe(|| registry.fetch(self.after, BATCH_MAX, wait)))
+            let fetched = foreign::run(|| registry.fetch(self.after, BATCH_MAX, wait))
                 .unwrap_or_else(|_| Fetched::partly(Vec::new(), RegistryError::Panicked));
             if self.shared.state.lock().stopped {
                 return;
@@ -259,7 +259,7 @@ fn acknowledge(shell: &Arc<Shell>, shared: &Arc<Shared>) {
                 return;
             };
             drop(state);
-            let told = catch_unwind(AssertUnwindSafe(|| of_task.registry.acknowledge(revision)));
+            let told = foreign::run(|| of_task.registry.acknowledge(revision));
             let told = told.unwrap_or(Err(RegistryError::Panicked));
             let mut state = of_task.state.lock();
             match told {

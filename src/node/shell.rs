@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::cool_down::CoolDown;
@@ -22,6 +21,7 @@ use super::registry::{Registry, RegistryEntry, Relaying};
 use super::transport::{Inbox, Received, Transport};
 use crate::clock::Clock;
 use crate::error::WriteError;
+use crate::foreign;
 use crate::machine::arrival;
 use crate::machine::effect::Effect;
 use crate::machine::input::{self, Input, Lookup};
@@ -208,7 +208,7 @@ impl Shell {
             self.count("stopping", &"a message came while the node was stopping");
             return Handled::NotNow;
         };
-        let result = catch_unwind(AssertUnwindSafe(|| self.process(received)));
+        let result = foreign::run(|| self.process(received));
         let (name, what, handled): (_, &dyn core::fmt::Display, _) = match &result {
             Ok(Ok(())) => return Handled::Done,
             Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection, Handled::Done),

@@ -5,10 +5,10 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
 use super::shell::Shell;
+use crate::foreign;
 use crate::machine::event::Event;
 use crate::store::Subscription;
 use crate::sync::{Condvar, Deadline, Mutex, spawn, thread_token};
@@ -63,10 +63,11 @@ impl Delivery {
             shared.state.lock().thread = thread_token();
             run(&events, sink.as_ref(), &shared, &shell);
             // Theirs, and dropped with no lock held like everything of theirs.
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(sink)));
+            if foreign::run(|| drop(sink)).is_err() {
+                tracing::error!("an event sink panicked when it was dropped");
+            }
             shared.state.lock().gone = true;
             shared.left.notify_one();
-            drop(dropped);
         })?;
         Ok(delivery)
     }
@@ -100,7 +101,7 @@ fn run(events: &Subscription, sink: &dyn EventSink, shared: &Shared, shell: &Wea
             return;
         }
         let topic = event.topic();
-        if catch_unwind(AssertUnwindSafe(|| sink.deliver(event))).is_err()
+        if foreign::run(|| sink.deliver(event)).is_err()
             && let Some(shell) = shell.upgrade()
         {
             shell.count("sink_panicked", &format_args!("an event sink panicked over {topic}"));

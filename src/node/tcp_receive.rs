@@ -9,12 +9,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::tcp::{TcpConfig, TcpCounts, positive};
 use super::transport::{Inbox, Received};
 use crate::config::MESSAGE_BYTES_MAX;
+use crate::foreign;
 use crate::machine::view::Source;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
 use std::sync::Arc;
@@ -188,7 +188,7 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> io::Result
     spawn("trustkeep-receive", move || {
         let shared = &*thread_shared;
         let _leaving = Leaving(shared);
-        let handled = catch_unwind(AssertUnwindSafe(|| handle(shared, id, source, thread_stream, until)));
+        let handled = foreign::run(|| handle(shared, id, source, thread_stream, until));
         let mut state = shared.state.lock();
         state.open.remove(&id);
         match handled {
