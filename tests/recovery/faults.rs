@@ -1,10 +1,11 @@
 //! A disk that refuses: every call of a save and of an opening, with every error, once and from then on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use trustkeep::clock::Clock;
-use trustkeep::testing::sim_disk::{Call, Fault, SimDisk};
+use trustkeep::testing::sim_disk::{Call, Fault, SimDisk, Verdict};
 use trustkeep::{KeeperState, Now, OpenError, PersistError, Tick, TrustStore, WallMillis};
 
 use super::{Contents, contents, grant, id, in_parallel, open, record, records};
@@ -226,6 +227,56 @@ fn short_writes_are_continued_and_writes_of_nothing_are_an_error() {
     disk.set_write_bytes_max(None);
     receipt.wait_durable_timeout(LONG).unwrap();
     survives(&disk, &[records([1, 2, 3])]);
+}
+
+/// Has the next write take only so many bytes, and the one after it fail, once `when` was called.
+fn cut_short_after(disk: &SimDisk, when: Option<Call>, bytes: usize) {
+    let writes = std::sync::atomic::AtomicUsize::new(if when.is_some() { usize::MAX } else { 0 });
+    disk.judge(move |call| {
+        let begins = when == Some(call) && writes.load(SeqCst) == usize::MAX;
+        if begins {
+            writes.store(0, SeqCst);
+        }
+        match (call, writes.load(SeqCst)) {
+            (Call::Write, written @ (0 | 1)) => {
+                writes.store(written + 1, SeqCst);
+                if written == 0 { Verdict::Takes(bytes) } else { Verdict::Fails(ENOSPC) }
+            }
+            _ => Verdict::Done,
+        }
+    });
+}
+
+#[test]
+fn a_closing_mark_that_is_cut_short_loses_nothing() {
+    in_parallel(&(1..64).collect::<Vec<_>>(), 1, |&bytes| {
+        // When the store is closed.
+        let (disk, store) = begun(Save::Append);
+        cut_short_after(&disk, None, bytes);
+        store.close().unwrap();
+        let journal = &disk.live_image()["journal-0000000000000001.tkj"];
+        assert!(journal[512..576].iter().any(|byte| *byte != 0) && journal[512 + bytes..576] == [0; 64][bytes..]);
+        survives(&disk, &[records([1, 2])]);
+        let disk = SimDisk::from_image(&disk.live_image());
+        let store = open(&disk).unwrap();
+        grant(&store, 3);
+        drop(store);
+        assert_eq!(contents(&open(&disk).unwrap()), records([1, 2, 3]));
+        // When another journal goes on from a full one.
+        let disk = SimDisk::new();
+        let options = TrustStore::options().journal_sizes(0, 1 << 20);
+        let store = options.open_storage(Arc::new(disk.clone())).unwrap();
+        grant(&store, 1);
+        cut_short_after(&disk, Some(Call::SyncDir), bytes);
+        (2..=60).for_each(|number| grant(&store, number));
+        let mut image = disk.live_image();
+        let journal = &image["journal-0000000000000001.tkj"];
+        assert!(journal[512..576].iter().any(|byte| *byte != 0) && journal[512 + bytes..576] == [0; 64][bytes..]);
+        assert_eq!(contents(&open(&SimDisk::from_image(&image)).unwrap()), records(1..=60));
+        // As soon as it says that there is another, that one is missed.
+        image.remove("journal-0000000000000002.tkj").unwrap();
+        assert_eq!(open(&SimDisk::from_image(&image)).is_err(), bytes > 8, "{bytes}");
+    });
 }
 
 #[test]

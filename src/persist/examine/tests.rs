@@ -283,6 +283,11 @@ fn a_journal_is_part_of_the_state_and_a_torn_end_is_a_note() {
         let found = faults(&verify(&files, Now::default()).unwrap());
         assert!(found.len() == 1 && found[0].starts_with(&journal_name(1)), "bit {bit}: {found:?}");
     }
+    // A mark that was cut short is none.
+    bytes[540..576].fill(0);
+    put(&files, &journal_name(1), bytes);
+    let report = verify(&files, Now::default()).unwrap();
+    assert_eq!((report.generation, faults(&report).len()), (Some(7), 0));
 }
 
 #[test]

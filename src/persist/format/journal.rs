@@ -129,14 +129,15 @@ impl Mark {
         ])
     }
 
-    /// The mark, if there is one. Zeros are none; anything else is damage, for a sector is written as a whole.
-    pub(super) fn decode(file: &[u8], file_tag: u32) -> Result<Option<Self>, FileError> {
+    /// The mark, if there is one. Zeros are none; what ends in zeros may have been cut short while it was written, which
+    /// shows when it is known what it should say; anything else is damage.
+    pub(super) fn decode(file: &[u8], file_tag: u32) -> Result<Found<'_>, FileError> {
         let at = usize::try_from(MARK_AT).unwrap_or(usize::MAX);
         let Some(bytes) = file.get(at..).and_then(|rest| rest.first_chunk::<{ Self::BYTES }>()) else {
             return Damage::at(file.len(), "too short for a journal");
         };
         if bytes == &[0; Self::BYTES] {
-            return Ok(None);
+            return Ok(Found::Nothing);
         }
         let mut rest = bytes.get(MARK_MAGIC.len()..).unwrap_or_default();
         let kind = u32::from_le_bytes(take(&mut rest));
@@ -147,8 +148,27 @@ impl Mark {
             used_bytes: u64::from_le_bytes(take(&mut rest)),
             file_bytes: u64::from_le_bytes(take(&mut rest)),
         };
-        if mark.encode(file_tag) == *bytes { Ok(Some(mark)) } else { Damage::at(at, "the closing mark does not match") }
+        match bytes {
+            _ if mark.encode(file_tag) == *bytes => Ok(Found::Whole(mark)),
+            [.., 0] => Ok(Found::Begun(bytes)),
+            _ => Damage::at(at, MARK_IS_WRONG),
+        }
     }
+
+    /// Whether these bytes are this mark up to some byte, and zeros from there on.
+    pub(super) fn begins(&self, file_tag: u32, bytes: &[u8; Self::BYTES]) -> bool {
+        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        self.encode(file_tag).get(..written) == bytes.get(..written)
+    }
+}
+
+/// What stands at [`MARK_AT`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'a> {
+    Nothing,
+    /// Perhaps the beginning of a mark.
+    Begun(&'a [u8; Mark::BYTES]),
+    Whole(Mark),
 }
 
 /// The last block of a group.
@@ -191,6 +211,7 @@ pub(crate) fn encode_group<E>(
     Ok(blocks.offset)
 }
 
+pub(super) const MARK_IS_WRONG: &str = "the closing mark does not match";
 const MARK_MAGIC: &[u8; 8] = b"TKCLOSED";
 /// Where the closing mark stands: in a sector that holds nothing else, for it is written while the rest must stay.
 pub(crate) const MARK_AT: u64 = 512;

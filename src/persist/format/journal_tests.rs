@@ -285,6 +285,54 @@ fn a_mark_that_contradicts_its_journal_is_damage() {
     assert!(matches!(replay.journal(&file, Some(used_bytes + 1)), Err(FileError::Damaged(it)) if it.offset == 512));
 }
 
+#[test]
+fn a_mark_that_was_cut_short_is_as_none_and_hides_nothing() {
+    let states = [nothing(), granted(&nothing(), 1..3), granted(&nothing(), 1..5)];
+    for continued in [false, true] {
+        let (whole, starts) = journal(&states, Some(continued));
+        let (newest, end) = (starts[1], starts[2]);
+        assert_ne!(whole[575], 0, "else 63 bytes of it would be all");
+        let cut_to = |bytes: usize| {
+            let mut file = whole.clone();
+            file[512 + bytes..576].fill(0);
+            file
+        };
+        for bytes in 0..64 {
+            let (ending, tables) = replay(&cut_to(bytes), &nothing(), 0).unwrap();
+            let says_so = continued && bytes > 8;
+            assert_eq!(ending.how, if says_so { How::Continued } else { How::Open }, "{bytes}");
+            assert_eq!((ending.generation, ending.bytes), (2, end as u64));
+            assert_same(&tables, &states[2]);
+            // Whether the one that goes on from it holds the newest group again or not.
+            for (counted, generation) in [(newest, 1), (end, 2)] {
+                let mut replay = Replay::new(decode_snapshot(&encode(0, &nothing()), now()).unwrap(), now());
+                assert_eq!(replay.journal(&cut_to(bytes), Some(counted as u64)).unwrap().generation, generation);
+            }
+        }
+        for bytes in 1..64 {
+            // What there is of it is right.
+            for bit in 0..bytes * 8 {
+                let mut file = cut_to(bytes);
+                file[512 + bit / 8] ^= 1 << (bit % 8);
+                // Its last bits may as well not have been written.
+                if file[512 + bit / 8..512 + bytes].iter().any(|byte| *byte != 0) {
+                    assert_eq!(damage(&file).offset, 512, "{bytes}, bit {bit}");
+                }
+            }
+            // Nothing stands behind what it marks, and what it names is there.
+            let mut more = cut_to(bytes);
+            more[end + 7] = 1;
+            assert_eq!(damage(&more).offset, (end + 7) as u64);
+            let mut less = cut_to(bytes);
+            less[newest..].fill(0);
+            assert_eq!(replay(&less, &nothing(), 0).is_err(), bytes > 16, "{bytes}");
+            let mut torn = cut_to(bytes);
+            torn[end - 1] ^= 1;
+            assert!(damage(&torn).offset <= end as u64);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

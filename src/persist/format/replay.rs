@@ -6,7 +6,7 @@
 
 use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
 use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, Put, RevokedV1, TrustedV1};
-use super::journal::{CommitV1, GROUPS_AT, MARK_AT, PAGE_BYTES};
+use super::journal::{CommitV1, Found, GROUPS_AT, MARK_AT, MARK_IS_WRONG, PAGE_BYTES};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
 use crate::machine::tables::{Patch, Tables, Values};
 use crate::map::mix::Mix;
@@ -23,9 +23,9 @@ use std::sync::Arc;
 pub(crate) enum How {
     /// With a closing mark, and nothing follows.
     Closed,
-    /// With a closing mark that says that another journal follows.
+    /// With a closing mark, perhaps cut short, that says that another journal follows.
     Continued,
-    /// Behind its newest whole group come zeros to the end.
+    /// Behind its newest whole group come zeros to the end; perhaps a mark was begun that would have closed it.
     Open,
     /// Behind its newest whole group stands part of another.
     Torn(Damage),
@@ -139,7 +139,11 @@ fn walk(
 ) -> Result<Ending, FileError> {
     let head = JournalHead::decode(file)?;
     let (tag, mix) = (head.file_tag(), Mix::new(head.store.seed));
-    let mark = Mark::decode(file, tag)?;
+    let (mark, begun) = match Mark::decode(file, tag)? {
+        Found::Nothing => (None, None),
+        Found::Begun(bytes) => (None, Some(bytes)),
+        Found::Whole(mark) => (Some(mark), None),
+    };
     let (mark_at, groups_at) = (index(MARK_AT), index(GROUPS_AT));
     for (from, to) in [(JournalHead::BYTES, mark_at), (mark_at + Mark::BYTES, groups_at)] {
         match file.get(from..to) {
@@ -208,6 +212,24 @@ fn walk(
             return Damage::at(mark_at, "the closing mark names another generation");
         }
         ending.how = if mark.continued { How::Continued } else { How::Closed };
+    }
+    if let Some(begun) = begun {
+        // The one that goes on from here may hold the newest group again, and then does not count it here.
+        let again = if limit.is_some() { Group::read(file, at, tag, mix)?.ok() } else { None };
+        let (generation, used) = match again.filter(|group| group.from == ending.generation) {
+            Some(group) => (group.to, group.end),
+            None => (ending.generation, at),
+        };
+        // Nothing is marked behind which anything else stands.
+        only_zeros(file.get(used..).unwrap_or_default(), used)?;
+        let (used_bytes, file_bytes) = (used as u64, file.len() as u64);
+        let begins = |continued| Mark { continued, generation, used_bytes, file_bytes }.begins(tag, begun);
+        ending.how = match (begins(false), begins(true)) {
+            (false, false) => return Damage::at(mark_at, MARK_IS_WRONG),
+            // The other journal was durable before this was begun.
+            (false, true) => How::Continued,
+            (true, _) => How::Open,
+        };
     }
     Ok(ending)
 }
