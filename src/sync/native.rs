@@ -318,7 +318,9 @@ pub(crate) fn thread_token() -> u64 {
     // ORDERING: Relaxed; only uniqueness matters, which the read-modify-write gives by itself. No partner.
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     thread_local!(static TOKEN: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
-    // A thread whose locals are gone already (a destructor at thread exit) runs no closure of ours: any token will do.
+    // Where thread-locals are the system's own, this one has no destructor and is always there. Elsewhere it may go before a
+    // thread-local of a caller whose destructor calls into the store. Such threads share one token: while the closure of
+    // one of them runs inside the writer lock, another is refused as if it were inside, too.
     TOKEN.try_with(|token| *token).unwrap_or(u64::MAX)
 }
 
