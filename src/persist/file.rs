@@ -52,10 +52,7 @@ impl Directory {
     /// Opens and locks a store's directory; makes it if it is missing and `create` says so.
     pub(crate) fn own(path: &Path, create: bool, mode: LoadMode) -> Result<Self, OpenError> {
         let made = match open_directory(path) {
-            Err(OpenError::Missing { .. }) if create => {
-                make_directory(path)?;
-                true
-            }
+            Err(OpenError::Missing { .. }) if create => make_directory(path)?,
             Err(error) => return Err(error),
             Ok(_) => false,
         };
@@ -182,20 +179,26 @@ fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     })
 }
 
-fn make_directory(path: &Path) -> Result<(), OpenError> {
+/// False if somebody else has made it meanwhile: then the lock decides whose it is.
+fn make_directory(path: &Path) -> Result<bool, OpenError> {
     let parent = match path.parent() {
         Some(parent) if parent.as_os_str() == OsStr::new("") => Path::new("."),
         Some(parent) => parent,
         None => return Err(OpenError::Missing { path: path.to_owned() }),
     };
-    DirBuilder::new().mode(0o700).create(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => OpenError::Missing { path: parent.to_owned() },
-        _ => OpenError::io("create the directory", path, error),
-    })?;
+    let made = match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(OpenError::Missing { path: parent.to_owned() });
+        }
+        Err(error) => return Err(OpenError::io("create the directory", path, error)),
+    };
     // The parent may itself be reached through a symbolic link; that is its owner's choice.
     rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .and_then(rustix::fs::fsync)
-        .map_err(|error| OpenError::io("fsync", parent, error.into()))
+        .map_err(|error| OpenError::io("fsync", parent, error.into()))?;
+    Ok(made)
 }
 
 /// Takes the directory's lock and writes our process id into it, for the message that others will see.
@@ -262,5 +265,24 @@ mod tests {
         drop(owner);
         Directory::own(&dir, false, LoadMode::Map).unwrap();
         drop(copy);
+    }
+
+    #[test]
+    fn of_two_who_create_a_directory_at_once_one_has_it_and_the_other_hears_so() {
+        let temporary = tempfile::tempdir().unwrap();
+        for round in 0..300 {
+            let dir = temporary.path().join(format!("store-{round}"));
+            let begin = std::sync::Barrier::new(2);
+            let both = std::thread::scope(|scope| {
+                let own = || {
+                    begin.wait();
+                    Directory::own(&dir, true, LoadMode::Map)
+                };
+                let other = scope.spawn(own);
+                [own(), other.join().unwrap()]
+            });
+            assert_eq!(both.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{both:?}");
+            assert!(both.iter().any(|outcome| matches!(outcome, Err(OpenError::InUse { .. }))), "{both:?}");
+        }
     }
 }
