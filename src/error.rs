@@ -14,7 +14,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is no store here, and creating one was not asked for; or the parent directory is missing.
+    /// There is no store here, and creating one was not asked for ([`Options::create`](crate::Options::create)); or the parent
+    /// directory is missing, which is never created.
     Missing {
         /// What is missing.
         path: PathBuf,
@@ -27,7 +28,8 @@ pub enum OpenError {
         /// What was found there.
         found: String,
     },
-    /// Another process, or another store of this process, owns the directory.
+    /// Another process, or another store of this process, owns the directory. Close that one first, or come again: it goes
+    /// with its process, whatever becomes of that.
     InUse {
         /// The directory.
         path: PathBuf,

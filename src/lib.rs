@@ -16,7 +16,7 @@
 //! assert!(reader.is_trusted(peer)); // every reader sees it at once
 //! receipt.wait_durable()?; // from here on it survives kill -9 and power loss
 //!
-//! drop(store); // "crash", and come back
+//! drop(store); // after a crash it would be the same
 //! let store = TrustStore::open(dir.path().join("store"))?;
 //! assert!(store.is_trusted(peer));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

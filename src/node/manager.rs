@@ -31,8 +31,8 @@ use crate::time::WallMillis;
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
 ///
-/// Its clock and limits are those of its store. Share it in an [`Arc`]. Dropping it stops its threads; the store stays open for whoever holds it, unless
-/// [`shutdown`](Self::shutdown) closed it.
+/// Its clock and limits are those of its store. Share it in an [`Arc`]. Dropping it stops its threads; the store stays open
+/// for whoever holds it, unless [`shutdown`](Self::shutdown) closed it.
 pub struct HandshakeManager {
     pub(super) shell: Arc<Shell>,
     pub(super) housekeeper: Housekeeper,
