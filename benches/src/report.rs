@@ -179,10 +179,21 @@ fn heading(setting: &Setting, runs: &[Results]) -> String {
         setting.compiler,
         setting.file_system,
     );
-    let is_rough = |of: fn(&Results) -> bool| runs.iter().any(|run| run.setting.quick && of(run));
-    let parts = [("goals", is_rough(|run| !run.lines.is_empty())), ("curves", is_rough(|run| !run.series.is_empty()))];
-    for (part, _) in parts.iter().filter(|(_, is_rough)| *is_rough) {
-        text.push_str(&format!("\n**The {part} are of a rough run (`--quick`): fewer, shorter rounds and smaller sizes. They show that the measurements work, and no more.**\n"));
+    let rough = |run: &&Results| run.setting.quick;
+    let mut parts: Vec<String> = Vec::new();
+    if runs.iter().filter(rough).any(|run| !run.lines.is_empty()) {
+        parts.push("the goals".to_owned());
+    }
+    let is_of = |run: &Results, shown: &Shown| run.series.iter().any(|series| series.name == shown.name);
+    // Of a series the last result counts.
+    let is_rough = |shown: &&Shown| runs.iter().rfind(|run| is_of(run, shown)).filter(rough).is_some();
+    parts.extend(SHOWN.iter().filter(is_rough).map(|shown| format!("\"{}\"", shown.chart.title)));
+    if !parts.is_empty() {
+        text.push_str(&format!(
+            "\n**Of a rough run (`--quick`), with fewer, shorter rounds and smaller sizes: {}. They show that the measurements \
+             work, and no more.**\n",
+            parts.join(", ")
+        ));
     }
     text.push_str(
         "\nThis file is written by `cargo run --release -p trustkeep-benches --bin report`, from what the bins `ratios` and \

@@ -137,7 +137,8 @@ fn add_tails(series: &mut Series, label: &str, tails: &[Tail]) {
 fn latency_writer(plan: &Plan) -> Series {
     let mut series = named("latency_writer");
     let size = latency_size(plan);
-    let questions = questions(size, Mix::Half, plan.or(100_000, 1_000_000), 9);
+    // Some take tens of microseconds a read beside a writer.
+    let questions = questions(size, Mix::Half, plan.or(100_000, 200_000), 9);
     let (Handle(store), bare) = (Handle::filled(size), Bare::filled(size));
     let (lock, dash, papaya) = (ParkingLot::filled(size), Dash::filled(size), Papaya::filled(size));
     let (scc, left_right) = (Scc::filled(size), LeftRight::filled(size));

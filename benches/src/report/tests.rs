@@ -86,16 +86,22 @@ fn a_document_is_about_one_state_and_says_which() {
 
 #[test]
 fn a_document_says_which_part_of_it_is_rough() {
-    let text = |quick: [bool; 2]| {
-        let mut runs =
-            [run(vec![line("get_1m", 1.0, 1.0)], Vec::new()), run(Vec::new(), vec![series("reads", Vec::new())])];
-        runs.iter_mut().zip(quick).for_each(|(run, quick)| run.setting.quick = quick);
-        report(&runs).unwrap().text
+    let of = |quick: bool, lines, series| {
+        let mut run = run(lines, series);
+        run.setting.quick = quick;
+        run
     };
-    for quick in [[false, false], [false, true], [true, false], [true, true]] {
-        let says = ["goals", "curves"].map(|part| text(quick).contains(&format!("**The {part} are of a rough run")));
-        assert_eq!(says, quick);
-    }
+    let goal = |quick| of(quick, vec![line("get_1m", 1.0, 1.0)], Vec::new());
+    let curves = |quick, name: &str| of(quick, Vec::new(), vec![series(name, Vec::new())]);
+    let text = |runs: &[Results]| report(runs).unwrap().text;
+    let says = |text: &str| text.lines().find(|line| line.starts_with("**Of a rough run")).map(str::to_owned);
+    assert_eq!(says(&text(&[goal(false), curves(false, "reads"), curves(false, "grants")])), None);
+    let found = says(&text(&[goal(true), curves(false, "reads"), curves(true, "grants")])).unwrap();
+    assert!(found.contains("sizes: the goals, \"Grants a second, with a reader beside\"."), "{found}");
+    let found = says(&text(&[goal(false), curves(true, "reads")])).unwrap();
+    assert!(found.contains("sizes: \"One read, one thread\"."), "{found}");
+    // A later run, which is not, stands in for it.
+    assert_eq!(says(&text(&[goal(false), curves(true, "reads"), curves(false, "reads")])), None);
 }
 
 #[test]
