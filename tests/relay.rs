@@ -375,7 +375,8 @@ fn a_relay_that_fails_in_part_loses_nothing() {
         Fetched::all(vec![relayed(1, begin, 20)]),
     ]
     .into();
-    *far.deaf.lock().unwrap() = 2;
+    // Up to three times is 5 told to have been handled before it is fetched again: once by whoever hears that it is durable.
+    *far.deaf.lock().unwrap() = 3;
     let a = cut_off(1, in_memory(), Arc::clone(&far) as _);
     eventually("all is acknowledged", || {
         let mut told = far.acknowledged.lock().unwrap().clone();
@@ -387,7 +388,7 @@ fn a_relay_that_fails_in_part_loses_nothing() {
     assert_eq!(asked[..5], [0, 0, 0, 6, 0].map(Revision), "{asked:?}");
     // Message 4 was older than 5, and 5 was handled once.
     assert_eq!(count(&a, "stale"), 1, "{:?}", a.counters());
-    assert_eq!(count(&a, "not_acknowledged"), 2);
+    assert_eq!(count(&a, "not_acknowledged"), 3);
     assert_eq!(a.pending().len(), 1);
 }
 
