@@ -30,8 +30,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod event;
 mod foreign;
-mod keeper;
 mod lanes;
 #[cfg(all(test, trustkeep_loom))]
 mod loom_tests;
@@ -43,6 +43,7 @@ pub mod peer;
 mod persist;
 mod store;
 mod sync;
+pub mod tables;
 #[cfg(any(test, feature = "__testing"))]
 #[doc(hidden)]
 pub mod testing;
@@ -50,9 +51,12 @@ pub mod time;
 pub mod wire;
 
 pub use error::{OpenError, PersistError, WriteError};
-pub use machine::event::Event;
+pub use event::Event;
 pub use node::HandshakeManager;
-pub use peer::{Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, NodeId, PublicKey, TrustRecord};
+pub use peer::{
+    Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, InvalidRevocationId, NodeId, PublicKey, RevocationId,
+    TrustRecord,
+};
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{

@@ -14,7 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::time::WallMillis;
 
+mod nonce;
 mod small_order;
+
+pub use nonce::{InvalidRevocationId, Nonce, RevocationId};
 
 /// A node of the network: any `u32` but 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

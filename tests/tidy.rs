@@ -217,13 +217,13 @@ fn the_pure_parts_touch_nothing() {
 
 #[test]
 fn nothing_imports_upwards() {
-    // From the bottom to the top; what stands together is one layer.
+    // From the bottom to the top. But in the lowest layer, rooms of one layer do not know each other either.
     const LAYERS: [&[&str]; 8] = [
-        &["time", "peer", "config", "error", "clock", "foreign"],
+        &["time", "peer", "config", "error", "clock", "foreign", "event"],
         &["map", "wire"],
-        &["machine"],
+        &["tables"],
         &["persist"],
-        &["keeper", "store"],
+        &["machine", "store"],
         &["node"],
         &["cli"],
         &["bin"],
@@ -240,7 +240,7 @@ fn nothing_imports_upwards() {
                 let other = after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
                 let Some(layer) = layer_of(other) else { continue };
                 looked_at += 1;
-                if layer > own {
+                if layer > own || layer == own && own > 0 && other != module {
                     broken.push(format!("{name}:{}: {}", number + 1, line.trim()));
                 }
             }
@@ -253,8 +253,8 @@ fn nothing_imports_upwards() {
 #[test]
 fn concurrency_comes_through_one_door() {
     let upper = |name: &str| {
-        const UPPER: [&str; 8] =
-            ["src/map", "src/keeper", "src/store", "src/node", "src/cli", "src/sync", "src/testing", "src/loom_tests"];
+        const UPPER: [&str; 7] =
+            ["src/map", "src/store", "src/node", "src/cli", "src/sync", "src/testing", "src/loom_tests"];
         // The log has a second thread write snapshots.
         const THREADS: [&str; 2] = ["src/persist/log.rs", "src/persist/background.rs"];
         UPPER.iter().chain(&THREADS).any(|place| name.starts_with(place))

@@ -11,6 +11,7 @@ use super::progress::Bar;
 use super::{Answer, Failure, new_file, now, print, trust_json};
 use crate::persist::examine;
 use crate::persist::format::Snapshot;
+use crate::tables::table::Table as _;
 
 #[derive(Serialize)]
 struct Written {
@@ -41,9 +42,9 @@ pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) 
         bytes,
         generation: snapshot.header.generation,
         trusted: tables.trusted.len(),
-        pending: tables.pending.len(),
-        outgoing: tables.outgoing.len(),
-        revoked: tables.revoked.len(),
+        pending: tables.sides.pending.len(),
+        outgoing: tables.sides.outgoing.len(),
+        revoked: tables.sides.revoked.len(),
     };
     if json {
         print::json(&written)?;

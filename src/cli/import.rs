@@ -20,7 +20,6 @@ use super::trust_json::{self, Count, Finding, Into, List, Taken};
 use super::{Answer, Failure, complain, now, print};
 use crate::config::Limits;
 use crate::error::{OpenError, WriteError};
-use crate::machine::tables::Tables;
 use crate::machine::view::Nonce;
 use crate::map::mix::Mix;
 use crate::node::{Identity as _, Random as _, SystemRandom};
@@ -32,6 +31,7 @@ use crate::persist::log::Sizes;
 use crate::persist::recover::{GENERATION_MAX, Listing, RecoverPolicy};
 use crate::store::fresh_identity;
 use crate::sync::Arc;
+use crate::tables::Tables;
 
 #[derive(Serialize)]
 struct Imported {

@@ -11,6 +11,7 @@ use crate::error::OpenError;
 use crate::persist::Storage;
 use crate::persist::examine::{self, FileInfo, Finding, Progress, Report};
 use crate::persist::file::{Directory, LoadMode};
+use crate::tables::table::Table as _;
 
 #[derive(Serialize)]
 struct Inspected {
@@ -77,9 +78,15 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let inspected = Inspected {
         generation: snapshot.header.generation,
         trusted: by_id(tables.trusted.iter().map(|record| TrustedRow::from(&record)).collect(), |row| row.node_id),
-        pending: by_id(tables.pending.iter().map(|(id, it)| PendingRow::new(id, it)).collect(), |row| row.node_id),
-        outgoing: by_id(tables.outgoing.iter().map(|(id, it)| OutgoingRow::new(id, it)).collect(), |row| row.node_id),
-        revoked: by_id(tables.revoked.iter().map(|(id, at)| RevokedRow::new(id, *at)).collect(), |row| row.node_id),
+        pending: by_id(tables.sides.pending.iter().map(|(id, it)| PendingRow::new(id.get(), it)).collect(), |row| {
+            row.node_id
+        }),
+        outgoing: by_id(tables.sides.outgoing.iter().map(|(id, it)| OutgoingRow::new(id.get(), it)).collect(), |row| {
+            row.node_id
+        }),
+        revoked: by_id(tables.sides.revoked.iter().map(|(id, at)| RevokedRow::new(id.get(), *at)).collect(), |row| {
+            row.node_id
+        }),
         files: files.iter().map(FileRow::from).collect(),
     };
     if json {

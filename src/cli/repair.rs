@@ -19,6 +19,7 @@ use crate::persist::file::{Directory, LoadMode};
 use crate::persist::recover::{Listing, RecoverPolicy};
 use crate::store::TrustStore;
 use crate::sync::Arc;
+use crate::tables::table::Table as _;
 
 #[derive(Serialize)]
 struct Repair {
@@ -150,9 +151,9 @@ fn open(storage: &Arc<dyn Storage>, policy: RecoverPolicy) -> Result<(Opened, Re
     let records =
         store.tables().map_or(Records { trusted: 0, pending: 0, outgoing: 0, revoked: 0 }, |tables| Records {
             trusted: tables.trusted.len(),
-            pending: tables.pending.len(),
-            outgoing: tables.outgoing.len(),
-            revoked: tables.revoked.len(),
+            pending: tables.sides.pending.len(),
+            outgoing: tables.sides.outgoing.len(),
+            revoked: tables.sides.revoked.len(),
         });
     store.close().map_err(OpenError::Persist)?;
     Ok((Opened { generation, records }, watched.renames()))

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::print::{age, table, time};
-use crate::machine::view::{Outgoing, Pending, PendingKind, Source};
 use crate::peer::{PublicKey, TrustRecord};
+use crate::tables::{Outgoing, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +74,7 @@ impl PendingRow {
             fingerprint: entry.key.fingerprint().to_string(),
             justification: entry.justification.clone(),
             received_at: entry.received_at.as_millis(),
-            source: match entry.source {
-                Source::Node(node) => format!("node {node}"),
-                Source::Address(address) => address.to_string(),
-            },
+            source: entry.source.to_string(),
             authentic: entry.authentic,
             conflicts: entry.conflicts,
             kind: match entry.kind {
@@ -101,8 +98,8 @@ impl OutgoingRow {
 }
 
 impl RevokedRow {
-    pub(super) fn new(peer: u32, at: WallMillis) -> Self {
-        Self { node_id: peer, revoked_at: at.as_millis() }
+    pub(super) fn new(peer: u32, mark: Revocation) -> Self {
+        Self { node_id: peer, revoked_at: mark.at.as_millis() }
     }
 }
 

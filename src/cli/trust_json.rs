@@ -11,6 +11,7 @@ mod finding;
 mod parse_time;
 mod read;
 mod take;
+mod values;
 
 use std::io::{self, Read, Write};
 
@@ -23,9 +24,10 @@ pub(crate) use read::List;
 use take::Taking;
 pub(crate) use take::{Into, Taken};
 
-use crate::machine::tables::Tables;
-use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source};
-use crate::peer::{PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::Tables;
+use crate::tables::table::Table as _;
+use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
 
 /// Writes the document, one entry a line. `told` hears of every entry.
@@ -34,10 +36,10 @@ pub(crate) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told:
     write!(lists.out, "{{\n\"version\": {VERSION},\n\"generation\": {generation}")?;
     let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
     lists.list("trusted", trusted, |id, record| TrustedEntry::new(id, &record))?;
-    lists.list("pending", tables.pending.iter(), |id, entry| PendingEntry::new(id, entry))?;
-    lists.list("outgoing", tables.outgoing.iter(), |id, entry| OutgoingEntry::new(id, entry))?;
-    lists.list("revoked", tables.revoked.iter(), |id, at| RevokedEntry::new(id, *at))?;
-    lists.list("floors", tables.floors.iter(), FloorEntry::new)?;
+    lists.list("pending", numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry))?;
+    lists.list("outgoing", numbered(tables.sides.outgoing.iter()), |id, entry| OutgoingEntry::new(id, entry))?;
+    lists.list("revoked", numbered(tables.sides.revoked.iter()), |id, at| RevokedEntry::new(id, *at))?;
+    lists.list("floors", numbered(tables.sides.floors.iter()), FloorEntry::new)?;
     lists.out.write_all(b"\n}\n")
 }
 
@@ -51,10 +53,16 @@ pub(crate) fn read(from: impl Read, into: Into<'_>) -> Result<(Taken, u64), serd
     Ok((taking.finish(), generation))
 }
 
+/// With the numbers of peers.
+fn numbered<V>(entries: impl Iterator<Item = (NodeId, V)>) -> impl Iterator<Item = (u32, V)> {
+    entries.map(|(peer, value)| (peer.get(), value))
+}
+
 /// How many entries [`write`] will tell of.
 pub(crate) fn entries(tables: &Tables) -> usize {
-    let Tables { trusted, pending, outgoing, revoked, floors } = tables;
-    trusted.len() + pending.len() + outgoing.len() + revoked.len() + floors.len()
+    let sides = &tables.sides;
+    let waiting = sides.pending.len() + sides.outgoing.len();
+    tables.trusted.len() + waiting + sides.revoked.len() + sides.floors.len()
 }
 
 struct Lists<'a> {
@@ -127,10 +135,7 @@ impl<'a> PendingEntry<'a> {
             public_key: entry.key.to_base64(),
             justification: &entry.justification,
             received_at: time(entry.received_at),
-            source: match entry.source {
-                Source::Node(node) => format!("node {node}"),
-                Source::Address(address) => address.to_string(),
-            },
+            source: entry.source.to_string(),
             nonce: entry.nonce.as_ref().map(nonce),
             stamp: time(entry.stamp),
             authentic: entry.authentic,
@@ -174,8 +179,8 @@ struct RevokedEntry {
 }
 
 impl RevokedEntry {
-    fn new(node_id: u32, at: WallMillis) -> Self {
-        Self { node_id, until: "9999-12-31T23:59:59.999Z", revoked_at: time(at) }
+    fn new(node_id: u32, mark: Revocation) -> Self {
+        Self { node_id, until: "9999-12-31T23:59:59.999Z", revoked_at: time(mark.at) }
     }
 }
 

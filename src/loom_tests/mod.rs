@@ -28,11 +28,11 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::PersistError;
-use crate::keeper::Saver;
-use crate::machine::tables::Tables;
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, TrustRecord};
 use crate::store::TrustStore;
+use crate::store::keeper::Saver;
+use crate::tables::Tables;
 use crate::time::{Now, Tick, WallMillis};
 
 /// Runs the model under every interleaving and returns what it noted in each.

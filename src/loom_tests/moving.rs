@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicI64;
 
 use super::{Stepping, outcomes};
 use crate::config::Limits;
-use crate::machine::tables::Tables;
 use crate::machine::view::TableChange;
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, TrustRecord};
 use crate::store::shared::{Shared, Transaction, Version};
 use crate::sync::{Arc, Mutex, spawn};
+use crate::tables::Tables;
 
 const MIX: Mix = Mix::new(1);
 /// Leaves of so many records each: more of them than one piece of the pool has room for.

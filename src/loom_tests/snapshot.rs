@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex};
 
 use super::{outcomes, peer, record, verdict, wrong};
 use crate::error::PersistError;
-use crate::machine::tables::Tables;
 use crate::machine::view::TableChange;
 use crate::persist::background::{Answer, Outcome, Running};
 use crate::persist::format::StoreId;
@@ -22,6 +21,7 @@ use crate::persist::log::Sizes;
 use crate::persist::recover::{RecoverPolicy, snapshot_name};
 use crate::persist::{FileEntry, Storage, StorageFile};
 use crate::sync::{AtomicU64, Ordering, thread_token};
+use crate::tables::Tables;
 use crate::time::Now;
 
 /// Files in memory, which note who touches them. What lies in them is invisible to the checker; each call is a moment at

@@ -55,7 +55,7 @@ mod tests {
     use crate::machine::event::{ChangeReason, Event, TrustState};
     use crate::machine::outcome::{Outcome, Step};
     use crate::peer::TrustRecord;
-    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::testing::actor::{Actor, Way, at, mark, node};
     use crate::wire::message::Kind;
 
     fn asker() -> Actor {
@@ -168,7 +168,7 @@ mod tests {
         let all = || Policy::default().own_networks([5]).allow(Allowed::new(node(7), None)).auto_approve(true);
         let way = || Way::in_networks(key(), &[5]);
         let revoked = heard(all(), way(), |us| {
-            us.tables.revoked.insert(node(7), at(0).wall);
+            us.tables.revoked.insert(node(7), mark(0));
         });
         assert_eq!((revoked.0.outcome, revoked.1), (Outcome::Queued, None));
         let named = heard(all(), way(), |us| {

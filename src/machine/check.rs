@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::machine::view::Floor;
     use crate::peer::TrustRecord;
-    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::testing::actor::{Actor, Way, at, mark, node};
     use crate::wire::message::Kind;
 
     /// A node with one peer of each table, all in order; the damage is what the test does to it.
@@ -107,7 +107,7 @@ mod tests {
         us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
         us.request(at(0), node(8), None).unwrap();
         us.trusts(node(6), None);
-        us.tables.revoked.insert(node(5), at(0).wall);
+        us.tables.revoked.insert(node(5), mark(0));
         damage(&mut us);
         let peers = us.tables.trusted.keys().copied().collect::<Vec<_>>();
         let each = peers.into_iter().try_for_each(|peer| check_peer(&us.rules, &us.tables, peer));
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(damaged(|_| {}), None);
         assert_eq!(
             damaged(|us| {
-                us.tables.revoked.insert(node(7), at(0).wall);
+                us.tables.revoked.insert(node(7), mark(0));
             }),
             Some("I-1")
         );
@@ -131,13 +131,13 @@ mod tests {
         );
         assert_eq!(
             damaged(|us| {
-                us.tables.revoked.insert(node(6), at(0).wall);
+                us.tables.revoked.insert(node(6), mark(0));
             }),
             Some("I-2")
         );
         assert_eq!(
             damaged(|us| {
-                us.tables.revoked.insert(node(8), at(0).wall);
+                us.tables.revoked.insert(node(8), mark(0));
             }),
             Some("I-3")
         );

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use crate::machine::input::Input;
     use crate::machine::view::Floor;
-    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::testing::actor::{Actor, Way, at, mark, node};
     use crate::time::WallMillis;
     use crate::wire::message::Kind;
 
@@ -96,7 +96,7 @@ mod tests {
         let mut us = waiting();
         us.rules.limits.floors_max = 16;
         us.trusts(node(101), None);
-        us.tables.revoked.insert(node(102), at(0).wall);
+        us.tables.revoked.insert(node(102), mark(0));
         // The peers of a table are the longest silent of all; one floor is there already, for the request to 8.
         for id in 101..116 {
             let seen = WallMillis::new(i64::from(id));

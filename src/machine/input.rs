@@ -75,7 +75,7 @@ impl Path {
     pub const fn source(&self) -> Source {
         match *self {
             Self::Direct { source, .. } => source,
-            Self::Relayed { handed_in_by } => Source::Node(handed_in_by),
+            Self::Relayed { handed_in_by } => Source::Relay(handed_in_by),
         }
     }
 

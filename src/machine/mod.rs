@@ -9,16 +9,12 @@
 pub mod arrival;
 pub mod check;
 pub mod effect;
-pub mod event;
-mod event_json;
 pub mod filter;
-pub(crate) mod flush_plan;
 pub mod input;
 pub mod outcome;
 pub mod rejection;
 pub mod replay;
 pub mod step;
-pub mod tables;
 pub mod view;
 
 mod accept;
@@ -32,3 +28,5 @@ mod reject;
 mod request;
 mod revoke;
 mod version_1;
+
+pub use crate::event;

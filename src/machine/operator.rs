@@ -11,7 +11,7 @@ use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::reject::forget_answer;
 use super::rejection::Rejection;
-use super::view::{Nonce, Outgoing, PendingKind, TableChange, View};
+use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableChange, View};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::Now;
 use crate::wire::message::Kind;
@@ -55,6 +55,9 @@ fn request(mut plan: Plan<'_>, justification: &str, expected_key: Option<PublicK
         nonce,
         expected_key,
         justification: justification.clone(),
+        lift: None,
+        relayed: false,
+        refused: None,
     });
     plan.revoked = None;
     let draft = plan.draft(Kind::Request, nonce);
@@ -132,7 +135,7 @@ fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejection> {
     let (peer, was) = (plan.peer, plan.trusted.take());
     plan.pending = None;
     plan.outgoing = None;
-    plan.revoked = Some(plan.now.wall);
+    plan.revoked = Some(Revocation::new(plan.now.wall, RevocationId::drawn_from(nonce)));
     if was.is_some() {
         let (state, reason) = (TrustState::Revoked, ChangeReason::Revoked);
         plan.events.push(Event::TrustChanged { peer, state, reason });
@@ -148,7 +151,7 @@ fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::actor::{Actor, Way, at, node, sent};
+    use crate::testing::actor::{Actor, Way, at, mark, node, sent};
 
     fn us() -> Actor {
         Actor::new(7, 0xAA)
@@ -176,7 +179,7 @@ mod tests {
     fn a_command_about_a_peer_in_no_table_concerned_has_nothing_to_do() {
         let mut us = us();
         us.trusts(node(5), None);
-        us.tables.revoked.insert(node(6), at(0).wall);
+        us.tables.revoked.insert(node(6), mark(0));
         let before = us.tables.clone();
         assert_eq!(us.approve(at(50), node(5), None), Err(Rejection::NothingToDo));
         assert_eq!(refuse(&mut us, node(5), ""), Err(Rejection::NothingToDo));
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn a_revoked_peer_is_asked_again_by_an_operator_and_by_nothing_automatic() {
         let mut us = us();
-        us.tables.revoked.insert(node(9), at(0).wall);
+        us.tables.revoked.insert(node(9), mark(0));
         assert_eq!(ask(&mut us, node(9), true, true), Err(Rejection::RevokedNeedsOperator));
         assert!(us.tables.revoked.contains_key(&node(9)));
         assert!(ask(&mut us, node(9), false, false).is_ok());
@@ -340,7 +343,7 @@ mod tests {
         let step = us.revoke(at(50), peer.id()).unwrap();
         assert_eq!(step.outcome, Outcome::Revoked { was: Some(record) });
         assert!(us.tables.trusted.is_empty() && us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
-        assert_eq!(us.tables.revoked[&peer.id()], at(50).wall);
+        assert_eq!(us.tables.revoked[&peer.id()].at, at(50).wall);
         let [farewell, disconnect, report] = &step.effects[..] else { panic!("three effects: {:?}", step.effects) };
         assert!(matches!(&farewell.action, Action::Send(draft) if draft.kind == Kind::Revoke));
         let within = us.rules.config.farewell_max;

@@ -13,7 +13,7 @@ use super::event::{ChangeReason, Event, TrustState};
 use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
 use super::replay::Noted;
-use super::view::{Floor, Nonce, Outgoing, Pending, TableChange, View};
+use super::view::{Floor, Nonce, Outgoing, Pending, Revocation, TableChange, View};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, WallMillis};
@@ -27,7 +27,7 @@ pub(super) struct Plan<'a> {
     pub(super) trusted: Option<TrustRecord>,
     pub(super) pending: Option<Pending>,
     pub(super) outgoing: Option<Outgoing>,
-    pub(super) revoked: Option<WallMillis>,
+    pub(super) revoked: Option<Revocation>,
     pub(super) floor: Floor,
     /// Changes of other peers' entries: those that make room.
     pub(super) others: Vec<TableChange>,

@@ -32,6 +32,8 @@ pub(super) fn enqueue(
         authentic: standing.is_authentic(),
         conflicts: 0,
         kind,
+        others: Vec::new(),
+        proven_by: None,
     };
     let entry = match plan.pending.take() {
         None => {

@@ -86,7 +86,7 @@ mod tests {
     use crate::machine::replay::Seen;
     use crate::machine::step::step;
     use crate::peer::PublicKey;
-    use crate::testing::actor::{Actor, Way, at, sent};
+    use crate::testing::actor::{Actor, Way, at, mark, sent};
     use crate::wire::decode::decode;
     use crate::wire::message::Kind;
     use crate::wire::verify::verify;
@@ -187,7 +187,7 @@ mod tests {
         let input = Input::Message(Received { message, path, lookup, nonce: us.nonce(), seen: Seen::Never });
         let outcome = |us: &Actor| step(&us.rules, &us.tables, at(60), input.clone()).unwrap().outcome;
         assert!(matches!(outcome(&us), Outcome::Trusted(_)));
-        us.tables.revoked.insert(asker.id(), at(10).wall);
+        us.tables.revoked.insert(asker.id(), mark(10));
         assert_eq!(outcome(&us), Outcome::Queued);
     }
 

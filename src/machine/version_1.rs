@@ -38,7 +38,7 @@ mod tests {
     use crate::machine::effect::Action;
     use crate::machine::outcome::Outcome;
     use crate::machine::view::Floor;
-    use crate::testing::actor::{Actor, Way, at, node, sent};
+    use crate::testing::actor::{Actor, Way, at, mark, node, sent};
 
     /// 9, which takes version 1, and 7, which speaks it.
     fn two() -> (Actor, Actor) {
@@ -239,7 +239,7 @@ mod tests {
         let step = us.command(at(10), command).unwrap();
         assert!(matches!(&step.effects[0].action, Action::SendVersion1(draft) if draft.reason == "no"));
 
-        us.tables.revoked.insert(peer.id(), at(20).wall);
+        us.tables.revoked.insert(peer.id(), mark(20));
         let later = peer.draft(at(400_000), us.id(), Kind::Request, None);
         let step = us.hear_v1(at(400_000), &peer, &later, tunnel()).unwrap();
         assert!(matches!(&step.effects[0].action, Action::SendVersion1(draft) if draft.kind == Kind::Revoke));

@@ -1,124 +1,18 @@
-//! The tables of trust state: what one entry of each holds, what [`step`](super::step::step) may read of them, and the
-//! changes that it may ask for.
+//! What [`step`](super::step::step) may read of the tables: one consistent moment of them.
 //!
-//! INVARIANT I-1: keys of every table are peers: never 0, never our own id.
-//! INVARIANT I-2: no peer is both trusted and revoked. Whoever grants clears the peer's pending, outgoing and revoked
-//! entries; afterwards a trusted peer may come to be pending under another key, or outgoing by a forced request.
-//! INVARIANT I-3: a revoked peer has no outgoing entry; whoever revokes clears trusted, pending and outgoing.
-//!
-//! The rest of the list is in [`check`](super::check).
+//! INVARIANT I-3: a revoked peer has no outgoing entry but one that would lift the mark.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::peer::{NodeId, PublicKey, TrustRecord};
-use crate::time::{Tick, WallMillis};
-pub use crate::wire::message::Nonce;
-
-/// Where a message came from, as far as limits are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Source {
-    /// The transport authenticated this node.
-    Node(NodeId),
-    /// An address without port; of an IPv6 address, the first 64 bits.
-    Address(IpAddr),
-}
-
-impl Source {
-    /// The source of a connection from this address that authenticated nobody.
-    #[must_use]
-    pub fn from_address(address: IpAddr) -> Self {
-        Self::Address(match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => IpAddr::V4(v4),
-                None => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-            },
-        })
-    }
-}
-
-/// Why a peer waits for an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PendingKind {
-    /// It asked to be trusted.
-    Request,
-    /// It answered our request, but nobody vouches for its key; approving it sends no accept.
-    AnsweredUnvouched,
-}
-
-/// A peer that waits for an operator's decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pending {
-    /// The key it showed first (or the first authentic one): the key that an operator approves.
-    pub key: PublicKey,
-    /// Nonce of its newest request under that key; none from a version-1 peer.
-    pub nonce: Option<Nonce>,
-    /// Stamp of its newest request under that key, by its own clock.
-    pub stamp: WallMillis,
-    /// The text of its first request, filtered.
-    pub justification: String,
-    /// When the newest request arrived, by our wall clock.
-    pub received_at: WallMillis,
-    /// The same by the tick; not saved, made anew at load.
-    pub received_tick: Tick,
-    /// Where its first request came from: the entry stays charged to that source's limit for as long as it waits.
-    pub source: Source,
-    /// Whether somebody else than the sender vouched for the key.
-    pub authentic: bool,
-    /// How many requests under other keys came meanwhile.
-    pub conflicts: u32,
-    /// Why it waits.
-    pub kind: PendingKind,
-}
-
-/// A request of ours that was not answered yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outgoing {
-    /// When the newest request was made, by our wall clock.
-    pub sent_at: WallMillis,
-    /// The same by the tick; not saved, made anew at load.
-    pub sent_tick: Tick,
-    /// Nonce of the newest request.
-    pub nonce: Nonce,
-    /// The key that the caller, the registry or the peers file named.
-    pub expected_key: Option<PublicKey>,
-    /// What we gave as the reason, filtered.
-    pub justification: String,
-}
-
-/// The newest stamps exchanged with a peer, so that nothing older is believed or sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Floor {
-    /// The key that `seen` belongs to; `None` until an authentic message came.
-    pub key: Option<PublicKey>,
-    /// The newest authentic stamp seen from the peer under `key`, by the peer's clock; 0 for none.
-    pub seen: WallMillis,
-    /// The last stamp that we sent it, by our clock; 0 for none. Not saved: after a load it equals `reserved`.
-    pub sent: WallMillis,
-    /// At least `sent`, by a reserve whenever it is renewed: what the next save remembers as sent, so that a crash and
-    /// a clock that steps back do not make us use a stamp twice.
-    pub reserved: WallMillis,
-    /// Whether it has spoken version 2; if so, version 1 is never believed from it again.
-    pub spoke_v2: bool,
-}
-
-impl Floor {
-    /// Nothing seen, nothing sent.
-    pub const EMPTY: Self = Self {
-        key: None,
-        seen: WallMillis::new(0),
-        sent: WallMillis::new(0),
-        reserved: WallMillis::new(0),
-        spoke_v2: false,
-    };
-}
+use crate::tables::Tables;
+use crate::tables::table::Table as _;
+pub use crate::tables::{
+    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation,
+    RevocationId, Source, TableChange,
+};
+use crate::time::WallMillis;
 
 /// What [`step`](super::step::step) may read of the state: one consistent moment of all tables.
 pub trait View {
@@ -138,48 +32,152 @@ pub trait View {
     fn outgoing_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Outgoing)> + '_>;
     /// How many entries are outgoing.
     fn outgoing_len(&self) -> usize;
-    /// When we revoked a peer, if an operator has not lifted it since.
-    fn revoked(&self, peer: NodeId) -> Option<WallMillis>;
+    /// The mark of a peer that we revoked, if an operator has not lifted it since.
+    fn revoked(&self, peer: NodeId) -> Option<Revocation>;
     /// The floor of a peer.
     fn floor(&self, peer: NodeId) -> Option<Floor>;
     /// Every floor, in no particular but repeatable order.
     fn floor_iter(&self) -> Box<dyn Iterator<Item = (NodeId, Floor)> + '_>;
     /// How many floors there are.
     fn floor_len(&self) -> usize;
+    /// The mark of a key that we revoked.
+    fn revoked_key(&self, key: &PublicKey) -> Option<Revocation>;
+    /// How many keys are marked.
+    fn revoked_keys_len(&self) -> usize;
+    /// When an operator ignored a peer.
+    fn ignored(&self, peer: NodeId) -> Option<WallMillis>;
+    /// How many peers are ignored.
+    fn ignored_len(&self) -> usize;
+    /// When an operator ignored a key.
+    fn ignored_key(&self, key: &PublicKey) -> Option<WallMillis>;
+    /// How many keys are ignored.
+    fn ignored_keys_len(&self) -> usize;
+    /// The newest request of a peer that an operator refused.
+    fn refused(&self, peer: NodeId) -> Option<RefusedRequest>;
+    /// Every refused request, in no particular but repeatable order.
+    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, RefusedRequest)> + '_>;
+    /// How many refused requests are remembered.
+    fn refused_len(&self) -> usize;
+    /// The decision that a peer has not been told yet.
+    fn owed(&self, peer: NodeId) -> Option<&Owed>;
+    /// Every decision that a peer has not been told yet, in no particular but repeatable order.
+    fn owed_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Owed)> + '_>;
+    /// How many decisions peers have not been told yet.
+    fn owed_len(&self) -> usize;
+    /// The key that this key signed over to.
+    fn successor(&self, key: &PublicKey) -> Option<PublicKey>;
+    /// How many keys signed over to another.
+    fn successors_len(&self) -> usize;
+    /// The newest revision under which the registry told of a peer.
+    fn revision(&self, peer: NodeId) -> Option<u64>;
 }
 
-/// One change of one entry of one table: `None` removes it.
-///
-/// All changes of one step are published together, under one generation. A peer occurs at most once per table.
-///
-/// What is long and seldom lies behind a pointer: there are as many of these as a batch has records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TableChange {
-    /// Of the trusted table.
-    Trusted(NodeId, Option<TrustRecord>),
-    /// Of the pending table.
-    Pending(NodeId, Option<Arc<Pending>>),
-    /// Of the outgoing table.
-    Outgoing(NodeId, Option<Arc<Outgoing>>),
-    /// Of the revoked table.
-    Revoked(NodeId, Option<WallMillis>),
-    /// Of the floors. A step that changes floors alone does not ring the keeper.
-    Floor(NodeId, Option<Floor>),
-}
+impl View for Tables {
+    fn trusted(&self, peer: NodeId) -> Option<TrustRecord> {
+        self.trusted.get(peer)
+    }
 
-const _: () = assert!(size_of::<TableChange>() <= 72);
+    fn trusted_len(&self) -> usize {
+        self.trusted.len()
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn pending(&self, peer: NodeId) -> Option<&Pending> {
+        self.sides.pending.get(peer).map(Arc::as_ref)
+    }
 
-    #[test]
-    fn a_source_has_no_port_and_of_ipv6_the_network_half() {
-        let of = |text: &str| Source::from_address(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    fn pending_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Pending)> + '_> {
+        Box::new(self.sides.pending.iter().map(|(peer, entry)| (peer, entry.as_ref())))
+    }
+
+    fn pending_len(&self) -> usize {
+        self.sides.pending.len()
+    }
+
+    fn outgoing(&self, peer: NodeId) -> Option<&Outgoing> {
+        self.sides.outgoing.get(peer).map(Arc::as_ref)
+    }
+
+    fn outgoing_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Outgoing)> + '_> {
+        Box::new(self.sides.outgoing.iter().map(|(peer, entry)| (peer, entry.as_ref())))
+    }
+
+    fn outgoing_len(&self) -> usize {
+        self.sides.outgoing.len()
+    }
+
+    fn revoked(&self, peer: NodeId) -> Option<Revocation> {
+        self.sides.revoked.get(peer).copied()
+    }
+
+    fn floor(&self, peer: NodeId) -> Option<Floor> {
+        self.sides.floors.get(peer).copied()
+    }
+
+    fn floor_iter(&self) -> Box<dyn Iterator<Item = (NodeId, Floor)> + '_> {
+        Box::new(self.sides.floors.iter().map(|(peer, floor)| (peer, *floor)))
+    }
+
+    fn floor_len(&self) -> usize {
+        self.sides.floors.len()
+    }
+
+    fn revoked_key(&self, key: &PublicKey) -> Option<Revocation> {
+        self.sides.revoked_keys.get(*key).copied()
+    }
+
+    fn revoked_keys_len(&self) -> usize {
+        self.sides.revoked_keys.len()
+    }
+
+    fn ignored(&self, peer: NodeId) -> Option<WallMillis> {
+        self.sides.ignored.get(peer).copied()
+    }
+
+    fn ignored_len(&self) -> usize {
+        self.sides.ignored.len()
+    }
+
+    fn ignored_key(&self, key: &PublicKey) -> Option<WallMillis> {
+        self.sides.ignored_keys.get(*key).copied()
+    }
+
+    fn ignored_keys_len(&self) -> usize {
+        self.sides.ignored_keys.len()
+    }
+
+    fn refused(&self, peer: NodeId) -> Option<RefusedRequest> {
+        self.sides.refused.get(peer).copied()
+    }
+
+    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, RefusedRequest)> + '_> {
+        Box::new(self.sides.refused.iter().map(|(peer, refused)| (peer, *refused)))
+    }
+
+    fn refused_len(&self) -> usize {
+        self.sides.refused.len()
+    }
+
+    fn owed(&self, peer: NodeId) -> Option<&Owed> {
+        self.sides.owed.get(peer).map(Arc::as_ref)
+    }
+
+    fn owed_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Owed)> + '_> {
+        Box::new(self.sides.owed.iter().map(|(peer, entry)| (peer, entry.as_ref())))
+    }
+
+    fn owed_len(&self) -> usize {
+        self.sides.owed.len()
+    }
+
+    fn successor(&self, key: &PublicKey) -> Option<PublicKey> {
+        self.sides.successors.get(*key).copied()
+    }
+
+    fn successors_len(&self) -> usize {
+        self.sides.successors.len()
+    }
+
+    fn revision(&self, peer: NodeId) -> Option<u64> {
+        self.sides.revisions.get(peer).copied()
     }
 }

@@ -23,11 +23,12 @@ use crate::foreign;
 use crate::machine::effect::{Action, Effect};
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::Outcome;
-use crate::machine::view::{Outgoing, Pending, View as _};
+use crate::machine::view::View as _;
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
 use crate::sync::Deadline;
-use crate::time::WallMillis;
+use crate::tables::table::Table as _;
+use crate::tables::{Outgoing, Pending, Revocation};
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
 ///
@@ -229,12 +230,12 @@ impl HandshakeManager {
         sorted(tables.iter().flat_map(|tables| tables.outgoing_iter()).map(|(peer, entry)| (peer, entry.clone())))
     }
 
-    /// Every peer that we revoked, and when, at one moment, by id.
+    /// Every peer that we revoked, with its mark, at one moment, by id.
     #[must_use]
-    pub fn revoked(&self) -> Vec<(NodeId, WallMillis)> {
+    pub fn revoked(&self) -> Vec<(NodeId, Revocation)> {
         let tables = self.shell.store.tables();
-        let entries = tables.iter().flat_map(|tables| tables.revoked.iter());
-        sorted(entries.filter_map(|(peer, at)| Some((NodeId::new(peer)?, *at))))
+        let entries = tables.iter().flat_map(|tables| tables.sides.revoked.iter());
+        sorted(entries.map(|(peer, mark)| (peer, *mark)))
     }
 
     /// Everything that happens from now on, in order; what a slow subscriber misses is reported to it as a number.

@@ -11,8 +11,8 @@ use super::Storage;
 use super::format::StoreId;
 use super::write;
 use crate::error::PersistError;
-use crate::machine::tables::Tables;
 use crate::sync::{Arc, Deadline, JoinHandle, OneShot, spawn};
+use crate::tables::Tables;
 
 /// What to write, and what may go afterwards.
 pub(super) struct Job {

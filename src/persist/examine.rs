@@ -11,14 +11,16 @@ mod tests;
 
 use std::io;
 
-use super::format::{self, Damage, FileError, HEADER_BYTES, Header, How, Kind, Snapshot, StoreId};
+use super::format::{self, Damage, FileError, HEADER_BYTES, Header, How, Kind, Snapshot, StoreId, VERSION};
 use super::load::{self, State, decode_head, decode_named, unusable};
 use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered};
 use super::{FileEntry, Storage};
 use crate::error::OpenError;
-use crate::machine::tables::Tables;
 use crate::map::Value;
+use crate::map::mix::Mix;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::Tables;
+use crate::tables::patch::Patch;
 use crate::time::Now;
 
 /// What a file in a store's directory is, by its name.
@@ -106,8 +108,13 @@ fn state(storage: &dyn Storage, listing: &Listing, now: Now) -> Result<(Snapshot
         return Err(OpenError::Missing { path: storage.path("") });
     };
     let (store, rebuilt) = state.finish(&recovered)?;
-    let header =
-        Header { kind: Kind::Snapshot, store, generation: rebuilt.generation, file_bytes: HEADER_BYTES as u64 };
+    let header = Header {
+        version: VERSION,
+        kind: Kind::Snapshot,
+        store,
+        generation: rebuilt.generation,
+        file_bytes: HEADER_BYTES as u64,
+    };
     Ok((Snapshot { header, tables: rebuilt.tables }, recovered))
 }
 
@@ -348,12 +355,9 @@ impl Check<'_> {
             let known = newest.as_ref().map(|newest| &newest.tables);
             let unknown = trusted.filter(|record| !known.is_some_and(|known| is_known(known, record)));
             let keys = unknown.filter_map(|record| record.public_key);
-            let keys = keys.chain(patch.pending.into_iter().filter_map(|(_, value)| value).map(|entry| entry.key));
-            let keys = keys.chain(
-                patch.outgoing.into_iter().filter_map(|(_, value)| value).filter_map(|entry| entry.expected_key),
-            );
-            let keys =
-                keys.chain(patch.floors.into_iter().filter_map(|(_, value)| value).filter_map(|floor| floor.key));
+            // The other tables as they would be: what they hold is little beside the records.
+            let sides = Tables::new(Mix::new(0)).patched(Patch { trusted: Vec::new(), sides: patch.sides });
+            let keys = keys.chain(sides.iter().flat_map(|tables| tables.sides.keys()));
             check_keys(bytes, count, keys, meter)?;
             Ok((head.store, ending))
         })?;
@@ -405,10 +409,7 @@ fn check_keys(
 /// Every key of a state; those of trusted peers that `known` holds too were checked with it.
 fn keys<'a>(tables: &'a Tables, known: Option<&'a Tables>) -> impl Iterator<Item = PublicKey> {
     let trusted = tables.trusted.iter().filter(move |record| !known.is_some_and(|known| is_known(known, record)));
-    let keys = trusted.filter_map(|record| record.public_key);
-    let keys = keys.chain(tables.pending.iter().map(|(_, entry)| entry.key));
-    let keys = keys.chain(tables.outgoing.iter().filter_map(|(_, entry)| entry.expected_key));
-    keys.chain(tables.floors.iter().filter_map(|(_, floor)| floor.key))
+    trusted.filter_map(|record| record.public_key).chain(tables.sides.keys())
 }
 
 fn holds_a_pid(bytes: &[u8]) -> bool {

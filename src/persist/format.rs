@@ -14,10 +14,12 @@ mod journal;
 mod journal_tests;
 mod replay;
 mod snapshot;
+mod stored;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub(crate) mod tamper;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
+mod version_1;
 
 pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group, group_bytes};
 #[cfg(any(feature = "cli", feature = "__testing"))]
@@ -26,7 +28,7 @@ pub(crate) use replay::{Ending, How, Rebuilt, Replay};
 pub(crate) use snapshot::{Snapshot, decode_snapshot, encode_snapshot};
 
 /// The newest format version, the one that is written.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Length of the header at the start of every file.
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -55,6 +57,8 @@ pub(crate) struct StoreId {
 /// The first 64 bytes of every file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// The format version; [`VERSION`] in what is written.
+    pub(crate) version: u32,
     pub(crate) kind: Kind,
     pub(crate) store: StoreId,
     pub(crate) generation: u64,
@@ -74,6 +78,12 @@ impl Damage {
     }
 }
 
+impl From<Damage> for FileError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
 /// Why bytes are not a file of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FileError {
@@ -86,7 +96,7 @@ impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         seal(&[
             &MAGIC,
-            &VERSION.to_le_bytes(),
+            &self.version.to_le_bytes(),
             &(self.kind as u32).to_le_bytes(),
             &self.store.id,
             &self.store.seed.to_le_bytes(),
@@ -144,7 +154,7 @@ impl Header {
         if found_kind != kind as u32 {
             return Damage::at(12, format!("a file of kind {found_kind} under this name"));
         }
-        Ok(Self { kind, store: StoreId { id, seed }, generation, file_bytes })
+        Ok(Self { version, kind, store: StoreId { id, seed }, generation, file_bytes })
     }
 }
 

@@ -14,8 +14,8 @@ use super::recover::{
 };
 use super::{FileEntry, Storage, write};
 use crate::error::{OpenError, PersistError};
-use crate::machine::tables::Tables;
 use crate::map::mix::Mix;
+use crate::tables::Tables;
 use crate::time::Now;
 
 /// A store's state, durable, and what saves the next.
@@ -349,8 +349,8 @@ const LEAP: u64 = 1 << 32;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::*;
-    use crate::machine::view::{TableChange, View as _};
     use crate::peer::{NodeId, TrustRecord};
+    use crate::tables::TableChange;
     use crate::testing::sim_disk::SimDisk;
 
     fn loaded(disk: &SimDisk) -> Result<Loaded, OpenError> {
@@ -377,7 +377,7 @@ mod tests {
         saver.save(3, &with(&two, peer(3))).unwrap();
         drop(saver);
         let again = loaded(&disk).unwrap();
-        assert_eq!((again.generation, again.tables.trusted_len()), (3, 3));
+        assert_eq!((again.generation, again.tables.trusted.len()), (3, 3));
     }
 
     #[test]

@@ -13,13 +13,14 @@ use core::fmt;
 use std::sync::Arc;
 
 use super::background::{Job, Outcome, Running, is_removed};
-use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId};
+use super::bulk::{Bulk, wants_snapshot};
+use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId, VERSION};
 use super::recover::{GENERATION_MAX, journal_name, snapshot_name};
 use super::write::{self, Buffered, write_all_at};
 use super::{Storage, StorageFile};
 use crate::error::PersistError;
-use crate::machine::flush_plan::{Bulk, wants_snapshot};
-use crate::machine::tables::{Difference, Tables};
+use crate::tables::Tables;
+use crate::tables::difference::Difference;
 
 /// How much space is taken, and when a snapshot is due.
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +268,7 @@ impl Log {
         let used = GROUPS_AT + group.bytes;
         let file_bytes = (used + room).next_multiple_of(PAGE_BYTES);
         let (store, base, file_seed, previous) = (self.store, group.from, self.seeds, self.files.previous);
-        let head = JournalHead { store, base, seq, file_seed, previous, file_bytes };
+        let head = JournalHead { version: VERSION, store, base, seq, file_seed, previous, file_bytes };
         let (tag, name) = (head.file_tag(), journal_name(seq));
         let written = write::replace(self.storage.as_ref(), &name, |file| {
             let mut buffered = Buffered::new(file, false);

@@ -12,6 +12,7 @@ pub(crate) mod format;
 pub(crate) mod recover;
 // The directory and the mapping are not reachable under the model checker, which has no disk.
 pub(crate) mod background;
+mod bulk;
 pub(crate) mod file;
 pub(crate) mod load;
 pub(crate) mod log;

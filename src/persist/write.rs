@@ -4,11 +4,11 @@
 
 use std::io;
 
-use super::format::{self, HEADER_BYTES, Header, Kind, StoreId};
+use super::format::{self, HEADER_BYTES, Header, Kind, StoreId, VERSION};
 use super::recover::{GENESIS, snapshot_name, temporary_name};
 use super::{Storage, StorageFile};
 use crate::error::PersistError;
-use crate::machine::tables::Tables;
+use crate::tables::Tables;
 
 /// Makes a file durable under its name, replacing what had it, and returns it still open.
 ///
@@ -64,7 +64,8 @@ pub(super) fn snapshot(
 
 /// Makes the mark durable that this directory holds a store.
 pub(super) fn mark(storage: &dyn Storage, store: StoreId) -> Result<(), PersistError> {
-    let header = Header { kind: Kind::Genesis, store, generation: 0, file_bytes: HEADER_BYTES as u64 };
+    let header =
+        Header { version: VERSION, kind: Kind::Genesis, store, generation: 0, file_bytes: HEADER_BYTES as u64 };
     replace(storage, GENESIS, |file| write_all_at(file, 0, &header.encode())).map(drop)
 }
 

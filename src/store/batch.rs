@@ -5,11 +5,12 @@ use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 
 use crate::error::WriteError;
-use crate::machine::event::{ChangeReason, Event, TrustState};
-use crate::machine::tables::{Draft, Tables};
-use crate::machine::view::View as _;
+use crate::event::{ChangeReason, Event, TrustState};
 use crate::map::{Change, Value};
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, RevocationId, TrustRecord};
+use crate::tables::draft::Draft;
+use crate::tables::table::Table as _;
+use crate::tables::{Revocation, Tables};
 use crate::time::WallMillis;
 
 /// Changes being gathered inside `TrustStore::update`; later ones see earlier ones.
@@ -60,7 +61,7 @@ impl Hasher for PlaceHasher {
 impl<'a> Batch<'a> {
     pub(super) fn new(tables: &'a Tables, trusted_max: usize) -> Self {
         let (steps, by_place) = (Vec::new(), HashMap::default());
-        Self { tables, trusted_max, trusted_len: tables.trusted_len(), steps, known: 0, by_place }
+        Self { tables, trusted_max, trusted_len: tables.trusted.len(), steps, known: 0, by_place }
     }
 
     fn number_of(&self, peer: NodeId) -> Option<usize> {
@@ -151,7 +152,7 @@ impl<'a> Batch<'a> {
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         match self.step(peer) {
             Some(step) => step.change.value().map(|value| value.record(peer)),
-            None => self.tables.trusted(peer),
+            None => self.tables.trusted.get(peer),
         }
     }
 
@@ -170,11 +171,11 @@ impl<'a> Batch<'a> {
 
     /// What changes, table by table, and the events that the batch comes to if anybody hears them, in the order in which
     /// peers were first named.
-    pub(super) fn finish(mut self, now: WallMillis, is_heard: bool) -> (Draft, Vec<Event>) {
+    pub(super) fn finish(mut self, marks: Marks, is_heard: bool) -> (Draft, Vec<Event>) {
         self.look_up(0);
         let mut result = Outcome::new(self.tables, self.steps.len(), is_heard);
         for Step { peer, change, before } in self.steps {
-            result.add(peer, before, change, now);
+            result.add(peer, before, change, marks);
         }
         (result.draft, result.events)
     }
@@ -189,11 +190,11 @@ pub(super) fn grant_one(
 ) -> (Draft, Vec<Event>) {
     let (trusted, peer) = (&tables.trusted, record.node_id);
     trusted.fetch(peer);
-    // Nothing of a grant is as of now.
-    let now = WallMillis::new(0);
-    if tables.trusted_len() >= trusted_max {
+    // A grant marks nobody.
+    let marks = Marks { at: WallMillis::new(0), salt: 0 };
+    if tables.trusted.len() >= trusted_max {
         let mut result = Outcome::new(tables, 1, is_heard);
-        result.add(peer, trusted.value(peer), trusted.change(peer, Some(record)), now);
+        result.add(peer, trusted.value(peer), trusted.change(peer, Some(record)), marks);
         return (result.draft, result.events);
     }
     // There is room for it, so that it will not be refused: the next version may be derived at once.
@@ -202,8 +203,22 @@ pub(super) fn grant_one(
         result.draft.set_trusted_next(peer, was_trusted, next);
         result.tell_of(peer, true);
     }
-    result.settle(peer, true, now);
+    result.settle(peer, true, marks);
     (result.draft, result.events)
+}
+
+/// What the marks of one change are made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    pub(super) at: WallMillis,
+    /// Another number for every change.
+    pub(super) salt: u64,
+}
+
+impl Marks {
+    fn of(self, peer: NodeId) -> Revocation {
+        Revocation::new(self.at, RevocationId::mixed(self.salt, u64::from(peer.get())))
+    }
 }
 
 /// What changes, table by table, and what is to be told of it.
@@ -222,13 +237,13 @@ impl<'a> Outcome<'a> {
 
     /// A peer's record becomes another, or is revoked.
     #[inline]
-    fn add(&mut self, peer: NodeId, before: Option<&Value>, change: Change, now: WallMillis) {
+    fn add(&mut self, peer: NodeId, before: Option<&Value>, change: Change, marks: Marks) {
         let is_granted = change.value().is_some();
         if before != change.value() {
             self.draft.set_trusted(peer, before.is_some(), change);
             self.tell_of(peer, is_granted);
         }
-        self.settle(peer, is_granted, now);
+        self.settle(peer, is_granted, marks);
     }
 
     /// Its record is another than before.
@@ -243,20 +258,21 @@ impl<'a> Outcome<'a> {
 
     /// What else becomes of it, whether its record changed or not.
     #[inline]
-    fn settle(&mut self, peer: NodeId, is_granted: bool, now: WallMillis) {
-        // The first revocation's time stays: it is what the mark remembers.
-        let first = self.tables.revoked(peer);
-        let revoked = if is_granted { None } else { Some(first.unwrap_or(now)) };
+    fn settle(&mut self, peer: NodeId, is_granted: bool, marks: Marks) {
+        let sides = &self.tables.sides;
+        // The first revocation stays: it is what the mark remembers.
+        let first = sides.revoked.get(peer).copied();
+        let revoked = if is_granted { None } else { Some(first.unwrap_or_else(|| marks.of(peer))) };
         if first != revoked {
             self.draft.set_revoked(peer, revoked);
             if first.is_none() {
                 self.tell(Event::Revoked { peer });
             }
         }
-        if self.tables.pending(peer).is_some() {
+        if sides.pending.get(peer).is_some() {
             self.draft.forget_pending(peer);
         }
-        if self.tables.outgoing(peer).is_some() {
+        if sides.outgoing.get(peer).is_some() {
             self.draft.forget_outgoing(peer);
         }
     }

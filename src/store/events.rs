@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::machine::event::Event;
+use crate::event::Event;
 use crate::sync::{Deadline, QueueReceiver, QueueSender, TrySendError, queue};
 
 /// All subscribers. Lives under the writer lock, so there is one sender at a time.

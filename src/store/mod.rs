@@ -9,6 +9,7 @@ mod batch;
 mod durable_future;
 mod events;
 mod health;
+pub(crate) mod keeper;
 pub(crate) mod key_index;
 mod options;
 pub(crate) mod progress;
@@ -28,7 +29,7 @@ use std::io;
 use std::path::Path;
 
 pub use batch::Batch;
-use batch::grant_one;
+use batch::{Marks, grant_one};
 pub use durable_future::DurableFuture;
 pub use events::Subscription;
 pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState};
@@ -43,11 +44,11 @@ pub use trust_future::TrustFuture;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::{OpenError, PersistError, WriteError};
-use crate::keeper::{self, Saver};
-use crate::machine::tables::Tables;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::{Arc, Deadline, JoinHandle, Mutex, is_current, spawn};
+use crate::tables::Tables;
 use crate::time::WallMillis;
+use keeper::Saver;
 use progress::{OnFailure, Stopped};
 use shared::Shared;
 pub(crate) use shared::{TransactError, Transaction};
@@ -236,7 +237,7 @@ impl TrustStore {
         let outcome = Shared::publish(&self.shared, |tables, is_heard| {
             let mut batch = Batch::new(tables, self.shared.limits.trusted_max);
             let value = f(&mut batch);
-            let (draft, events) = batch.finish(now, is_heard);
+            let (draft, events) = batch.finish(Marks { at: now, salt: self.shared.salt() }, is_heard);
             Ok::<_, core::convert::Infallible>((draft, events, value))
         });
         outcome.map_err(|error| match error {

@@ -8,8 +8,6 @@ use super::TrustStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Limits;
 use crate::error::OpenError;
-use crate::keeper::{InMemory, Saver};
-use crate::machine::tables::Tables;
 use crate::map::mix::Mix;
 use crate::persist::Storage;
 use crate::persist::file::{Directory, LoadMode};
@@ -17,6 +15,8 @@ use crate::persist::format::StoreId;
 use crate::persist::load::{Loaded, Opening, load};
 use crate::persist::log::Sizes;
 use crate::persist::recover::RecoverPolicy;
+use crate::store::keeper::{InMemory, Saver};
+use crate::tables::Tables;
 
 /// How to open a store; made by `TrustStore::options`.
 ///

@@ -10,8 +10,11 @@
 mod upkeep;
 
 use core::fmt;
+use core::hash::{BuildHasher as _, Hasher as _};
+use std::hash::RandomState;
 
 use super::events::{Hub, Subscription};
+use super::keeper::plan::Situation;
 use super::key_index::{KeyIndex, Upkeep};
 use super::progress::Progress;
 use super::receipt::Receipt;
@@ -20,14 +23,13 @@ use super::waiters::{TrustWaiters, Waiting};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::WriteError;
-use crate::machine::event::Event;
-use crate::machine::flush_plan::Situation;
-use crate::machine::tables::{Draft, Tables};
-use crate::machine::view::{TableChange, View};
+use crate::event::Event;
 use crate::map::TrustMap;
 use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
 use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
+use crate::tables::draft::Draft;
+use crate::tables::{TableChange, Tables};
 use crate::time::Now;
 
 /// What readers see: the trusted records of one generation.
@@ -71,6 +73,8 @@ pub(crate) struct Shared {
     doorbell: Doorbell,
     /// Nothing is saved: what is published is as durable as it will ever be.
     volatile: bool,
+    /// Random: with a generation it makes the ids of that generation's revocations.
+    salt: u64,
     pub(crate) progress: Progress,
     pub(crate) clock: std::sync::Arc<dyn Clock>,
     pub(crate) limits: Limits,
@@ -145,6 +149,7 @@ impl Shared {
             }),
             doorbell: Doorbell::new(),
             volatile,
+            salt: RandomState::new().build_hasher().finish(),
             progress: Progress::new(generation),
             clock,
             limits,
@@ -166,6 +171,11 @@ impl Shared {
     #[inline(never)]
     fn is_trusted_by_version(&self, peer: NodeId) -> bool {
         self.cell.with(|version| version.trusted.contains(peer))
+    }
+
+    /// A number that no other change of this store has. Under the writer lock only.
+    pub(crate) fn salt(&self) -> u64 {
+        self.salt ^ self.generation().wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -236,7 +246,7 @@ impl Shared {
         if touched.any {
             // All refusals come before the next version is derived: history is linear, see `map`. A single grant derives its
             // own before, where the first of these cannot be; after the second nothing is derived any more.
-            let (len, before) = (draft.trusted_len(), core.tables.trusted_len());
+            let (len, before) = (draft.trusted_len(), core.tables.trusted.len());
             if len > self.limits.trusted_max && len > before {
                 return Err(WriteError::Full(()));
             }

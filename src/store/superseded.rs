@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::shared::Version;
-use crate::machine::tables::Tables;
 use crate::sync::Arc;
+use crate::tables::Tables;
 
 /// States that were replaced and that somebody may still hold.
 #[derive(Debug, Default)]

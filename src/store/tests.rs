@@ -14,18 +14,20 @@ use super::{Receipt, Transaction, TrustStore};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::WriteError;
-use crate::keeper::InMemory;
-use crate::machine::tables::Tables;
-use crate::machine::view::{Floor, TableChange, View as _};
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, TrustRecord};
 use crate::persist::recover::GENERATION_MAX;
+use crate::store::keeper::InMemory;
+use crate::tables::Tables;
+use crate::tables::table::Table as _;
+use crate::tables::{Floor, TableChange};
 use crate::time::{Now, WallMillis};
 
 fn raise_floor(store: &TrustStore, stamp: i64) -> Receipt {
     let peer = NodeId::new(7).unwrap();
     let outcome = store.transact(|tables| {
-        let floor = Floor { seen: WallMillis::new(stamp), ..tables.floor(peer).unwrap_or(Floor::EMPTY) };
+        let floor =
+            Floor { seen: WallMillis::new(stamp), ..tables.sides.floors.get(peer).copied().unwrap_or(Floor::EMPTY) };
         let changes = vec![TableChange::Floor(peer, Some(floor))];
         Ok::<_, Infallible>(Transaction { changes, events: Vec::new(), value: () })
     });
@@ -67,7 +69,7 @@ fn a_grant_asks_no_clock_and_what_revokes_does() {
     let _ = store.revoke(one).unwrap();
     let _ = store.update(|batch| batch.revoke(other)).unwrap();
     let tables = store.tables().unwrap();
-    let at = [one, other].map(|peer| tables.revoked(peer).unwrap().as_millis());
+    let at = [one, other].map(|peer| tables.sides.revoked.get(peer).unwrap().at.as_millis());
     assert_eq!(at, [opened + 1, opened + 2]);
 }
 
@@ -101,7 +103,7 @@ fn floors_alone_are_saved_by_the_alarm_though_nobody_waits() {
     assert!(saved);
     drop(store);
     let store = TrustStore::open(&dir).unwrap();
-    let floor = store.tables().unwrap().floor(NodeId::new(7).unwrap()).unwrap();
+    let floor = *store.tables().unwrap().sides.floors.get(NodeId::new(7).unwrap()).unwrap();
     assert_eq!(floor.seen, WallMillis::new(3));
 }
 

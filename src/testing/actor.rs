@@ -18,7 +18,7 @@ use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::step::step;
-use crate::machine::view::{Nonce, Source, View as _};
+use crate::machine::view::{Nonce, Revocation, RevocationId, Source, View as _};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::{Kind, Message};
@@ -225,6 +225,12 @@ pub fn sent(step: &Step) -> Option<&Draft> {
     let first = drafts.next();
     assert!(drafts.next().is_none(), "a step sends at most one message");
     first
+}
+
+/// A mark set at `ms`.
+#[must_use]
+pub fn mark(ms: i64) -> Revocation {
+    Revocation::new(at(ms).wall, RevocationId::new(1))
 }
 
 /// The node with this number, which is not 0.

@@ -32,6 +32,7 @@ use crate::machine::step::step;
 use crate::machine::view::{Nonce, TableChange, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::OnceLock;
+use crate::tables::side_tables;
 use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 use crate::wire::open_key::OpenKey;
@@ -374,12 +375,15 @@ impl Known<'_> {
     }
 }
 
-fn place(change: &TableChange) -> (u8, NodeId) {
-    match change {
-        TableChange::Trusted(peer, _) => (0, *peer),
-        TableChange::Pending(peer, _) => (1, *peer),
-        TableChange::Outgoing(peer, _) => (2, *peer),
-        TableChange::Revoked(peer, _) => (3, *peer),
-        TableChange::Floor(peer, _) => (4, *peer),
+/// The table of the change, and the key in it.
+fn place(change: &TableChange) -> String {
+    macro_rules! place {
+        ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
+            match change {
+                TableChange::Trusted(key, _) => format!("1 {key:?}"),
+                $(TableChange::$variant(key, _) => format!("{} {key:?}", $number),)*
+            }
+        };
     }
+    side_tables!(place)
 }

@@ -77,7 +77,7 @@ fn a_relayed_request_is_charged_to_whoever_handed_it_in() {
         let step = us.hear_from(at(0), &peer, &request, Way::relayed(node(by)));
         assert_eq!(step.map(|_| ()), heard, "{id} by {by}");
         if heard.is_ok() {
-            assert_eq!(us.tables.pending[&peer.id()].source, Source::Node(node(by)));
+            assert_eq!(us.tables.pending[&peer.id()].source, Source::Relay(node(by)));
         }
     }
 }

@@ -68,7 +68,7 @@ fn after_our_revoke_both_sides_lose_trust_and_a_new_request_only_becomes_pending
     let revoked = b.revoke(at(5000), a.id()).unwrap();
     assert!(revoked.effects.iter().all(|effect| effect.when == When::Now), "a restriction waits for no disk");
     assert!(b.tables.trusted.is_empty());
-    assert_eq!(b.tables.revoked[&a.id()], at(5000).wall);
+    assert_eq!(b.tables.revoked[&a.id()].at, at(5000).wall);
 
     let farewell = a.hear_from(at(5010), &b, sent(&revoked).unwrap(), Way::open()).unwrap();
     assert!(matches!(farewell.outcome, Outcome::RevokedByPeer { was: Some(_) }));

@@ -10,11 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::peer::NodeId;
+pub use crate::peer::Nonce;
 use crate::time::WallMillis;
-
-/// 16 random bytes that tie an answer to the message it answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Nonce(pub [u8; 16]);
 
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::machine::tables::{Patch, Values};
-use crate::machine::view::{Floor, Outgoing, Pending};
 use crate::map::Value;
-use crate::peer::TrustRecord;
+use crate::peer::{NodeId, TrustRecord};
+use crate::tables::patch::{Patch, SideValues};
+use crate::tables::{Floor, Outgoing, Pending, Revocation, RevocationId};
 use crate::time::WallMillis;
 
 /// Of each table, what replaces an entry; `None` removes it.
@@ -16,7 +16,7 @@ pub(super) struct Changes {
     pub(super) trusted: HashMap<u32, Option<TrustRecord>>,
     pub(super) pending: HashMap<u32, Option<Pending>>,
     pub(super) outgoing: HashMap<u32, Option<Outgoing>>,
-    pub(super) revoked: HashMap<u32, Option<WallMillis>>,
+    pub(super) revoked: HashMap<u32, Option<Revocation>>,
     pub(super) floors: HashMap<u32, Option<Floor>>,
 }
 
@@ -26,15 +26,31 @@ impl Changes {
     }
 
     pub(super) fn into_patch(self) -> Patch {
-        fn in_arc<V>(values: HashMap<u32, Option<V>>) -> Values<Arc<V>> {
-            values.into_iter().map(|(id, value)| (id, value.map(Arc::new))).collect()
+        fn by_peer<V, W>(values: HashMap<u32, Option<V>>, into: impl Fn(V) -> W) -> Vec<(NodeId, Option<W>)> {
+            values.into_iter().filter_map(|(id, value)| Some((NodeId::new(id)?, value.map(&into)))).collect()
         }
         Patch {
             trusted: self.trusted.into_iter().map(|(id, record)| (id, record.as_ref().map(Value::of))).collect(),
-            pending: in_arc(self.pending),
-            outgoing: in_arc(self.outgoing),
-            revoked: self.revoked.into_iter().collect(),
-            floors: self.floors.into_iter().collect(),
+            sides: SideValues {
+                pending: by_peer(self.pending, Arc::new),
+                outgoing: by_peer(self.outgoing, Arc::new),
+                revoked: by_peer(self.revoked, |mark| mark),
+                floors: by_peer(self.floors, |floor| floor),
+                ..SideValues::default()
+            },
         }
     }
+}
+
+/// The mark of a revocation in a document, which names none: the same one at every import.
+pub(super) fn mark(peer: NodeId, at: WallMillis) -> Revocation {
+    Revocation::new(at, RevocationId::mixed(u64::from(peer.get()), at.as_millis().cast_unsigned()))
+}
+
+/// What both together forbid.
+pub(super) fn higher(old: Floor, said: Floor) -> Floor {
+    let is_same = old.key == said.key || old.key.is_none();
+    let (key, seen) = if is_same { (said.key, old.seen.max(said.seen)) } else { (old.key, old.seen) };
+    let reserved = old.reserved.max(said.reserved);
+    Floor { key, seen, reserved, sent: old.sent.max(said.sent), spoke_v2: old.spoke_v2 || said.spoke_v2, ..old }
 }

@@ -8,15 +8,16 @@
 
 use std::collections::BTreeMap;
 
-use super::changes::Changes;
+use super::changes::{Changes, higher, mark};
 use super::fields::Fields;
 use super::finding::{Count, Finding};
 use super::read::{List, Sink};
+use super::values::{full, not_after, source, text};
 use crate::config::{HandshakeConfig, Limits};
-use crate::machine::filter::filter;
-use crate::machine::tables::Tables;
-use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, View as _};
+use crate::machine::view::View as _;
 use crate::peer::{NodeId, TrustRecord};
+use crate::tables::Tables;
+use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation, Source};
 use crate::time::{Now, WallMillis};
 
 /// Into what a document is read.
@@ -162,7 +163,7 @@ impl<'a> Taking<'a> {
         self.changes.trusted.get(&peer.get()).copied().unwrap_or_else(|| self.after.trusted(peer))
     }
 
-    fn revoked(&self, peer: NodeId) -> Option<WallMillis> {
+    fn revoked(&self, peer: NodeId) -> Option<Revocation> {
         self.changes.revoked.get(&peer.get()).copied().unwrap_or_else(|| self.after.revoked(peer))
     }
 
@@ -223,7 +224,7 @@ impl<'a> Taking<'a> {
         if self.revoked(peer).is_some() {
             return Err(TWICE.to_owned());
         }
-        self.changes.revoked.insert(peer.get(), Some(at));
+        self.changes.revoked.insert(peer.get(), Some(mark(peer, at)));
         if before.pending(peer).is_some() {
             self.changes.pending.insert(peer.get(), None);
         }
@@ -267,6 +268,8 @@ impl<'a> Taking<'a> {
                 Some("answered_unvouched") => PendingKind::AnsweredUnvouched,
                 Some(_) => return Err("`kind` is neither `request` nor `answered_unvouched`".to_owned()),
             },
+            others: Vec::new(),
+            proven_by: None,
         };
         if let Some(old) = self.into.before.pending(peer) {
             entry.received_tick = old.received_tick;
@@ -297,6 +300,10 @@ impl<'a> Taking<'a> {
             nonce: nonce.unwrap_or(Nonce([0; 16])),
             expected_key: fields.key("expected_key")?,
             justification: text("justification", fields, notes)?,
+            lift: None,
+            // A document does not say whether a relay had the request: it may have had it.
+            relayed: true,
+            refused: None,
         };
         if let Some(old) = self.into.before.outgoing(peer) {
             entry.sent_tick = old.sent_tick;
@@ -323,7 +330,14 @@ impl<'a> Taking<'a> {
         let key = fields.key("public_key")?;
         let seen = self.stamp("seen", fields, notes)?.unwrap_or_default();
         let reserved = self.stamp("reserved", fields, notes)?.unwrap_or_default();
-        let said = Floor { key, seen, sent: reserved, reserved, spoke_v2: fields.flag("spoke_v2")? };
+        let said = Floor {
+            key,
+            seen,
+            before: WallMillis::new(0),
+            sent: reserved,
+            reserved,
+            spoke_v2: fields.flag("spoke_v2")?,
+        };
         if key.is_none() && (seen != WallMillis::default() || said.spoke_v2) {
             return Err("`seen` or `spoke_v2` without the `public_key` that it belongs to".to_owned());
         }
@@ -390,54 +404,6 @@ impl Sink for Taking<'_> {
             self.flush();
         }
     }
-}
-
-fn not_after(
-    latest: WallMillis,
-    name: &'static str,
-    fields: &Fields,
-    notes: &mut Vec<String>,
-) -> Result<Option<WallMillis>, String> {
-    let at = fields.time(name)?;
-    if at.is_some_and(|at| at > latest) {
-        notes.push(format!("`{name}` lies in the future, and was moved back to now"));
-    }
-    Ok(at.map(|at| at.min(latest)))
-}
-
-fn text(name: &'static str, fields: &Fields, notes: &mut Vec<String>) -> Result<String, String> {
-    let text = fields.text(name)?.unwrap_or_default();
-    let kept = filter(text);
-    if kept != text {
-        notes.push(format!("`{name}` was cut, or had characters that are never shown"));
-    }
-    Ok(kept)
-}
-
-/// Of an entry without a source, the peer itself: it is charged to nobody else.
-fn source(peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Result<Source, String> {
-    let Some(text) = fields.text("source")?.filter(|text| !text.is_empty()) else { return Ok(Source::Node(peer)) };
-    if let Some(Ok(node)) = text.strip_prefix("node ").map(str::parse) {
-        return Ok(Source::Node(node));
-    }
-    let with_port = || text.parse::<std::net::SocketAddr>().map(|address| address.ip());
-    if let Ok(address) = text.parse().or_else(|_| with_port()) {
-        return Ok(Source::from_address(address));
-    }
-    notes.push("`source` is neither `node N` nor an address, and became the peer itself".to_owned());
-    Ok(Source::Node(peer))
-}
-
-/// What both together forbid.
-fn higher(old: Floor, said: Floor) -> Floor {
-    let is_same = old.key == said.key || old.key.is_none();
-    let (key, seen) = if is_same { (said.key, old.seen.max(said.seen)) } else { (old.key, old.seen) };
-    let reserved = old.reserved.max(said.reserved);
-    Floor { key, seen, sent: old.sent.max(said.sent), reserved, spoke_v2: old.spoke_v2 || said.spoke_v2 }
-}
-
-fn full(max: usize) -> String {
-    format!("the table is full ({max})")
 }
 
 const TWICE: &str = "the peer stands in this list already, and the first entry counts";

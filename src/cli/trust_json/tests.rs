@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::changes::mark;
 use super::*;
-use crate::machine::view::TableChange;
 use crate::map::mix::Mix;
 use crate::peer::NodeId;
 use crate::persist::format::{StoreId, encode_snapshot};
+use crate::tables::{Source, TableChange};
 use crate::time::{Now, Tick};
 
 fn id(number: u32) -> NodeId {
@@ -39,11 +40,11 @@ fn changes() -> Vec<TableChange> {
         ),
         TableChange::Trusted(id(3), Some(TrustRecord::new(id(3), None).mutual(true))),
         TableChange::Trusted(id(u32::MAX), Some(TrustRecord::new(id(u32::MAX), key(2)).approved_at(wall(-1)))),
-        TableChange::Revoked(id(5), Some(wall(1_772_532_000_456))),
-        TableChange::Revoked(id(4), Some(wall(0))),
+        TableChange::Revoked(id(5), Some(mark(id(5), wall(1_772_532_000_456)))),
+        TableChange::Revoked(id(4), Some(mark(id(4), wall(0)))),
         TableChange::Floor(id(3), Some(Floor { key: Some(key(2)), spoke_v2: true, ..Floor::EMPTY })),
     ];
-    let floor = Floor { key: Some(key(1)), seen: wall(9), sent: wall(10), reserved: wall(10), spoke_v2: false };
+    let floor = Floor { key: Some(key(1)), seen: wall(9), sent: wall(10), reserved: wall(10), ..Floor::EMPTY };
     changes.push(TableChange::Floor(id(12), Some(floor)));
     let sources = ["10.1.2.3", "2001:db8::"].map(|text| Source::Address(text.parse().unwrap()));
     for (peer, source) in (20..).zip([Source::Node(id(9))].into_iter().chain(sources)) {
@@ -59,6 +60,8 @@ fn changes() -> Vec<TableChange> {
             authentic: with_nonce,
             conflicts: peer,
             kind: if with_nonce { PendingKind::Request } else { PendingKind::AnsweredUnvouched },
+            others: Vec::new(),
+            proven_by: None,
         };
         changes.push(TableChange::Pending(id(peer), Some(Arc::new(entry))));
         let entry = Outgoing {
@@ -67,6 +70,9 @@ fn changes() -> Vec<TableChange> {
             nonce: Nonce([peer as u8; 16]),
             expected_key: with_nonce.then_some(key(4)),
             justification: String::new(),
+            lift: None,
+            relayed: true,
+            refused: None,
         };
         changes.push(TableChange::Outgoing(id(peer + 10), Some(Arc::new(entry))));
     }
@@ -136,6 +142,8 @@ fn read(document: &str) -> Vec<TableChange> {
                 "answered_unvouched" => PendingKind::AnsweredUnvouched,
                 other => panic!("{other}"),
             },
+            others: Vec::new(),
+            proven_by: None,
         };
         changes.push(TableChange::Pending(peer(&entry), Some(Arc::new(pending))));
     }
@@ -146,12 +154,15 @@ fn read(document: &str) -> Vec<TableChange> {
             nonce: nonce(&entry["nonce"]).unwrap(),
             expected_key: key(&entry["expected_key"]),
             justification: text(&entry["justification"]),
+            lift: None,
+            relayed: true,
+            refused: None,
         };
         changes.push(TableChange::Outgoing(peer(&entry), Some(Arc::new(outgoing))));
     }
     for entry in list("revoked") {
         assert_eq!(entry["until"], "9999-12-31T23:59:59.999Z");
-        changes.push(TableChange::Revoked(peer(&entry), Some(time(&entry["revoked_at"]))));
+        changes.push(TableChange::Revoked(peer(&entry), Some(mark(peer(&entry), time(&entry["revoked_at"])))));
     }
     for entry in list("floors") {
         let reserved = time(&entry["reserved"]);
@@ -160,6 +171,7 @@ fn read(document: &str) -> Vec<TableChange> {
             seen: time(&entry["seen"]),
             sent: reserved,
             reserved,
+            before: wall(0),
             spoke_v2: entry["spoke_v2"].as_bool().unwrap(),
         };
         changes.push(TableChange::Floor(peer(&entry), Some(floor)));

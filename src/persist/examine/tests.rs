@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use super::*;
-use crate::machine::view::TableChange;
 use crate::map::mix::Mix;
 use crate::peer::NodeId;
 use crate::persist::StorageFile;
-use crate::persist::format::{GROUPS_AT, JournalHead, Mark, encode_group, encode_snapshot};
+use crate::persist::format::{GROUPS_AT, JournalHead, Mark, VERSION, encode_group, encode_snapshot};
 use crate::persist::recover::{journal_name, snapshot_name};
+use crate::tables::TableChange;
 
 const STORE: StoreId = StoreId { id: [7; 16], seed: 9 };
 
@@ -104,7 +104,7 @@ fn off_curve() -> [u8; 32] {
 /// A store with the snapshots of generations 4 and 5.
 fn store() -> Files {
     let files = Files::default();
-    let header = Header { kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 };
+    let header = Header { version: VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 };
     put(&files, GENESIS, header.encode().to_vec());
     put(&files, LOCK, b"123\n".to_vec());
     put(&files, &snapshot_name(4), snapshot(STORE, 4, &[key(1)]));
@@ -237,7 +237,8 @@ fn files_that_rotate_between_listing_and_reading_are_looked_for_again() {
 
 /// A journal that leads on from generation 5 with one group for each of these keys of peers 10, 11 and so on; unclosed.
 fn journal(keys: &[[u8; 32]]) -> (Vec<u8>, u64) {
-    let head = JournalHead { store: STORE, base: 5, seq: 1, file_seed: 3, previous: None, file_bytes: 4096 };
+    let head =
+        JournalHead { version: VERSION, store: STORE, base: 5, seq: 1, file_seed: 3, previous: None, file_bytes: 4096 };
     let (mut bytes, mut at) = (head.encode().to_vec(), GROUPS_AT);
     bytes.resize(GROUPS_AT as usize, 0);
     let mut before = Tables::new(Mix::new(STORE.seed));

@@ -2,16 +2,14 @@
 //! byte on disk.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
-
 use bincode::{Decode, Encode};
 
 use super::blocks::BLOCK_BYTES_MAX;
-use crate::config::TEXT_BYTES_MAX;
-use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source};
+use super::stored::StoredKey;
+use super::version_1::{FloorV1, OutgoingV1, PendingV1, RevokedV1};
 use crate::map::Value;
 use crate::peer::{NodeId, PublicKey};
-use crate::time::{Now, Tick, WallMillis};
+use crate::time::WallMillis;
 
 /// Fixed-width little-endian integers and, whatever a length field says, no allocation beyond one block.
 const CODEC: bincode::config::Configuration<
@@ -55,7 +53,40 @@ macro_rules! by_codec {
 }
 by_codec!(PendingV1 = 2, OutgoingV1 = 3, RevokedV1 = 4, FloorV1 = 5);
 // Those that end a group and a snapshot.
-by_codec!(super::journal::CommitV1 = 254, super::snapshot::EndV1 = 255);
+by_codec!(super::snapshot::EndV2 = 253, super::journal::CommitV1 = 254, super::snapshot::EndV1 = 255);
+
+/// An entry of the table with this number: its key, and then what the key has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EntryV2<const TABLE: u8, K: StoredKey, S> {
+    pub(super) key: K::Stored,
+    pub(super) value: S,
+}
+
+impl<const TABLE: u8, K: StoredKey, S: Encode> Put for EntryV2<TABLE, K, S> {
+    const KIND: u8 = 10 + TABLE;
+
+    fn put(&self, room: &mut [u8]) -> Option<usize> {
+        let used = bincode::encode_into_slice(self.key, room, CODEC).ok()?;
+        let behind = room.get_mut(used..)?;
+        Some(used + bincode::encode_into_slice(&self.value, behind, CODEC).ok()?)
+    }
+}
+
+impl<const TABLE: u8, K: StoredKey, S: Encode + Decode<()>> Entry for EntryV2<TABLE, K, S> {
+    fn take(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (key, used) = bincode::decode_from_slice(bytes, CODEC).ok()?;
+        let (value, more) = bincode::decode_from_slice(bytes.get(used..)?, CODEC).ok()?;
+        Some((Self { key, value }, used + more))
+    }
+}
+
+impl<const TABLE: u8, K: StoredKey, S> KeyOf for EntryV2<TABLE, K, S> {
+    type Key = K;
+
+    fn key(&self) -> Result<K, &'static str> {
+        K::read(&self.key)
+    }
+}
 
 /// Writes these bytes at the start of `rest`, which then begins behind them; `None` if they do not fit.
 #[inline]
@@ -82,47 +113,58 @@ fn take_bool(rest: &mut &[u8]) -> Option<bool> {
     }
 }
 
-/// The id of an entry that has one.
-pub(super) trait IdOf {
-    fn id(&self) -> u32;
+/// The key of an entry that has one.
+pub(super) trait KeyOf {
+    type Key;
+
+    fn key(&self) -> Result<Self::Key, &'static str>;
 }
 
 macro_rules! ids {
-    ($($entry:ty),*) => { $(impl IdOf for $entry { fn id(&self) -> u32 { self.id } })* };
+    ($($entry:ty),*) => { $(
+        impl KeyOf for $entry {
+            type Key = NodeId;
+
+            fn key(&self) -> Result<NodeId, &'static str> {
+                NodeId::read(&self.id)
+            }
+        }
+    )* };
 }
 ids!(TrustedV1<'_>, PendingV1, OutgoingV1, RevokedV1, FloorV1);
 
 /// In a journal: an entry of table `TABLE` that is no longer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct GoneV1<const TABLE: u8> {
-    id: u32,
+pub(super) struct GoneV1<const TABLE: u8, K: StoredKey> {
+    key: K::Stored,
 }
 
-impl<const TABLE: u8> GoneV1<TABLE> {
-    pub(super) fn new(id: u32) -> Self {
-        Self { id }
+impl<const TABLE: u8, K: StoredKey> GoneV1<TABLE, K> {
+    pub(super) fn new(key: K) -> Self {
+        Self { key: key.stored() }
     }
 }
 
-impl<const TABLE: u8> Put for GoneV1<TABLE> {
+impl<const TABLE: u8, K: StoredKey> Put for GoneV1<TABLE, K> {
     const KIND: u8 = 100 + TABLE;
 
     fn put(&self, room: &mut [u8]) -> Option<usize> {
-        *room.first_chunk_mut()? = self.id.to_le_bytes();
-        Some(4)
+        bincode::encode_into_slice(self.key, room, CODEC).ok()
     }
 }
 
-impl<const TABLE: u8> Entry for GoneV1<TABLE> {
+impl<const TABLE: u8, K: StoredKey> Entry for GoneV1<TABLE, K> {
     fn take(bytes: &[u8]) -> Option<(Self, usize)> {
-        let id = u32::from_le_bytes(*bytes.first_chunk()?);
-        Some((Self { id }, 4))
+        let (key, used) = bincode::decode_from_slice(bytes, CODEC).ok()?;
+        Some((Self { key }, used))
     }
 }
 
-impl<const TABLE: u8> IdOf for GoneV1<TABLE> {
-    fn id(&self) -> u32 {
-        self.id
+impl<const TABLE: u8, K: StoredKey> KeyOf for GoneV1<TABLE, K> {
+    type Key = K;
+
+    fn key(&self) -> Result<K, &'static str> {
+        K::read(&self.key)
     }
 }
 
@@ -176,6 +218,12 @@ impl<'a> TrustedV1<'a> {
         Some((entry, bytes.len() - rest.len()))
     }
 
+    /// The id as it stands there, which may be 0.
+    #[inline]
+    pub(super) fn number(&self) -> u32 {
+        self.id
+    }
+
     #[inline]
     pub(super) fn read(&self) -> Result<Value, &'static str> {
         if self.key.is_some_and(PublicKey::is_small_order) {
@@ -183,171 +231,6 @@ impl<'a> TrustedV1<'a> {
         }
         Ok(Value::restored(self.key, WallMillis::new(self.approved_at), self.mutual, self.network))
     }
-}
-
-/// A pending entry.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct PendingV1 {
-    id: u32,
-    key: [u8; 32],
-    nonce: Option<[u8; 16]>,
-    stamp: i64,
-    received_at: i64,
-    source: SourceV1,
-    authentic: bool,
-    conflicts: u32,
-    unvouched_answer: bool,
-    justification: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-enum SourceV1 {
-    Node(u32),
-    V4([u8; 4]),
-    V6([u8; 16]),
-}
-
-impl PendingV1 {
-    pub(super) fn new(id: u32, entry: &Pending) -> Self {
-        Self {
-            id,
-            key: *entry.key.as_bytes(),
-            nonce: entry.nonce.map(|nonce| nonce.0),
-            stamp: entry.stamp.as_millis(),
-            received_at: entry.received_at.as_millis(),
-            source: match entry.source {
-                Source::Node(node) => SourceV1::Node(node.get()),
-                Source::Address(IpAddr::V4(v4)) => SourceV1::V4(v4.octets()),
-                Source::Address(IpAddr::V6(v6)) => SourceV1::V6(v6.octets()),
-            },
-            authentic: entry.authentic,
-            conflicts: entry.conflicts,
-            unvouched_answer: entry.kind == PendingKind::AnsweredUnvouched,
-            justification: entry.justification.clone(),
-        }
-    }
-
-    pub(super) fn read(self, now: Now) -> Result<Pending, &'static str> {
-        let (received_at, received_tick) = read_time(self.received_at, now);
-        Ok(Pending {
-            key: read_key(self.key)?,
-            nonce: self.nonce.map(Nonce),
-            stamp: WallMillis::new(self.stamp),
-            justification: read_text(self.justification)?,
-            received_at,
-            received_tick,
-            source: match self.source {
-                SourceV1::Node(node) => Source::Node(NodeId::new(node).ok_or("a source with node id 0")?),
-                SourceV1::V4(octets) => Source::Address(octets.into()),
-                SourceV1::V6(octets) => Source::Address(octets.into()),
-            },
-            authentic: self.authentic,
-            conflicts: self.conflicts,
-            kind: if self.unvouched_answer { PendingKind::AnsweredUnvouched } else { PendingKind::Request },
-        })
-    }
-}
-
-/// An outgoing entry.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct OutgoingV1 {
-    id: u32,
-    sent_at: i64,
-    nonce: [u8; 16],
-    expected_key: Option<[u8; 32]>,
-    justification: String,
-}
-
-impl OutgoingV1 {
-    pub(super) fn new(id: u32, entry: &Outgoing) -> Self {
-        Self {
-            id,
-            sent_at: entry.sent_at.as_millis(),
-            nonce: entry.nonce.0,
-            expected_key: entry.expected_key.map(|key| *key.as_bytes()),
-            justification: entry.justification.clone(),
-        }
-    }
-
-    pub(super) fn read(self, now: Now) -> Result<Outgoing, &'static str> {
-        let (sent_at, sent_tick) = read_time(self.sent_at, now);
-        Ok(Outgoing {
-            sent_at,
-            sent_tick,
-            nonce: Nonce(self.nonce),
-            expected_key: read_optional_key(self.expected_key)?,
-            justification: read_text(self.justification)?,
-        })
-    }
-}
-
-/// A revoked mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct RevokedV1 {
-    id: u32,
-    at: i64,
-}
-
-impl RevokedV1 {
-    pub(super) fn new(id: u32, at: WallMillis) -> Self {
-        Self { id, at: at.as_millis() }
-    }
-
-    pub(super) fn read(self) -> Result<WallMillis, &'static str> {
-        Ok(WallMillis::new(self.at))
-    }
-}
-
-/// A floor. The last stamp sent is not saved: after a load it is taken to be all that was reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct FloorV1 {
-    id: u32,
-    key: Option<[u8; 32]>,
-    seen: i64,
-    reserved: i64,
-    spoke_v2: bool,
-}
-
-impl FloorV1 {
-    pub(super) fn new(id: u32, floor: &Floor) -> Self {
-        Self {
-            id,
-            key: floor.key.map(|key| *key.as_bytes()),
-            seen: floor.seen.as_millis(),
-            reserved: floor.reserved.as_millis(),
-            spoke_v2: floor.spoke_v2,
-        }
-    }
-
-    pub(super) fn read(self) -> Result<Floor, &'static str> {
-        let reserved = WallMillis::new(self.reserved);
-        Ok(Floor {
-            key: read_optional_key(self.key)?,
-            seen: WallMillis::new(self.seen),
-            sent: reserved,
-            reserved,
-            spoke_v2: self.spoke_v2,
-        })
-    }
-}
-
-fn read_key(bytes: [u8; 32]) -> Result<PublicKey, &'static str> {
-    PublicKey::from_checksummed(bytes).map_err(|_| "a key of small order")
-}
-
-fn read_optional_key(bytes: Option<[u8; 32]>) -> Result<Option<PublicKey>, &'static str> {
-    bytes.map(read_key).transpose()
-}
-
-fn read_text(text: String) -> Result<String, &'static str> {
-    if text.len() <= TEXT_BYTES_MAX { Ok(text) } else { Err("a text longer than any release writes") }
-}
-
-/// A time from the file as wall clock and tick. The age is what the wall clock says, but not below zero: an entry from
-/// the future counts as new, so that none outlives its lifetime from this load.
-fn read_time(saved: i64, now: Now) -> (WallMillis, Tick) {
-    let at = WallMillis::new(saved).min(now.wall);
-    (at, now.tick.saturating_add(now.wall.millis_since(at).saturating_neg()))
 }
 
 /// Of a trusted entry without a key: id, whether there is one, approved at, mutual, network.
@@ -416,10 +299,10 @@ mod tests {
         #[test]
         fn an_id_that_is_gone_by_hand_is_the_codecs(id in any::<u32>(), room in 0..8usize, bytes in any::<[u8; 8]>()) {
             let (mut ours, mut codecs) = ([0xa5; 8], [0xa5; 8]);
-            let fits = GoneV1::<1>::new(id).put(&mut ours[..room]);
+            let fits = GoneV1::<1, u32>::new(id).put(&mut ours[..room]);
             prop_assert_eq!(fits, bincode::encode_into_slice(id, &mut codecs[..room], CODEC).ok());
             prop_assert!(fits.is_none() || ours == codecs);
-            let read = GoneV1::<1>::take(&bytes[..room]).map(|(gone, used)| (gone.id(), used));
+            let read = GoneV1::<1, u32>::take(&bytes[..room]).map(|(gone, used)| (gone.key, used));
             prop_assert_eq!(read, bincode::decode_from_slice(&bytes[..room], CODEC).ok());
         }
     }

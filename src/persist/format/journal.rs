@@ -9,9 +9,11 @@ use core::convert::Infallible;
 use bincode::{Decode, Encode};
 
 use super::blocks::{BlockWriter, Sink};
-use super::entries::{FloorV1, GoneV1, OutgoingV1, PendingV1, RevokedV1, TrustedV1};
+use super::entries::{EntryV2, GoneV1, TrustedV1};
+use super::stored::{StoredKey as _, StoredValue as _};
 use super::{Damage, FileError, HEADER_BYTES, Header, Kind, StoreId, is_sealed, seal, take};
-use crate::machine::tables::Difference;
+use crate::tables::difference::{Difference, SideDiffs};
+use crate::tables::side_tables;
 
 /// Which earlier journal one goes on from, and how many bytes of that count: the rest of it is a group that failed, or
 /// was torn, or is written again in the new one.
@@ -24,6 +26,8 @@ pub(crate) struct Previous {
 /// The first two headers of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JournalHead {
+    /// The format version; [`VERSION`](super::VERSION) in what is written.
+    pub(crate) version: u32,
     pub(crate) store: StoreId,
     /// The generation that the first group begins from.
     pub(crate) base: u64,
@@ -40,8 +44,8 @@ impl JournalHead {
     pub(crate) const BYTES: usize = 2 * HEADER_BYTES;
 
     pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
-        let (store, generation, file_bytes) = (self.store, self.base, self.file_bytes);
-        let first = Header { kind: Kind::Journal, store, generation, file_bytes }.encode();
+        let (version, store, generation, file_bytes) = (self.version, self.store, self.base, self.file_bytes);
+        let first = Header { version, kind: Kind::Journal, store, generation, file_bytes }.encode();
         let previous = self.previous.unwrap_or(Previous { seq: 0, bytes: 0 });
         let second: [u8; HEADER_BYTES] = seal(&[
             &self.seq.to_le_bytes(),
@@ -62,7 +66,7 @@ impl JournalHead {
         if header.file_bytes != 0 {
             header.check_length(file)?;
         }
-        let Header { store, generation: base, file_bytes, .. } = header;
+        let Header { version, store, generation: base, file_bytes, .. } = header;
         let Some(second) = file.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>()) else {
             return Damage::at(file.len(), format!("{} bytes, too short for a journal", file.len()));
         };
@@ -74,7 +78,8 @@ impl JournalHead {
         let has_previous = u32::from_le_bytes(take(&mut rest));
         let previous =
             Previous { seq: u64::from_le_bytes(take(&mut rest)), bytes: u64::from_le_bytes(take(&mut rest)) };
-        let head = Self { store, base, seq, file_seed, previous: (has_previous == 1).then_some(previous), file_bytes };
+        let previous = (has_previous == 1).then_some(previous);
+        let head = Self { version, store, base, seq, file_seed, previous, file_bytes };
         if head.encode().get(HEADER_BYTES..) != Some(second) {
             return Damage::at(HEADER_BYTES, "the headers have values that no release writes");
         }
@@ -194,22 +199,30 @@ pub(crate) fn encode_group<E>(
     difference: &Difference<'_>,
     sink: &mut Sink<'_, E>,
 ) -> Result<u64, E> {
-    let Difference { trusted, pending, outgoing, revoked, floors } = difference;
+    let Difference { trusted, sides } = difference;
     let mut blocks = BlockWriter::new(sink, file_tag, offset);
     blocks.table(trusted.set.iter().map(|(id, value)| TrustedV1::new(*id, value)))?;
-    blocks.table(trusted.gone.iter().map(|id| GoneV1::<1>::new(*id)))?;
-    blocks.table(pending.set.iter().map(|(id, entry)| PendingV1::new(*id, entry)))?;
-    blocks.table(pending.gone.iter().map(|id| GoneV1::<2>::new(*id)))?;
-    blocks.table(outgoing.set.iter().map(|(id, entry)| OutgoingV1::new(*id, entry)))?;
-    blocks.table(outgoing.gone.iter().map(|id| GoneV1::<3>::new(*id)))?;
-    blocks.table(revoked.set.iter().map(|(id, at)| RevokedV1::new(*id, **at)))?;
-    blocks.table(revoked.gone.iter().map(|id| GoneV1::<4>::new(*id)))?;
-    blocks.table(floors.set.iter().map(|(id, floor)| FloorV1::new(*id, floor)))?;
-    blocks.table(floors.gone.iter().map(|id| GoneV1::<5>::new(*id)))?;
+    blocks.table(trusted.gone.iter().map(|id| GoneV1::<1, u32>::new(*id)))?;
+    encode_sides(&mut blocks, sides)?;
     let commit = CommitV1 { from, to, blocks: blocks.blocks };
     blocks.table(core::iter::once(commit))?;
     Ok(blocks.offset)
 }
+
+macro_rules! by_table {
+    ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
+        fn encode_sides<E>(blocks: &mut BlockWriter<'_, '_, E>, sides: &SideDiffs<'_>) -> Result<(), E> {
+            $(
+                blocks.table(sides.$field.set.iter().map(|(key, entry)| {
+                    EntryV2::<$number, $key, _> { key: key.stored(), value: entry.stored() }
+                }))?;
+                blocks.table(sides.$field.gone.iter().map(|key| GoneV1::<$number, $key>::new(*key)))?;
+            )*
+            Ok(())
+        }
+    };
+}
+side_tables!(by_table);
 
 pub(super) const MARK_IS_WRONG: &str = "the closing mark does not match";
 const MARK_MAGIC: &[u8; 8] = b"TKCLOSED";

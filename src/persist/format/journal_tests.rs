@@ -8,15 +8,22 @@ use proptest::prelude::*;
 use super::replay::{How, Replay};
 use super::tests::{STORE, assert_same, encode, full_tables, id, now};
 use super::*;
-use crate::machine::tables::Tables;
-use crate::machine::view::TableChange;
 use crate::map::Value;
 use crate::map::mix::Mix;
 use crate::peer::TrustRecord;
+use crate::tables::Tables;
+use crate::tables::{Revocation, RevocationId, TableChange};
 use crate::time::WallMillis;
 
-const HEAD: JournalHead =
-    JournalHead { store: STORE, base: 0, seq: 1, file_seed: 0x1122_3344_5566_7788, previous: None, file_bytes: 4096 };
+const HEAD: JournalHead = JournalHead {
+    version: VERSION,
+    store: STORE,
+    base: 0,
+    seq: 1,
+    file_seed: 0x1122_3344_5566_7788,
+    previous: None,
+    file_bytes: 4096,
+};
 
 fn nothing() -> Tables {
     Tables::new(Mix::new(STORE.seed))
@@ -128,7 +135,7 @@ fn an_id_that_occurs_twice_in_a_group_is_damage_and_in_two_groups_the_later_one_
 fn the_example_of_the_document_is_what_is_written() {
     let changes = [
         TableChange::Trusted(id(7), Some(TrustRecord::new(id(7), None).network(3))),
-        TableChange::Revoked(id(9), Some(WallMillis::new(1_772_532_000_456))),
+        TableChange::Revoked(id(9), Some(Revocation::new(WallMillis::new(1_772_532_000_456), RevocationId::new(5)))),
     ];
     let (file, _) = journal(&[nothing(), nothing().apply(&changes).0], Some(false));
     let document = include_str!("../../../docs/format.md");
@@ -226,7 +233,7 @@ fn a_group_of_another_journal_does_not_pass() {
         JournalHead { file_seed: HEAD.file_seed + 1, ..HEAD },
         JournalHead { seq: 2, ..HEAD },
         JournalHead { file_bytes: 8192, ..HEAD },
-        JournalHead { store: StoreId { seed: STORE.seed ^ 1, ..STORE }, ..HEAD },
+        JournalHead { version: VERSION, store: StoreId { seed: STORE.seed ^ 1, ..STORE }, ..HEAD },
     ];
     for head in others {
         let mut other = journal_with(head, &states, None).0;
@@ -346,7 +353,7 @@ proptest! {
             for (n, what, at) in step {
                 let at = WallMillis::new(at);
                 let record = (what == 0).then(|| TrustRecord::new(id(n), None).approved_at(at));
-                let revoked = (what == 1).then_some(at);
+                let revoked = (what == 1).then(|| Revocation::new(at, RevocationId::new(u64::from(n))));
                 next = next.apply(&[TableChange::Trusted(id(n), record), TableChange::Revoked(id(n), revoked)]).0;
             }
             states.push(next);

@@ -5,18 +5,20 @@
 #![forbid(unsafe_code)]
 
 use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
-use super::entries::{Entry, FloorV1, GoneV1, IdOf, OutgoingV1, PendingV1, Put, RevokedV1, TrustedV1};
+use super::entries::{Entry, EntryV2, GoneV1, KeyOf, Put, TrustedV1};
 use super::journal::{CommitV1, Found, GROUPS_AT, MARK_AT, MARK_IS_WRONG, PAGE_BYTES};
+use super::stored::{StoredKey, StoredValue};
+use super::version_1::{FloorV1, Old, OutgoingV1, PendingV1, RevokedV1};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
-use crate::machine::tables::{Patch, Tables, Values};
 use crate::map::mix::Mix;
 use crate::map::{Latest, Value};
 use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
+use crate::tables::patch::{Patch, SideValues};
+use crate::tables::{Tables, side_tables};
 use crate::time::Now;
 
 use core::cmp::Ordering;
-use std::sync::Arc;
 
 /// How a journal ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub(crate) struct Replay {
     base: Tables,
     /// All groups but the newest: what becomes of trusted records, and the rest.
     trusted: Latest,
-    patch: Patch,
+    rest: SideValues,
     newest: Patch,
     newest_from: u64,
     generation: u64,
@@ -69,10 +71,10 @@ pub(crate) struct Rebuilt {
 impl Replay {
     pub(crate) fn new(snapshot: Snapshot, now: Now) -> Self {
         let generation = snapshot.header.generation;
-        let (patch, newest) = (Patch::default(), Patch::default());
+        let (rest, newest) = (SideValues::default(), Patch::default());
         let (base, newest_from) = (snapshot.tables, generation);
         let trusted = Latest::new(base.trusted.mix());
-        Self { base, trusted, patch, newest, newest_from, generation, now }
+        Self { base, trusted, rest, newest, newest_from, generation, now }
     }
 
     /// The generation reached so far.
@@ -92,9 +94,9 @@ impl Replay {
                 let reason = format!("a group from generation {} behind generation {}", group.from, self.generation);
                 return Damage::at(group.at, reason);
             }
-            let mut older = core::mem::replace(&mut self.newest, group.patch(now)?);
-            older.trusted.drain(..).for_each(|(id, value)| self.trusted.push(id, value));
-            self.patch.extend(older);
+            let older = core::mem::replace(&mut self.newest, group.patch(now)?);
+            older.trusted.into_iter().for_each(|(id, value)| self.trusted.push(id, value));
+            self.rest.extend(older.sides);
             (self.newest_from, self.generation) = (group.from, group.to);
             Ok(())
         })
@@ -104,7 +106,7 @@ impl Replay {
     pub(crate) fn finish(self) -> Result<Rebuilt, FileError> {
         let both =
             || FileError::Damaged(Damage { offset: GROUPS_AT, reason: "a peer is both trusted and revoked".into() });
-        let before = self.base.patched_at_once(self.trusted, &self.patch).ok_or_else(both)?;
+        let before = self.base.patched_at_once(self.trusted, &self.rest).ok_or_else(both)?;
         let tables = before.patched(self.newest).ok_or_else(both)?;
         Ok(Rebuilt { tables, generation: self.generation, before: (self.newest_from, before) })
     }
@@ -128,6 +130,8 @@ struct Group<'a> {
     from: u64,
     to: u64,
     blocks: Vec<Block<'a>>,
+    /// The format version of the file.
+    version: u32,
     mix: Mix,
 }
 
@@ -138,7 +142,7 @@ fn walk(
     found: &mut dyn FnMut(&Group<'_>) -> Result<(), FileError>,
 ) -> Result<Ending, FileError> {
     let head = JournalHead::decode(file)?;
-    let (tag, mix) = (head.file_tag(), Mix::new(head.store.seed));
+    let tag = head.file_tag();
     let (mark, begun) = match Mark::decode(file, tag)? {
         Found::Nothing => (None, None),
         Found::Begun(bytes) => (None, Some(bytes)),
@@ -175,7 +179,7 @@ fn walk(
     let mut at = groups_at;
     // The first group was synced before the file got its name: it is there whatever happened.
     while limit.is_none() || at < counted_file.len() || at == groups_at {
-        let group = match Group::read(counted_file, at, tag, mix)? {
+        let group = match Group::read(counted_file, at, &head)? {
             Ok(group) => group,
             Err(damage) if limit.is_some() || at == groups_at => return Err(FileError::Damaged(damage)),
             Err(damage) => {
@@ -215,7 +219,7 @@ fn walk(
     }
     if let Some(begun) = begun {
         // The one that goes on from here may hold the newest group again, and then does not count it here.
-        let again = if limit.is_some() { Group::read(file, at, tag, mix)?.ok() } else { None };
+        let again = if limit.is_some() { Group::read(file, at, &head)?.ok() } else { None };
         let (generation, used) = match again.filter(|group| group.from == ending.generation) {
             Some(group) => (group.to, group.end),
             None => (ending.generation, at),
@@ -237,7 +241,8 @@ fn walk(
 impl<'a> Group<'a> {
     /// The group that begins here. The inner error is one that a crash may have left; the outer one is none of those, for
     /// every checksum holds.
-    fn read(file: &'a [u8], at: usize, tag: u32, mix: Mix) -> Result<Result<Self, Damage>, FileError> {
+    fn read(file: &'a [u8], at: usize, head: &JournalHead) -> Result<Result<Self, Damage>, FileError> {
+        let (tag, version, mix) = (head.file_tag(), head.version, Mix::new(head.store.seed));
         let (mut offset, mut blocks) = (at, Vec::new());
         loop {
             let block = match Block::at(file, offset, tag) {
@@ -254,7 +259,7 @@ impl<'a> Group<'a> {
             if commit.blocks != blocks.len() as u64 {
                 return Damage::at(block.offset, "a commit does not match its group");
             }
-            return Ok(Ok(Self { at, end: offset, from: commit.from, to: commit.to, blocks, mix }));
+            return Ok(Ok(Self { at, end: offset, from: commit.from, to: commit.to, blocks, version, mix }));
         }
     }
 
@@ -262,18 +267,17 @@ impl<'a> Group<'a> {
     fn patch(&self, now: Now) -> Result<Patch, FileError> {
         let mut patch = Patch::default();
         for block in &self.blocks {
+            let sides = &mut patch.sides;
             match block.kind {
                 TrustedV1::KIND => trusted(block, &mut patch.trusted)?,
-                PendingV1::KIND => set(block, &mut patch.pending, |entry: PendingV1| entry.read(now).map(Arc::new))?,
-                OutgoingV1::KIND => set(block, &mut patch.outgoing, |entry: OutgoingV1| entry.read(now).map(Arc::new))?,
-                RevokedV1::KIND => set(block, &mut patch.revoked, |entry: RevokedV1| entry.read())?,
-                FloorV1::KIND => set(block, &mut patch.floors, |entry: FloorV1| entry.read())?,
-                GoneV1::<1>::KIND => gone::<1, _>(block, &mut patch.trusted)?,
-                GoneV1::<2>::KIND => gone::<2, _>(block, &mut patch.pending)?,
-                GoneV1::<3>::KIND => gone::<3, _>(block, &mut patch.outgoing)?,
-                GoneV1::<4>::KIND => gone::<4, _>(block, &mut patch.revoked)?,
-                GoneV1::<5>::KIND => gone::<5, _>(block, &mut patch.floors)?,
-                kind => return Damage::at(block.offset, format!("a block of kind {kind} in a journal")),
+                GoneV1::<1, u32>::KIND => gone::<1, u32, _>(block, &mut patch.trusted)?,
+                PendingV1::KIND if self.version == 1 => old::<PendingV1>(block, &mut sides.pending, now)?,
+                OutgoingV1::KIND if self.version == 1 => old::<OutgoingV1>(block, &mut sides.outgoing, now)?,
+                RevokedV1::KIND if self.version == 1 => old::<RevokedV1>(block, &mut sides.revoked, now)?,
+                FloorV1::KIND if self.version == 1 => old::<FloorV1>(block, &mut sides.floors, now)?,
+                GoneV1::<2, NodeId>::KIND..=GoneV1::<5, NodeId>::KIND if self.version == 1 => sides.read(block, now)?,
+                _ if self.version == 1 => unknown(block)?,
+                _ => sides.read(block, now)?,
             }
         }
         if patch.repeats_itself(self.mix) {
@@ -283,37 +287,70 @@ impl<'a> Group<'a> {
     }
 }
 
-fn set<T: Entry + IdOf, V>(
+macro_rules! by_table {
+    ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
+        impl SideValues {
+            /// Adds what a block of any table but the trusted records says.
+            fn read(&mut self, block: &Block<'_>, now: Now) -> Result<(), FileError> {
+                $(if block.kind == 10 + $number {
+                    type Found = EntryV2<$number, $key, <$entry as StoredValue>::Stored>;
+                    return set(block, &mut self.$field, |entry: Found| <$entry as StoredValue>::read(entry.value, now));
+                }
+                if block.kind == 100 + $number {
+                    return gone::<$number, $key, _>(block, &mut self.$field);
+                })*
+                unknown(block)
+            }
+        }
+    };
+}
+side_tables!(by_table);
+
+fn unknown(block: &Block<'_>) -> Result<(), FileError> {
+    Damage::at(block.offset, format!("a block of kind {} in a journal", block.kind))
+}
+
+fn set<T: Entry + KeyOf, V>(
     block: &Block<'_>,
-    into: &mut Values<V>,
+    into: &mut Vec<(T::Key, Option<V>)>,
     read: impl Fn(T) -> Result<V, &'static str>,
 ) -> Result<(), FileError> {
     block.each(|entry: T| {
-        let id = entry.id();
-        match read(entry) {
-            Ok(value) => note(block, into, id, Some(value)),
-            Err(reason) => Damage::at(block.offset, reason),
+        let key = entry.key();
+        match key.and_then(|key| Ok((key, Some(read(entry)?)))) {
+            Ok(value) => into.push(value),
+            Err(reason) => return Damage::at(block.offset, reason),
         }
+        Ok(())
     })
 }
 
-fn trusted(block: &Block<'_>, into: &mut Values<Value>) -> Result<(), FileError> {
-    block.each_trusted(|entry| match entry.read() {
-        Ok(value) => note(block, into, entry.id(), Some(value)),
+fn old<T: Entry + KeyOf + Old>(
+    block: &Block<'_>,
+    into: &mut Vec<(T::Key, Option<T::Today>)>,
+    now: Now,
+) -> Result<(), FileError> {
+    set(block, into, |entry: T| entry.read(now))
+}
+
+fn trusted(block: &Block<'_>, into: &mut Vec<(u32, Option<Value>)>) -> Result<(), FileError> {
+    block.each_trusted(|entry| match entry.key().and_then(|peer| Ok((peer.get(), Some(entry.read()?)))) {
+        Ok(value) => {
+            into.push(value);
+            Ok(())
+        }
         Err(reason) => Damage::at(block.offset, reason),
     })
 }
 
-fn gone<const TABLE: u8, V>(block: &Block<'_>, into: &mut Values<V>) -> Result<(), FileError> {
-    block.each(|entry: GoneV1<TABLE>| note(block, into, entry.id(), None))
-}
-
-fn note<V>(block: &Block<'_>, into: &mut Values<V>, id: u32, value: Option<V>) -> Result<(), FileError> {
-    if NodeId::new(id).is_none() {
-        return Damage::at(block.offset, "an entry with node id 0");
-    }
-    into.push((id, value));
-    Ok(())
+fn gone<const TABLE: u8, K: StoredKey, V>(block: &Block<'_>, into: &mut Vec<(K, Option<V>)>) -> Result<(), FileError> {
+    block.each(|entry: GoneV1<TABLE, K>| match entry.key() {
+        Ok(key) => {
+            into.push((key, None));
+            Ok(())
+        }
+        Err(reason) => Damage::at(block.offset, reason),
+    })
 }
 
 fn commit(block: &Block<'_>) -> Result<CommitV1, FileError> {

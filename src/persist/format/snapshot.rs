@@ -1,18 +1,18 @@
 //! A whole state: header, all tables block by block, and a closing block with their counts.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
-
 use bincode::{Decode, Encode};
 
 use super::blocks::{Block, BlockWriter, Sink};
-use super::entries::{Entry, FloorV1, IdOf, OutgoingV1, PendingV1, Put, RevokedV1, TRUSTED_BYTES_MIN, TrustedV1};
-use super::{Damage, FileError, HEADER_BYTES, Header, Kind, StoreId};
-use crate::machine::tables::Tables;
+use super::entries::{Entry, EntryV2, KeyOf, Put, TRUSTED_BYTES_MIN, TrustedV1};
+use super::stored::{StoredKey, StoredValue};
+use super::version_1::{FloorV1, Old, OutgoingV1, PendingV1, RevokedV1};
+use super::{Damage, FileError, HEADER_BYTES, Header, Kind, StoreId, VERSION};
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
-use crate::map::trie::Trie;
 use crate::peer::NodeId;
+use crate::tables::table::Table;
+use crate::tables::{Sides, Tables, side_tables};
 use crate::time::Now;
 
 /// What ties the blocks of a snapshot to it: a checksum over the header's fields but for the length, which is not known
@@ -36,24 +36,44 @@ pub(crate) fn encode_snapshot<E>(
 ) -> Result<u64, E> {
     let mut blocks = BlockWriter::new(sink, file_tag(store, generation), HEADER_BYTES as u64);
     blocks.table(tables.trusted.values().map(|(id, value)| TrustedV1::new(id.get(), value)))?;
-    blocks.table(tables.pending.iter().map(|(id, entry)| PendingV1::new(id, entry)))?;
-    blocks.table(tables.outgoing.iter().map(|(id, entry)| OutgoingV1::new(id, entry)))?;
-    blocks.table(tables.revoked.iter().map(|(id, at)| RevokedV1::new(id, *at)))?;
-    blocks.table(tables.floors.iter().map(|(id, floor)| FloorV1::new(id, floor)))?;
-    blocks.table(core::iter::once(EndV1 {
-        trusted: tables.trusted.len() as u64,
-        pending: tables.pending.len() as u64,
-        outgoing: tables.outgoing.len() as u64,
-        revoked: tables.revoked.len() as u64,
-        floors: tables.floors.len() as u64,
-    }))?;
+    encode_sides(&mut blocks, &tables.sides)?;
+    let (trusted, sides) = (tables.trusted.len() as u64, counts(&tables.sides));
+    blocks.table(core::iter::once(EndV2 { sides, trusted }))?;
     let file_bytes = blocks.offset;
-    let header = Header { kind: Kind::Snapshot, store, generation, file_bytes };
+    let header = Header { version: VERSION, kind: Kind::Snapshot, store, generation, file_bytes };
     sink(0, &header.encode())?;
     Ok(file_bytes)
 }
 
-/// The last block: how many entries each table has, so that a missing block is noticed.
+macro_rules! by_table {
+    ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
+        fn encode_sides<E>(blocks: &mut BlockWriter<'_, '_, E>, sides: &Sides) -> Result<(), E> {
+            $(blocks.table(sides.$field.iter().map(|(key, entry)| {
+                EntryV2::<$number, $key, _> { key: key.stored(), value: entry.stored() }
+            }))?;)*
+            Ok(())
+        }
+
+        fn counts(sides: &Sides) -> Vec<(u8, u64)> {
+            [$(($number, sides.$field.len() as u64)),*].into_iter().filter(|(_, count)| *count > 0).collect()
+        }
+
+        fn decode_sides(blocks: &mut Reader<'_>, now: Now) -> Result<Sides, FileError> {
+            Ok(Sides { $($field: blocks.side_table::<$number, $table>(now)?,)* })
+        }
+    };
+}
+side_tables!(by_table);
+
+/// The last block: how many entries each table has that has any, so that a missing block is noticed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct EndV2 {
+    sides: Vec<(u8, u64)>,
+    /// Last, so that it stands at the end of the file.
+    trusted: u64,
+}
+
+/// The last block of version 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct EndV1 {
     trusted: u64,
@@ -77,51 +97,40 @@ pub(crate) struct Snapshot {
 pub(crate) fn decode_snapshot(file: &[u8], now: Now) -> Result<Snapshot, FileError> {
     let header = Header::decode(file, Kind::Snapshot)?;
     let mix = Mix::new(header.store.seed);
-    let mut blocks = Reader { file, offset: HEADER_BYTES, file_tag: file_tag(header.store, header.generation), mix };
+    let (version, file_tag) = (header.version, file_tag(header.store, header.generation));
+    let mut blocks = Reader { file, offset: HEADER_BYTES, file_tag, mix };
 
     // Straight into the map: a list of a million records in between took as long as all the rest.
-    let trusted = TrustMap::fill(mix, expected_trusted(file), |into| {
+    let trusted = TrustMap::fill(mix, expected_trusted(file, version), |into| {
         blocks.trusted(|place, entry| entry.read().map(|value| into.push(place, value)))
     })?;
-    let pending = blocks.table::<PendingV1, _>(|entry| entry.read(now))?;
-    let outgoing = blocks.table::<OutgoingV1, _>(|entry| entry.read(now))?;
-    let revoked = blocks.table::<RevokedV1, _>(|entry| entry.read())?;
-    let floors = blocks.table::<FloorV1, _>(|entry| entry.read())?;
+    let sides = if version == 1 { blocks.sides_of_version_1(mix, now)? } else { decode_sides(&mut blocks, now)? };
+    let tables = Tables { trusted, sides };
     let end_offset = blocks.offset;
-    let mut end = None;
-    blocks.each::<EndV1>(|_, entry| {
-        end = Some(entry);
-        Ok(())
-    })?;
-    let counts = EndV1 {
-        trusted: trusted.len() as u64,
-        pending: pending.len() as u64,
-        outgoing: outgoing.len() as u64,
-        revoked: revoked.len() as u64,
-        floors: floors.len() as u64,
+    let is_right = if version == 1 {
+        let sides = &tables.sides;
+        let (pending, outgoing) = (sides.pending.len() as u64, sides.outgoing.len() as u64);
+        let (revoked, floors) = (sides.revoked.len() as u64, sides.floors.len() as u64);
+        blocks.end()? == Some(EndV1 { trusted: tables.trusted.len() as u64, pending, outgoing, revoked, floors })
+    } else {
+        blocks.end()? == Some(EndV2 { sides: counts(&tables.sides), trusted: tables.trusted.len() as u64 })
     };
-    if end != Some(counts) {
+    if !is_right {
         return Damage::at(end_offset, "the closing block does not match what came before");
     }
     if blocks.offset != file.len() {
         return Damage::at(blocks.offset, "bytes behind the closing block");
     }
-    let tables = Tables {
-        trusted,
-        pending: Trie::from_sorted(mix, pending.into_iter().map(|(id, entry)| (id, Arc::new(entry)))),
-        outgoing: Trie::from_sorted(mix, outgoing.into_iter().map(|(id, entry)| (id, Arc::new(entry)))),
-        revoked: Trie::from_sorted(mix, revoked.into_iter()),
-        floors: Trie::from_sorted(mix, floors.into_iter()),
-    };
-    if tables.revoked.iter().any(|(id, _)| NodeId::new(id).is_some_and(|peer| tables.trusted.contains(peer))) {
+    if tables.trusted_and_revoked().is_some() {
         return Damage::at(HEADER_BYTES, "a peer is both trusted and revoked");
     }
     Ok(Snapshot { header, tables })
 }
 
 /// How many trusted records the last block says there are, before anybody knows whether it is right: no more than fit in.
-fn expected_trusted(file: &[u8]) -> usize {
-    let at = file.len().saturating_sub(size_of::<EndV1>());
+fn expected_trusted(file: &[u8], version: u32) -> usize {
+    let from_end = if version == 1 { size_of::<EndV1>() } else { size_of::<u64>() };
+    let at = file.len().saturating_sub(from_end);
     let claimed = file.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     usize::try_from(claimed).unwrap_or(usize::MAX).min(file.len() / TRUSTED_BYTES_MIN)
 }
@@ -134,19 +143,53 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// One table.
+    fn side_table<const TABLE: u8, T>(&mut self, now: Now) -> Result<T, FileError>
+    where
+        T: Table<Key: StoredKey, Entry: StoredValue>,
+    {
+        self.table(|entry: EntryV2<TABLE, T::Key, <T::Entry as StoredValue>::Stored>| T::Entry::read(entry.value, now))
+    }
+
+    /// The tables of version 1; it has no others.
+    fn sides_of_version_1(&mut self, mix: Mix, now: Now) -> Result<Sides, FileError> {
+        let none = Tables::new(mix).sides;
+        Ok(Sides {
+            pending: self.table(|entry: PendingV1| entry.read(now))?,
+            outgoing: self.table(|entry: OutgoingV1| entry.read(now))?,
+            revoked: self.table(|entry: RevokedV1| entry.read(now))?,
+            floors: self.table(|entry: FloorV1| entry.read(now))?,
+            ..none
+        })
+    }
+
     /// All entries of one table.
-    fn table<T: Entry + IdOf, V>(
+    fn table<E: Entry + KeyOf<Key = T::Key>, T: Table>(
         &mut self,
-        read: impl Fn(T) -> Result<V, &'static str>,
-    ) -> Result<Vec<(u32, V)>, FileError> {
-        let mut entries = Vec::new();
-        let mut order = Order::new(self.mix);
-        self.each::<T>(|offset, entry| {
-            let id = entry.id();
-            order.next(offset, id)?;
-            read(entry).map(|value| entries.push((id, value))).or_else(|reason| Damage::at(offset, reason))
+        read: impl Fn(E) -> Result<T::Entry, &'static str>,
+    ) -> Result<T, FileError> {
+        let (mix, mut entries, mut newest) = (self.mix, Vec::new(), None);
+        self.each::<E>(|offset, entry| {
+            let damaged = |reason| Damage { offset: offset as u64, reason: String::from(reason) };
+            let key = entry.key().map_err(damaged)?;
+            let order = T::order(mix, key);
+            if newest.replace(order).is_some_and(|before| order <= before) {
+                return Damage::at(offset, "entries out of order");
+            }
+            entries.push((key, read(entry).map_err(damaged)?));
+            Ok(())
         })?;
-        Ok(entries)
+        Ok(T::from_sorted(mix, entries))
+    }
+
+    /// The closing block, if it is one.
+    fn end<E: Entry>(&mut self) -> Result<Option<E>, FileError> {
+        let mut end = None;
+        self.each::<E>(|_, entry| {
+            end = Some(entry);
+            Ok(())
+        })?;
+        Ok(end)
     }
 
     /// Hands out all trusted records with their places.
@@ -157,7 +200,7 @@ impl<'a> Reader<'a> {
         let mut order = Order::new(self.mix);
         while let Some(block) = self.block(TrustedV1::KIND)? {
             block.each_trusted(|entry| {
-                let place = order.next(block.offset, entry.id())?;
+                let place = order.next(block.offset, entry.number())?;
                 found(place, entry).or_else(|reason| Damage::at(block.offset, reason))
             })?;
         }

@@ -10,11 +10,17 @@ use proptest::prelude::*;
 use super::blocks::{BLOCK_BYTES_MAX, block_checksum};
 use super::snapshot::file_tag;
 use super::*;
-use crate::machine::tables::Tables;
-use crate::machine::view::{Floor, Nonce, Outgoing, Pending, PendingKind, Source, TableChange};
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::Tables;
+use crate::tables::table::Table as _;
+use crate::tables::{
+    Floor, Nonce, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation, RevocationId,
+    Source, TableChange,
+};
+use crate::testing::model::PlainView;
 use crate::time::{Now, Tick, WallMillis};
+use crate::wire::message::Kind as MessageKind;
 
 pub(super) const STORE: StoreId =
     StoreId { id: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], seed: 0x0123_4567_89ab_cdef };
@@ -43,6 +49,16 @@ pub(super) fn encode(generation: u64, tables: &Tables) -> Vec<u8> {
     file
 }
 
+fn other_key(seed: u8) -> OtherKey {
+    OtherKey {
+        key: key(seed),
+        nonce: Some(Nonce([seed; 16])),
+        stamp: WallMillis::new(1),
+        source: Source::Relay(id(9)),
+        first_seen: WallMillis::new(2),
+    }
+}
+
 /// One entry of every table, with every field set.
 pub(super) fn full_tables() -> Tables {
     let pending = Pending {
@@ -56,6 +72,8 @@ pub(super) fn full_tables() -> Tables {
         authentic: true,
         conflicts: 2,
         kind: PendingKind::AnsweredUnvouched,
+        others: vec![other_key(5), other_key(6)],
+        proven_by: Some(key(7)),
     };
     let outgoing = Outgoing {
         sent_at: WallMillis::new(1_772_531_000_000),
@@ -63,13 +81,30 @@ pub(super) fn full_tables() -> Tables {
         nonce: Nonce([8; 16]),
         expected_key: Some(key(2)),
         justification: "please".into(),
+        lift: Some(RevocationId::new(77)),
+        relayed: true,
+        refused: Some(Refusal {
+            at: WallMillis::new(1_772_531_999_900),
+            tick: Tick::new(4_900),
+            reason: "not you".into(),
+            key: key(8),
+            authentic: true,
+        }),
     };
     let floor = Floor {
         key: Some(key(3)),
         seen: WallMillis::new(77),
+        before: WallMillis::new(78),
         sent: WallMillis::new(99),
         reserved: WallMillis::new(99),
         spoke_v2: true,
+    };
+    let owed = Owed {
+        kind: MessageKind::Revoke,
+        nonce: Nonce([7; 16]),
+        answers: Some(Nonce([6; 16])),
+        reason: "no".into(),
+        since: WallMillis::new(1_772_000_000_001),
     };
     let record = TrustRecord::new(id(7), key(4)).approved_at(WallMillis::new(-5)).mutual(true).network(513);
     let other = Pending { source: Source::Node(id(3)), nonce: None, kind: PendingKind::Request, ..pending.clone() };
@@ -81,18 +116,24 @@ pub(super) fn full_tables() -> Tables {
         TableChange::Pending(id(11), Some(Arc::new(other))),
         TableChange::Pending(id(12), Some(Arc::new(third))),
         TableChange::Outgoing(id(8), Some(Arc::new(outgoing))),
-        TableChange::Revoked(id(9), Some(WallMillis::new(1_772_000_000_000))),
+        TableChange::Revoked(id(9), Some(Revocation::new(WallMillis::new(1_772_000_000_000), RevocationId::new(5)))),
         TableChange::Floor(id(7), Some(floor)),
+        TableChange::RevokedKey(key(9), Some(Revocation::new(WallMillis::new(1), RevocationId::new(2)))),
+        TableChange::Ignored(id(13), Some(WallMillis::new(3))),
+        TableChange::IgnoredKey(key(10), Some(WallMillis::new(4))),
+        TableChange::Refused(
+            id(14),
+            Some(RefusedRequest { key: key(11), stamp: WallMillis::new(5), at: WallMillis::new(6) }),
+        ),
+        TableChange::Owed(id(15), Some(Arc::new(owed))),
+        TableChange::Successor(key(12), Some(key(13))),
+        TableChange::Revision(id(16), Some(u64::MAX)),
     ];
     Tables::new(Mix::new(STORE.seed)).apply(&changes).0
 }
 
 pub(super) fn assert_same(a: &Tables, b: &Tables) {
-    assert_eq!(a.trusted.iter().collect::<Vec<_>>(), b.trusted.iter().collect::<Vec<_>>());
-    assert_eq!(a.pending.iter().collect::<Vec<_>>(), b.pending.iter().collect::<Vec<_>>());
-    assert_eq!(a.outgoing.iter().collect::<Vec<_>>(), b.outgoing.iter().collect::<Vec<_>>());
-    assert_eq!(a.revoked.iter().collect::<Vec<_>>(), b.revoked.iter().collect::<Vec<_>>());
-    assert_eq!(a.floors.iter().collect::<Vec<_>>(), b.floors.iter().collect::<Vec<_>>());
+    assert_eq!(PlainView::of(a), PlainView::of(b));
 }
 
 #[test]
@@ -109,7 +150,7 @@ fn the_example_of_the_document_is_what_is_written() {
     let record = TrustRecord::new(id(7), key(0xaa)).approved_at(WallMillis::new(1_772_532_000_123)).mutual(true);
     let changes = [
         TableChange::Trusted(id(7), Some(record.network(3))),
-        TableChange::Revoked(id(9), Some(WallMillis::new(1_772_532_000_456))),
+        TableChange::Revoked(id(9), Some(Revocation::new(WallMillis::new(1_772_532_000_456), RevocationId::new(5)))),
     ];
     let (tables, _) = Tables::new(Mix::new(STORE.seed)).apply(&changes);
     let file = encode(3, &tables);
@@ -210,7 +251,7 @@ fn contents_that_no_release_writes_are_refused_though_every_checksum_holds() {
 fn a_peer_that_is_both_trusted_and_revoked_is_refused() {
     let changes = [
         TableChange::Trusted(id(7), Some(TrustRecord::new(id(7), None))),
-        TableChange::Revoked(id(7), Some(WallMillis::new(1))),
+        TableChange::Revoked(id(7), Some(Revocation::new(WallMillis::new(1), RevocationId::new(5)))),
     ];
     let (tables, _) = Tables::new(Mix::new(STORE.seed)).apply(&changes);
     let refused = decode_snapshot(&encode(1, &tables), now());
@@ -219,17 +260,18 @@ fn a_peer_that_is_both_trusted_and_revoked_is_refused() {
 
 #[test]
 fn a_newer_version_is_named_only_if_its_checksum_holds() {
-    let mut header = Header { kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
-    header[8] = 2;
+    let mut header =
+        Header { version: VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
+    header[8] = 3;
     assert!(matches!(Header::decode(&header, Kind::Genesis), Err(FileError::Damaged(_))));
     let checksum = crc32fast::hash(&header[..60]);
     header[60..].copy_from_slice(&checksum.to_le_bytes());
-    assert_eq!(Header::decode(&header, Kind::Genesis), Err(FileError::Newer(2)));
+    assert_eq!(Header::decode(&header, Kind::Genesis), Err(FileError::Newer(3)));
 }
 
 #[test]
 fn a_snapshot_is_no_mark_and_a_mark_is_no_snapshot() {
-    let mark = Header { kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
+    let mark = Header { version: VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
     assert!(Header::decode(&mark, Kind::Genesis).is_ok());
     assert!(matches!(decode_snapshot(&mark, now()), Err(FileError::Damaged(damage)) if damage.offset == 12));
     assert!(matches!(Header::decode(&encode(1, &full_tables()), Kind::Genesis), Err(FileError::Damaged(_))));
@@ -241,7 +283,7 @@ fn times_become_ages_that_are_never_negative() {
     let file = encode(42, &full_tables());
     let age = |at: Now| {
         let tables = decode_snapshot(&file, at).unwrap().tables;
-        let entry = tables.outgoing.get(8).unwrap();
+        let entry = tables.sides.outgoing.get(id(8)).unwrap().clone();
         (entry.sent_at.as_millis(), -entry.sent_tick.as_millis())
     };
     assert_eq!(age(later(1_772_531_000_000 + 60_000)), (1_772_531_000_000, 60_000));

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 use super::*;
-use crate::persist::format::Previous;
+use crate::persist::format::{Previous, VERSION};
 
 const OURS: StoreId = StoreId { id: [1; 16], seed: 5 };
 const THEIRS: StoreId = StoreId { id: [2; 16], seed: 5 };
@@ -57,7 +57,10 @@ impl Files {
     /// A journal that goes on from `previous` at `base` and leads to `to`.
     fn with(mut self, seq: u64, previous: Option<u64>, base: u64, to: u64, how: How) -> Self {
         let previous = previous.map(|seq| Previous { seq, bytes: 1500 });
-        self.heads.insert(seq, Ok(JournalHead { store: OURS, base, seq, file_seed: 1, previous, file_bytes: 4096 }));
+        self.heads.insert(
+            seq,
+            Ok(JournalHead { version: VERSION, store: OURS, base, seq, file_seed: 1, previous, file_bytes: 4096 }),
+        );
         self.ends.insert(seq, Ok((to, how)));
         self
     }
@@ -285,7 +288,15 @@ fn newer_and_foreign_files_are_refused_under_every_policy() {
         newer.heads.insert(3, Err(FileError::Newer(9)));
         assert_eq!(newer.decide(policy), Err(Refusal::Newer { name: journal_name(3), version: 9 }));
         let mut theirs = rotated();
-        let head = JournalHead { store: THEIRS, base: 20, seq: 2, file_seed: 1, previous: None, file_bytes: 4096 };
+        let head = JournalHead {
+            version: VERSION,
+            store: THEIRS,
+            base: 20,
+            seq: 2,
+            file_seed: 1,
+            previous: None,
+            file_bytes: 4096,
+        };
         theirs.heads.insert(2, Ok(head));
         assert_eq!(theirs.decide(policy), Err(Refusal::OtherStore { name: journal_name(2) }));
         let mut files = rotated();

@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Shared, Version};
-use crate::machine::tables::Tables;
 use crate::sync::Arc;
+use crate::tables::Tables;
 
 impl Shared {
     /// Frees old versions that nobody holds any more, outside the lock; returns whether to come again without being rung.

@@ -12,10 +12,8 @@ use std::sync::Arc;
 use super::bend::Bend;
 use super::chance::Chance;
 use crate::machine::effect::{Effect, When};
-use crate::machine::flush_plan::{FlushPlan, Next, Situation};
 use crate::machine::outcome::{Rules, Step};
 use crate::machine::replay::ReplayTable;
-use crate::machine::tables::Tables;
 use crate::machine::view::Nonce;
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, PublicKey};
@@ -23,6 +21,8 @@ use crate::persist::format::StoreId;
 use crate::persist::load::{Loaded, Opening, load};
 use crate::persist::log::{Log, Sizes};
 use crate::persist::recover::RecoverPolicy;
+use crate::store::keeper::plan::{FlushPlan, Next, Situation};
+use crate::tables::Tables;
 use crate::testing::actor::BEGIN_MS;
 use crate::testing::model::PlainView;
 use crate::testing::sim_disk::{CrashPoint, Fault, Lie, SimDisk};
@@ -162,7 +162,7 @@ impl Node {
                 self.since.insert(*peer, self.generation);
             }
         }
-        if plain(&self.tables) != self.plain {
+        if PlainView::of(&self.tables) != self.plain {
             return Err("the tables differ from plain maps that took the same changes".to_owned());
         }
         Ok(())
@@ -296,7 +296,7 @@ impl Node {
         let Some(published) = self.published.get(&generation).cloned() else {
             return Err(format!("generation {generation} came back, which was never published"));
         };
-        let mut found = plain(&tables);
+        let mut found = PlainView::of(&tables);
         if bend == Some(Bend::RestartForgetsRevoked) {
             found.revoked.clear();
         }
@@ -365,27 +365,9 @@ fn after_crash(point: &CrashPoint, chance: &mut Chance) -> SimDisk {
     disks.into_iter().nth(chosen).unwrap_or_default()
 }
 
-/// The tables, entry by entry.
-fn plain(tables: &Tables) -> PlainView {
-    let id = |id: u32| NodeId::new(id);
-    PlainView {
-        trusted: tables.trusted.iter().map(|record| (record.node_id, record)).collect(),
-        pending: tables.pending.iter().filter_map(|(peer, it)| Some((id(peer)?, it.as_ref().clone()))).collect(),
-        outgoing: tables.outgoing.iter().filter_map(|(peer, it)| Some((id(peer)?, it.as_ref().clone()))).collect(),
-        revoked: tables.revoked.iter().filter_map(|(peer, at)| Some((id(peer)?, *at))).collect(),
-        floor: tables.floors.iter().filter_map(|(peer, floor)| Some((id(peer)?, *floor))).collect(),
-    }
-}
-
 /// The tables in which two states differ, with what each has there.
 fn difference(one: &PlainView, other: &PlainView) -> String {
-    let tables: [(&str, String, String); 5] = [
-        ("trusted", format!("{:?}", one.trusted), format!("{:?}", other.trusted)),
-        ("pending", format!("{:?}", one.pending), format!("{:?}", other.pending)),
-        ("outgoing", format!("{:?}", one.outgoing), format!("{:?}", other.outgoing)),
-        ("revoked", format!("{:?}", one.revoked), format!("{:?}", other.revoked)),
-        ("floor", format!("{:?}", one.floor), format!("{:?}", other.floor)),
-    ];
-    let differing = tables.iter().filter(|(_, one, other)| one != other);
-    differing.map(|(table, one, other)| format!("{table}: {one} is {other}")).collect::<Vec<_>>().join("; ")
+    let tables: Vec<_> = one.named().into_iter().zip(other.named()).collect();
+    let differing = tables.iter().filter(|((_, one), (_, other))| one != other);
+    differing.map(|((table, one), (_, other))| format!("{table}: {one} is {other}")).collect::<Vec<_>>().join("; ")
 }

@@ -1,6 +1,8 @@
 //! What happened, for whoever subscribes: one event for every grant, every loss and every request that was shown.
 #![forbid(unsafe_code)]
 
+mod json;
+
 use crate::peer::{Fingerprint, NodeId};
 
 /// Which rule approved a request without an operator.

@@ -1,6 +1,10 @@
 //! What counts as a change, and what patches come to.
 
+use super::draft::Touched;
+use super::patch::{Patch, SideValues};
 use super::*;
+use crate::map::Value;
+use crate::testing::actor::mark;
 
 #[test]
 fn only_what_differs_counts_as_touched() {
@@ -18,7 +22,7 @@ fn only_what_differs_counts_as_touched() {
     assert_eq!(nothing, Touched::default());
     let floor = touched(&[TableChange::Floor(peer, Some(Floor::EMPTY))]);
     assert_eq!(floor, Touched { trusted: false, urgent: false, any: true });
-    let revoked = touched(&[TableChange::Revoked(peer, Some(WallMillis::new(1)))]);
+    let revoked = touched(&[TableChange::Revoked(peer, Some(mark(1)))]);
     assert_eq!(revoked, Touched { trusted: false, urgent: true, any: true });
     let removed = granted.draft(&[TableChange::Trusted(peer, None)]);
     assert_eq!((removed.trusted_len(), removed.membership()), (0, &[(peer, false)][..]));
@@ -38,16 +42,22 @@ fn the_last_value_of_a_patch_counts_and_repetitions_are_seen() {
     twice.extend(Patch { trusted: vec![record(1, 2), (2, None), record(3, 2)], ..Patch::default() });
     assert!(twice.repeats_itself(mix));
     let patched = Tables::new(mix).patched(twice).unwrap();
-    let value = |number| patched.trusted(peer(number)).as_ref().map(Value::of);
+    let value = |number| patched.trusted.get(peer(number)).as_ref().map(Value::of);
     assert_eq!(value(1), record(1, 2).1);
     assert_eq!(value(2), None);
     assert_eq!(value(3), record(3, 2).1);
-    let both = Patch { revoked: vec![(3, Some(WallMillis::new(1)))], ..Patch::default() };
+    let both = Patch {
+        sides: SideValues { revoked: vec![(peer(3), Some(mark(1)))], ..SideValues::default() },
+        ..Patch::default()
+    };
     assert!(patched.patched(both.clone()).is_none(), "trusted and revoked");
     let instead = Patch { trusted: vec![(3, None)], ..both };
     let revoked = patched.patched(instead).unwrap();
     // The other way round too: granted what is revoked.
     assert!(revoked.patched(Patch { trusted: vec![record(3, 3)], ..Patch::default() }).is_none());
-    let again = Patch { trusted: vec![record(3, 3)], revoked: vec![(3, None)], ..Patch::default() };
+    let again = Patch {
+        trusted: vec![record(3, 3)],
+        sides: SideValues { revoked: vec![(peer(3), None)], ..SideValues::default() },
+    };
     assert!(revoked.patched(again).is_some());
 }

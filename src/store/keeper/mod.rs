@@ -5,16 +5,18 @@
 //! INVARIANT I-K2: whatever happens to it, a panic included, everybody who waits on it is answered.
 #![forbid(unsafe_code)]
 
+pub(crate) mod plan;
+
 use core::fmt;
 use core::time::Duration;
 
+use super::progress::Stopped;
+use super::shared::Shared;
 use crate::error::PersistError;
-use crate::machine::flush_plan::{FlushPlan, Next};
-use crate::machine::tables::Tables;
 use crate::persist::log::{Log, Snapshots};
-use crate::store::progress::Stopped;
-use crate::store::shared::Shared;
 use crate::sync::{Arc, Deadline};
+use crate::tables::Tables;
+use plan::{FlushPlan, Next};
 
 /// Makes one state durable.
 pub(crate) trait Saver: Send {

@@ -6,7 +6,7 @@
 
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
-use super::event::{AutoReason, ChangeReason, Event, TrustState};
+use super::{AutoReason, ChangeReason, Event, TrustState};
 use crate::peer::NodeId;
 
 impl AutoReason {

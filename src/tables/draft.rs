@@ -1,0 +1,156 @@
+//! A change of several tables before it is published: what of it differs from what is there.
+#![forbid(unsafe_code)]
+
+use super::patch::SideValues;
+use super::table::Table as _;
+use super::{Revocation, Sides, TableChange, Tables, side_tables};
+use crate::map::{Change, TrustMap};
+use crate::peer::NodeId;
+
+/// What a set of changes touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Touched {
+    /// The trusted table: readers need a new version.
+    pub(crate) trusted: bool,
+    /// Any table but the floors: the keeper must be rung.
+    pub(crate) urgent: bool,
+    /// Anything at all.
+    pub(crate) any: bool,
+}
+
+/// Changes that change something, table by table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Draft {
+    trusted: Vec<Change>,
+    /// What the trusted records become, if that is known already; instead of `trusted`.
+    trusted_next: Option<TrustMap>,
+    sides: SideValues,
+    membership: Vec<(NodeId, bool)>,
+    trusted_len: usize,
+}
+
+impl Tables {
+    /// What of these changes differs from what is there. Nothing is derived yet.
+    pub(crate) fn draft(&self, changes: &[TableChange]) -> Draft {
+        let records = changes.iter().filter(|change| matches!(change, TableChange::Trusted(..))).count();
+        let mut draft = self.empty_draft(records);
+        for change in changes {
+            if let TableChange::Trusted(peer, record) = change {
+                let (before, change) = (self.trusted.value(*peer), self.trusted.change(*peer, record.as_ref()));
+                if before != change.value() {
+                    draft.set_trusted(*peer, before.is_some(), change);
+                }
+            } else {
+                draft.sides.note(&self.sides, change);
+            }
+        }
+        draft
+    }
+
+    /// A draft that so many trusted records are about to be put into.
+    pub(crate) fn empty_draft(&self, records: usize) -> Draft {
+        Draft { trusted: Vec::with_capacity(records), trusted_len: self.trusted.len(), ..Draft::default() }
+    }
+
+    /// The next state. It should be made only if it will be published: going on from this one again afterwards copies all
+    /// trusted records.
+    pub(crate) fn next(&self, draft: &mut Draft) -> Self {
+        Self {
+            trusted: draft.trusted_next.take().unwrap_or_else(|| self.trusted.changed(&mut draft.trusted)),
+            sides: self.sides.apply(&draft.sides),
+        }
+    }
+
+    /// Both steps at once.
+    #[cfg(any(test, feature = "__testing"))]
+    pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
+        let mut draft = self.draft(changes);
+        let touched = draft.touched();
+        (self.next(&mut draft), touched)
+    }
+}
+
+impl Draft {
+    /// The record of a peer, which was trusted or was not, becomes another.
+    pub(crate) fn set_trusted(&mut self, peer: NodeId, was_trusted: bool, change: Change) {
+        let is_trusted = change.value().is_some();
+        self.trusted_len = self.trusted_len + usize::from(is_trusted) - usize::from(was_trusted);
+        if is_trusted != was_trusted {
+            self.membership.push((peer, is_trusted));
+        }
+        self.trusted.push(change);
+    }
+
+    /// One more peer is trusted, or on other terms: the trusted records become these, which were derived from those of the
+    /// state, and nothing else of them changes.
+    pub(crate) fn set_trusted_next(&mut self, peer: NodeId, was_trusted: bool, next: TrustMap) {
+        debug_assert!(self.trusted.is_empty(), "two changes of one table");
+        self.trusted_len = next.len();
+        if !was_trusted {
+            self.membership.push((peer, true));
+        }
+        self.trusted_next = Some(next);
+    }
+
+    /// The mark of a peer becomes another, or goes.
+    pub(crate) fn set_revoked(&mut self, peer: NodeId, mark: Option<Revocation>) {
+        self.sides.revoked.push((peer, mark));
+    }
+
+    /// What waits of a peer, waits no longer.
+    pub(crate) fn forget_pending(&mut self, peer: NodeId) {
+        self.sides.pending.push((peer, None));
+    }
+
+    /// What was asked of a peer, was not.
+    pub(crate) fn forget_outgoing(&mut self, peer: NodeId) {
+        self.sides.outgoing.push((peer, None));
+    }
+
+    /// How many entries change.
+    pub(crate) fn len(&self) -> usize {
+        self.trusted.len() + usize::from(self.trusted_next.is_some()) + self.sides.len()
+    }
+
+    /// Who comes to be trusted, and who is no longer.
+    pub(crate) fn membership(&self) -> &[(NodeId, bool)] {
+        &self.membership
+    }
+
+    /// How many peers will be trusted.
+    pub(crate) fn trusted_len(&self) -> usize {
+        self.trusted_len
+    }
+
+    pub(crate) fn touched(&self) -> Touched {
+        let trusted = !self.trusted.is_empty() || self.trusted_next.is_some();
+        let (sides, floors) = (self.sides.len(), self.sides.floors.len());
+        let urgent = trusted || sides > floors;
+        Touched { trusted, urgent, any: urgent || floors > 0 }
+    }
+}
+
+macro_rules! note {
+    ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
+        impl SideValues {
+            /// Adds the change if it changes something.
+            fn note(&mut self, before: &Sides, change: &TableChange) {
+                match change {
+                    TableChange::Trusted(..) => {}
+                    $(TableChange::$variant(key, entry) => {
+                        if before.$field.get(*key) != entry.as_ref() {
+                            self.$field.push((*key, entry.clone()));
+                        }
+                    })*
+                }
+            }
+        }
+
+        impl Sides {
+            fn apply(&self, values: &SideValues) -> Self {
+                Self { $($field: self.$field.apply(&values.$field),)* }
+            }
+        }
+    };
+}
+side_tables!(note);

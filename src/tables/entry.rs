@@ -1,0 +1,241 @@
+//! What one entry of each table holds.
+//!
+//! INVARIANT I-1: keys of every table are peers: never 0, never our own id.
+//! INVARIANT I-2: no peer is both trusted and revoked. A grant clears the peer's pending, outgoing and revoked entries.
+//! Afterwards a trusted peer may come to be pending under another key, or outgoing by a forced request.
+//!
+//! The rest of the list is in [`check`](crate::machine::check).
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use std::net::IpAddr;
+
+use crate::peer::{NodeId, PublicKey};
+pub use crate::peer::{Nonce, RevocationId};
+use crate::time::{Tick, WallMillis};
+
+/// Where a message came from, as far as limits are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Source {
+    /// The transport authenticated this node.
+    Node(NodeId),
+    /// An address without port; of an IPv6 address, the first 64 bits.
+    Address(IpAddr),
+    /// A relay says that this node handed the message in; nothing proves it.
+    Relay(NodeId),
+}
+
+impl Source {
+    /// The source of a connection from this address that authenticated nobody.
+    #[must_use]
+    pub fn from_address(address: IpAddr) -> Self {
+        Self::Address(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => IpAddr::V4(v4),
+                None => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Address(address) => address.fmt(f),
+            Self::Relay(node) => write!(f, "relay, as node {node}"),
+        }
+    }
+}
+
+/// Why a peer waits for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PendingKind {
+    /// It asked to be trusted.
+    Request,
+    /// It answered our request, but nobody vouches for its key; approving it sends no accept.
+    AnsweredUnvouched,
+}
+
+/// A peer that waits for an operator's decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pending {
+    /// The key it showed first (or the first authentic one): the key that an operator approves.
+    pub key: PublicKey,
+    /// Nonce of its newest request under that key; none from a version-1 peer.
+    pub nonce: Option<Nonce>,
+    /// Stamp of its newest request under that key, by its own clock.
+    pub stamp: WallMillis,
+    /// The text of its first request, filtered.
+    pub justification: String,
+    /// When the newest request arrived, by our wall clock.
+    pub received_at: WallMillis,
+    /// The same by the tick; not saved, made anew at load.
+    pub received_tick: Tick,
+    /// Where its first request came from: the entry stays charged to that source's limit for as long as it waits.
+    pub source: Source,
+    /// Whether somebody else than the sender vouched for the key.
+    pub authentic: bool,
+    /// How many requests under other keys came meanwhile; a key other than one that is already known for this peer
+    /// counts as one from the start.
+    pub conflicts: u32,
+    /// Why it waits.
+    pub kind: PendingKind,
+    /// The other keys that were shown for this peer, oldest first; at most [`OTHER_KEYS_MAX`], one per source.
+    pub others: Vec<OtherKey>,
+    /// The key that signed over to `key`, if the sender proved that: the entry is a rotation to be decided.
+    pub proven_by: Option<PublicKey>,
+}
+
+/// A key that was shown for a pending peer besides the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherKey {
+    /// The key.
+    pub key: PublicKey,
+    /// Nonce of the newest request under that key; none from a version-1 peer.
+    pub nonce: Option<Nonce>,
+    /// Stamp of that request, by the sender's clock.
+    pub stamp: WallMillis,
+    /// Where the first request under that key came from.
+    pub source: Source,
+    /// When the first request under that key arrived, by our wall clock.
+    pub first_seen: WallMillis,
+}
+
+/// A request of ours that was not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// When the newest request was made, by our wall clock.
+    pub sent_at: WallMillis,
+    /// The same by the tick; not saved, made anew at load.
+    pub sent_tick: Tick,
+    /// Nonce of the newest request.
+    pub nonce: Nonce,
+    /// The key that the caller, the registry or the peers file named.
+    pub expected_key: Option<PublicKey>,
+    /// What we gave as the reason, filtered.
+    pub justification: String,
+    /// The revocation that an answer to this request lifts. The mark stands until then.
+    pub lift: Option<RevocationId>,
+    /// Whether a relay has had the newest request, or may have had it.
+    pub relayed: bool,
+    /// How the peer refused it; the entry is kept for a day to show that, and waits for no answer any more.
+    pub refused: Option<Refusal>,
+}
+
+/// A peer's refusal of our request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// When it came, by our wall clock.
+    pub at: WallMillis,
+    /// The same by the tick; not saved, made anew at load.
+    pub tick: Tick,
+    /// The peer's reason, filtered.
+    pub reason: String,
+    /// The key that signed the refusal.
+    pub key: PublicKey,
+    /// Whether somebody else than the sender vouched for that key. If not, the refusal is shown and ends nothing.
+    pub authentic: bool,
+}
+
+/// A lasting mark: a peer or a key that may not be trusted until an operator lifts the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Revocation {
+    /// When it was revoked, by our wall clock.
+    pub at: WallMillis,
+    /// Names this revocation: a lift has to name it.
+    pub id: RevocationId,
+}
+
+impl Revocation {
+    /// A revocation at this time, with this id.
+    #[must_use]
+    pub const fn new(at: WallMillis, id: RevocationId) -> Self {
+        Self { at, id }
+    }
+}
+
+/// The newest request of a peer that an operator refused: no copy of it waits again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedRequest {
+    /// The key of the request.
+    pub key: PublicKey,
+    /// The stamp of the request, by the peer's clock.
+    pub stamp: WallMillis,
+    /// When the operator refused it, by our wall clock.
+    pub at: WallMillis,
+}
+
+/// A decision of ours that the peer has not been told yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Owed {
+    /// Accept, reject or revoke.
+    pub kind: crate::wire::message::Kind,
+    /// The nonce of the message; every try carries the same one.
+    pub nonce: Nonce,
+    /// The nonce of the request that the message answers, if it answers one.
+    pub answers: Option<Nonce>,
+    /// The reason of a reject, filtered.
+    pub reason: String,
+    /// When it was decided, by our wall clock.
+    pub since: WallMillis,
+}
+
+/// The newest stamps exchanged with a peer, so that nothing older is believed or sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Floor {
+    /// The key that `seen` belongs to; `None` until an authentic message came.
+    pub key: Option<PublicKey>,
+    /// The newest authentic stamp seen from the peer under `key`, by the peer's clock; 0 for none.
+    pub seen: WallMillis,
+    /// The floor as it was before a step of our clock moved it back; 0 if it never was. What lies at or below this may
+    /// wait for an operator and decides nothing else.
+    pub before: WallMillis,
+    /// The last stamp that we sent it, by our clock; 0 for none. Not saved: after a load it equals `reserved`.
+    pub sent: WallMillis,
+    /// At least `sent`, by a reserve whenever it is renewed: what the next save remembers as sent, so that a crash and
+    /// a clock that steps back do not make us use a stamp twice.
+    pub reserved: WallMillis,
+    /// Whether it has spoken version 2; if so, version 1 is never believed from it again.
+    pub spoke_v2: bool,
+}
+
+impl Floor {
+    /// Nothing seen, nothing sent.
+    pub const EMPTY: Self = Self {
+        key: None,
+        seen: WallMillis::new(0),
+        before: WallMillis::new(0),
+        sent: WallMillis::new(0),
+        reserved: WallMillis::new(0),
+        spoke_v2: false,
+    };
+}
+
+/// How many other keys a pending entry keeps.
+pub const OTHER_KEYS_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_no_port_and_of_ipv6_the_network_half() {
+        let of = |text: &str| Source::from_address(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    }
+}

@@ -1,0 +1,141 @@
+//! All tables of one moment, as persistent maps: what a writer derives the next state from and the keeper saves.
+//!
+//! Cloning is constant in the number of entries, so that the keeper takes a consistent state out of the writer's
+//! critical section without holding it up.
+//!
+//! The trusted records have a map of their own. Every other table stands once in the list of `side_tables`, from which its
+//! field, its change, its difference and its blocks on disk follow. `docs/design.md` says what else a new table touches.
+#![forbid(unsafe_code)]
+
+pub(crate) mod difference;
+pub(crate) mod draft;
+mod entry;
+pub(crate) mod patch;
+pub(crate) mod table;
+
+pub use entry::{
+    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation,
+    RevocationId, Source,
+};
+
+use crate::map::TrustMap;
+use crate::map::mix::Mix;
+#[cfg(feature = "cli")]
+use crate::peer::PublicKey;
+use crate::peer::{NodeId, TrustRecord};
+use table::Table;
+
+/// Hands the list of tables besides the trusted records to a macro: number on disk, field, variant of [`TableChange`], key,
+/// entry, and the table.
+macro_rules! side_tables {
+    ($with:ident) => {
+        $with! {
+            /// Of the pending table.
+            2 pending Pending crate::peer::NodeId, std::sync::Arc<crate::tables::Pending>
+                => crate::tables::table::ById<std::sync::Arc<crate::tables::Pending>>;
+            /// Of the outgoing table.
+            3 outgoing Outgoing crate::peer::NodeId, std::sync::Arc<crate::tables::Outgoing>
+                => crate::tables::table::ById<std::sync::Arc<crate::tables::Outgoing>>;
+            /// Of the marks of revoked peers.
+            4 revoked Revoked crate::peer::NodeId, crate::tables::Revocation
+                => crate::tables::table::ById<crate::tables::Revocation>;
+            /// Of the floors. A step that changes floors alone does not ring the keeper.
+            5 floors Floor crate::peer::NodeId, crate::tables::Floor
+                => crate::tables::table::ById<crate::tables::Floor>;
+            /// Of the marks of revoked keys.
+            6 revoked_keys RevokedKey crate::peer::PublicKey, crate::tables::Revocation
+                => crate::tables::table::ByKey<crate::tables::Revocation>;
+            /// Of the ignored peers, with when an operator ignored them.
+            7 ignored Ignored crate::peer::NodeId, crate::time::WallMillis
+                => crate::tables::table::ById<crate::time::WallMillis>;
+            /// Of the ignored keys, likewise.
+            8 ignored_keys IgnoredKey crate::peer::PublicKey, crate::time::WallMillis
+                => crate::tables::table::ByKey<crate::time::WallMillis>;
+            /// Of the requests that an operator refused.
+            9 refused Refused crate::peer::NodeId, crate::tables::RefusedRequest
+                => crate::tables::table::ById<crate::tables::RefusedRequest>;
+            /// Of the decisions that a peer has not been told yet.
+            10 owed Owed crate::peer::NodeId, std::sync::Arc<crate::tables::Owed>
+                => crate::tables::table::ById<std::sync::Arc<crate::tables::Owed>>;
+            /// Of the successors of keys that signed over to another.
+            11 successors Successor crate::peer::PublicKey, crate::peer::PublicKey
+                => crate::tables::table::ByKey<crate::peer::PublicKey>;
+            /// Of the newest revisions under which the registry told of a peer.
+            12 revisions Revision crate::peer::NodeId, u64
+                => crate::tables::table::ById<u64>;
+        }
+    };
+}
+pub(crate) use side_tables;
+
+macro_rules! define {
+    ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
+        /// Every table but the trusted records.
+        #[derive(Clone, Debug)]
+        pub(crate) struct Sides {
+            $(pub(crate) $field: $table,)*
+        }
+
+        impl Sides {
+            fn new(mix: Mix) -> Self {
+                Self { $($field: Table::new(mix),)* }
+            }
+        }
+
+        /// One change of one entry of one table: `None` removes it.
+        ///
+        /// All changes of one step are published together, under one generation. A key occurs at most once per table.
+        ///
+        /// What is long and seldom lies behind a pointer: there are as many of these as a batch has records.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum TableChange {
+            /// Of the trusted table.
+            Trusted(NodeId, Option<TrustRecord>),
+            $($(#[$doc])* $variant($key, Option<$entry>),)*
+        }
+    };
+}
+side_tables!(define);
+
+const _: () = assert!(size_of::<TableChange>() <= 80);
+
+/// One consistent state of every table.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    pub(crate) trusted: TrustMap,
+    pub(crate) sides: Sides,
+}
+
+#[cfg(feature = "cli")]
+impl Sides {
+    /// Every key that an entry holds, some more than once.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = PublicKey> {
+        let pending = self.pending.iter().flat_map(|(_, it)| {
+            core::iter::once(it.key).chain(it.proven_by).chain(it.others.iter().map(|other| other.key))
+        });
+        let outgoing = self
+            .outgoing
+            .iter()
+            .flat_map(|(_, it)| it.expected_key.into_iter().chain(it.refused.as_ref().map(|refused| refused.key)));
+        let others = self.floors.iter().filter_map(|(_, floor)| floor.key);
+        let others = others.chain(self.refused.iter().map(|(_, refused)| refused.key));
+        let marked = self.revoked_keys.iter().map(|(key, _)| key).chain(self.ignored_keys.iter().map(|(key, _)| key));
+        let successors = self.successors.iter().flat_map(|(key, next)| [key, *next]);
+        pending.chain(outgoing).chain(others).chain(marked).chain(successors)
+    }
+}
+
+impl Tables {
+    pub(crate) fn new(mix: Mix) -> Self {
+        Self { trusted: TrustMap::new(mix), sides: Sides::new(mix) }
+    }
+
+    /// A peer that is both trusted and revoked: no such state is valid (I-2).
+    pub(crate) fn trusted_and_revoked(&self) -> Option<NodeId> {
+        self.sides.revoked.iter().map(|(peer, _)| peer).find(|peer| self.trusted.contains(*peer))
+    }
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
