@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) use imp::{
     Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Line, Lines, Mutex, MutexGuard, OnceLock, Ordering,
-    QueueReceiver, QueueSender, SnapshotCell, TrySendError, Witness, Word, is_current, queue, spawn, thread_token,
+    SnapshotCell, Witness, Word, is_current, spawn, thread_token,
 };
+#[cfg(feature = "cli")]
+pub(crate) use imp::{QueueSender, queue};
 
 /// A cache line is 64 bytes.
 pub(crate) const WORDS_PER_LINE: usize = 8;

@@ -225,28 +225,108 @@ fn wait_for_trust_is_woken_by_the_grant_and_times_out_without_one() {
     assert!(!waiter.join().unwrap());
 }
 
-#[test]
-fn events_come_in_order_and_a_slow_subscriber_learns_what_it_missed() {
+/// A store whose subscribers keep this many events.
+fn keeping(events: usize) -> TrustStore {
     let mut limits = trustkeep::config::Limits::default();
-    limits.subscription_events_max = 4;
-    let home = tempfile::tempdir().unwrap();
-    let store = TrustStore::options().limits(limits).open(home.path().join("store")).unwrap();
-    let events = store.subscribe();
-    for number in 1..=10 {
+    limits.subscription_events_max = events;
+    TrustStore::options().limits(limits).in_memory().unwrap()
+}
+
+fn grant(store: &TrustStore, numbers: impl IntoIterator<Item = u32>) {
+    for number in numbers {
         let _ = store.grant(record(number)).unwrap();
     }
-    let peer_of = |event: Event| match event {
-        Event::TrustChanged { peer, .. } => peer.get(),
+}
+
+/// Peers, and losses as negative numbers.
+fn told(event: Event) -> i64 {
+    match event {
+        Event::TrustChanged { peer, .. } => peer.get().into(),
+        Event::Lagged { lost } => -i64::try_from(lost).unwrap(),
         other => panic!("{other:?}"),
-    };
-    for number in 1..=4 {
-        assert_eq!(peer_of(events.try_recv().unwrap()), number);
     }
-    let _ = store.grant(record(11)).unwrap();
-    assert_eq!(events.try_recv(), Some(Event::Lagged { lost: 6 }));
-    assert_eq!(peer_of(events.try_recv().unwrap()), 11);
+}
+
+#[test]
+fn events_come_in_order_and_a_slow_subscriber_learns_what_it_missed() {
+    let store = keeping(4);
+    let events = store.subscribe();
+    let next = || events.try_recv().map(told);
+    grant(&store, 1..=4);
+    assert_eq!([next(), next(), next(), next(), next()], [Some(1), Some(2), Some(3), Some(4), None], "all fit");
+    grant(&store, 5..=14);
+    assert_eq!([next(), next(), next(), next()], [Some(5), Some(6), Some(7), Some(8)]);
+    // The loss is told though nothing else happens, once.
+    assert_eq!([next(), next()], [Some(-6), None]);
+    grant(&store, [15]);
+    assert_eq!([next(), next()], [Some(15), None]);
     store.close().unwrap();
     assert_eq!(events.recv(), None);
+}
+
+#[test]
+fn every_loss_is_told_between_what_came_before_and_what_came_after() {
+    let store = keeping(2);
+    let events = store.subscribe();
+    let next = || events.try_recv().map(told);
+    grant(&store, 1..=4);
+    assert_eq!(next(), Some(1));
+    // There is room for one event behind the loss, although the loss has not been told yet.
+    grant(&store, 5..=8);
+    assert_eq!(next(), Some(2));
+    grant(&store, 9..=10);
+    assert_eq!([next(), next(), next(), next()], [Some(-2), Some(5), Some(-3), Some(9)]);
+    // Told a number once, a subscriber is told of later losses alone.
+    assert_eq!(next(), Some(-1));
+    assert_eq!(next(), None);
+    grant(&store, 11..=13);
+    assert_eq!([next(), next(), next(), next()], [Some(11), Some(12), Some(-1), None]);
+}
+
+#[test]
+fn every_way_to_receive_tells_of_a_loss() {
+    let long = Duration::from_secs(60);
+    let ways: [fn(&mut trustkeep::Subscription, Duration) -> Option<Event>; 4] = [
+        |events, _| events.try_recv(),
+        |events, _| events.recv(),
+        |events, long| events.recv_timeout(long),
+        |events, _| events.next(),
+    ];
+    for way in ways {
+        let store = keeping(1);
+        let mut events = store.subscribe();
+        grant(&store, 1..=3);
+        assert_eq!([way(&mut events, long).map(told), way(&mut events, long).map(told)], [Some(1), Some(-2)]);
+    }
+}
+
+#[test]
+fn a_loss_is_told_before_the_end() {
+    let end: [fn(TrustStore); 2] = [|store| drop(store.close()), drop];
+    for end in end {
+        let store = keeping(2);
+        let (behind, up_to_date) = (store.subscribe(), store.subscribe());
+        grant(&store, 1..=2);
+        assert_eq!([up_to_date.recv().map(told), up_to_date.recv().map(told)], [Some(1), Some(2)]);
+        grant(&store, [3]);
+        assert_eq!(up_to_date.recv().map(told), Some(3));
+        end(store);
+        assert_eq!(behind.map(told).collect::<Vec<_>>(), [1, 2, -1]);
+        assert_eq!(up_to_date.map(told).count(), 0, "it lost nothing");
+    }
+}
+
+#[test]
+fn threads_that_share_a_subscription_miss_nothing_and_all_hear_of_its_end() {
+    let store = keeping(1024);
+    let events = store.subscribe();
+    let heard = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| std::iter::from_fn(|| events.recv()).count())).collect();
+        grant(&store, 1..=1000);
+        store.close().unwrap();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+    });
+    assert_eq!(heard, 1000);
 }
 
 #[test]

@@ -185,19 +185,14 @@ fn a_watcher_that_reads_nothing_is_told_how_much_it_missed_and_holds_nobody_up()
         ));
         assert!(ask(&format!("{{\"ask\":\"revoke\",\"peer\":{peer}}}\n")).contains("done"));
     };
-    let mut told = 1500;
+    let told = 1500;
     (0..told).for_each(happen);
-    lines.get_ref().set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // Nothing more happens, and all of it is accounted for nevertheless.
+    lines.get_ref().set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let (mut seen, mut lost) = (0, 0);
     line.clear();
     while seen + lost < told {
-        if lines.read_line(&mut line).is_err() {
-            // What was lost is told with the next event.
-            assert!(told < 1510, "{seen} seen, {lost} lost");
-            happen(told);
-            told += 1;
-            continue;
-        }
+        assert!(lines.read_line(&mut line).is_ok(), "{seen} seen, {lost} lost");
         let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
         match event["topic"].as_str() {
             Some("trust.revoked") => {

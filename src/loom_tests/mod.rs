@@ -8,6 +8,7 @@
 
 mod durability;
 mod durable_future;
+mod events;
 mod failure;
 mod handles;
 mod key_index;

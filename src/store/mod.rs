@@ -31,6 +31,8 @@ use std::path::Path;
 pub use batch::Batch;
 use batch::{Marks, grant_one};
 pub use durable_future::DurableFuture;
+#[cfg(all(test, trustkeep_loom))]
+pub(crate) use events::Hub;
 pub use events::Subscription;
 pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState};
 pub use options::Options;

@@ -1,11 +1,12 @@
 //! The model checker's primitives: every operation is a scheduling point, and nothing gives an ordering that the real
 //! one does not promise.
 //!
-//! What is not under test here (an event queue) stays invisible to the checker. Waits never time out: the moments at
+//! What is not under test here (the queue of a signal) stays invisible to the checker. Waits never time out: the moments at
 //! which a deadline may pass are played through by the pure plan's own tests.
 #![allow(unsafe_code, reason = "a cell that the checker watches is shared on purpose")]
 #![expect(clippy::disallowed_types, reason = "this file is the door that the fence leads to")]
 
+#[cfg(feature = "cli")]
 use std::collections::VecDeque;
 use std::io;
 
@@ -215,38 +216,37 @@ impl Doorbell {
     }
 }
 
+#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct QueueSender<T>(std::sync::Arc<std::sync::Mutex<VecDeque<T>>>, usize);
 
+#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct QueueReceiver<T>(std::sync::Arc<std::sync::Mutex<VecDeque<T>>>);
 
-pub(crate) use crossbeam_channel::TrySendError;
-
+#[cfg(feature = "cli")]
 pub(crate) fn queue<T>(capacity: usize) -> (QueueSender<T>, QueueReceiver<T>) {
     let values = std::sync::Arc::new(std::sync::Mutex::new(VecDeque::new()));
     (QueueSender(std::sync::Arc::clone(&values), capacity.max(1)), QueueReceiver(values))
 }
 
+#[cfg(feature = "cli")]
 impl<T> QueueSender<T> {
-    pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+    pub(crate) fn try_send(&self, value: T) -> Result<(), crossbeam_channel::TrySendError<T>> {
         let mut values = self.0.lock().unwrap();
         if values.len() >= self.1 {
-            return Err(TrySendError::Full(value));
+            return Err(crossbeam_channel::TrySendError::Full(value));
         }
         values.push_back(value);
         Ok(())
     }
 }
 
+#[cfg(feature = "cli")]
 impl<T> QueueReceiver<T> {
-    pub(crate) fn try_recv(&self) -> Option<T> {
-        self.0.lock().unwrap().pop_front()
-    }
-
-    /// Models do not wait for events: this one only looks.
+    /// No model waits here: this one only looks.
     pub(crate) fn recv(&self, _: Deadline) -> Option<T> {
-        self.try_recv()
+        self.0.lock().unwrap().pop_front()
     }
 }
 

@@ -262,34 +262,32 @@ impl Doorbell {
 }
 
 /// The sending end of a bounded queue.
+#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct QueueSender<T>(crossbeam_channel::Sender<T>);
 
 /// The receiving end of a bounded queue.
+#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct QueueReceiver<T>(crossbeam_channel::Receiver<T>);
 
 /// A queue of at most `capacity` values.
+#[cfg(feature = "cli")]
 pub(crate) fn queue<T>(capacity: usize) -> (QueueSender<T>, QueueReceiver<T>) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity.max(1));
     (QueueSender(sender), QueueReceiver(receiver))
 }
 
-/// Why a value was not queued.
-pub(crate) use crossbeam_channel::TrySendError;
-
+#[cfg(feature = "cli")]
 impl<T> QueueSender<T> {
     /// Never blocks.
-    pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+    pub(crate) fn try_send(&self, value: T) -> Result<(), crossbeam_channel::TrySendError<T>> {
         self.0.try_send(value)
     }
 }
 
+#[cfg(feature = "cli")]
 impl<T> QueueReceiver<T> {
-    pub(crate) fn try_recv(&self) -> Option<T> {
-        self.0.try_recv().ok()
-    }
-
     /// Blocks until there is a value, the senders are gone, or the deadline passes.
     pub(crate) fn recv(&self, deadline: Deadline) -> Option<T> {
         match deadline.instant() {

@@ -7,6 +7,8 @@
 pub(super) mod client;
 pub(super) mod perform;
 pub(super) mod server;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

@@ -132,7 +132,7 @@ fn wait(
     }
 }
 
-/// Tells of every event from now on, until `tell` fails or `go_on` says that nobody wants to know any more.
+/// Tells of every event from now on, until `tell` fails or `go_on` says no. Events from before that moment are told, too.
 pub(super) fn watch(
     node: &Served,
     tell: &dyn Fn(EventRow) -> io::Result<()>,
@@ -146,6 +146,11 @@ pub(super) fn watch(
         if let Some(event) = events.recv_timeout(SLICE) {
             tell(EventRow::new(now().wall, &event))?;
         }
+    }
+    // The queue holds no more than its limit now, and a loss at its end is told before `recv` says that it ends.
+    node.manager.store().end_subscription(events.id());
+    while let Some(event) = events.recv() {
+        tell(EventRow::new(now().wall, &event))?;
     }
     Ok(())
 }

@@ -1,0 +1,63 @@
+//! What a node tells over its control socket, without the socket.
+
+use std::cell::RefCell;
+use std::io;
+use std::time::Duration;
+
+use super::perform::{Served, watch};
+use crate::config::Limits;
+use crate::node::{FileIdentity, HandshakeManager, Inbox, SendError, Transport};
+use crate::peer::{NodeId, TrustRecord};
+use crate::store::TrustStore;
+use crate::sync::Arc;
+
+/// A transport that reaches no peer.
+struct NoWire;
+
+impl Transport for NoWire {
+    fn start(&self, _: Arc<dyn Inbox>) -> io::Result<()> {
+        Ok(())
+    }
+    fn send(&self, peer: NodeId, _: &[u8]) -> Result<(), SendError> {
+        Err(SendError::NoAddress { peer })
+    }
+    fn disconnect(&self, _: NodeId) {}
+    fn stop_receiving(&self, _: Duration) {}
+    fn stop_sending(&self) {}
+}
+
+fn id(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+/// What a watcher is told of a node that grants trust to so many peers while it does not look, and stops then.
+fn told_of(grants: u32) -> Vec<String> {
+    let mut limits = Limits::default();
+    limits.subscription_events_max = 4;
+    let store = Arc::new(TrustStore::options().limits(limits).in_memory().unwrap());
+    let identity = Arc::new(FileIdentity::from_seed(id(1), &[1; 32]).unwrap());
+    let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(NoWire)).start().unwrap();
+    let node = Served { manager: Arc::new(manager), listen: "127.0.0.1:1".parse().unwrap() };
+    let told = RefCell::new(Vec::new());
+    let tell = |event| {
+        told.borrow_mut().push(serde_json::to_value(event).unwrap());
+        Ok(())
+    };
+    let go_on = || {
+        // Asked before the first look at events, so all of them happen before the node stops.
+        for number in 0..grants {
+            drop(store.grant(TrustRecord::new(id(2 + number), None)).unwrap());
+        }
+        false
+    };
+    watch(&node, &tell, &go_on).unwrap();
+    told.into_inner().iter().map(|event| format!("{} {}", event["topic"], event["payload"]["lost"])).collect()
+}
+
+#[test]
+fn a_watcher_hears_the_last_events_and_the_last_loss_before_the_node_stops() {
+    let (begin, event) = (r#""watching" null"#, r#""trust.changed" null"#);
+    assert_eq!(told_of(0), [begin]);
+    assert_eq!(told_of(4), [begin, event, event, event, event]);
+    assert_eq!(told_of(7), [begin, event, event, event, event, r#""lagged" 3"#]);
+}
