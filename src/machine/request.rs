@@ -71,11 +71,29 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
 
 ///
 fn wait_for_operator(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    if !is_news(&plan, received, standing) {
+        plan.events.retain(|event| !matches!(event, Event::Received { .. }));
+    }
     match enqueue(&mut plan, received, standing, PendingKind::Request) {
         Ok(()) => Ok(plan.finish(Outcome::Queued)),
         Err(rejection) => plan.drop_message(rejection),
     }
 }
+
+/// whether a request that waits is told of, beside the entry that its sender may have already.
+fn is_news(plan: &Plan<'_>, received: &Received, standing: Standing) -> bool {
+    let Some(entry) = &plan.pending else { return true };
+    if entry.key == *received.message.key() {
+        return entry.kind != PendingKind::Request
+            || plan.now.tick.millis_since(entry.received_tick) >= REPEAT_TOLD_AFTER_MS;
+    }
+    // The powers of two: the first conflict is told at once, and four thousand million of them as 32 events.
+    let takes_the_place = standing.is_authentic() && !entry.authentic;
+    takes_the_place || entry.conflicts.saturating_add(1).is_power_of_two()
+}
+
+/// A repeat is told if the peer has been quiet for so long.
+const REPEAT_TOLD_AFTER_MS: i64 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +176,65 @@ mod tests {
         });
         assert_eq!(step.unwrap().outcome, Outcome::Dropped(Rejection::PendingFull));
         assert!(us.tables.trusted.is_empty());
+    }
+
+    /// How often `handshake.received` is told if these peers ask at these times (ms), each by its key.
+    fn times_told(asks: &[(u32, u8, i64)], way: fn(&Actor) -> Way) -> usize {
+        let mut us = Actor::new(9, 0x11);
+        let told = asks.iter().map(|(peer, seed, ms)| {
+            let mut asker = Actor::new(*peer, *seed);
+            let mut request = asker.draft(at(*ms), us.id(), Kind::Request, None);
+            request.nonce.0[..8].copy_from_slice(&ms.to_le_bytes());
+            let step = us.hear_from(at(*ms), &asker, &request, way(&asker)).unwrap();
+            step.events.iter().filter(|event| matches!(event, Event::Received { .. })).count()
+        });
+        told.sum()
+    }
+
+    #[test]
+    fn a_peer_that_waits_is_told_of_again_only_after_a_quiet_second() {
+        for way in [open, registered, tunnel] {
+            let flood: Vec<_> = (0..100).map(|nth| (7, 0xAA, 50 + nth * 10)).collect();
+            assert_eq!(times_told(&flood, way), 1);
+            assert_eq!(times_told(&[(7, 0xAA, 0), (7, 0xAA, 999)], way), 1);
+            assert_eq!(times_told(&[(7, 0xAA, 0), (7, 0xAA, 1000), (7, 0xAA, 1999), (7, 0xAA, 2999)], way), 3);
+            // Another peer is told of whoever waits.
+            assert_eq!(times_told(&[(7, 0xAA, 0), (8, 0xBB, 1), (7, 0xAA, 2)], way), 2);
+        }
+    }
+
+    #[test]
+    fn conflicts_are_told_ever_more_seldom_and_the_first_at_once() {
+        assert_eq!(times_told(&[(7, 1, 0), (7, 2, 1)], open), 2);
+        // The conflicts 1, 2, 4, 8, 16, 32 and 64, however long they take.
+        let flood: Vec<_> = (0..100).map(|nth| (7, u8::try_from(nth + 1).unwrap(), nth * 2000)).collect();
+        assert_eq!(times_told(&flood, open), 1 + 7);
+    }
+
+    #[test]
+    fn a_vouched_for_key_is_told_whatever_conflicts_came_before() {
+        let mut us = Actor::new(9, 0x11);
+        for (nth, way) in [open, open, open, registered].into_iter().enumerate() {
+            let mut asker = Actor::new(7, 0xA0 + u8::try_from(nth).unwrap());
+            let request = asker.draft(at(50), us.id(), Kind::Request, None);
+            let step = us.hear_from(at(60), &asker, &request, way(&asker)).unwrap();
+            assert_eq!(step.events.iter().filter(|event| matches!(event, Event::Received { .. })).count(), 1, "{nth}");
+        }
+        let mut asker = Actor::new(7, 0xB0);
+        let request = asker.draft(at(50), us.id(), Kind::Request, None);
+        assert!(us.hear_from(at(60), &asker, &request, open(&asker)).unwrap().events.len() == 1, "the fourth");
+    }
+
+    #[test]
+    fn a_repeat_that_is_trusted_is_told_however_soon_it_comes() {
+        let (mut us, mut asker) = (Actor::new(9, 0x11), Actor::new(7, 0xAA));
+        let first = asker.draft(at(50), us.id(), Kind::Request, None);
+        us.hear_from(at(60), &asker, &first, Way::open()).unwrap();
+        us.request(at(61), asker.id(), None).unwrap();
+        let again = asker.draft(at(62), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(63), &asker, &again, registered(&asker)).unwrap();
+        assert!(matches!(step.outcome, Outcome::Trusted(_)));
+        assert!(matches!(step.events.first(), Some(Event::Received { .. })), "{:?}", step.events);
     }
 
     #[test]
