@@ -20,7 +20,7 @@ use trustkeep::wire::sign::{Draft, sign_draft, sign_draft_v1};
 use trustkeep::{FileEntry, NodeId, PublicKey, Storage, StorageFile, TrustStore, WallMillis};
 
 /// Long enough for anything that is to happen on a slow machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Long enough for something that must not happen to have happened.
 pub const A_WHILE: Duration = Duration::from_millis(200);
@@ -295,18 +295,21 @@ pub fn count(manager: &HandshakeManager, name: &str) -> u64 {
     manager.counters().into_iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| count)
 }
 
-/// A disk in memory whose fsync waits at a gate.
+/// A disk in memory whose fsync waits at a gate. As on a real one, a name leads to a file, and who has opened a file goes on
+/// with that file wherever its name leads later.
 #[derive(Debug, Default)]
 pub struct Disk {
-    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    names: Mutex<HashMap<String, Content>>,
     pub gate: Arc<Gate>,
     /// Every write is refused while this is set.
     pub full: Arc<Mutex<bool>>,
 }
 
+/// The bytes of one file, shared by its name and by who has opened it.
+type Content = Arc<Mutex<Vec<u8>>>;
+
 struct DiskFile {
-    name: String,
-    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    content: Content,
     gate: Arc<Gate>,
     full: Arc<Mutex<bool>>,
 }
@@ -314,8 +317,8 @@ struct DiskFile {
 impl Disk {
     /// What a crash at this moment leaves.
     pub fn crashed(&self) -> Self {
-        let files = self.files.lock().unwrap().clone();
-        Self { files: Arc::new(Mutex::new(files)), ..Self::default() }
+        let names = self.bytes().into_iter().map(|(name, bytes)| (name, Arc::new(Mutex::new(bytes)))).collect();
+        Self { names: Mutex::new(names), ..Self::default() }
     }
 
     /// The store that it leaves, if there is one.
@@ -325,7 +328,9 @@ impl Disk {
 
     /// Every file, byte by byte.
     pub fn bytes(&self) -> Vec<(String, Vec<u8>)> {
-        let mut files: Vec<_> = self.files.lock().unwrap().clone().into_iter().collect();
+        let names = self.names.lock().unwrap();
+        let mut files: Vec<_> =
+            names.iter().map(|(name, content)| (name.clone(), content.lock().unwrap().clone())).collect();
         files.sort();
         files
     }
@@ -333,26 +338,35 @@ impl Disk {
 
 impl Storage for Disk {
     fn list(&self) -> io::Result<Vec<FileEntry>> {
-        let files = self.files.lock().unwrap();
-        Ok(files.iter().map(|(name, bytes)| FileEntry { name: name.clone(), bytes: bytes.len() as u64 }).collect())
+        let names = self.names.lock().unwrap();
+        let entry = |(name, content): (&String, &Content)| FileEntry {
+            name: name.clone(),
+            bytes: content.lock().unwrap().len() as u64,
+        };
+        Ok(names.iter().map(entry).collect())
     }
     fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        look(self.files.lock().unwrap().get(name).ok_or(io::ErrorKind::NotFound)?);
+        let content = Arc::clone(self.names.lock().unwrap().get(name).ok_or(io::ErrorKind::NotFound)?);
+        look(&content.lock().unwrap());
         Ok(())
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.files.lock().unwrap().insert(name.to_owned(), Vec::new());
-        let (files, gate, full) = (Arc::clone(&self.files), Arc::clone(&self.gate), Arc::clone(&self.full));
-        Ok(Box::new(DiskFile { name: name.to_owned(), files, gate, full }))
+        let mut names = self.names.lock().unwrap();
+        if names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let content = Content::default();
+        names.insert(name.to_owned(), Arc::clone(&content));
+        Ok(Box::new(DiskFile { content, gate: Arc::clone(&self.gate), full: Arc::clone(&self.full) }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut files = self.files.lock().unwrap();
-        let bytes = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), bytes);
+        let mut names = self.names.lock().unwrap();
+        let content = names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        names.insert(to.to_owned(), content);
         Ok(())
     }
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.files.lock().unwrap().remove(name);
+        self.names.lock().unwrap().remove(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(())
     }
     fn sync_dir(&self) -> io::Result<()> {
@@ -369,11 +383,11 @@ impl StorageFile for DiskFile {
         if *self.full.lock().unwrap() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut files = self.files.lock().unwrap();
-        let file = files.entry(self.name.clone()).or_default();
+        let mut content = self.content.lock().unwrap();
         let end = usize::try_from(offset).unwrap() + bytes.len();
-        file.resize(file.len().max(end), 0);
-        file[end - bytes.len()..end].copy_from_slice(bytes);
+        let len = content.len().max(end);
+        content.resize(len, 0);
+        content[end - bytes.len()..end].copy_from_slice(bytes);
         Ok(bytes.len())
     }
     fn sync(&mut self) -> io::Result<()> {
