@@ -54,7 +54,8 @@ fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
                 let mut reader = store.reader();
                 let mut last = reader.generation();
                 let mut nth = thread;
-                while Instant::now() < until {
+                // Until each was called, however few calls a busy machine makes in that time.
+                while Instant::now() < until || calls.iter().any(|calls| calls.load(Ordering::Relaxed) == 0) {
                     nth += 1;
                     let peer = id(2 + u32::try_from(nth * 7 % 8).unwrap());
                     let call = (nth + thread) % 16;
@@ -85,7 +86,7 @@ fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
             });
         }
     });
-    assert!(calls.iter().all(|calls| calls.load(Ordering::Relaxed) > 0), "{calls:?}");
+    eventually("the sink hears", || heard.load(Ordering::SeqCst) > 0);
     assert_eq!(store.health().waiting_for_trust, 0, "nobody waits any more");
     assert_eq!((count(&manager, "panicked"), count(&manager, "sink_panicked")), (0, 0), "{:?}", manager.counters());
     let (trusted, revoked, outgoing) = (manager.trusted(), manager.revoked(), manager.outgoing());
@@ -95,7 +96,6 @@ fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
     }
     let generation = manager.shutdown().unwrap();
     assert_eq!(generation, store.generation());
-    assert!(heard.load(Ordering::SeqCst) > 0);
     drop((manager, store));
     let again = TrustStore::open(home.path().join("store")).unwrap();
     assert_eq!(again.snapshot().iter().collect::<Vec<_>>(), trusted, "what was shown is what was saved");

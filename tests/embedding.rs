@@ -354,13 +354,14 @@ fn a_sink_that_never_returns_does_not_hold_up_the_end() {
     let _shut = gate.close();
     let held = Arc::clone(&gate);
     let mut config = HandshakeConfig::default();
+    // The sink costs the node this wait, and no more.
     config.shutdown_wait = Duration::from_millis(300);
     let (manager, _wire, _ends) =
         alone(|builder| builder.config(config).event_sink(Arc::new(move |_: Event| held.pass())));
     manager.store().grant(record(2)).unwrap().wait_durable().unwrap();
     let begun = Instant::now();
     manager.shutdown().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     drop(manager);
 }
 
@@ -392,7 +393,10 @@ fn with_sink_that_calls(
             call(&manager, event);
         }
     };
-    let (manager, wire, ends) = alone(|builder| builder.event_sink(Arc::new(sink)));
+    // A call out of the sink that waited for the sink would take far longer than a test waits.
+    let mut config = HandshakeConfig::default();
+    config.shutdown_wait = SOON * 10;
+    let (manager, wire, ends) = alone(|builder| builder.config(config).event_sink(Arc::new(sink)));
     let manager = Arc::new(manager);
     own.set(Arc::downgrade(&manager)).unwrap();
     (manager, wire, ends)
@@ -416,15 +420,13 @@ fn a_sink_may_call_the_manager() {
 fn a_sink_may_stop_the_node_and_may_be_the_last_to_hold_it() {
     let (told, stopped) = channel();
     let told = Mutex::new(told);
-    let begun = Instant::now();
     let (manager, _wire, _ends) = with_sink_that_calls(move |manager, event| {
         if matches!(event, Event::TrustChanged { .. }) {
             told.lock().unwrap().send(manager.shutdown().is_ok()).unwrap();
         }
     });
     drop(manager.store().grant(record(2)).unwrap());
-    assert_eq!(stopped.recv_timeout(SOON), Ok(true));
-    assert!(begun.elapsed() < Duration::from_millis(1900), "it waited for itself");
+    assert_eq!(stopped.recv_timeout(SOON), Ok(true), "it waited for itself");
 
     // The last reference goes inside the sink.
     let last: Arc<Mutex<Option<Arc<HandshakeManager>>>> = Arc::default();
@@ -534,9 +536,8 @@ fn a_second_shutdown_saves_what_the_first_could_not() {
     }
     assert!(disk.crashed_store().is_none_or(|store| !store.is_trusted(id(2))));
     *disk.full.lock().unwrap() = false;
-    let begun = Instant::now();
-    manager.shutdown().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    // Each call waits for 200 ms at most, and the keeper may need longer.
+    eventually("it is saved", || manager.shutdown().is_ok());
     assert!(disk.crashed_store().unwrap().is_trusted(id(2)));
     // The third has nothing to do.
     let before = disk.bytes();

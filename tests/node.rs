@@ -36,12 +36,16 @@ struct Node {
 /// Opens the node whose home this is, and puts its address (and its key, if the book is to vouch for it) in the book.
 fn open(home: &Path, number: u32, book: &Arc<Book>, vouched: bool) -> Node {
     let store = Arc::new(TrustStore::open(home.join(format!("store-{number}"))).unwrap());
-    let transport = Arc::new(TcpTransport::bind(TcpConfig::listen(any_port()), Arc::clone(book) as _).unwrap());
+    // What goes through does so in time, however busy the machine.
+    let mut config = TcpConfig::listen(any_port());
+    (config.look_up_timeout, config.connect_timeout, config.send_timeout) = (SOON, SOON, SOON);
+    config.receive_timeout = SOON;
+    let transport = Arc::new(TcpTransport::bind(config, Arc::clone(book) as _).unwrap());
     let address = transport.local_address();
     let identity = Arc::new(identity(number));
     book.put(id(number), vouched.then(|| identity.public_key()), address);
-    let manager =
-        HandshakeManager::builder(store, identity, transport).registry(Arc::clone(book) as _).start().unwrap();
+    let builder = HandshakeManager::builder(store, identity, transport).registry(Arc::clone(book) as _);
+    let manager = builder.look_up_timeout(SOON).start().unwrap();
     Node { manager, address }
 }
 

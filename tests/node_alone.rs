@@ -134,9 +134,12 @@ fn a_registry_that_hangs_or_panics_binds_nothing_and_holds_up_nobody() {
     for number in [5, 6, 13] {
         book.put(id(number), Some(identity(number).public_key()), any_port());
     }
-    let registry = Arc::clone(&book);
-    let (manager, _wire, _ends) =
-        alone(|builder| builder.registry(registry).look_up_timeout(Duration::from_millis(500)));
+    let node = |time| {
+        let registry = Arc::clone(&book);
+        alone(move |builder| builder.registry(registry).look_up_timeout(time))
+    };
+    // As if for ever.
+    let (manager, _wire, _ends) = node(SOON * 10);
     std::thread::scope(|scope| {
         let hanging: Vec<_> = (0..60_i64)
             .map(|nth| {
@@ -150,11 +153,18 @@ fn a_registry_that_hangs_or_panics_binds_nothing_and_holds_up_nobody() {
         assert!(manager.pending().iter().any(|(peer, entry)| *peer == id(6) && entry.authentic));
         drop(manager.approve(id(6), None).unwrap());
         assert!(manager.is_trusted(id(6)));
+        book.gate.open();
         for thread in hanging {
             thread.join().unwrap();
         }
     });
-    // In the end they went on as if nobody vouched for the key.
+    // Those whose time is over go on as if nobody vouched for the key.
+    let _shut = book.gate.close();
+    let (manager, _wire, _ends) = node(Duration::from_millis(50));
+    for nth in 0..2 {
+        let message = message_from(&identity(5), Kind::Request, |d| d.stamp = d.stamp.saturating_add(nth));
+        manager.receive(arrived(message, 1));
+    }
     let shown = manager.pending();
     assert!(shown.iter().any(|(peer, entry)| *peer == id(5) && !entry.authentic), "{shown:?}");
     manager.receive(arrived(message_from(&identity(13), Kind::Request, |_| {}), 1));
@@ -163,8 +173,9 @@ fn a_registry_that_hangs_or_panics_binds_nothing_and_holds_up_nobody() {
     // Once it answers again, it vouches again.
     book.gate.open();
     *book.hangs_about.lock().unwrap() = None;
-    let later = now().saturating_add(1000);
+    let mut later = now().saturating_add(1000);
     eventually("the registry answers", || {
+        later = later.saturating_add(1);
         manager.receive(arrived(message_from(&identity(5), Kind::Request, |draft| draft.stamp = later), 1));
         manager.pending().iter().any(|(peer, entry)| *peer == id(5) && entry.authentic)
     });
@@ -194,7 +205,7 @@ fn a_transport_that_panics_loses_that_message_only() {
     assert_eq!(ends.next(), (id(2), "handshake_reject".to_owned()));
     let begun = Instant::now();
     manager.shutdown().unwrap();
-    assert!(begun.elapsed() < HandshakeConfig::default().shutdown_wait / 2, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 /// Panics when asked for the first time.
@@ -242,14 +253,19 @@ fn one_request_to_a_peer_at_a_time() {
 
 #[test]
 fn a_revoked_peer_is_cut_off_in_time_whether_the_farewell_leaves_or_not() {
-    let (manager, wire, ends) = alone(|builder| builder);
-    for number in [2, 3] {
+    let trusting = |number, farewell_max| {
+        let mut config = HandshakeConfig::default();
+        config.farewell_max = farewell_max;
+        let (manager, wire, ends) = alone(|builder| builder.config(config));
         drop(manager.store().grant(TrustRecord::new(id(number), identity(number).public_key())).unwrap());
-    }
+        (manager, wire, ends)
+    };
+    let (manager, _wire, ends) = trusting(2, SOON * 10);
     drop(manager.revoke(id(2)).unwrap());
     assert_eq!(ends.next(), (id(2), "handshake_revoke".to_owned()));
-    assert_eq!(ends.cut.recv_timeout(Duration::from_millis(400)), Ok(id(2)), "at once when the farewell has left");
+    assert_eq!(ends.cut.recv_timeout(SOON), Ok(id(2)), "at once when the farewell has left");
 
+    let (manager, wire, ends) = trusting(3, Duration::from_millis(500));
     *wire.hangs_to.lock().unwrap() = Some(id(3));
     let _shut = wire.gate.close();
     let begun = Instant::now();
@@ -258,7 +274,7 @@ fn a_revoked_peer_is_cut_off_in_time_whether_the_farewell_leaves_or_not() {
     assert_eq!(ends.next(), (id(3), "handshake_revoke".to_owned()));
     assert_eq!(ends.cut.recv_timeout(SOON), Ok(id(3)));
     let took = begun.elapsed();
-    assert!((Duration::from_millis(450)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!(took >= Duration::from_millis(450), "{took:?}");
     wire.gate.open();
     assert_eq!(ends.cut.recv_timeout(A_WHILE), Err(RecvTimeoutError::Timeout), "and only once");
 }
@@ -367,11 +383,13 @@ fn stopping_waits_no_longer_than_it_may_and_once_only() {
     let begun = Instant::now();
     manager.shutdown().unwrap();
     let took = begun.elapsed();
-    assert!((Duration::from_millis(950)..Duration::from_secs(10)).contains(&took), "{took:?}");
-    // The registry still hangs.
+    assert!((Duration::from_millis(950)..SOON).contains(&took), "{took:?}");
+    // The registry still hangs. So many calls that waited for a second each would take far longer than a hang.
     let begun = Instant::now();
-    manager.shutdown().unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(700), "waited again");
+    for _ in 0..200 {
+        manager.shutdown().unwrap();
+        assert!(begun.elapsed() < SOON, "waited again");
+    }
     assert!(matches!(manager.reject(id(2), ""), Err(CommandError::Stopped)));
     book.reporting.open();
 }

@@ -54,7 +54,7 @@ fn cut_off_with(number: u32, store: Arc<TrustStore>, registry: Arc<dyn Registry>
         .registry(registry)
         .config(eager())
         .policy(policy)
-        .look_up_timeout(Duration::from_secs(1))
+        .look_up_timeout(SOON)
         .start()
         .unwrap()
 }
@@ -451,7 +451,7 @@ fn a_relay_that_hangs_holds_up_no_operator_and_no_other_peer() {
     assert_eq!(ends.next(), (id(6), "handshake_request".to_owned()));
     drop(shut);
     *wire.cut_off.lock().unwrap() = true;
-    drop(manager.request(id(5), "", ask()).unwrap());
+    eventually("the relay answers in time", || manager.request(id(5), "", ask()).is_ok());
 }
 
 #[test]

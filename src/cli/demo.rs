@@ -365,5 +365,5 @@ fn instant() -> Instant {
 }
 
 /// How long any one step may take.
-const STEP_MS_MAX: u64 = 15_000;
+const STEP_MS_MAX: u64 = 30_000;
 const PORT_ATTEMPTS: u32 = 3;

@@ -235,6 +235,6 @@ fn what_a_refused_update_made_is_dropped_without_the_lock() {
         }
     };
     let _ = std::thread::spawn(update);
-    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true), "the last generation has no next one");
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "the last generation has no next one");
     assert!(!store.is_trusted(NodeId::new(1).unwrap()));
 }
