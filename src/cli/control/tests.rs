@@ -1,4 +1,5 @@
 //! What a node tells over its control socket, without the socket.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests say what must hold by panicking")]
 
 use std::cell::RefCell;
 use std::io;
@@ -32,8 +33,7 @@ fn id(number: u32) -> NodeId {
 
 /// What a watcher is told of a node that grants trust to so many peers while it does not look, and stops then.
 fn told_of(grants: u32) -> Vec<String> {
-    let mut limits = Limits::default();
-    limits.subscription_events_max = 4;
+    let limits = Limits { subscription_events_max: 4, ..Limits::default() };
     let store = Arc::new(TrustStore::options().limits(limits).in_memory().unwrap());
     let identity = Arc::new(FileIdentity::from_seed(id(1), &[1; 32]).unwrap());
     let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(NoWire)).start().unwrap();
