@@ -300,7 +300,6 @@ fn a_look_up_that_hangs_holds_up_nobody_else() {
             assert!(matches!(answer, Ok(()) | Err(SendError::LookUp(RegistryError::Busy))), "{answer:?}");
         }
     });
-    while got.try_recv().is_ok() {}
     // And those whose time is over say so.
     let (from, release) = towards_with(to.local_address(), |config| config.look_up_timeout = Duration::from_millis(50));
     for _ in 0..20 {
@@ -312,7 +311,8 @@ fn a_look_up_that_hangs_holds_up_nobody_else() {
     while let Err(error) = from.send(id(5), b"at last") {
         assert!(matches!(error, SendError::LookUp(RegistryError::TimedOut | RegistryError::Busy)), "{error}");
     }
-    assert_eq!(got.recv_timeout(SOON).unwrap().bytes, b"at last");
+    // What was released before may arrive later than its sender knows.
+    while got.recv_timeout(SOON).unwrap().bytes != b"at last" {}
 }
 
 #[test]
