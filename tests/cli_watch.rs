@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use program::{Node, fails, init, pair, run, text};
 
-/// A watch whose first line has come.
+/// A watch, mostly one whose first line has come.
 struct Watch {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -31,14 +31,19 @@ struct Watch {
 
 impl Watch {
     fn begin(node: &Node, args: &[&str]) -> Self {
+        let mut watch = Self::start(node, args);
+        let first = watch.line();
+        assert!(first.contains("watching"), "{first}");
+        watch
+    }
+
+    /// The same where the time may be over before the first line comes.
+    fn start(node: &Node, args: &[&str]) -> Self {
         let args = [node.args(&["watch"]), args.to_vec()].concat();
         let mut command = Command::new(env!("CARGO_BIN_EXE_trustkeep"));
         command.args(&args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut watch = Self { lines: BufReader::new(child.stdout.take().unwrap()), child };
-        let first = watch.line();
-        assert!(first.contains("watching"), "{first}");
-        watch
+        Self { lines: BufReader::new(child.stdout.take().unwrap()), child }
     }
 
     fn line(&mut self) -> String {
@@ -132,10 +137,10 @@ fn a_watch_ends_by_time_by_signal_and_with_its_node() {
     fails(&["watch", "--home", text(&home)], &["no node runs in", "trustkeep node --home"]);
     let node = Node::start(&home, "127.0.0.1:0");
     let begun = Instant::now();
-    assert_eq!(Watch::begin(&node, &["--timeout", "0.2"]).end(), (0, String::new()));
+    assert_eq!(Watch::start(&node, &["--timeout", "0.2"]).end(), (0, String::new()));
     assert!(begun.elapsed() >= Duration::from_millis(200));
     // So many did not come in time.
-    assert_eq!(Watch::begin(&node, &["--timeout", "0.2", "--count", "1"]).end(), (1, String::new()));
+    assert_eq!(Watch::start(&node, &["--timeout", "0.2", "--count", "1"]).end(), (1, String::new()));
     for signal in ["INT", "TERM"] {
         let watch = Watch::begin(&node, &["--count", "1"]);
         watch.signal(signal);
