@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{outcomes, peer};
-use crate::machine::event::Event;
+use crate::event::Event;
 use crate::store::{Hub, Subscription};
 use crate::sync::{Arc, spawn};
 
