@@ -12,11 +12,11 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use super::filter::filter;
 use super::outcome::Rules;
 use super::view::{Source, View};
 use crate::peer::NodeId;
 use crate::time::WallMillis;
+use crate::wire::text::Text;
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Br
     if let (Some(record), Some(entry)) = (trusted, pending) {
         ensure(record.public_key != Some(entry.key), "I-4")?;
     }
-    ensure(pending.is_none_or(|entry| filter(&entry.justification) == entry.justification), "I-6")?;
-    ensure(outgoing.is_none_or(|entry| filter(&entry.justification) == entry.justification), "I-6")?;
+    ensure(pending.is_none_or(|entry| *Text::filtered(&entry.justification) == *entry.justification), "I-6")?;
+    ensure(outgoing.is_none_or(|entry| *Text::filtered(&entry.justification) == *entry.justification), "I-6")?;
     if let Some(floor) = floor {
         ensure(floor.sent <= floor.reserved, "I-7")?;
         ensure(floor.key.is_some() || (floor.seen == WallMillis::new(0) && !floor.spoke_v2), "I-7")?;

@@ -1,12 +1,14 @@
 //! What can happen to a node, as data: a message came, an operator called, or time has passed.
 //!
 //! Everything that the rules may depend on is in here or in the tables: look-ups have been made, nonces have been
-//! drawn and clocks have been read before `step` is asked.
+//! drawn, texts have been filtered and clocks have been read before `step` is asked. So nothing in an input grows with a
+//! message.
 #![forbid(unsafe_code)]
 
 use super::replay::Seen;
 use super::view::{Nonce, Source};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
+use crate::wire::text::Text;
 use crate::wire::verify::Verified;
 
 /// One thing that happened.
@@ -113,8 +115,8 @@ pub enum Command {
     Request {
         /// Whom.
         peer: NodeId,
-        /// Why; filtered before it is sent.
-        justification: String,
+        /// Why.
+        justification: Text,
         /// The key that the peer must show, from the caller, the registry or the peers file.
         expected_key: Option<PublicKey>,
         /// 16 fresh random bytes.
@@ -137,8 +139,8 @@ pub enum Command {
     Reject {
         /// Whom.
         peer: NodeId,
-        /// Why; filtered before it is sent.
-        reason: String,
+        /// Why.
+        reason: Text,
         /// 16 fresh random bytes.
         nonce: Nonce,
     },

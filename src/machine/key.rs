@@ -144,7 +144,7 @@ mod tests {
     fn no_key_is_adopted_that_our_caller_did_not_name() {
         let asking_for = |expected| {
             let (mut us, nonce) = (us(Some(None)), crate::machine::view::Nonce([1; 16]));
-            let (peer, justification, expected_key) = (node(9), String::new(), Some(expected));
+            let (peer, justification, expected_key) = (node(9), "".into(), Some(expected));
             let (force, automatic) = (true, false);
             us.command(at(0), Command::Request { peer, justification, expected_key, nonce, force, automatic }).unwrap();
             us

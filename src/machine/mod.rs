@@ -9,7 +9,6 @@
 pub mod arrival;
 pub mod check;
 pub mod effect;
-pub mod filter;
 pub mod input;
 pub mod outcome;
 pub mod rejection;

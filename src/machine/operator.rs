@@ -4,7 +4,6 @@
 
 use super::effect::{Action, Draft, When};
 use super::event::{ChangeReason, Event, TrustState};
-use super::filter::filter;
 use super::input::Command;
 use super::key;
 use super::outcome::{Outcome, Rules, Step};
@@ -15,6 +14,7 @@ use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableC
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::Now;
 use crate::wire::message::Kind;
+use crate::wire::text::Text;
 
 pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command) -> Result<Step, Rejection> {
     let plan = |peer: NodeId| {
@@ -29,10 +29,10 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
             if plan.revoked.is_some() && automatic {
                 return Err(Rejection::RevokedNeedsOperator);
             }
-            Ok(request(plan, &justification, expected_key, nonce))
+            Ok(request(plan, justification, expected_key, nonce))
         }
         Command::Approve { peer, fingerprint, nonce } => approve(plan(peer)?, fingerprint, nonce),
-        Command::Reject { peer, reason, nonce } => reject(plan(peer)?, &reason, nonce),
+        Command::Reject { peer, reason, nonce } => reject(plan(peer)?, reason, nonce),
         Command::Cancel { peer } => cancel(plan(peer)?),
         Command::Revoke { peer, nonce } => revoke(plan(peer)?, nonce),
         Command::Grant { record } => grant(plan(record.node_id)?, record),
@@ -42,11 +42,11 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
 }
 
 ///
-fn request(mut plan: Plan<'_>, justification: &str, expected_key: Option<PublicKey>, nonce: Nonce) -> Step {
+fn request(mut plan: Plan<'_>, justification: Text, expected_key: Option<PublicKey>, nonce: Nonce) -> Step {
     if plan.outgoing.is_none() {
         forget_oldest(&mut plan);
     }
-    let justification = filter(justification);
+    let justification = justification.into_string();
     // A key that was named once stays named until the request is cancelled or another key is named.
     let expected_key = expected_key.or(plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key));
     plan.outgoing = Some(Outgoing {
@@ -111,11 +111,11 @@ fn grant(mut plan: Plan<'_>, record: TrustRecord) -> Result<Step, Rejection> {
 }
 
 ///
-fn reject(mut plan: Plan<'_>, reason: &str, nonce: Nonce) -> Result<Step, Rejection> {
+fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce) -> Result<Step, Rejection> {
     let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
     if pending.kind == PendingKind::Request {
         let draft = plan.draft(Kind::Reject, nonce);
-        plan.answer(When::Now, Draft { reason: filter(reason), ..draft }, pending.nonce);
+        plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, pending.nonce);
     }
     Ok(plan.finish(Outcome::Rejected))
 }
@@ -166,12 +166,12 @@ mod tests {
     }
 
     fn ask(us: &mut Actor, peer: NodeId, force: bool, automatic: bool) -> Result<Step, Rejection> {
-        let (justification, nonce) = (String::new(), us.nonce());
+        let (justification, nonce) = (Text::default(), us.nonce());
         us.command(at(50), Command::Request { peer, justification, expected_key: None, nonce, force, automatic })
     }
 
     fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
-        let (reason, nonce) = (reason.to_owned(), us.nonce());
+        let (reason, nonce) = (reason.into(), us.nonce());
         us.command(at(50), Command::Reject { peer, reason, nonce })
     }
 
@@ -244,7 +244,7 @@ mod tests {
     fn what_we_ask_with_is_filtered() {
         let mut us = us();
         let nonce = us.nonce();
-        let (peer, justification) = (node(9), "a\nb".to_owned());
+        let (peer, justification) = (node(9), "a\nb".into());
         let command =
             Command::Request { peer, justification, expected_key: None, nonce, force: false, automatic: false };
         let step = us.command(at(0), command).unwrap();

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use super::event::Event;
-use super::filter::filter;
 use super::input::Received;
 use super::plan::Plan;
 use super::rejection::Rejection;
@@ -25,7 +24,7 @@ pub(super) fn enqueue(
         key: *message.key(),
         nonce: message.nonce(),
         stamp: message.stamp(),
-        justification: filter(message.justification()),
+        justification: message.justification().to_string(),
         received_at: plan.now.wall,
         received_tick: plan.now.tick,
         source: received.path.source(),

@@ -3,7 +3,6 @@
 
 use super::accept::answers_us;
 use super::event::Event;
-use super::filter::filter;
 use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
@@ -21,7 +20,7 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     }
     plan.outgoing = None;
     forget_answer(&mut plan);
-    let reason = filter(received.message.reason());
+    let reason = received.message.reason().to_string();
     plan.events.push(Event::Rejected { peer: plan.peer, reason });
     Ok(plan.finish(Outcome::Refused))
 }

@@ -3,7 +3,6 @@
 
 use super::approval::{Approval, approval, contradicts_caller};
 use super::event::{ChangeReason, Event};
-use super::filter::filter;
 use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
@@ -16,7 +15,7 @@ use crate::peer::TrustRecord;
 pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
     let (message, key) = (&received.message, *received.message.key());
     //
-    let justification = filter(message.justification());
+    let justification = message.justification().to_string();
     plan.events.push(Event::Received { peer: plan.peer, justification });
 
     // nobody knows that it is a request, or when it was one.

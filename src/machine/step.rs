@@ -124,9 +124,12 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Result<Standing,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::input::Command;
     use crate::machine::replay::Seen;
-    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::testing::actor::{Actor, Way, at, node, sent};
     use crate::wire::message::Message;
+    use crate::wire::text::LOOKED_AT_BYTES_MAX;
+    use crate::wire::text::tests::looked_at;
     use crate::wire::verify::verify;
 
     fn two() -> (Actor, Actor) {
@@ -230,6 +233,40 @@ mod tests {
         let message = verify(decoded, us.id()).unwrap();
         let received = Received { message, path, lookup, nonce, seen: Seen::Never };
         assert_eq!(other.step(at(0), Input::Message(received)), Err(Rejection::WrongReceiver));
+    }
+
+    #[test]
+    fn a_step_looks_at_no_text_however_long_it_was() {
+        // 60 KB that a filter drops, and as much that it keeps.
+        for text in ["\u{378}".repeat(30_000), "\u{200b}".repeat(20_000), "x".repeat(60_000)] {
+            for kind in [Kind::Request, Kind::Accept, Kind::Reject, Kind::Revoke] {
+                let (mut us, mut peer) = two();
+                let ask = Command::Request {
+                    peer: peer.id(),
+                    justification: text.as_str().into(),
+                    expected_key: None,
+                    nonce: us.nonce(),
+                    force: false,
+                    automatic: false,
+                };
+                let before = looked_at();
+                let asked = step(&us.rules, &us.tables, at(0), Input::Operator(ask)).unwrap();
+                us.tables.apply(&asked.changes);
+                let mut draft = peer.draft(at(0), us.id(), kind, Some(sent(&asked).unwrap().nonce));
+                (draft.justification, draft.reason) = (text.clone(), text.clone());
+                let decoded = crate::wire::decode::decode(peer.sign(&draft)).unwrap();
+                assert_eq!(looked_at(), before, "{kind:?}: the operator's text was filtered before");
+
+                let message = verify(decoded, us.id()).unwrap();
+                assert!(message.justification().len() <= 1024 && message.reason().len() <= 1024);
+                let filtered = looked_at() - before;
+                assert!(filtered > 0 && filtered <= 2 * LOOKED_AT_BYTES_MAX, "{kind:?}: {filtered} bytes");
+                let (Way { path, lookup }, nonce) = (Way::registered(peer.public_key()), us.nonce());
+                let input = Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never });
+                step(&us.rules, &us.tables, at(0), input).unwrap();
+                assert_eq!(looked_at() - before, filtered, "{kind:?}: filtered under the lock");
+            }
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl HandshakeManager {
         };
         let command = Command::Request {
             peer,
-            justification: justification.to_owned(),
+            justification: justification.into(),
             expected_key,
             nonce: shell.nonce()?,
             force: options.force,
@@ -150,7 +150,7 @@ impl HandshakeManager {
     /// [`CommandError::Refused`] with `NothingToDo` if the peer is not pending.
     pub fn reject(&self, peer: NodeId, reason: &str) -> Result<Receipt, CommandError> {
         let nonce = self.shell.nonce()?;
-        self.command(Command::Reject { peer, reason: reason.to_owned(), nonce }).map(|(_, receipt)| receipt)
+        self.command(Command::Reject { peer, reason: reason.into(), nonce }).map(|(_, receipt)| receipt)
     }
 
     /// Forgets a request of ours: an answer to it will mean nothing.

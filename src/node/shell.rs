@@ -1,7 +1,8 @@
 //! What the manager's threads share, and the way of a message from bytes to the machine.
 //!
-//! Parsing, verification and look-ups come before the store's writer lock, sending and saving after it; under it there is
-//! `step` and nothing else. A message that any check refuses is counted and answered with silence.
+//! Parsing, verification, filtering of texts and look-ups come before the store's writer lock, sending and saving after it;
+//! under it there is `step` and nothing else, and nothing that grows with a message. A message that any check
+//! refuses is counted and answered with silence.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;

@@ -198,7 +198,7 @@ impl Actor {
 
     /// Its operator asks `peer` to trust it.
     pub fn request(&mut self, now: Now, peer: NodeId, expected_key: Option<PublicKey>) -> Result<Step, Rejection> {
-        let (justification, nonce) = ("weather feed".to_owned(), self.nonce());
+        let (justification, nonce) = ("weather feed".into(), self.nonce());
         self.command(now, Command::Request { peer, justification, expected_key, nonce, force: false, automatic: false })
     }
 

@@ -37,6 +37,7 @@ use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 use crate::wire::open_key::OpenKey;
 use crate::wire::sign::{Draft, sign_draft, sign_draft_v1};
+use crate::wire::text::Text;
 use crate::wire::verify::Verified;
 
 /// A node and what was done to it.
@@ -143,14 +144,14 @@ impl Life {
                 self.operate(Command::Grant { record });
             }
             Op::Ask { peer, expected, force, automatic, text_bytes } => {
-                let (expected_key, justification) = (expected.map(key), "x".repeat(text_bytes.into()));
+                let (expected_key, justification) = (expected.map(key), Text::filtered(&"x".repeat(text_bytes.into())));
                 self.operate(Command::Request { peer, justification, expected_key, nonce, force, automatic });
             }
             Op::Approve { peer, fingerprint } => {
                 let fingerprint = fingerprint.map(|which| key(which).fingerprint());
                 self.operate(Command::Approve { peer, fingerprint, nonce });
             }
-            Op::Reject { peer } => self.operate(Command::Reject { peer, reason: String::new(), nonce }),
+            Op::Reject { peer } => self.operate(Command::Reject { peer, reason: Text::default(), nonce }),
             Op::Cancel { peer } => self.operate(Command::Cancel { peer }),
             Op::Revoke { peer } => self.operate(Command::Revoke { peer, nonce }),
         }

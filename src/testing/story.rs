@@ -130,7 +130,7 @@ fn a_side_that_missed_the_farewell_hears_it_again_but_once_a_minute() {
         let nonce = a.nonce();
         let command = crate::machine::input::Command::Request {
             peer: b.id(),
-            justification: String::new(),
+            justification: crate::wire::text::Text::default(),
             expected_key: None,
             nonce,
             force: true,
@@ -154,7 +154,7 @@ fn a_lost_farewell_is_repeated_to_a_key_that_nobody_vouches_for_any_more() {
     b.revoke(at(5000), a.id()).unwrap();
     let asked = {
         let nonce = a.nonce();
-        let (peer, justification) = (b.id(), String::new());
+        let (peer, justification) = (b.id(), crate::wire::text::Text::default());
         let (expected_key, force, automatic) = (None, true, false);
         let command =
             crate::machine::input::Command::Request { peer, justification, expected_key, nonce, force, automatic };

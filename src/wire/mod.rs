@@ -2,7 +2,8 @@
 //!
 //! A received message goes through three types, each of which can only be had from the one before it:
 //! [`Message`](message::Message) (it is JSON of the right shape), [`Decoded`](decode::Decoded) (every field means
-//! something) and [`Verified`](verify::Verified) (the key in it signed it, for us). Nothing here knows a table, a
+//! something) and [`Verified`](verify::Verified) (the key in it signed it, for us, and its texts are
+//! filtered). Nothing here knows a table, a
 //! clock or a random source. The format is fixed in `docs/protocol.md`.
 #![forbid(unsafe_code)]
 
@@ -10,4 +11,5 @@ pub mod decode;
 pub mod message;
 pub mod open_key;
 pub mod sign;
+pub mod text;
 pub mod verify;

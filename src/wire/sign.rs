@@ -229,7 +229,7 @@ mod tests {
                 (verified.nonce(), verified.answers(), verified.stamp()),
                 (Some(draft.nonce), draft.answers, draft.stamp)
             );
-            assert_eq!(verified.justification(), draft.justification);
+            assert_eq!(verified.justification().as_str(), draft.justification);
         }
     }
 
@@ -298,7 +298,10 @@ mod tests {
         let read = |message: Message, to| verify(decode(Message::parse(&message.to_json()).unwrap()).unwrap(), to);
         let verified = read(message.clone(), node(9)).unwrap();
         assert!(verified.is_version_1());
-        assert_eq!((verified.nonce(), verified.answers(), verified.justification()), (None, None, "weather feed"));
+        assert_eq!(
+            (verified.nonce(), verified.answers(), verified.justification().as_str()),
+            (None, None, "weather feed")
+        );
         assert_eq!(read(message.clone(), node(8)), Err(BadSignature));
         assert_eq!(read(Message { node_id: 6, ..message.clone() }, node(9)), Err(BadSignature));
         // Only the type and the signature tell messages apart, for nothing else cannot be changed by anybody.

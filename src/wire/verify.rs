@@ -1,5 +1,5 @@
 //! The only place where a [`Verified`] message is made: holding one proves that the key in it signed it, for the
-//! receiver named in it (but for what this crate's own tests believe).
+//! receiver named in it (but for what this crate's own tests believe), and that its texts are filtered.
 //!
 //! It does not prove whose key that is. That is decided by the rules of the machine, with what the registry, the
 //! transport and the tables know.
@@ -13,6 +13,7 @@ use super::decode::Decoded;
 use super::message::{Kind, Nonce};
 use super::open_key::OpenKey;
 use super::sign::{Signed, signing_bytes_v1, signing_bytes_v2};
+use super::text::Text;
 use crate::peer::{NodeId, PublicKey};
 use crate::time::WallMillis;
 
@@ -33,17 +34,29 @@ impl core::error::Error for BadSignature {}
 pub struct ReplayKey(pub [u8; 32]);
 
 /// A message that the key in it signed for `receiver`.
+///
+/// It takes at most some 2.5 KiB, however large the message was: the texts as sent are dropped when it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
+    /// Without its texts.
     message: Decoded,
+    justification: Text,
+    reason: Text,
     receiver: NodeId,
 }
 
 impl Verified {
     /// A message that counts as signed though nobody has looked: for tests of what comes after.
     #[cfg(any(test, feature = "__testing"))]
-    pub(crate) const fn believed(message: Decoded, receiver: NodeId) -> Self {
-        Self { message, receiver }
+    pub(crate) fn believed(message: Decoded, receiver: NodeId) -> Self {
+        Self::new(message, receiver)
+    }
+
+    /// The only way to a value, so that no text as sent goes any further.
+    fn new(message: Decoded, receiver: NodeId) -> Self {
+        let (justification, reason) = (Text::filtered(&message.justification), Text::filtered(&message.reason));
+        let message = Decoded { justification: String::new(), reason: String::new(), ..message };
+        Self { message, justification, reason, receiver }
     }
 
     /// Whether it is of version 1: then the key signed neither what it says nor when, only that something goes from the
@@ -110,16 +123,16 @@ impl Verified {
         self.message.answers
     }
 
-    /// Why it asks, as sent: not filtered.
+    /// Why it asks.
     #[must_use]
-    pub fn justification(&self) -> &str {
-        &self.message.justification
+    pub const fn justification(&self) -> &Text {
+        &self.justification
     }
 
-    /// Why it refuses, as sent: not filtered.
+    /// Why it refuses.
     #[must_use]
-    pub fn reason(&self) -> &str {
-        &self.message.reason
+    pub const fn reason(&self) -> &Text {
+        &self.reason
     }
 }
 
@@ -133,7 +146,7 @@ impl Verified {
 pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignature> {
     if message.is_version_1 {
         check(message.key.signed(&signing_bytes_v1(message.sender, receiver), &message.signature))?;
-        return Ok(Verified { message, receiver });
+        return Ok(Verified::new(message, receiver));
     }
     let bytes = signing_bytes_v2(&Signed {
         kind: message.kind,
@@ -147,7 +160,7 @@ pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignatu
         reason: &message.reason,
     });
     check(message.key.signed(&bytes, &message.signature))?;
-    Ok(Verified { message, receiver })
+    Ok(Verified::new(message, receiver))
 }
 
 /// Checks a version-1 signature. It proves only that the key once signed something from `sender` to `receiver`.

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::fields::Fields;
-use crate::machine::filter::filter;
 use crate::peer::NodeId;
 use crate::tables::Source;
 use crate::time::WallMillis;
+use crate::wire::text::Text;
 
 pub(super) fn not_after(
     latest: WallMillis,
@@ -22,11 +22,11 @@ pub(super) fn not_after(
 
 pub(super) fn text(name: &'static str, fields: &Fields, notes: &mut Vec<String>) -> Result<String, String> {
     let text = fields.text(name)?.unwrap_or_default();
-    let kept = filter(text);
-    if kept != text {
+    let kept = Text::filtered(text);
+    if kept.as_str() != text {
         notes.push(format!("`{name}` was cut, or had characters that are never shown"));
     }
-    Ok(kept)
+    Ok(kept.into_string())
 }
 
 /// Of an entry without a source, the peer itself: it is charged to nobody else.

@@ -105,7 +105,7 @@ impl World {
         automatic: bool,
     ) -> Result<(), String> {
         let nonce = Nonce(self.chance.bytes());
-        let justification = "weather feed".to_owned();
+        let justification = "weather feed".into();
         let command = Command::Request { peer, justification, expected_key, nonce, force, automatic };
         self.step(node, Input::Operator(command), None).map(drop)
     }
@@ -144,7 +144,7 @@ impl World {
     }
 
     pub(super) fn refuse(&mut self, node: usize, peer: NodeId) -> Result<(), String> {
-        let (nonce, reason) = (Nonce(self.chance.bytes()), "not today".to_owned());
+        let (nonce, reason) = (Nonce(self.chance.bytes()), "not today".into());
         self.step(node, Input::Operator(Command::Reject { peer, reason, nonce }), None).map(drop)
     }
 
