@@ -173,7 +173,7 @@ fn documents_of_other_systems_load() {
         ],
         "pending": [
             {"node_id": 21, "public_key": KEY, "received_at": "2026-03-03T10:00:02Z", "source": "192.0.2.9:4440"},
-            {"node_id": 22, "public_key": OTHER_KEY, "source": "relay", "justification": "please\u{202e}"},
+            {"node_id": 22, "public_key": OTHER_KEY, "source": "relay", "justification": "  please\u{202e}\u{3164} \u{2800} "},
             {"node_id": 23, "justification": "no key"},
             {"node_id": 24, "public_key": KEY, "received_at": "0001-01-01T00:00:00Z"},
         ],

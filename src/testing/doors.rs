@@ -434,3 +434,40 @@ pub fn compact(storage: std::sync::Arc<dyn crate::persist::Storage>) -> Result<u
     use crate::persist::compact::compact;
     compact(storage, NOW, crate::store::fresh_identity).map(|compacted| compacted.generation)
 }
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+    use crate::machine::view::View as _;
+
+    /// What a release before could keep.
+    const OLD: &str = "  wea\u{3164}ther \u{2800} feed\u{fe0f}  \u{301}";
+
+    fn texts(store: &TrustStore) -> Option<[String; 2]> {
+        let tables = store.tables()?;
+        let (pending, outgoing) = (tables.pending_iter().next()?.1, tables.outgoing_iter().next()?.1);
+        Some([pending.justification.clone(), outgoing.justification.clone()])
+    }
+
+    #[test]
+    fn texts_that_an_older_release_kept_are_filtered_when_they_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TrustStore::open(dir.path().join("store")).unwrap();
+        assert!(set_every_table(&store, 1).is_some());
+        let tables = store.tables().unwrap();
+        let (peer, pending) = tables.pending_iter().next().map(|(peer, it)| (peer, it.clone())).unwrap();
+        let (asked, outgoing) = tables.outgoing_iter().next().map(|(peer, it)| (peer, it.clone())).unwrap();
+        let justification = || OLD.to_owned();
+        let changes = vec![
+            TableChange::Pending(peer, Some(Arc::new(Pending { justification: justification(), ..pending }))),
+            TableChange::Outgoing(asked, Some(Arc::new(Outgoing { justification: justification(), ..outgoing }))),
+        ];
+        let changed: Result<_, TransactError<()>> =
+            store.transact(|_| Ok(Transaction { changes, events: Vec::new(), value: () }));
+        assert!(changed.is_ok() && texts(&store) == Some([OLD, OLD].map(str::to_owned)));
+        store.close().unwrap();
+        drop(store);
+        let store = TrustStore::open(dir.path().join("store")).unwrap();
+        assert_eq!(texts(&store), Some(["weather feed", "weather feed"].map(str::to_owned)));
+    }
+}

@@ -14,6 +14,7 @@ use crate::tables::{
 };
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::Kind as MessageKind;
+use crate::wire::text::Text;
 
 /// What an entry belongs to.
 pub(super) trait StoredKey: Copy {
@@ -405,8 +406,12 @@ pub(super) fn read_optional_key(bytes: Option<[u8; 32]>) -> Result<Option<Public
     bytes.map(read_key).transpose()
 }
 
+/// Filtered again: an older release kept characters that this one drops.
 pub(super) fn read_text(text: String) -> Result<String, &'static str> {
-    if text.len() <= TEXT_BYTES_MAX { Ok(text) } else { Err("a text longer than any release writes") }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err("a text longer than any release writes");
+    }
+    Ok(Text::filtered(&text).into_string())
 }
 
 /// A time from the file as wall clock and tick. The age is what the wall clock says, but not below zero: an entry from
