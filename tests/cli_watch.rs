@@ -119,7 +119,10 @@ fn a_watch_tells_everything_in_order_and_ends_after_so_many() {
             "{line}"
         );
         if topic == "handshake.pending" {
-            assert!(line.contains("justification=\"weather feed\"") && line.contains("fingerprint=\""), "{line}");
+            assert!(line.contains("  fingerprint=\"") && !line.contains("weather"), "{line}");
+        }
+        if topic.ends_with("received") || topic.ends_with("pending") {
+            assert_eq!(in_words.line(), "      why | \"weather feed\"\n");
         }
     }
     assert_eq!(of_nine.end(), (0, String::new()));
@@ -264,10 +267,10 @@ fn listings_show_ages_and_warn_of_a_second_key() {
     };
     has(&table("list"), &["ID  APPROVED", "  AGE ", "  40 d  no", "4   -                         -     no"]);
     let pending = table("pending");
-    has(&pending, &["  5 h     192.0.2.1", "  10 min  node 12", "hello", "VOUCHED"]);
+    has(&pending, &["  5 h     192.0.2.1", "  10 min  node 12", "  request\n      why | \"hello\"\n", "VOUCHED"]);
     has(&pending, &["WARNING: peer 5 showed another key as well, 3 times.", "`trustkeep approve 5 FINGERPRINT`"]);
     assert!(!pending.contains("WARNING: peer 6"), "{pending}");
-    has(&table("outgoing"), &["  3 d  -", "please"]);
+    has(&table("outgoing"), &["  3 d  -\n      why | \"please\"\n"]);
     has(&table("revoked"), &["  50 d"]);
     node.refuses(&["approve", "5"], &["peer 5", "fingerprint"]);
     let fingerprint = node.shows("pending")["pending"][0]["fingerprint"].as_str().unwrap().to_owned();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::print::{printable, rfc_3339};
+use super::quoted;
 use crate::machine::event::Event;
 use crate::peer::NodeId;
 use crate::time::WallMillis;
@@ -45,18 +46,83 @@ impl EventRow {
     }
 }
 
-/// For people: the time, the topic, the peer, and what else there is.
+/// For people: the time, the topic, the peer, and what else there is. Texts of peers stand below, on lines of their own
+/// (R-139).
 impl fmt::Display for EventRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let peer = self.peer_node_id.map_or_else(String::new, |id| format!("peer {id}"));
         let mut line = format!("{}  {:TOPIC_WIDTH$}  {peer:15}", rfc_3339(self.at), printable(&self.topic));
+        let mut texts = Vec::new();
         for (name, value) in self.payload.iter().filter(|(_, value)| !value.is_null()) {
-            // As JSON a text is quoted, and nothing in it commands a terminal.
-            line.push_str(&format!("  {}={}", printable(name), printable(&value.to_string())));
+            if self.is_ours(name, value) {
+                line.push_str(&format!("  {name}={value}"));
+            } else {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let name = if matches!(name.as_str(), "justification" | "reason") { "why" } else { name };
+                texts.extend(quoted::lines(&printable(name), &text, quoted::columns()));
+            }
         }
-        f.write_str(line.trim_end())
+        f.write_str(line.trim_end())?;
+        texts.iter().try_for_each(|text| write!(f, "\n{text}"))
+    }
+}
+
+impl EventRow {
+    /// Whether the value is of the node's own making, and short: a number, a name, a fingerprint. What is not known to be
+    /// that is shown as a text.
+    fn is_ours(&self, name: &str, value: &Value) -> bool {
+        let is_text =
+            matches!(name, "justification" | "label") || (name == "reason" && self.topic == "handshake.rejected");
+        let is_word = |text: &str| {
+            (1..=WORD_BYTES_MAX).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'.'))
+        };
+        match value {
+            Value::Number(_) | Value::Bool(_) => is_word(name),
+            Value::String(text) => !is_text && is_word(name) && is_word(text),
+            _ => false,
+        }
     }
 }
 
 /// Of the longest topic.
 const TOPIC_WIDTH: usize = 23;
+/// A fingerprint has 39.
+const WORD_BYTES_MAX: usize = 40;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    fn shown(event: &Event) -> Vec<String> {
+        EventRow::new(WallMillis::new(1_772_532_000_123), event).to_string().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_text_of_a_peer_stands_below_its_event_and_our_own_words_beside_it() {
+        let peer = NodeId::new(9).unwrap();
+        let forged = || format!("{}2026-03-03T10:00:00.123Z  trust.changed  peer 9  state=\"granted\"", "x".repeat(60));
+        let fingerprint = crate::testing::actor::Actor::new(9, 0x11).public_key().fingerprint();
+        for (event, beside) in [
+            (Event::Received { peer, justification: forged() }, "peer 9"),
+            (Event::Pending { peer, justification: forged(), fingerprint }, "fingerprint=\"10ba:682c"),
+            (Event::Rejected { peer, reason: forged() }, "peer 9"),
+        ] {
+            let lines = shown(&event);
+            assert!(
+                lines[0].starts_with("2026-03-03T10:00:00.123Z  handshake.") && lines[0].contains(beside),
+                "{lines:?}"
+            );
+            assert!(!lines[0].contains("granted") && lines.len() > 2, "{lines:?}");
+            assert!(lines[1..].iter().all(|line| line.starts_with("      why | \"") && line.len() <= 60), "{lines:?}");
+        }
+        // A single word is a text too.
+        let lines = shown(&Event::Rejected { peer, reason: "approved".to_owned() });
+        assert_eq!((lines[0].contains("approved"), lines[1].as_str()), (false, "      why | \"approved\""));
+        let (state, reason) =
+            (crate::machine::event::TrustState::Granted, crate::machine::event::ChangeReason::Approved);
+        let lines = shown(&Event::TrustChanged { peer, state, reason });
+        assert!(lines.len() == 1 && lines[0].ends_with("  reason=\"approved\"  state=\"granted\""), "{lines:?}");
+        assert_eq!(shown(&Event::Lagged { lost: 3 }).len(), 1);
+    }
+}

@@ -32,6 +32,7 @@ use crate::persist::recover::{GENERATION_MAX, Listing, RecoverPolicy};
 use crate::store::fresh_identity;
 use crate::sync::Arc;
 use crate::tables::Tables;
+use crate::wire::text::Text;
 
 #[derive(Serialize)]
 struct Imported {
@@ -204,7 +205,7 @@ fn opening(create: bool) -> Opening {
 /// Reads the document, and shows how far it is.
 fn read(file: &Path, before: &Tables, own_id: Option<NodeId>) -> Result<(Taken, u64), Failure> {
     let fail = |error: &dyn core::fmt::Display| {
-        let what = format!("{}: {}", file.display(), print::printable(&error.to_string()));
+        let what = format!("{}: {}", file.display(), Text::filtered(&error.to_string()));
         Failure::hint(what, "nothing was changed")
     };
     let bar = Bar::new("importing");

@@ -22,6 +22,7 @@ mod operator;
 mod policy;
 mod print;
 mod progress;
+mod quoted;
 mod rehearsal;
 mod repair;
 mod rows;

@@ -5,8 +5,9 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, quoted};
 use crate::time::WallMillis;
+use crate::wire::text::is_kept;
 
 /// Lends buffered standard output to `write`.
 pub(super) fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
@@ -31,12 +32,23 @@ pub(super) fn table<const N: usize>(
     columns: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> io::Result<()> {
-    let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
+    table_with_texts(out, title, columns, rows.into_iter().map(|row| (row, "")))
+}
+
+/// The same, with a text of a peer below each row that has one. No cell has any part of it.
+pub(super) fn table_with_texts<'a, const N: usize>(
+    out: &mut dyn Write,
+    title: &str,
+    columns: [&str; N],
+    rows: impl IntoIterator<Item = ([String; N], &'a str)>,
+) -> io::Result<()> {
+    let rows = rows.into_iter().map(|(row, text)| (row.map(|cell| printable(&cell)), text));
+    let rows: Vec<([String; N], &str)> = rows.collect();
     if rows.is_empty() {
         return Ok(());
     }
     let mut widths = columns.map(str::len);
-    for row in &rows {
+    for (row, _) in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -47,15 +59,19 @@ pub(super) fn table<const N: usize>(
     };
     writeln!(out, "\n{title}")?;
     writeln!(out, "  {}", line(&columns.map(str::to_owned)).trim_end())?;
-    for row in &rows {
+    let text_columns = quoted::columns();
+    for (row, text) in &rows {
         writeln!(out, "  {}", line(row).trim_end())?;
+        for text in quoted::lines("why", text, text_columns) {
+            writeln!(out, "{text}")?;
+        }
     }
     Ok(())
 }
 
-/// Text from elsewhere without anything that could command a terminal.
+/// Text from elsewhere without anything that could command a terminal, or that is not seen.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if is_kept(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
 /// A time as RFC 3339 in UTC; a dash for 0, which means "not known".
@@ -138,8 +154,8 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_commands_no_terminal() {
         let mut out = Vec::new();
-        let rows = [["1".to_owned(), "a\x1b[2Jb".to_owned()], ["100".to_owned(), String::new()]];
+        let rows = [["1".to_owned(), "a\x1b[2J\u{202e}b".to_owned()], ["100".to_owned(), String::new()]];
         table(&mut out, "PEERS", ["ID", "WHY"], rows).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "\nPEERS\n  ID   WHY\n  1    a\u{fffd}[2Jb\n  100\n");
+        assert_eq!(String::from_utf8(out).unwrap(), "\nPEERS\n  ID   WHY\n  1    a\u{fffd}[2J\u{fffd}b\n  100\n");
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::print::{age, table, time};
+use super::print::{age, table, table_with_texts, time};
 use crate::peer::{PublicKey, TrustRecord};
 use crate::tables::{Outgoing, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
@@ -123,12 +123,12 @@ pub(super) fn print_trusted(out: &mut dyn Write, rows: &[TrustedRow], now: WallM
 /// With a warning for each peer that showed more than one key.
 pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
-        let PendingRow { kind, source, justification, fingerprint, .. } = row.clone();
+        let PendingRow { kind, source, fingerprint, .. } = row.clone();
         let (received, age, vouched) = (time(row.received_at), age(row.received_at, now), yes(row.authentic));
-        [row.node_id.to_string(), received, age, source, vouched, fingerprint, kind, justification]
+        ([row.node_id.to_string(), received, age, source, vouched, fingerprint, kind], row.justification.as_str())
     });
-    let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND", "JUSTIFICATION"];
-    table(out, "PENDING", columns, cells)?;
+    let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND"];
+    table_with_texts(out, "PENDING", columns, cells)?;
     for PendingRow { node_id, conflicts, .. } in rows.iter().filter(|row| row.conflicts > 0) {
         let times = if *conflicts == 1 { "once".to_owned() } else { format!("{conflicts} times") };
         writeln!(
@@ -143,9 +143,9 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
 pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
         let (sent, age) = (time(row.sent_at), age(row.sent_at, now));
-        [row.node_id.to_string(), sent, age, dash(row.fingerprint.as_ref()), row.justification.clone()]
+        ([row.node_id.to_string(), sent, age, dash(row.fingerprint.as_ref())], row.justification.as_str())
     });
-    table(out, "OUTGOING", ["ID", "SENT", "AGE", "EXPECTED FINGERPRINT", "JUSTIFICATION"], cells)
+    table_with_texts(out, "OUTGOING", ["ID", "SENT", "AGE", "EXPECTED FINGERPRINT"], cells)
 }
 
 pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow], now: WallMillis) -> io::Result<()> {
