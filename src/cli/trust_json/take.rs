@@ -19,7 +19,6 @@ use crate::peer::{NodeId, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation, Source};
 use crate::time::{Now, WallMillis};
-use crate::wire::text::Text;
 
 /// Into what a document is read.
 pub(crate) struct Into<'a> {
