@@ -33,7 +33,7 @@ pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) 
         // A bar would be drawn across what somebody reads.
         let is_read = io::stdout().is_terminal();
         print::to_stdout(|out| write(out, &snapshot, if is_read { 0 } else { size }))?;
-        return Ok(Answer::Yes);
+        return Ok(Answer::Printed);
     };
     let bytes = new_file::write(path, replace, |out| write(out, &snapshot, size))?;
     let tables = &snapshot.tables;

@@ -13,7 +13,7 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<Answer, Failure
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
     print::to_stdout(|out| out.write_all(&script))?;
-    Ok(Answer::Yes)
+    Ok(Answer::Printed)
 }
 
 /// Prints the manual page of the program, or writes that and one for each command into a directory.
@@ -24,7 +24,7 @@ pub(super) fn man(out: Option<&Path>) -> Result<Answer, Failure> {
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
             out.write_all(&page)
         })?;
-        return Ok(Answer::Yes);
+        return Ok(Answer::Printed);
     };
     let command = Arguments::command().disable_help_subcommand(true);
     clap_mangen::generate_to(command, dir).map_err(|error| {

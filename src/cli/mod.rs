@@ -1,8 +1,9 @@
 //! The program: its arguments, its exit codes, and who performs which command.
 //!
-//! What must hold: 0 means yes or done, 1 no or failed, 2 that the command line made no sense. Whatever a command
-//! changed is durable when it answers 0. What goes wrong is told on standard error, in one line that begins with
-//! `trustkeep:` and says what to do. No rule of the domain lives here.
+//! What must hold: 0 means yes or done, 1 no or failed, 2 that the command line made no sense; that is the command's
+//! answer, whatever becomes of its output. Whatever a command changed is durable when it answers 0. What goes wrong is
+//! told on standard error, in one line that begins with `trustkeep:` and says what to do. No rule of the domain lives
+//! here.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -70,11 +71,15 @@ pub fn main() -> ExitCode {
         Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),
         Command::Stress(arguments) => stress::run(&arguments),
     };
+    // Whoever reads no more has seen enough; that is no failure.
+    let unwritten = print::broken().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+    if let Some(error) = unwritten {
+        complain(format_args!("the result could not be written: {error}"));
+    }
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::FAILURE,
-        // Whoever read our output has seen enough.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(Answer::Printed) if unwritten.is_none() => ExitCode::SUCCESS,
+        Ok(Answer::No | Answer::Printed) => ExitCode::FAILURE,
         Err(failure) => {
             complain(failure);
             ExitCode::FAILURE
@@ -91,38 +96,34 @@ fn complain(message: impl fmt::Display) {
 /// What a command that could be carried out answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// Yes, or done.
+    /// Yes, or done; what is printed besides only says so.
     Yes,
+    /// What was printed: not given if there was no room for it.
+    Printed,
     /// No; what was found, or not, has been printed.
     No,
 }
 
-/// Why a command could not be carried out.
+/// Why a command could not be carried out: what went wrong and what to do, in one line.
+///
+/// That something could not be printed is none: see [`print::broken`].
 #[derive(Debug)]
-enum Failure {
-    /// What went wrong and what to do, in one line.
-    Said(String),
-    /// The result could not be printed.
-    Output(io::Error),
-}
+struct Failure(String);
 
 impl Failure {
     fn new(message: impl fmt::Display) -> Self {
-        Self::Said(message.to_string())
+        Self(message.to_string())
     }
 
     /// With what to do about it.
     fn hint(message: impl fmt::Display, hint: impl fmt::Display) -> Self {
-        Self::Said(format!("{message}; {hint}"))
+        Self(format!("{message}; {hint}"))
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Said(message) => f.write_str(message),
-            Self::Output(error) => write!(f, "the result could not be written: {error}"),
-        }
+        f.write_str(&self.0)
     }
 }
 
@@ -149,12 +150,6 @@ impl From<OpenError> for Failure {
 impl From<PersistError> for Failure {
     fn from(error: PersistError) -> Self {
         Self::hint(error, "see to the disk, and try again")
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     };
     if json {
         print::json(&inspected)?;
-        return Ok(Answer::Yes);
+        return Ok(Answer::Printed);
     }
     let Inspected { generation, trusted, pending, outgoing, revoked, files } = inspected;
     let at = now().wall;
@@ -108,7 +108,7 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
             .map(|file| [file.name.clone(), file.bytes.to_string(), file.kind.to_owned(), generation(file)]);
         print::table(out, "FILES", ["NAME", "BYTES", "KIND", "GENERATION"], cells)
     })?;
-    Ok(Answer::Yes)
+    Ok(Answer::Printed)
 }
 
 /// What checking every file comes to; shows how far it is.

@@ -35,7 +35,7 @@ pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> 
             fields.remove("reply");
         }
         print::json(&value)?;
-        return Ok(Answer::Yes);
+        return Ok(Answer::Printed);
     }
     let none = |out: &mut dyn Write, is_empty: bool| if is_empty { writeln!(out, "none") } else { Ok(()) };
     match reply {
@@ -58,7 +58,7 @@ pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> 
         Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
         Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } | Reply::Event(_) => return Err(unexpected()),
     }
-    Ok(Answer::Yes)
+    Ok(Answer::Printed)
 }
 
 fn unexpected() -> Failure {

@@ -1,4 +1,7 @@
 //! How results look: tables for people, JSON for programs, each written in one piece.
+//!
+//! What must hold: a standard output that is closed or full ends the printing, and nothing else. Its first error is kept
+//! ([`broken`]), and nothing is printed behind what is missing; no command fails by it.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufWriter, Write};
@@ -6,15 +9,66 @@ use std::io::{self, BufWriter, Write};
 use serde::Serialize;
 
 use super::{Failure, quoted};
+use crate::sync::OnceLock;
 use crate::time::WallMillis;
 use crate::wire::text::is_kept;
 
-/// Lends buffered standard output to `write`.
+/// Lends buffered standard output to `write`. Fails only with what `write` itself fails with.
 pub(super) fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    write(&mut out)?;
-    out.flush()?;
-    Ok(())
+    write_to(io::stdout().lock(), &BROKEN, write)
+}
+
+/// Why standard output takes no more, if it does not.
+pub(super) fn broken() -> Option<&'static io::Error> {
+    BROKEN.get()
+}
+
+static BROKEN: OnceLock<io::Error> = OnceLock::new();
+
+fn write_to(
+    out: impl Write,
+    broken: &OnceLock<io::Error>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Failure> {
+    if broken.get().is_some() {
+        return Ok(());
+    }
+    let mut out = BufWriter::new(Watched { out, broken });
+    match write(&mut out).and_then(|()| out.flush()) {
+        // Writing ends early then.
+        Err(error) if broken.get().is_none() => Err(Failure::new(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps the first error.
+struct Watched<'a, W> {
+    out: W,
+    broken: &'a OnceLock<io::Error>,
+}
+
+impl<W> Watched<'_, W> {
+    fn keep<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                let _ = self.broken.set(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl<W: Write> Write for Watched<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outcome = self.out.write(bytes);
+        self.keep(outcome)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let outcome = self.out.flush();
+        self.keep(outcome)
+    }
 }
 
 /// One line of JSON on standard output.
@@ -113,6 +167,47 @@ pub(super) fn rfc_3339(at: i64) -> String {
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::*;
+
+    /// Takes so many bytes.
+    struct Room(usize);
+
+    impl Write for Room {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_takes_no_more_is_no_failure_of_the_command_and_ends_the_printing() {
+        let broken = OnceLock::new();
+        write_to(Room(6), &broken, |out| out.write_all(b"enough")).unwrap();
+        assert!(broken.get().is_none());
+        write_to(Room(5), &broken, |out| out.write_all(b"enough")).unwrap();
+        assert_eq!(broken.get().unwrap().kind(), io::ErrorKind::StorageFull);
+        write_to(Room(9), &broken, |_| panic!("printed behind a gap")).unwrap();
+        // Larger than any buffer: what writes hears of it, and need not go on.
+        let (broken, mut went_on) = (OnceLock::new(), false);
+        write_to(Room(0), &broken, |out| {
+            out.write_all(&[b'x'; 1 << 20])?;
+            went_on = true;
+            Ok(())
+        })
+        .unwrap();
+        assert!(broken.get().is_some() && !went_on);
+        // What goes wrong before anything is written is one.
+        let broken = OnceLock::new();
+        assert!(write_to(Room(9), &broken, |_| Err(io::ErrorKind::BrokenPipe.into())).is_err());
+        assert!(broken.get().is_none());
+    }
 
     #[test]
     fn times_are_rfc_3339() {

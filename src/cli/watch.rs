@@ -15,12 +15,14 @@ use super::home::Home;
 use super::{Answer, Failure, print};
 use crate::sync::{Arc, Deadline, Mutex, spawn};
 
-/// Prints each event as it comes; `No` if fewer came than were wanted.
+/// Prints each event as it comes; `No` if fewer came than were wanted. Where a number was wanted that is the answer, and
+/// events count though nobody reads of them any more; else there is nothing to go on for then.
 pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, json: bool) -> Result<Answer, Failure> {
     let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
     let stream = begin(&Home::new(home), &Ask::Watch)?;
     let told_to_stop = Arc::new(Mutex::new(false));
-    stop_on_signal(stream.try_clone()?, Arc::clone(&told_to_stop))?;
+    stop_on_signal(stream.try_clone().map_err(Failure::new)?, Arc::clone(&told_to_stop))?;
+    let enough = if count.is_none() { Answer::Printed } else { Answer::Yes };
     let went_away = || Failure::hint(format_args!("the node in {} went away", home.display()), "see its log");
     let (mut lines, mut seen) = (BufReader::new(&stream), 0);
     let mut line = Vec::new();
@@ -34,7 +36,7 @@ pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, 
             stream.set_read_timeout(within).and_then(|()| lines.read_until(b'\n', &mut line))
         };
         if *told_to_stop.lock() {
-            return Ok(Answer::Yes);
+            return Ok(enough);
         }
         match read {
             Ok(_) if line.ends_with(b"\n") => {}
@@ -42,7 +44,7 @@ pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, 
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 if deadline.remaining().is_zero() {
                     // Without a number, watching for so long was all that was asked.
-                    return Ok(if count.is_none() { Answer::Yes } else { Answer::No });
+                    return Ok(if count.is_none() { enough } else { Answer::No });
                 }
                 continue;
             }
@@ -57,6 +59,9 @@ pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, 
                 } else {
                     print::to_stdout(|out| writeln!(out, "{event}"))?;
                 }
+                if count.is_none() && print::broken().is_some() {
+                    return Ok(enough);
+                }
             }
             Ok(Reply::Failed { message }) => return Err(Failure::new(print::printable(&message))),
             _ => {
@@ -68,7 +73,7 @@ pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, 
         }
         line.clear();
     }
-    Ok(Answer::Yes)
+    Ok(enough)
 }
 
 /// Ends the reading when somebody has seen enough.
