@@ -185,7 +185,7 @@ fn a_node_stops_in_good_order_and_keeps_what_it_knew() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
     init(&home, "7");
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "HUP"] {
         let node = Node::start(&home, "127.0.0.1:0");
         node.refuses(&["request", "11"], &["could not be sent"]);
         // Whoever waits is told, and holds nothing up.

@@ -35,7 +35,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run the node that lives in a home, until SIGINT or SIGTERM
+    /// Run the node that lives in a home, until SIGINT, SIGTERM or SIGHUP
     Node {
         /// The home
         #[arg(long, value_name = "HOME")]

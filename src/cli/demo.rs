@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::control::client::ask;
 use super::control::{Ask, Reply, Until};
 use super::home::Home;
 use super::node::Ready;
+use super::signals::{ending, unwatched};
 use super::{Answer, Failure, offline, print};
 use crate::node::{Identity as _, Random as _, SystemRandom};
 use crate::peer::{NodeId, PublicKey};
@@ -27,7 +27,7 @@ use crate::sync::{Arc, Deadline, Mutex, queue, spawn};
 pub(super) fn run() -> Result<Answer, Failure> {
     let start = instant();
     // Watched before there is anything to clean up.
-    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(unwatched)?;
+    let signals = ending()?;
     let stage = Arc::new(Stage::new()?);
     clean_up_on(signals, &stage)?;
     let outcome = Demo { stage: Arc::clone(&stage), start, last: start }.steps();
@@ -332,10 +332,6 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.clear(false);
     }
-}
-
-fn unwatched(error: io::Error) -> Failure {
-    Failure::new(format_args!("signals cannot be watched: {error}"))
 }
 
 fn clean_up_on(mut signals: Signals, stage: &Arc<Stage>) -> Result<(), Failure> {

@@ -27,6 +27,7 @@ mod quoted;
 mod rehearsal;
 mod repair;
 mod rows;
+mod signals;
 mod stress;
 pub(crate) mod trust_json;
 mod watch;

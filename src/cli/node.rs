@@ -7,12 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::control::perform::Served;
 use super::control::server::Bound;
 use super::home::Home;
+use super::signals::{ending, unwatched};
 use super::{Answer, Failure, print};
 use crate::config::{DEFAULT_PORT, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
@@ -87,8 +86,7 @@ pub(super) fn run(
 
 /// Sends a word when a signal (or the end of standard input) says to stop.
 fn watch(stop: QueueSender<()>, stop_at_eof: bool) -> Result<(), Failure> {
-    let fail = |error: io::Error| Failure::new(format_args!("signals cannot be watched: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
+    let mut signals = ending()?;
     let stop = Arc::new(stop);
     let on_signal = Arc::clone(&stop);
     let watching = spawn("trustkeep-signals", move || {
@@ -97,13 +95,13 @@ fn watch(stop: QueueSender<()>, stop_at_eof: bool) -> Result<(), Failure> {
             let _ = on_signal.try_send(());
         }
     });
-    watching.map_err(fail)?;
+    watching.map_err(unwatched)?;
     if stop_at_eof {
         let watching = spawn("trustkeep-stdin", move || {
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             let _ = stop.try_send(());
         });
-        watching.map_err(fail)?;
+        watching.map_err(unwatched)?;
     }
     Ok(())
 }

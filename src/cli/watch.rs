@@ -6,12 +6,10 @@ use std::net::Shutdown;
 use std::path::Path;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
 use super::control::client::begin;
 use super::control::{Ask, Reply};
 use super::home::Home;
+use super::signals::{ending, unwatched};
 use super::{Answer, Failure, print};
 use crate::sync::{Arc, Deadline, Mutex, spawn};
 
@@ -76,16 +74,21 @@ pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, 
     Ok(enough)
 }
 
-/// Ends the reading when somebody has seen enough.
+/// Ends the reading when somebody has seen enough; and the process, if the printing is stuck.
+#[expect(clippy::disallowed_methods, reason = "nothing is there to be woken by: the process ends first")]
 fn stop_on_signal(stream: std::os::unix::net::UnixStream, told: Arc<Mutex<bool>>) -> Result<(), Failure> {
-    let fail = |error: io::Error| Failure::new(format_args!("signals cannot be watched: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(fail)?;
+    let mut signals = ending()?;
     let watching = spawn("trustkeep-signals", move || {
-        for _ in signals.forever() {
+        if signals.forever().next().is_some() {
             *told.lock() = true;
             // Not connected any more: then the reading has ended already.
             let _ = stream.shutdown(Shutdown::Both);
+            std::thread::sleep(PRINT_WAIT);
+            std::process::exit(0);
         }
     });
-    watching.map(drop).map_err(fail)
+    watching.map(drop).map_err(unwatched)
 }
+
+/// For the line that is being printed when the watch is told to stop.
+const PRINT_WAIT: Duration = Duration::from_secs(1);

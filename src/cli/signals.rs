@@ -1,0 +1,52 @@
+//! The signals that end a command in good order.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Failure;
+
+/// SIGINT, SIGTERM, and SIGHUP: the terminal was closed. Whoever starts the program with SIGHUP ignored (`nohup`) wants it
+/// to outlive its terminal. As long as what is returned is there, none of them ends the process by itself.
+pub(super) fn ending() -> Result<Signals, Failure> {
+    let watched: &[i32] = if is_ignored(SIGHUP) { &[SIGINT, SIGTERM] } else { &[SIGHUP, SIGINT, SIGTERM] };
+    Signals::new(watched).map_err(unwatched)
+}
+
+/// Signals cannot be watched.
+pub(super) fn unwatched(error: io::Error) -> Failure {
+    Failure::new(format_args!("signals cannot be watched: {error}"))
+}
+
+/// Whether this process was started with the signal ignored; no where the system does not tell.
+fn is_ignored(signal: i32) -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| is_in_ignored(&status, signal))
+}
+
+/// The field is a set of signals, from 1, as hexadecimal digits.
+fn is_in_ignored(status: &str, signal: i32) -> bool {
+    let field = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & (1 << (signal - 1)) != 0)
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ignored_signals_are_read_bit_by_bit() {
+        for (status, is_ignored) in [
+            ("Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000000001\n", true),
+            ("SigIgn:\t0000000000001003\n", true),
+            ("SigIgn:\tfffffffffffffffe\nSigCgt:\tffffffffffffffff\n", false),
+            ("SigIgn:\tx\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_in_ignored(status, SIGHUP), is_ignored, "{status}");
+        }
+        assert!(is_in_ignored("SigIgn:\t0000000000004000\n", SIGTERM));
+    }
+}
