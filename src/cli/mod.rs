@@ -16,6 +16,7 @@ mod generated;
 mod home;
 mod import;
 mod latencies;
+mod log;
 mod new_file;
 mod node;
 mod offline;
@@ -48,6 +49,8 @@ use control::Ask;
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // However this ends.
+    let _log = log::End;
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
@@ -90,8 +93,11 @@ pub fn main() -> ExitCode {
 
 /// Tells what went wrong.
 fn complain(message: impl fmt::Display) {
-    // If even this cannot be written, the exit code still tells.
-    let _ = writeln!(io::stderr(), "trustkeep: {message}");
+    let line = format!("trustkeep: {message}");
+    if !log::put(&line) {
+        // If even this cannot be written, the exit code still tells.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
 }
 
 /// What a command that could be carried out answers.

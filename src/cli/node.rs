@@ -12,11 +12,11 @@ use super::control::perform::Served;
 use super::control::server::Bound;
 use super::home::Home;
 use super::signals::{ending, unwatched};
-use super::{Answer, Failure, print};
+use super::{Answer, Failure, log, print};
 use crate::config::{DEFAULT_PORT, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
-use crate::sync::{Arc, Deadline, QueueSender, queue, spawn};
+use crate::sync::{Arc, Deadline, QueueReceiver, QueueSender, queue, spawn};
 
 /// What a node prints once it can be reached.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,13 +36,7 @@ pub(super) fn run(
     stop_at_eof: bool,
 ) -> Result<Answer, Failure> {
     let home = Home::new(home);
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_max_level(tracing::Level::INFO)
-        .with_ansi(false)
-        // A log that nobody reads any more is no reason to panic, which complaining about it there would do.
-        .log_internal_errors(false)
-        .init();
+    log::begin().map_err(no_thread)?;
     let identity = Arc::new(home.identity()?);
     let registry = Arc::new(home.registry()?);
     // From here on a signal ends the node in good order, however early it comes.
@@ -64,24 +58,42 @@ pub(super) fn run(
         .start()
         .map_err(Failure::new)?;
     let manager = Arc::new(manager);
-    let control = control
-        .serve(Served { manager: Arc::clone(&manager), listen })
-        .map_err(|error| Failure::new(format_args!("no thread to run on: {error}")))?;
+    let control = control.serve(Served { manager: Arc::clone(&manager), listen }).map_err(no_thread)?;
     let path = home.control().display().to_string();
-    let ready = Ready { node_id: node_id.get(), listen, control: path, pid: std::process::id() };
-    if json {
-        print::json(&ready)?;
-    } else {
-        let Ready { node_id, listen, control, .. } = ready;
-        print::to_stdout(|out| writeln!(out, "node {node_id} listens on {listen}, control socket {control}"))?;
-    }
+    let told = tell(Ready { node_id: node_id.get(), listen, control: path, pid: std::process::id() }, json)?;
 
     let _ = stopped.recv(Deadline::NEVER);
     tracing::info!("stopping");
     control.close(CONTROL_WAIT);
     let generation = manager.shutdown()?;
     tracing::info!(%generation, "stopped; everything is durable");
+    // Of a node that is stopped at once the line still comes, if it can.
+    let _ = told.recv(Deadline::after(READY_WAIT));
     Ok(Answer::Yes)
+}
+
+/// Prints that the node is ready, on a thread of its own: standard output may take nothing, and that stops no node. Says
+/// so at the end.
+fn tell(ready: Ready, json: bool) -> Result<QueueReceiver<()>, Failure> {
+    let (done, told) = queue(1);
+    let tells = spawn("trustkeep-ready", move || {
+        let printed = if json {
+            print::json(&ready)
+        } else {
+            let Ready { node_id, listen, control, .. } = ready;
+            print::to_stdout(|out| writeln!(out, "node {node_id} listens on {listen}, control socket {control}"))
+        };
+        let failed = printed.err().map(|failure| failure.to_string());
+        if let Some(error) = failed.or_else(|| print::broken().map(ToString::to_string)) {
+            tracing::warn!(error, "the ready line could not be written; the node runs on without it");
+        }
+        let _ = done.try_send(());
+    });
+    tells.map(|_| told).map_err(no_thread)
+}
+
+fn no_thread(error: io::Error) -> Failure {
+    Failure::new(format_args!("no thread to run on: {error}"))
 }
 
 /// Sends a word when a signal (or the end of standard input) says to stop.
@@ -91,7 +103,7 @@ fn watch(stop: QueueSender<()>, stop_at_eof: bool) -> Result<(), Failure> {
     let on_signal = Arc::clone(&stop);
     let watching = spawn("trustkeep-signals", move || {
         for _ in signals.forever() {
-            // Full: it was said already.
+            // Full: it was said already. Those that come later, while the node stops, change nothing.
             let _ = on_signal.try_send(());
         }
     });
@@ -108,3 +120,5 @@ fn watch(stop: QueueSender<()>, stop_at_eof: bool) -> Result<(), Failure> {
 
 /// For answers that are under way when the node is told to stop.
 const CONTROL_WAIT: Duration = Duration::from_secs(1);
+/// For the ready line of a node that is told to stop as soon as it is ready.
+const READY_WAIT: Duration = Duration::from_secs(1);

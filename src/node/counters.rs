@@ -1,6 +1,10 @@
 //! How often each thing went wrong, for operators: counted always, logged at most once a second each.
 //!
 //! A flood of bad messages must not become a flood of log lines, and yet no kind of failure may pass without a trace.
+//!
+//! The line is logged on the thread that counts, which is often the one that handles a message, with no lock held. Which
+//! subscriber `tracing` has is the embedder's choice: one that blocks holds up that thread, so it must not. The program's
+//! own never does.
 #![forbid(unsafe_code)]
 
 use core::fmt;

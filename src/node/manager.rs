@@ -34,6 +34,10 @@ use crate::tables::{Outgoing, Pending, Revocation};
 ///
 /// Its clock and limits are those of its store. Share it in an [`Arc`]. Dropping it stops its threads; the store stays open
 /// for whoever holds it, unless [`shutdown`](Self::shutdown) closed it.
+///
+/// It logs through `tracing`, on the thread at hand: often the one that handles a message. What messages cause is logged
+/// once a second for each name at most. The subscriber is the embedder's, and must not block: one that writes to a pipe
+/// which is not read would stop the node, thread by thread.
 pub struct HandshakeManager {
     pub(super) shell: Arc<Shell>,
     pub(super) housekeeper: Housekeeper,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{Ask, FailingSnapshots, Reply, Status, Until};
 use crate::cli::events::EventRow;
-use crate::cli::now;
 use crate::cli::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+use crate::cli::{log, now};
 use crate::error::PersistError;
 use crate::node::{CommandError, HandshakeManager, RequestOptions};
 use crate::peer::NodeId;
@@ -178,8 +178,16 @@ fn status(node: &Served) -> Status {
         pending: manager.pending().len(),
         outgoing: manager.outgoing().len(),
         revoked: manager.revoked().len(),
-        counters: manager.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        counters: counters(manager),
     }
+}
+
+/// Those of the node, and what its log lost; in the order of the alphabet.
+fn counters(manager: &HandshakeManager) -> Vec<(String, u64)> {
+    let dropped = Some(("log_lines_dropped", log::dropped())).filter(|(_, count)| *count > 0);
+    let mut counters: Vec<_> = manager.counters().into_iter().chain(dropped).collect();
+    counters.sort_unstable_by_key(|(name, _)| *name);
+    counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// A disk that fails for longer is worth an answer.
