@@ -21,7 +21,7 @@ pub(crate) use imp::{
     SnapshotCell, Witness, Word, is_current, spawn, thread_token,
 };
 #[cfg(feature = "cli")]
-pub(crate) use imp::{QueueSender, queue};
+pub(crate) use imp::{QueueReceiver, QueueSender, queue};
 
 /// A cache line is 64 bytes.
 pub(crate) const WORDS_PER_LINE: usize = 8;

@@ -16,7 +16,7 @@
 use std::path::{Path, PathBuf};
 
 use trustkeep::TrustStore;
-use trustkeep::testing::doors::{describe_tables, set_every_table};
+use trustkeep::testing::every_table::{describe_tables, set_every_table};
 
 const VERSION: u32 = 1;
 const STATES: [&str; 6] = ["created", "closed", "killed", "torn", "full", "full_killed"];

@@ -62,7 +62,7 @@ fn a_relayed_message_may_be_old_and_is_charged_to_who_handed_it_in() {
     assert_eq!((manager.pending().len(), count(&manager, "too_old")), (0, 1));
     manager.receive(Received::relayed(old(2), id(50)));
     let pending = manager.pending();
-    assert_eq!((pending[0].1.source, pending[0].1.authentic), (Source::Node(id(50)), false));
+    assert_eq!((pending[0].1.source, pending[0].1.authentic), (Source::Relay(id(50)), false));
     manager.receive(Received::relayed(message_from(&identity(2), Kind::Revoke, |_| {}), id(50)));
     assert_eq!(count(&manager, "not_relayable"), 1);
 }

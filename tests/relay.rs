@@ -85,7 +85,7 @@ fn two_nodes_that_cannot_dial_each_other_come_to_trust_by_watching_and_by_pollin
         drop(a.request(id(2), "weather feed", ask()).unwrap());
         eventually("the request arrives", || b.pending().len() == 1);
         let (_, entry) = b.pending().remove(0);
-        assert_eq!((entry.justification.as_str(), entry.source), ("weather feed", Source::Node(id(1))));
+        assert_eq!((entry.justification.as_str(), entry.source), ("weather feed", Source::Relay(id(1))));
         assert!(entry.authentic, "the registry vouches for the key");
         drop(b.approve(id(1), None).unwrap());
         assert!(a.wait_for_trust(id(2), SOON), "the answer arrives");

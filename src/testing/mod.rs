@@ -4,6 +4,8 @@
 pub mod actor;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub mod doors;
+#[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
+pub mod every_table;
 pub mod life;
 pub mod model;
 #[cfg(test)]
