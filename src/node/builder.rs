@@ -14,9 +14,9 @@ use super::durable::Durable;
 use super::housekeeper::Housekeeper;
 use super::identity::Identity;
 use super::in_flight::InFlight;
-use super::look_up::LookUps;
+use super::look_up::{LOOK_UPS_MAX, LookUps};
 use super::manager::HandshakeManager;
-use super::outbox::Outbox;
+use super::outbox::{CALLERS_MAX, Outbox, SENDERS_MAX};
 use super::poller::Poller;
 use super::random::{Random, SystemRandom};
 use super::registry::{Registry, Relaying};
@@ -120,14 +120,14 @@ impl Builder {
             identity: self.identity,
             cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
             transport: self.transport,
-            look_ups: self.registry.clone().map(|registry| LookUps::new(registry, self.look_up_timeout)),
+            look_ups: self.registry.clone().map(|registry| LookUps::new(registry, self.look_up_timeout, LOOK_UPS_MAX)),
             registry_timeout: self.look_up_timeout,
             relaying: relaying.unwrap_or(Relaying::No),
             registry: self.registry,
             random: self.random,
-            outbox: Outbox::new(),
-            reports: Outbox::new(),
-            relays: Outbox::new(),
+            outbox: Outbox::new(SENDERS_MAX),
+            reports: Outbox::new(CALLERS_MAX),
+            relays: Outbox::new(CALLERS_MAX),
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             open_keys: Mutex::new(OpenKeys::new(OPEN_KEYS_MAX)),

@@ -7,10 +7,10 @@
 #![forbid(unsafe_code)]
 
 use super::cutter::Cut;
-use super::outbox::Task;
+use super::outbox::{Lane, Placed, Task};
 use super::registry::{Registry, RegistryError, Relaying};
 use super::shell::{Done, NotDone, Shell};
-use super::transport::SendError;
+use super::transport::{Dispatch, SendError};
 use crate::foreign;
 use crate::machine::effect::{Action, Draft, When};
 use crate::peer::{NodeId, TrustRecord};
@@ -39,79 +39,59 @@ impl Shell {
                 When::Now => None,
                 When::OnceDurable { still } => Some(still),
             };
-            let (peer, reporting, task) = match effect.action {
+            let (peer, queue, lane, task) = match effect.action {
                 Action::Send(draft) => {
-                    // The task holds the cut back until it ran, or was dropped.
+                    // The letter holds the cut back until it left, or was dropped.
                     let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).and_then(|(_, cut)| cut.clone());
-                    (draft.to, false, self.sending(draft, false, still, cut))
+                    let letter = Letter::new(self, draft.to, draft.kind, still, cut);
+                    (draft.to, Queue::Messages, letter.lane(), sending(letter, draft, false))
                 }
-                Action::SendVersion1(draft) => (draft.to, false, self.sending(draft, true, still, None)),
-                Action::LookUp { peer } => (peer, true, self.looking_up(peer)),
-                Action::ReportGrant { record } => (record.node_id, true, self.reporting(record.node_id, Some(record))),
-                Action::ReportRevoke { peer } => (peer, true, self.reporting(peer, None)),
+                Action::SendVersion1(draft) => {
+                    let letter = Letter::new(self, draft.to, draft.kind, still, None);
+                    (draft.to, Queue::Messages, letter.lane(), sending(letter, draft, true))
+                }
+                Action::LookUp { peer } => (peer, Queue::Reports, Lane::Ordinary, self.looking_up(peer)),
+                Action::ReportGrant { record } => {
+                    let peer = record.node_id;
+                    (peer, Queue::Reports, Lane::Ordinary, self.reporting(peer, Some(record)))
+                }
+                Action::ReportRevoke { peer } => (peer, Queue::Reports, Lane::First, self.reporting(peer, None)),
                 Action::Disconnect { .. } => continue,
             };
-            let queued = if still.is_some() {
+            if still.is_some() {
                 let shell = Arc::clone(self);
-                let release: Task = Box::new(move || shell.queue(peer, reporting, task));
-                self.durable.put(receipt.clone(), release)
+                let release = Box::new(move || shell.queue(peer, queue, lane, task));
+                let placed = self.durable.put(Some(peer), receipt.clone(), release);
+                self.note_lost(placed, &"too many answers wait for the disk; one was dropped");
             } else {
-                self.queue(peer, reporting, task);
-                true
-            };
-            if !queued {
-                self.count("queue_full", &"too many answers wait for the disk; one was dropped");
+                self.queue(peer, queue, lane, task);
             }
         }
     }
 
-    fn queue(&self, peer: NodeId, reporting: bool, task: Task) {
-        let queue = if reporting { &self.reports } else { &self.outbox };
-        if !queue.put(peer, task) {
-            self.count("queue_full", &"too many messages wait to be sent; one was dropped");
-        }
+    fn queue(&self, peer: NodeId, queue: Queue, lane: Lane, task: Task) {
+        let queue = match queue {
+            Queue::Messages => &self.outbox,
+            Queue::Reports => &self.reports,
+        };
+        let placed = queue.put(peer, lane, task);
+        self.note_lost(placed, &"too many messages wait to be sent; one was dropped");
     }
 
-    fn sending(
-        self: &Arc<Self>,
-        draft: Draft,
-        in_version_1: bool,
-        still: Option<TrustRecord>,
-        cut: Option<Arc<Cut>>,
-    ) -> Task {
-        let shell = Arc::clone(self);
-        Box::new(move || {
-            // Dropped last, however this ends.
-            let _cut = cut;
-            if still.is_some_and(|still| shell.store.get(still.node_id) != Some(still)) {
-                return;
-            }
-            let to = draft.to;
-            // A relay gets version 2 in any case.
-            let signed = shell.sign(&draft);
-            let sent = match &signed {
-                _ if in_version_1 => shell.send_v1(&draft),
-                Ok(bytes) => shell.send(to, bytes),
-                Err(_) => Err(SendError::Panicked),
-            };
-            let Err(direct) = sent else { return };
-            match signed {
-                Ok(bytes) if relayable(draft.kind, &direct) && shell.relays_messages() => {
-                    shell.relay_later(to, draft.kind, bytes, still, direct);
-                }
-                _ => shell.count("not_sent", &format_args!("a message to node {to} was not sent: {direct}")),
-            }
-        })
+    fn note_lost(&self, placed: Placed, what: &dyn core::fmt::Display) {
+        if placed != Placed::Queued {
+            self.count("queue_full", what);
+        }
     }
 
     /// Has the registry asked for the key of a record that has none.
     fn looking_up(self: &Arc<Self>, peer: NodeId) -> Task {
         let shell = Arc::clone(self);
-        Box::new(move || match shell.back_fill(peer) {
+        Box::new(move |_turn| match shell.back_fill(peer) {
             Ok(done) => shell.perform(done),
             Err(NotDone::Refused(_)) => {}
             Err(error) => {
-                shell.count("not_filled", &format_args!("node {peer} got no key from the registry: {error:?}"))
+                shell.count("not_filled", &format_args!("node {peer} got no key from the registry: {error:?}"));
             }
         })
     }
@@ -120,7 +100,7 @@ impl Shell {
     /// one at a time, so the last one to run finds the state that lasts, in whatever order they were queued.
     fn reporting(self: &Arc<Self>, peer: NodeId, granted: Option<TrustRecord>) -> Task {
         let shell = Arc::clone(self);
-        Box::new(move || {
+        Box::new(move |turn| {
             let Some(registry) = &shell.registry else { return };
             let reported = match (granted, shell.store.get(peer)) {
                 (Some(record), Some(current)) if record == current => foreign::run(|| registry.report_grant(peer)),
@@ -131,6 +111,7 @@ impl Shell {
                 shell
                     .count("not_reported", &format_args!("the registry did not take a report on node {peer}: {error}"));
             }
+            turn.end(false);
         })
     }
 
@@ -148,6 +129,20 @@ impl Shell {
         foreign::run(|| self.transport.send(to, bytes)).unwrap_or(Err(SendError::Panicked))
     }
 
+    /// Begins to send a signed message; `done` hears how it ended, on any thread.
+    fn dispatch(
+        &self,
+        to: NodeId,
+        bytes: Arc<[u8]>,
+        restricts: bool,
+        done: impl FnOnce(Result<(), SendError>) + Send + 'static,
+    ) {
+        let message = Dispatch::new(to, bytes, restricts, done);
+        if foreign::run(|| self.transport.dispatch(message)).is_err() {
+            tracing::error!(%to, "the transport panicked while sending");
+        }
+    }
+
     /// Whether there is anybody to relay what we cannot send.
     pub(crate) fn relays_messages(&self) -> bool {
         self.relaying != Relaying::No
@@ -158,38 +153,30 @@ impl Shell {
         let Some(registry) = self.registry.clone() else { return Err(RegistryError::NoRelay) };
         let answer = Arc::new(OneShot::new());
         let of_task = Arc::clone(&answer);
-        let queued = self.relays.put(to, Box::new(move || of_task.put(hand_over(registry.as_ref(), to, kind, &bytes))));
-        if !queued {
-            return Err(RegistryError::Busy);
+        let task: Task = Box::new(move |turn| {
+            of_task.put(hand_over(registry.as_ref(), to, kind, &bytes));
+            turn.end(false);
+        });
+        match self.relays.put(to, Lane::Ordinary, task) {
+            Placed::Refused => return Err(RegistryError::Busy),
+            placed => self.note_lost(placed, &TOO_MANY_TO_RELAY),
         }
         answer.wait(Deadline::after(self.registry_timeout)).unwrap_or(Err(RegistryError::TimedOut))
     }
 
-    /// Has the registry relay an answer of ours when it comes to it, if what it tells of is still so.
-    fn relay_later(
-        self: &Arc<Self>,
-        to: NodeId,
-        kind: Kind,
-        bytes: Vec<u8>,
-        still: Option<TrustRecord>,
-        direct: SendError,
-    ) {
-        let shell = Arc::clone(self);
-        let queued = self.relays.put(
-            to,
-            Box::new(move || {
-                let Some(registry) = &shell.registry else { return };
-                if still.is_some_and(|still| shell.store.get(still.node_id) != Some(still)) {
-                    return;
-                }
-                if let Err(relay) = hand_over(registry.as_ref(), to, kind, &bytes) {
-                    let what = format_args!("a message to node {to} was not sent: {direct}; nor relayed: {relay}");
-                    shell.count("not_sent", &what);
-                }
-            }),
-        );
-        if !queued {
-            self.count("queue_full", &"too many messages wait to be relayed; one was dropped");
+    /// The one place that hears what became of each message that the node sent by itself.
+    ///
+    /// Here belongs whatever is to be done about a message that did not leave.
+    fn settled(&self, to: NodeId, outcome: &Outcome) {
+        match outcome {
+            Outcome::Left | Outcome::CalledOff | Outcome::Dropped => {}
+            Outcome::Failed { direct, relay: None } => {
+                self.count("not_sent", &format_args!("a message to node {to} was not sent: {direct}"));
+            }
+            Outcome::Failed { direct, relay: Some(relay) } => {
+                let what = format_args!("a message to node {to} was not sent: {direct}; nor relayed: {relay}");
+                self.count("not_sent", &what);
+            }
         }
     }
 
@@ -208,11 +195,124 @@ impl Shell {
     }
 }
 
+/// Where a task waits.
+#[derive(Clone, Copy)]
+enum Queue {
+    Messages,
+    Reports,
+}
+
+/// What became of a message.
+enum Outcome {
+    /// It left, directly or by the relay.
+    Left,
+    /// What it tells of was no longer so when its turn came.
+    CalledOff,
+    /// There was no room for it, its grant never became durable, or the node stopped.
+    Dropped,
+    /// It left neither directly nor, if that was tried, by the relay.
+    Failed { direct: SendError, relay: Option<RegistryError> },
+}
+
+/// A message that the node sends by itself, from its decision to its outcome. Its end is told once, to
+/// [`Shell::settled`]; a letter that is dropped tells it too.
+struct Letter {
+    shell: Arc<Shell>,
+    to: NodeId,
+    kind: Kind,
+    /// The grant that it tells of.
+    still: Option<TrustRecord>,
+    outcome: Outcome,
+    /// Dropped last: the peer is cut off when its farewell has left, and not before.
+    _cut: Option<Arc<Cut>>,
+}
+
+impl Letter {
+    fn new(shell: &Arc<Shell>, to: NodeId, kind: Kind, still: Option<TrustRecord>, cut: Option<Arc<Cut>>) -> Self {
+        Self { shell: Arc::clone(shell), to, kind, still, outcome: Outcome::Dropped, _cut: cut }
+    }
+
+    fn lane(&self) -> Lane {
+        if self.kind == Kind::Revoke { Lane::First } else { Lane::Ordinary }
+    }
+
+    /// Whether the grant that it tells of was taken back or changed.
+    fn is_called_off(&self) -> bool {
+        self.still.is_some_and(|still| self.shell.store.get(still.node_id) != Some(still))
+    }
+
+    fn settle(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
+    /// Goes on when the direct way has ended.
+    fn sent(self, bytes: Option<Arc<[u8]>>, sent: Result<(), SendError>) {
+        match (sent, bytes) {
+            (Ok(()), _) => self.settle(Outcome::Left),
+            (Err(direct), Some(bytes)) if relayable(self.kind, &direct) && self.shell.relays_messages() => {
+                self.relay(bytes, direct);
+            }
+            (Err(direct), _) => self.settle(Outcome::Failed { direct, relay: None }),
+        }
+    }
+
+    /// Has the registry relay it when it comes to it, if what it tells of is still so.
+    fn relay(self, bytes: Arc<[u8]>, direct: SendError) {
+        let (shell, to) = (Arc::clone(&self.shell), self.to);
+        let task: Task = Box::new(move |turn| {
+            let Some(registry) = self.shell.registry.clone() else { return };
+            if self.is_called_off() {
+                return self.settle(Outcome::CalledOff);
+            }
+            let outcome = match hand_over(registry.as_ref(), self.to, self.kind, &bytes) {
+                Ok(()) => Outcome::Left,
+                Err(relay) => Outcome::Failed { direct, relay: Some(relay) },
+            };
+            self.settle(outcome);
+            turn.end(false);
+        });
+        let placed = shell.relays.put(to, Lane::Ordinary, task);
+        shell.note_lost(placed, &TOO_MANY_TO_RELAY);
+    }
+}
+
+impl Drop for Letter {
+    fn drop(&mut self) {
+        self.shell.settled(self.to, &self.outcome);
+    }
+}
+
+/// Signs a letter and sends it, when its turn has come.
+fn sending(letter: Letter, draft: Draft, in_version_1: bool) -> Task {
+    Box::new(move |turn| {
+        if letter.is_called_off() {
+            return letter.settle(Outcome::CalledOff);
+        }
+        let shell = Arc::clone(&letter.shell);
+        // A relay gets version 2 in any case.
+        let signed: Result<Arc<[u8]>, _> = shell.sign(&draft).map(Arc::from);
+        let bytes = signed.as_ref().ok().cloned();
+        let done = move |sent: Result<(), SendError>| {
+            let gave_up = matches!(sent, Err(SendError::TimedOut { .. } | SendError::GaveWay | SendError::Cancelled));
+            // The turn ends last: a node that stops waits for turns before it waits for the relay.
+            letter.sent(bytes, sent);
+            turn.end(gave_up);
+        };
+        match signed {
+            _ if in_version_1 => done(shell.send_v1(&draft)),
+            Ok(bytes) => shell.dispatch(draft.to, bytes, draft.kind == Kind::Revoke, done),
+            Err(error) => done(Err(error)),
+        }
+    })
+}
+
 /// Whether a message that could not be sent directly is one for a relay. A farewell is not: it is best effort, and what
 /// was cut off on purpose stays so.
 pub(crate) fn relayable(kind: Kind, direct: &SendError) -> bool {
     kind.may_be_relayed() && !matches!(direct, SendError::Cancelled | SendError::TooLarge { .. })
 }
+
+const TOO_MANY_TO_RELAY: &str = "too many messages wait to be relayed; one was dropped";
 
 fn hand_over(registry: &dyn Registry, to: NodeId, kind: Kind, bytes: &[u8]) -> Result<(), RegistryError> {
     foreign::run(|| registry.relay(to, kind, bytes)).unwrap_or(Err(RegistryError::Panicked))

@@ -21,6 +21,8 @@ type Answer = Result<Option<RegistryEntry>, RegistryError>;
 pub(crate) struct LookUps {
     registry: Arc<dyn Registry>,
     timeout: Duration,
+    /// Questions running, and threads waiting for them, at a time; strangers may use half of either.
+    max: usize,
     running: Arc<Mutex<Running>>,
     newest: Arc<Mutex<Newest>>,
 }
@@ -40,8 +42,8 @@ struct Running {
 }
 
 impl LookUps {
-    pub(crate) fn new(registry: Arc<dyn Registry>, timeout: Duration) -> Self {
-        Self { registry, timeout, running: Arc::default(), newest: Arc::default() }
+    pub(crate) fn new(registry: Arc<dyn Registry>, timeout: Duration, max: usize) -> Self {
+        Self { registry, timeout, max, running: Arc::default(), newest: Arc::default() }
     }
 
     /// What the registry knows of `peer`; `known` says that the peer stands in one of our tables, and so has a claim
@@ -65,7 +67,7 @@ impl LookUps {
 
     /// Joins the question about `peer` that is running, or begins one.
     fn enlist(&self, peer: NodeId, known: bool) -> Result<Arc<OneShot<Answer>>, RegistryError> {
-        let limit = if known { LOOK_UPS_MAX } else { LOOK_UPS_MAX / 2 };
+        let limit = if known { self.max } else { self.max / 2 };
         let slot = Arc::new(OneShot::new());
         let mut running = self.running.lock();
         if running.waiting >= limit {
@@ -146,7 +148,7 @@ impl Newest {
     }
 }
 
-/// Questions running, and threads waiting for them, at a time; strangers may use half of either.
+/// Questions about the senders of messages at a time.
 ///
 /// Less than half of the handlers that a transport runs at a time, so that a hanging registry never occupies them all.
 pub(crate) const LOOK_UPS_MAX: usize = 48;

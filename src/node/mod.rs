@@ -18,6 +18,7 @@ mod identity;
 mod in_flight;
 mod in_process;
 mod keys;
+mod lines;
 mod look_up;
 mod manager;
 mod outbox;
@@ -42,4 +43,4 @@ pub use registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Rel
 pub use sinks::EventSink;
 pub use static_registry::{PeersFileError, StaticRegistry};
 pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
-pub use transport::{Inbox, Received, SendError, Transport};
+pub use transport::{Dispatch, Inbox, Received, SendError, Transport};

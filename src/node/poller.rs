@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::outbox::Task;
+use super::outbox::{Lane, Placed, Task};
 use super::pace::Pace;
 use super::registry::{Fetched, Registry, RegistryError, Relayed, Relaying, Revision};
 use super::shell::{Handled, Shell};
@@ -205,7 +205,8 @@ impl Fetching {
                 }
             })
         };
-        let queued = shell.durable.put(receipt, release);
+        // Bounded by what is held, and nobody's share.
+        let queued = shell.durable.put(None, receipt, release) != Placed::Refused;
         if !queued {
             self.shared.state.lock().held.remove(&revision);
             shell.count("queue_full", &"too many answers wait for the disk; a relayed message stays unacknowledged");
@@ -251,7 +252,7 @@ fn acknowledge(shell: &Arc<Shell>, shared: &Arc<Shared>) {
     state.acknowledging = true;
     drop(state);
     let (of_task, counting) = (Arc::clone(shared), Arc::downgrade(shell));
-    let task: Task = Box::new(move || {
+    let task: Task = Box::new(move |_turn| {
         loop {
             let mut state = of_task.state.lock();
             let Some(revision) = state.due.pop_front() else {
@@ -277,7 +278,7 @@ fn acknowledge(shell: &Arc<Shell>, shared: &Arc<Shared>) {
         }
     });
     // No peer has our own id, so no report waits behind this.
-    if !shell.reports.put(shell.rules.own_id, task) {
+    if shell.reports.put(shell.rules.own_id, Lane::Ordinary, task) == Placed::Refused {
         shared.state.lock().acknowledging = false;
     }
 }

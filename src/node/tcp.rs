@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::look_up::LookUps;
+use super::outbox::SENDERS_MAX;
 use super::registry::Registry;
 use super::tcp_receive::Receiver;
 use super::transport::{Inbox, SendError, Transport};
@@ -111,7 +112,7 @@ impl TcpTransport {
             _ => ListenError::Io { address, source },
         })?;
         let receiver = Receiver::new(listener, &config).map_err(|source| ListenError::Io { address, source })?;
-        let look_ups = LookUps::new(registry, config.look_up_timeout);
+        let look_ups = LookUps::new(registry, config.look_up_timeout, ADDRESSES_MAX);
         Ok(Self { config, receiver, look_ups, sending: Mutex::new(Sending::default()) })
     }
 
@@ -301,3 +302,7 @@ pub(crate) fn positive(until: Deadline) -> io::Result<Duration> {
     let left = remaining(until);
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
+
+/// Addresses that are looked up at a time: as many as threads may send, so that a registry that is slow turns no message
+/// away, and some for callers who send by themselves.
+const ADDRESSES_MAX: usize = 2 * SENDERS_MAX + 64;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::RegistryError;
+use crate::foreign;
 use crate::machine::input::Path;
 use crate::machine::view::Source;
 use crate::peer::NodeId;
@@ -33,6 +34,21 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// Why the message did not leave. `Ok` says that it left, not that the peer believed it.
     fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError>;
+
+    /// Begins to send one message; [`Dispatch::end`] tells how that ended, from any thread.
+    ///
+    /// The default sends on this thread: the node then keeps one thread busy for each peer that does not take its
+    /// message. The node calls this on at most 192 threads for restrictions and on as many for other messages. 32 of each
+    /// are for peers that were slow last time, and no such peer takes one of the others. A transport that can send without blocking overrides it, and bounds what it has
+    /// under way itself.
+    ///
+    /// # Ordering
+    /// One message to a peer at a time: the next one comes when the one before it has ended. [`Dispatch::restricts`] says
+    /// which messages must wait for no other.
+    fn dispatch(&self, message: Dispatch) {
+        let sent = self.send(message.to(), message.bytes());
+        message.end(sent);
+    }
 
     /// Sends one message over a connection at whose other end the transport itself proves this peer to be. A transport
     /// that proves nothing, as is the default, refuses.
@@ -61,6 +77,79 @@ pub trait Transport: Send + Sync {
     /// # Ordering
     /// Must not wait for a peer. May be called again.
     fn stop_sending(&self);
+}
+
+/// One message on its way to a peer, and the word that its sender waits for.
+///
+/// A dispatch that is dropped has ended with [`SendError::Cancelled`], or [`SendError::Panicked`] if a panic dropped it.
+pub struct Dispatch {
+    to: NodeId,
+    bytes: Arc<[u8]>,
+    restricts: bool,
+    done: Option<Done>,
+}
+
+type Done = Box<dyn FnOnce(Result<(), SendError>) + Send>;
+
+impl Dispatch {
+    /// A message; `done` is called once, and must not block.
+    #[must_use]
+    pub fn new(
+        to: NodeId,
+        bytes: Arc<[u8]>,
+        restricts: bool,
+        done: impl FnOnce(Result<(), SendError>) + Send + 'static,
+    ) -> Self {
+        Self { to, bytes, restricts, done: Some(Box::new(done)) }
+    }
+
+    /// The receiver.
+    #[must_use]
+    pub fn to(&self) -> NodeId {
+        self.to
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether it is a farewell. It gives way to no other message.
+    #[must_use]
+    pub fn restricts(&self) -> bool {
+        self.restricts
+    }
+
+    /// Tells how it ended: `Ok` says that it left, as for [`Transport::send`]. A panic of the receiver of this word ends here.
+    pub fn end(mut self, sent: Result<(), SendError>) {
+        self.tell(sent);
+    }
+
+    fn tell(&mut self, sent: Result<(), SendError>) {
+        if let Some(done) = self.done.take()
+            && foreign::run(|| done(sent)).is_err()
+        {
+            tracing::error!(to = %self.to, "a panic while hearing what became of a message");
+        }
+    }
+}
+
+impl Drop for Dispatch {
+    fn drop(&mut self) {
+        self.tell(Err(if std::thread::panicking() { SendError::Panicked } else { SendError::Cancelled }));
+    }
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, bytes, restricts, .. } = self;
+        f.debug_struct("Dispatch")
+            .field("to", to)
+            .field("bytes", &bytes.len())
+            .field("restricts", restricts)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whoever takes what a transport received.
@@ -137,6 +226,8 @@ pub enum SendError {
     },
     /// The peer was disconnected, or the transport stopped, meanwhile.
     Cancelled,
+    /// Too many messages were being sent at once, and this one gave way to a newer one. Send it again.
+    GaveWay,
     /// The transport, or the identity that was to sign, panicked.
     Panicked,
     /// A transport of another kind failed.
@@ -153,6 +244,7 @@ impl fmt::Display for SendError {
             Self::NotAuthenticated => f.write_str("the transport does not authenticate the peer"),
             Self::TooLarge { bytes } => write!(f, "a message of {bytes} bytes is larger than the protocol allows"),
             Self::Cancelled => f.write_str("cancelled: the peer was disconnected or the node is stopping"),
+            Self::GaveWay => f.write_str("too many messages were being sent at once, and this one gave way"),
             Self::Panicked => f.write_str("the transport panicked"),
             Self::Other(error) => error.fmt(f),
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -39,6 +39,20 @@ pub fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
+/// An address that answers no connection: what may wait to be accepted there does already.
+pub fn black_hole() -> (SocketAddr, Vec<TcpStream>, rustix::fd::OwnedFd) {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &any_port()).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let address = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+    let mut fill = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        fill.push(stream);
+        assert!(fill.len() < 100, "everybody is let in");
+    }
+    (address, fill, socket)
+}
+
 /// The identity whose id and seed are this number.
 pub fn identity(number: u32) -> FileIdentity {
     FileIdentity::from_seed(id(number), &[u8::try_from(number % 251).unwrap(); 32]).unwrap()
@@ -58,6 +72,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Gate {
     closed: Mutex<bool>,
     changed: Condvar,
+    waiting: std::sync::atomic::AtomicUsize,
 }
 
 impl Gate {
@@ -72,9 +87,15 @@ impl Gate {
     }
     pub fn pass(&self) {
         let mut closed = self.closed.lock().unwrap();
+        self.waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         while *closed {
             closed = self.changed.wait(closed).unwrap();
         }
+        self.waiting.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    }
+    /// How many threads stand before it.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(std::sync::atomic::Ordering::SeqCst)
     }
 }
 

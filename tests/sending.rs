@@ -1,0 +1,389 @@
+//! What leaves a node, and in which order: a restriction waits for no other peer, a peer that does not read delays its own
+//! messages only, and no message that was called off leaves by any way. Nothing here is measured by the clock: peers that
+//! do not read stay so until the test lets them go.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use common::*;
+use trustkeep::config::{Durability, HandshakeConfig};
+use trustkeep::machine::view::Nonce;
+use trustkeep::node::{Dispatch, Identity as _, Inbox, Registry, SendError, Transport};
+use trustkeep::wire::message::Kind;
+use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore};
+
+const FAREWELL: &str = "handshake_revoke";
+const ACCEPT: &str = "handshake_accept";
+
+/// What a peer does with a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Takes,
+    /// Reads nothing until the test ends it.
+    Sticks,
+    Refuses,
+    TimesOut,
+}
+
+/// A transport that blocks, to peers that do as the test says.
+#[derive(Default)]
+struct Net {
+    ways: Mutex<HashMap<NodeId, Way>>,
+    gate: Gate,
+    /// Every message that was tried, in order.
+    tried: Mutex<Vec<(NodeId, String)>>,
+    /// How many messages hang now.
+    stuck: Mutex<usize>,
+    left: Mutex<Vec<(NodeId, String)>>,
+    /// The nonces that these messages answer.
+    answered: Mutex<Vec<(NodeId, String)>>,
+    cut: Mutex<Vec<NodeId>>,
+}
+
+impl Net {
+    fn set(&self, peers: impl IntoIterator<Item = u32>, way: Way) {
+        self.ways.lock().unwrap().extend(peers.into_iter().map(|peer| (id(peer), way)));
+    }
+    fn stuck(&self) -> usize {
+        *self.stuck.lock().unwrap()
+    }
+    fn tried(&self, peer: u32) -> Vec<String> {
+        let tried = self.tried.lock().unwrap();
+        tried.iter().filter(|(to, _)| *to == id(peer)).map(|(_, kind)| kind.clone()).collect()
+    }
+    fn left(&self, peer: u32) -> Vec<String> {
+        let left = self.left.lock().unwrap();
+        left.iter().filter(|(to, _)| *to == id(peer)).map(|(_, kind)| kind.clone()).collect()
+    }
+}
+
+impl Transport for Net {
+    fn start(&self, _: Arc<dyn Inbox>) -> io::Result<()> {
+        Ok(())
+    }
+    fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
+        self.tried.lock().unwrap().push((to, kind_of(bytes)));
+        let way = self.ways.lock().unwrap().get(&to).copied().unwrap_or(Way::Takes);
+        match way {
+            Way::Takes => {}
+            Way::Sticks => {
+                *self.stuck.lock().unwrap() += 1;
+                self.gate.pass();
+                *self.stuck.lock().unwrap() -= 1;
+            }
+            Way::Refuses => {
+                let source = io::ErrorKind::ConnectionRefused.into();
+                return Err(SendError::Unreachable { address: any_port(), source });
+            }
+            Way::TimesOut => return Err(SendError::TimedOut { address: any_port() }),
+        }
+        let message: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        self.answered.lock().unwrap().push((to, message["answers"].as_str().unwrap().to_owned()));
+        self.left.lock().unwrap().push((to, kind_of(bytes)));
+        Ok(())
+    }
+    fn disconnect(&self, peer: NodeId) {
+        self.cut.lock().unwrap().push(peer);
+    }
+    fn stop_receiving(&self, _: Duration) {}
+    fn stop_sending(&self) {
+        self.gate.open();
+    }
+}
+
+/// Node 1 on a [`Net`], which trusts these peers.
+fn trusting(peers: impl IntoIterator<Item = u32>) -> (HandshakeManager, Arc<Net>) {
+    trusting_with(Arc::new(TrustStore::in_memory()), peers, HandshakeConfig::default(), None)
+}
+
+fn trusting_with(
+    store: Arc<TrustStore>,
+    peers: impl IntoIterator<Item = u32>,
+    config: HandshakeConfig,
+    registry: Option<Arc<dyn Registry>>,
+) -> (HandshakeManager, Arc<Net>) {
+    for peer in peers {
+        drop(store.grant(TrustRecord::new(id(peer), identity(peer).public_key())).unwrap());
+    }
+    let net = Arc::new(Net::default());
+    let transport = Arc::clone(&net) as _;
+    let mut builder = HandshakeManager::builder(store, Arc::new(identity(1)), transport).config(config);
+    if let Some(registry) = registry {
+        builder = builder.registry(registry).look_up_timeout(Duration::from_millis(200));
+    }
+    (builder.start().unwrap(), net)
+}
+
+/// A trusted peer asks again, for the `nth` time, and so is owed an accept.
+fn asks(manager: &HandshakeManager, peer: u32, nth: i64) {
+    let request = message_from(&identity(peer), Kind::Request, |draft| {
+        draft.stamp = draft.stamp.saturating_add(nth);
+        draft.nonce = Nonce([u8::try_from(nth).unwrap(); 16]);
+    });
+    manager.receive(arrived(request, 1));
+}
+
+#[test]
+fn a_farewell_leaves_at_once_beside_any_number_of_peers_that_do_not_read() {
+    let (manager, net) = trusting(2..=500);
+    net.set(3..=500, Way::Sticks);
+    let _shut = net.gate.close();
+    // More of them owe an answer than there are threads; and 128 others were revoked and do not hear it either.
+    for peer in 200..=500 {
+        asks(&manager, peer, 0);
+    }
+    eventually("they hold up every thread for answers", || net.stuck() == 160);
+    for peer in 3..=130 {
+        drop(manager.revoke(id(peer)).unwrap());
+    }
+    eventually("they hold up a thread each", || net.stuck() == 160 + 128);
+    drop(manager.revoke(id(2)).unwrap());
+    eventually("the farewell leaves", || net.left(2) == [FAREWELL]);
+    eventually("and the peer is cut off", || net.cut.lock().unwrap().contains(&id(2)));
+    assert_eq!(net.stuck(), 160 + 128, "nothing else had to end for it");
+    assert!(net.left.lock().unwrap().iter().all(|(peer, _)| *peer == id(2)));
+    // The twin: a message that is no restriction comes to its turn as well, once there is a thread.
+    asks(&manager, 131, 0);
+    net.gate.open();
+    eventually("everybody else is served", || net.left(131) == [ACCEPT] && net.left(500) == [ACCEPT]);
+}
+
+#[test]
+fn a_restriction_leaves_before_the_messages_that_wait() {
+    let (manager, net) = trusting(2..=300);
+    net.set(3..=300, Way::Sticks);
+    let _shut = net.gate.close();
+    for peer in 3..=300 {
+        asks(&manager, peer, 0);
+    }
+    asks(&manager, 2, 0);
+    eventually("every thread is held up", || net.stuck() == 160);
+    assert_eq!(net.tried(2), [""; 0], "its answer waits behind the others");
+    drop(manager.revoke(id(2)).unwrap());
+    eventually("the farewell leaves", || net.left(2).last().is_some_and(|kind| kind == FAREWELL));
+    // What waited for the same peer keeps its place before it, or was called off: nothing comes after a farewell.
+    net.gate.open();
+    eventually("everybody else is served", || (3..=300).all(|peer| net.left(peer) == [ACCEPT]));
+    assert_eq!(net.left(2), [FAREWELL]);
+}
+
+#[test]
+fn a_full_queue_drops_neither_a_restriction_nor_a_message_to_a_peer_with_fewer() {
+    let (manager, net) = trusting(2..=300);
+    net.set(3..=300, Way::Sticks);
+    let _shut = net.gate.close();
+    for peer in 3..=300 {
+        asks(&manager, peer, 0);
+    }
+    eventually("every thread is held up", || net.stuck() == 160);
+    let lost = || count(&manager, "queue_full");
+    let mut nth = 0;
+    while lost() == 0 {
+        nth += 1;
+        assert!(nth < 20, "the queue has no end");
+        for peer in 3..=300 {
+            asks(&manager, peer, nth);
+        }
+    }
+    asks(&manager, 2, 0);
+    for peer in 290..=300 {
+        drop(manager.revoke(id(peer)).unwrap());
+    }
+    net.set([299, 300], Way::Takes);
+    net.gate.open();
+    eventually("the message arrives", || net.left(2) == [ACCEPT]);
+    for peer in 290..=300 {
+        eventually("every farewell leaves", || net.left(peer).last().is_some_and(|kind| kind == FAREWELL));
+    }
+}
+
+#[test]
+fn a_full_share_of_one_peer_keeps_its_newest_answers_and_its_farewell() {
+    for revoked in [false, true] {
+        // Answers that do not wait for the disk are queued by the thread that decides.
+        let mut config = HandshakeConfig::default();
+        config.durability = Durability::Eventually;
+        let (manager, net) = trusting_with(Arc::new(TrustStore::in_memory()), [2], config, None);
+        net.set([2], Way::Sticks);
+        let _shut = net.gate.close();
+        asks(&manager, 2, 0);
+        eventually("the first is on its way", || net.stuck() == 1);
+        for nth in 1..=12 {
+            asks(&manager, 2, nth);
+        }
+        assert_eq!(count(&manager, "queue_full"), 4, "eight may wait");
+        if revoked {
+            drop(manager.revoke(id(2)).unwrap());
+            assert_eq!(count(&manager, "queue_full"), 5, "an answer made room");
+        }
+        net.gate.open();
+        if revoked {
+            eventually("the farewell leaves, last", || net.left(2).last().is_some_and(|kind| kind == FAREWELL));
+            assert_eq!(net.left(2).len(), 9);
+        } else {
+            eventually("nine leave", || net.left(2).len() == 9);
+            let nonces = [0, 5, 6, 7, 8, 9, 10, 11, 12].map(|nth| (id(2), STANDARD.encode([nth; 16])));
+            assert_eq!(*net.answered.lock().unwrap(), nonces);
+        }
+    }
+}
+
+#[test]
+fn peers_that_were_slow_share_few_turns_and_a_peer_that_refused_is_none_of_them() {
+    let (manager, net) = trusting(2..=60);
+    net.set(3..=50, Way::TimesOut);
+    net.set(51..=60, Way::Refuses);
+    for peer in 3..=60 {
+        asks(&manager, peer, 0);
+    }
+    eventually("all were tried", || count(&manager, "not_sent") == 58);
+    net.set(3..=60, Way::Sticks);
+    let _shut = net.gate.close();
+    for peer in 3..=60 {
+        asks(&manager, peer, 1);
+    }
+    // 48 were slow, of whom 32 have a turn; 10 refused at once, and each has one.
+    eventually("they have their turns", || net.stuck() == 42);
+    asks(&manager, 2, 0);
+    eventually("another peer is not held up", || net.left(2) == [ACCEPT]);
+    assert_eq!(net.stuck(), 42);
+    for peer in 51..=60 {
+        assert_eq!(net.tried(peer).len(), 2, "node {peer} waited though it had refused at once");
+    }
+    net.gate.open();
+    eventually("the others get theirs", || (3..=60).all(|peer| net.left(peer) == [ACCEPT]));
+    // A peer that takes its message again is slow no more.
+    let _shut = net.gate.close();
+    for peer in 3..=60 {
+        asks(&manager, peer, 2);
+    }
+    eventually("each has a turn", || net.stuck() == 58);
+    net.gate.open();
+}
+
+/// Begins to send and ends when the test says so.
+#[derive(Default)]
+struct Later(Mutex<Vec<Dispatch>>);
+
+impl Transport for Later {
+    fn start(&self, _: Arc<dyn Inbox>) -> io::Result<()> {
+        Ok(())
+    }
+    fn send(&self, _: NodeId, _: &[u8]) -> Result<(), SendError> {
+        Ok(())
+    }
+    fn dispatch(&self, message: Dispatch) {
+        self.0.lock().unwrap().push(message);
+    }
+    fn disconnect(&self, _: NodeId) {}
+    fn stop_receiving(&self, _: Duration) {}
+    fn stop_sending(&self) {
+        self.0.lock().unwrap().clear();
+    }
+}
+
+impl Later {
+    fn under_way(&self) -> Vec<NodeId> {
+        let mut peers: Vec<_> = self.0.lock().unwrap().iter().map(Dispatch::to).collect();
+        peers.sort_unstable();
+        peers
+    }
+    fn take(&self, peer: u32) -> Dispatch {
+        let mut under_way = self.0.lock().unwrap();
+        let at = under_way.iter().position(|message| message.to() == id(peer)).unwrap();
+        under_way.remove(at)
+    }
+}
+
+#[test]
+fn a_transport_that_sends_later_has_one_message_of_each_peer_under_way() {
+    let transport = Arc::new(Later::default());
+    let store = Arc::new(TrustStore::in_memory());
+    for peer in 2..=400 {
+        drop(store.grant(TrustRecord::new(id(peer), identity(peer).public_key())).unwrap());
+    }
+    let builder = HandshakeManager::builder(store, Arc::new(identity(1)), Arc::clone(&transport) as _);
+    let manager = builder.start().unwrap();
+    for peer in 2..=400 {
+        asks(&manager, peer, 0);
+    }
+    let everybody: Vec<_> = (2..=400).map(id).collect();
+    eventually("all are under way", || transport.under_way() == everybody);
+    asks(&manager, 2, 1);
+    drop(manager.revoke(id(2)).unwrap());
+    drop(manager.revoke(id(3)).unwrap());
+    assert!(!transport.0.lock().unwrap().iter().any(Dispatch::restricts), "the message before it has not ended");
+    // However a message ends, the next one comes.
+    transport.take(2).end(Ok(()));
+    drop(transport.take(3));
+    for peer in [2, 3] {
+        eventually("its farewell is next", || transport.under_way().contains(&id(peer)));
+        let farewell = transport.take(peer);
+        assert!(farewell.restricts() && kind_of(farewell.bytes()) == FAREWELL);
+        farewell.end(Ok(()));
+    }
+    eventually("what was dropped counts as not sent", || count(&manager, "not_sent") == 1);
+    manager.shutdown().unwrap();
+    assert!(transport.under_way().is_empty());
+}
+
+#[test]
+fn a_disk_that_hangs_leaves_every_peer_its_share_of_the_answers() {
+    let disk = Arc::new(Disk::default());
+    let store = Arc::new(TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap());
+    let (manager, net) = trusting_with(store, 2..=600, HandshakeConfig::default(), None);
+    manager.store().flush().unwrap();
+    let _shut = disk.gate.close();
+    // The first answer is what the thread waits with; from then on they queue.
+    for nth in 0..40 {
+        asks(&manager, 2, nth);
+    }
+    let lost = count(&manager, "queue_full");
+    assert!((31..=32).contains(&lost), "one peer has 8 places, and lost {lost} of 40");
+    // Others use up the rest, and the next peer gets its place all the same.
+    for nth in 0..7 {
+        for peer in 3..=590 {
+            asks(&manager, peer, nth);
+        }
+    }
+    assert!(count(&manager, "queue_full") > lost, "4096 places are taken");
+    asks(&manager, 600, 0);
+    disk.gate.open();
+    eventually("its answer leaves", || net.left(600) == [ACCEPT]);
+    let answers = net.left(2).len();
+    assert!((1..=9).contains(&answers), "{answers}");
+}
+
+#[test]
+fn the_report_of_a_revocation_goes_before_reports_of_grants() {
+    let (book, store) = (Arc::new(Book::default()), Arc::new(TrustStore::in_memory()));
+    let registry = Some(Arc::clone(&book) as _);
+    let (manager, _net) = trusting_with(store, [2], HandshakeConfig::default(), registry);
+    let _shut = book.reporting.close();
+    // 16 calls hang, and more reports wait.
+    for peer in 3..=100 {
+        drop(manager.grant(TrustRecord::new(id(peer), identity(peer).public_key())).unwrap());
+    }
+    drop(manager.revoke(id(2)).unwrap());
+    // It is called though none of those calls has ended: the gate counts who stands before it.
+    eventually("the revocation is reported", || book.reporting.waiting() == 17);
+    book.reporting.open();
+    eventually("all are reported", || book.reports.lock().unwrap().len() == 99);
+}
