@@ -16,16 +16,21 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::*;
 use trustkeep::config::{Durability, HandshakeConfig};
 use trustkeep::machine::view::Nonce;
-use trustkeep::node::{Dispatch, Identity as _, Inbox, Registry, SendError, Transport};
+use trustkeep::node::{
+    Dispatch, Identity as _, Inbox, Registry, RegistryEntry, RegistryError, SendError, TcpConfig, TcpTransport,
+    Transport,
+};
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore};
 
@@ -386,4 +391,87 @@ fn the_report_of_a_revocation_goes_before_reports_of_grants() {
     eventually("the revocation is reported", || book.reporting.waiting() == 17);
     book.reporting.open();
     eventually("all are reported", || book.reports.lock().unwrap().len() == 99);
+}
+
+/// Where each kind of node is: those below 10 000 read, the others do not read or do not even answer.
+struct Places {
+    good: SocketAddr,
+    silent: SocketAddr,
+    hole: SocketAddr,
+}
+
+impl Registry for Places {
+    fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        let address = match peer.get() {
+            ..10_000 => self.good,
+            odd if odd % 2 == 1 => self.silent,
+            _ => self.hole,
+        };
+        Ok(Some(RegistryEntry::new(None).address(address)))
+    }
+    fn may_block(&self) -> bool {
+        false
+    }
+}
+
+/// Ends the flood, also when the test fails.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Prints how long farewells took, in `TRUSTKEEP_FAREWELLS` rounds, beside `TRUSTKEEP_SILENT` peers that ask again and again.
+#[test]
+fn over_tcp_farewells_leave_beside_peers_that_do_not_read_or_do_not_answer() {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let (rounds, silent) = (number("TRUSTKEEP_FAREWELLS", 3), number("TRUSTKEEP_SILENT", 128));
+    let good = TcpListener::bind(any_port()).unwrap();
+    // Takes connections into its queue, and reads nothing.
+    let unread = TcpListener::bind(any_port()).unwrap();
+    let (hole, _fill, _socket) = black_hole();
+    let registry = Arc::new(Places { good: good.local_addr().unwrap(), silent: unread.local_addr().unwrap(), hole });
+    let transport = Arc::new(TcpTransport::bind(TcpConfig::listen(any_port()), Arc::clone(&registry) as _).unwrap());
+    let store = Arc::new(TrustStore::in_memory());
+    let asking = 10_000..10_000 + silent;
+    for peer in (2..2 + rounds).chain(asking.clone()) {
+        drop(store.grant(TrustRecord::new(id(peer), identity(peer).public_key())).unwrap());
+    }
+    let manager = HandshakeManager::builder(store, Arc::new(identity(1)), transport).start().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut took = Vec::new();
+    good.set_nonblocking(true).unwrap();
+    std::thread::scope(|scope| {
+        let stopping = Stopping(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                asking.clone().for_each(|peer| asks(&manager, peer, 0));
+            }
+        });
+        let lost = || count(&manager, "queue_full") + count(&manager, "not_sent");
+        for peer in 2..2 + rounds {
+            // They keep the node busy all the time: more of their answers are lost before each round.
+            let before = lost();
+            eventually("they ask", || silent == 0 || lost() > before);
+            let begun = Instant::now();
+            drop(manager.revoke(id(peer)).unwrap());
+            let mut farewell = None;
+            eventually("the farewell leaves", || {
+                farewell = good.accept().ok();
+                farewell.is_some()
+            });
+            let (mut stream, mut bytes) = (farewell.unwrap().0, Vec::new());
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            stream.read_to_end(&mut bytes).unwrap();
+            took.push(begun.elapsed());
+            assert_eq!(kind_of(&bytes), FAREWELL);
+        }
+        drop(stopping);
+    });
+    took.sort_unstable();
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{rounds} farewells beside {silent} silent peers: median {median:?}, slowest {slowest:?}");
 }

@@ -92,7 +92,7 @@ fn no_thread_of_ours_is_left_however_a_node_ends() {
     let (a, b) = (open(home.path(), &hub, 1), open(home.path(), &hub, 2));
     live(&a, &b);
     // The twin: they are there, and this test sees them.
-    for part in ["keepe", "cut", "durab", "tidy", "accep", "relay", "event", "send"] {
+    for part in ["keepe", "cut", "durab", "tidy", "accep", "relay", "event", "send", "tcp"] {
         let name = format!("trustkeep-{part}");
         assert!(ours().contains(&name), "{name} is not among {:?}", ours());
     }

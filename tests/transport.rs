@@ -7,8 +7,12 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    missing_docs,
+    unreachable_pub,
     reason = "tests"
 )]
+
+mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,12 +20,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use common::black_hole;
 use trustkeep::NodeId;
 use trustkeep::config::MESSAGE_BYTES_MAX;
 use trustkeep::machine::input::Path;
 use trustkeep::machine::view::Source;
 use trustkeep::node::{
-    Inbox, ListenError, Received, Registry, RegistryEntry, RegistryError, SendError, TcpConfig, TcpTransport, Transport,
+    Dispatch, Inbox, ListenError, Received, Registry, RegistryEntry, RegistryError, SendError, TcpConfig, TcpTransport,
+    Transport,
 };
 
 /// Long enough for anything that is to happen on a slow machine.
@@ -48,6 +54,39 @@ impl Inbox for Into {
 
 /// Knows the address of every node; panics for node 13; for node 5 waits until the channel is dropped.
 struct Addresses(SocketAddr, std::sync::Mutex<Receiver<()>>);
+
+/// Knows an address that answers, for nodes below 100, and one that does not.
+struct Here {
+    good: SocketAddr,
+    hole: SocketAddr,
+}
+
+impl Registry for Here {
+    fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        let address = if peer < id(100) { self.good } else { self.hole };
+        Ok(Some(RegistryEntry::new(None).address(address)))
+    }
+    fn may_block(&self) -> bool {
+        false
+    }
+}
+
+type Ended = (NodeId, Result<(), SendError>);
+
+/// Begins to send to a node; the end of it is told on the channel.
+fn begin(from: &TcpTransport, to: u32, restricts: bool, ended: &Sender<Ended>) {
+    let ended = ended.clone();
+    let bytes = format!("to {to}").into_bytes();
+    from.dispatch(Dispatch::new(id(to), bytes.into(), restricts, move |sent| drop(ended.send((id(to), sent)))));
+}
+
+fn sending_to(good: SocketAddr, hole: SocketAddr, change: impl FnOnce(&mut TcpConfig)) -> TcpTransport {
+    let mut config = TcpConfig::listen(any_port());
+    let hour = Duration::from_secs(3600);
+    (config.send_timeout, config.connect_timeout, config.close_wait) = (hour, hour, hour);
+    change(&mut config);
+    TcpTransport::bind(config, Arc::new(Here { good, hole })).unwrap()
+}
 
 impl Registry for Addresses {
     fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
@@ -341,4 +380,136 @@ fn disconnecting_cuts_what_is_being_sent_to_that_peer_only() {
         assert_eq!(text, "again");
         sent.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn addresses_that_do_not_answer_delay_no_message_to_another() {
+    let (to, got) = listening(|_| {});
+    let (hole, _fill, _socket) = black_hole();
+    let (put, ended) = channel();
+    let from = sending_to(to.local_address(), hole, |_| {});
+    // As many as there may be, and not one of them ends.
+    for peer in 100..356 {
+        begin(&from, peer, false, &put);
+    }
+    assert!(ended.recv_timeout(Duration::from_millis(100)).is_err());
+    // One more takes the place of the oldest.
+    begin(&from, 7, false, &put);
+    assert_eq!(got.recv_timeout(SOON).unwrap().bytes, b"to 7");
+    let (first, sent) = ended.recv_timeout(SOON).unwrap();
+    assert!(first == id(100) && matches!(sent, Err(SendError::GaveWay)), "{first}: {sent:?}");
+    let (second, sent) = ended.recv_timeout(SOON).unwrap();
+    assert!(second == id(7) && sent.is_ok(), "{second}: {sent:?}");
+    // Nor do a thousand. The way that blocks is the same way.
+    for peer in 1000..2000 {
+        begin(&from, peer, false, &put);
+    }
+    from.send(id(8), b"to 8").unwrap();
+    assert_eq!(got.recv_timeout(SOON).unwrap().bytes, b"to 8");
+    from.stop_sending();
+    drop(put);
+    let ended: Vec<_> = ended.iter().collect();
+    let gave_way = ended.iter().filter(|(_, sent)| matches!(sent, Err(SendError::GaveWay))).count();
+    let cancelled = ended.iter().filter(|(_, sent)| matches!(sent, Err(SendError::Cancelled))).count();
+    assert_eq!((ended.len(), gave_way + cancelled), (1255, 1255), "each ends once");
+    assert!((255..=256).contains(&cancelled), "{cancelled}");
+}
+
+#[test]
+fn a_farewell_gives_way_to_farewells_only() {
+    let (hole, _fill, _socket) = black_hole();
+    let (put, ended) = channel();
+    let from = sending_to(hole, hole, |config| config.sends_max = 3);
+    let gives_way = |expected: u32| {
+        let (peer, sent) = ended.recv_timeout(SOON).unwrap();
+        assert!(peer == id(expected) && matches!(sent, Err(SendError::GaveWay)), "{peer}: {sent:?}");
+    };
+    for (peer, restricts) in [(1, true), (2, false), (3, true)] {
+        begin(&from, peer, restricts, &put);
+    }
+    begin(&from, 4, true, &put);
+    gives_way(2);
+    // No room but that of farewells: the message itself gives way.
+    begin(&from, 5, false, &put);
+    gives_way(5);
+    begin(&from, 6, true, &put);
+    gives_way(1);
+}
+
+#[test]
+fn a_farewell_is_connected_before_messages_that_came_earlier() {
+    let good = TcpListener::bind(any_port()).unwrap();
+    let free = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let (put, ended) = channel();
+    let from = sending_to(good.local_addr().unwrap(), free, |_| {});
+    // While the end of this message is heard, nothing else is sent.
+    let ((heard, hears), (release, released)) = (channel(), channel::<()>());
+    let busy = move |_| {
+        heard.send(()).unwrap();
+        let _ = released.recv();
+    };
+    from.dispatch(Dispatch::new(id(100), b"refused".as_slice().into(), false, busy));
+    hears.recv_timeout(SOON).unwrap();
+    begin(&from, 2, false, &put);
+    begin(&from, 3, false, &put);
+    from.disconnect(id(3));
+    from.disconnect(id(5));
+    begin(&from, 4, true, &put);
+    begin(&from, 5, true, &put);
+    drop(release);
+    let (cut, sent) = ended.recv_timeout(SOON).unwrap();
+    assert!(cut == id(3) && matches!(sent, Err(SendError::Cancelled)), "{cut}: {sent:?}");
+    let arrived = || {
+        let mut text = String::new();
+        good.accept().unwrap().0.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert_eq!([arrived(), arrived()], ["to 4", "to 2"]);
+    // Cut before it wrote anything; and what came after a cut of its peer is not hit by it.
+    assert_eq!([arrived(), arrived()], ["", "to 5"]);
+}
+
+#[test]
+fn a_message_that_was_written_counts_as_sent_when_it_gives_way() {
+    // Takes what comes into its buffers, and never closes.
+    let silent = TcpListener::bind(any_port()).unwrap();
+    let (put, ended) = channel();
+    let (hole, _fill, _socket) = black_hole();
+    let from = sending_to(silent.local_addr().unwrap(), hole, |config| config.sends_max = 2);
+    begin(&from, 100, false, &put);
+    begin(&from, 2, false, &put);
+    let mut stream = silent.accept().unwrap().0;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "to 2", "it was written, and the sender has half-closed");
+    begin(&from, 101, false, &put);
+    let (peer, sent) = ended.recv_timeout(SOON).unwrap();
+    assert!(peer == id(2) && sent.is_ok(), "{peer}: {sent:?}");
+    begin(&from, 102, false, &put);
+    let (peer, sent) = ended.recv_timeout(SOON).unwrap();
+    assert!(peer == id(100) && matches!(sent, Err(SendError::GaveWay)), "{peer}: {sent:?}");
+}
+
+#[test]
+fn each_step_of_sending_has_its_time() {
+    let (hole, _fill, _socket) = black_hole();
+    let silent = TcpListener::bind(any_port()).unwrap();
+    let address = silent.local_addr().unwrap();
+    let from = sending_to(address, hole, |config| config.connect_timeout = Duration::from_millis(50));
+    assert!(matches!(from.send(id(100), b"x"), Err(SendError::TimedOut { address }) if address == hole));
+    let from = sending_to(address, hole, |config| config.send_timeout = Duration::from_millis(50));
+    assert!(matches!(from.send(id(100), b"x"), Err(SendError::TimedOut { address }) if address == hole));
+    // A receiver that takes its time to close has taken the message.
+    let from = sending_to(address, hole, |config| config.close_wait = Duration::from_millis(50));
+    from.send(id(7), b"x").unwrap();
+    // The next address is tried when one does not answer.
+    struct Two(SocketAddr, SocketAddr);
+    impl Registry for Two {
+        fn look_up(&self, _: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+            Ok(Some(RegistryEntry::new(None).address(self.0).address(self.1)))
+        }
+    }
+    let mut config = TcpConfig::listen(any_port());
+    (config.connect_timeout, config.close_wait) = (Duration::from_millis(50), Duration::from_millis(50));
+    TcpTransport::bind(config, Arc::new(Two(hole, address))).unwrap().send(id(7), b"x").unwrap();
 }

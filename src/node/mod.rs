@@ -31,6 +31,7 @@ mod sinks;
 mod static_registry;
 mod tcp;
 mod tcp_receive;
+mod tcp_send;
 mod transport;
 
 pub use builder::Builder;

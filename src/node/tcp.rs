@@ -1,23 +1,24 @@
 //! The built-in transport: TCP, one message per connection, the sender half-closes, the receiver reads to the end.
 //!
-//! Every step of sending has a deadline, and one deadline holds for all of them. TCP proves nothing about who is at the
+//! Every step of sending has a deadline, and one deadline holds for all of them. Connecting and writing block no thread of
+//! the node ([`tcp_send`](super::tcp_send)); only the look-up of an address may, if the registry blocks. TCP proves nothing about who is at the
 //! other end, so nothing received here is ever marked as authenticated.
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::collections::HashMap;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use super::look_up::LookUps;
 use super::outbox::SENDERS_MAX;
 use super::registry::Registry;
 use super::tcp_receive::Receiver;
-use super::transport::{Inbox, SendError, Transport};
+use super::tcp_send::Sender;
+use super::transport::{Dispatch, Inbox, SendError, Transport};
 use crate::config::{DEFAULT_PORT, MESSAGE_BYTES_MAX};
 use crate::peer::NodeId;
-use crate::sync::{Deadline, Mutex};
+use crate::sync::{Deadline, OneShot};
 use std::sync::Arc;
 
 /// Addresses, limits and times of a [`TcpTransport`].
@@ -37,6 +38,9 @@ pub struct TcpConfig {
     pub close_wait: Duration,
     /// How long the registry may take to tell an address. 2 seconds.
     pub look_up_timeout: Duration,
+    /// Connections over which messages are sent at a time. One more ends one that has written its message, or else the
+    /// oldest; a farewell gives way to farewells only. Default: 256.
+    pub sends_max: usize,
     /// Connections that are being received at a time; one more cuts off the oldest. 256.
     pub connections_max: usize,
     /// Of these, from one address (IPv6: one /64); one more cuts off the oldest from there. 16.
@@ -60,6 +64,7 @@ impl Default for TcpConfig {
             connect_timeout: Duration::from_secs(2),
             close_wait: Duration::from_millis(500),
             look_up_timeout: Duration::from_secs(2),
+            sends_max: 256,
             connections_max: 256,
             connections_per_source_max: 16,
         }
@@ -89,15 +94,7 @@ pub struct TcpTransport {
     config: TcpConfig,
     receiver: Receiver,
     look_ups: LookUps,
-    sending: Mutex<Sending>,
-}
-
-/// The connections through which something is being sent, so that they can be cut.
-#[derive(Default)]
-struct Sending {
-    next: u64,
-    open: HashMap<u64, (NodeId, Arc<TcpStream>)>,
-    stopped: bool,
+    sender: Sender,
 }
 
 impl TcpTransport {
@@ -113,7 +110,8 @@ impl TcpTransport {
         })?;
         let receiver = Receiver::new(listener, &config).map_err(|source| ListenError::Io { address, source })?;
         let look_ups = LookUps::new(registry, config.look_up_timeout, ADDRESSES_MAX);
-        Ok(Self { config, receiver, look_ups, sending: Mutex::new(Sending::default()) })
+        let sender = Sender::new(&config);
+        Ok(Self { config, receiver, look_ups, sender })
     }
 
     /// Where it listens, with the port that it was given if it asked for any.
@@ -128,46 +126,12 @@ impl TcpTransport {
         self.receiver.counts()
     }
 
-    fn send_to(&self, peer: NodeId, address: SocketAddr, bytes: &[u8], until: Deadline) -> Result<(), SendError> {
-        let limit = remaining(until).min(self.config.connect_timeout);
-        if limit.is_zero() {
-            return Err(SendError::TimedOut { address });
+    /// The addresses of a peer. Waits for the registry, as long as that may take.
+    fn addresses(&self, peer: NodeId, bytes: &[u8]) -> Result<Vec<SocketAddr>, SendError> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(SendError::TooLarge { bytes: bytes.len() });
         }
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => SendError::TimedOut { address },
-            _ => SendError::Unreachable { address, source },
-        };
-        let stream = Arc::new(TcpStream::connect_timeout(&address, limit).map_err(failed)?);
-        let open = self.open(peer, &stream)?;
-        let sent = deliver(&stream, bytes, until, self.config.close_wait);
-        if self.sending.lock().open.remove(&open).is_none() {
-            return Err(SendError::Cancelled);
-        }
-        sent.map_err(failed)
-    }
-
-    fn open(&self, peer: NodeId, stream: &Arc<TcpStream>) -> Result<u64, SendError> {
-        let mut sending = self.sending.lock();
-        if sending.stopped {
-            return Err(SendError::Cancelled);
-        }
-        let id = sending.next;
-        sending.next += 1;
-        sending.open.insert(id, (peer, Arc::clone(stream)));
-        Ok(id)
-    }
-
-    fn cut(&self, which: impl Fn(NodeId) -> bool, stop: bool) {
-        let mut sending = self.sending.lock();
-        sending.stopped |= stop;
-        sending.open.retain(|_, (peer, stream)| {
-            let cut = which(*peer);
-            if cut {
-                // It may be closed already; the thread that sends sees either way that its entry is gone.
-                drop(stream.shutdown(Shutdown::Both));
-            }
-            !cut
-        });
+        Ok(self.look_ups.look_up(peer, true).map_err(SendError::LookUp)?.unwrap_or_default().addresses)
     }
 }
 
@@ -177,24 +141,23 @@ impl Transport for TcpTransport {
     }
 
     fn send(&self, to: NodeId, bytes: &[u8]) -> Result<(), SendError> {
-        if bytes.len() > MESSAGE_BYTES_MAX {
-            return Err(SendError::TooLarge { bytes: bytes.len() });
-        }
+        let answer = Arc::new(OneShot::new());
+        let of_message = Arc::clone(&answer);
+        self.dispatch(Dispatch::new(to, bytes.into(), false, move |sent| of_message.put(sent)));
+        // A word comes in any case: a dispatch that is dropped gives one, and each of its steps has a deadline.
+        answer.wait(Deadline::NEVER).unwrap_or(Err(SendError::Cancelled))
+    }
+
+    fn dispatch(&self, message: Dispatch) {
         let until = Deadline::after(self.config.send_timeout);
-        let entry = self.look_ups.look_up(to, true).map_err(SendError::LookUp)?.unwrap_or_default();
-        let mut last = SendError::NoAddress { peer: to };
-        for address in entry.addresses {
-            match self.send_to(to, address, bytes, until) {
-                Ok(()) => return Ok(()),
-                Err(SendError::Cancelled) => return Err(SendError::Cancelled),
-                Err(error) => last = error,
-            }
+        match self.addresses(message.to(), message.bytes()) {
+            Ok(addresses) => self.sender.send(message, addresses, until),
+            Err(error) => message.end(Err(error)),
         }
-        Err(last)
     }
 
     fn disconnect(&self, peer: NodeId) {
-        self.cut(|other| other == peer, false);
+        self.sender.cut(peer);
     }
 
     fn stop_receiving(&self, wait: Duration) {
@@ -202,7 +165,7 @@ impl Transport for TcpTransport {
     }
 
     fn stop_sending(&self) {
-        self.cut(|_| true, true);
+        self.sender.stop();
     }
 }
 
@@ -255,37 +218,6 @@ impl core::error::Error for ListenError {
             Self::Io { source, .. } => Some(source),
         }
     }
-}
-
-/// Writes the message, half-closes, and waits for the receiver to close: a reset instead says that it was not taken.
-fn deliver(stream: &TcpStream, bytes: &[u8], until: Deadline, close_wait: Duration) -> io::Result<()> {
-    let mut stream = stream;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        stream.set_write_timeout(Some(positive(until)?))?;
-        match stream.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    stream.shutdown(Shutdown::Write)?;
-    let patience = Deadline::after(remaining(until).min(close_wait));
-    let mut answer = [0; 64];
-    while let Ok(wait) = positive(patience) {
-        stream.set_read_timeout(Some(wait))?;
-        match stream.read(&mut answer) {
-            Ok(0) => break,
-            // Nothing is answered on this connection; whatever comes is not ours to read, and not for ever either.
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // The message left in time. That the receiver takes its time to close says nothing against it.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// How long until the deadline; zero once it has passed.
