@@ -28,8 +28,8 @@ use common::*;
 use trustkeep::config::{Durability, HandshakeConfig};
 use trustkeep::machine::view::Nonce;
 use trustkeep::node::{
-    Dispatch, Identity as _, Inbox, Registry, RegistryEntry, RegistryError, SendError, TcpConfig, TcpTransport,
-    Transport,
+    CommandError, Dispatch, Fetched, Identity as _, Inbox, Registry, RegistryEntry, RegistryError, Relaying,
+    RequestOptions, Revision, SendError, TcpConfig, TcpTransport, Transport,
 };
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore};
@@ -45,6 +45,8 @@ enum Way {
     Sticks,
     Refuses,
     TimesOut,
+    /// The message is called off on its way.
+    CalledOff,
 }
 
 /// A transport that blocks, to peers that do as the test says.
@@ -98,6 +100,7 @@ impl Transport for Net {
                 return Err(SendError::Unreachable { address: any_port(), source });
             }
             Way::TimesOut => return Err(SendError::TimedOut { address: any_port() }),
+            Way::CalledOff => return Err(SendError::Cancelled),
         }
         let message: serde_json::Value = serde_json::from_slice(bytes).unwrap();
         self.answered.lock().unwrap().push((to, message["answers"].as_str().unwrap().to_owned()));
@@ -374,6 +377,148 @@ fn a_disk_that_hangs_leaves_every_peer_its_share_of_the_answers() {
     eventually("its answer leaves", || net.left(600) == [ACCEPT]);
     let answers = net.left(2).len();
     assert!((1..=9).contains(&answers), "{answers}");
+}
+
+/// A relay that takes messages, and hangs while its gate is closed.
+#[derive(Default)]
+struct Post {
+    gate: Gate,
+    asked: Mutex<usize>,
+    relayed: Mutex<Vec<Kind>>,
+    reports: Mutex<Vec<(NodeId, bool)>>,
+}
+
+impl Registry for Post {
+    fn look_up(&self, _: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        Ok(None)
+    }
+    fn may_block(&self) -> bool {
+        false
+    }
+    fn relaying(&self) -> Relaying {
+        Relaying::Poll
+    }
+    fn relay(&self, _: NodeId, kind: Kind, _: &[u8]) -> Result<(), RegistryError> {
+        *self.asked.lock().unwrap() += 1;
+        self.gate.pass();
+        self.relayed.lock().unwrap().push(kind);
+        Ok(())
+    }
+    fn fetch(&self, _: Revision, _: usize, _: Duration) -> Fetched {
+        Fetched::default()
+    }
+    fn report_grant(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reports.lock().unwrap().push((peer, true));
+        Ok(())
+    }
+    fn report_revoke(&self, peer: NodeId) -> Result<(), RegistryError> {
+        self.reports.lock().unwrap().push((peer, false));
+        Ok(())
+    }
+}
+
+fn posting(peers: impl IntoIterator<Item = u32>) -> (HandshakeManager, Arc<Net>, Arc<Post>) {
+    let (post, store) = (Arc::new(Post::default()), Arc::new(TrustStore::in_memory()));
+    let registry = Some(Arc::clone(&post) as _);
+    let (manager, net) = trusting_with(store, peers, HandshakeConfig::default(), registry);
+    (manager, net, post)
+}
+
+#[test]
+fn an_answer_is_checked_again_before_the_relay_gets_it() {
+    for revoked in [true, false] {
+        let (manager, net, post) = posting([]);
+        net.set([2], Way::Refuses);
+        let shut = post.gate.close();
+        // The request hangs at the relay, so the answer to the same peer waits there.
+        let asked = manager.request(id(2), "", RequestOptions::default());
+        assert!(matches!(asked, Err(CommandError::NotSent { relay: Some(RegistryError::TimedOut), .. })), "{asked:?}");
+        assert_eq!(*post.asked.lock().unwrap(), 1);
+        asks(&manager, 2, 0);
+        drop(manager.approve(id(2), None).unwrap());
+        eventually("the direct way fails", || net.tried(2).contains(&ACCEPT.to_owned()));
+        if revoked {
+            drop(manager.revoke(id(2)).unwrap());
+            eventually("the farewell is tried behind it", || net.tried(2).contains(&FAREWELL.to_owned()));
+        }
+        drop(shut);
+        if revoked {
+            // The relay does what waits for it in order: what comes after the answer shows that the answer is over.
+            manager.receive(arrived(
+                message_from(&identity(2), Kind::Request, |d| d.stamp = d.stamp.saturating_add(9)),
+                1,
+            ));
+            drop(manager.reject(id(2), "").unwrap());
+            eventually("the refusal is relayed", || post.relayed.lock().unwrap().contains(&Kind::Reject));
+            assert_eq!(*post.relayed.lock().unwrap(), [Kind::Request, Kind::Reject]);
+        } else {
+            eventually("the answer is relayed", || *post.relayed.lock().unwrap() == [Kind::Request, Kind::Accept]);
+        }
+    }
+}
+
+#[test]
+fn what_was_called_off_on_its_way_is_not_given_to_the_relay() {
+    let (manager, net, post) = posting([2, 3]);
+    net.set([2], Way::CalledOff);
+    net.set([3], Way::TimesOut);
+    asks(&manager, 2, 0);
+    eventually("it counts as not sent", || count(&manager, "not_sent") == 1);
+    assert_eq!(*post.asked.lock().unwrap(), 0);
+    let asked = manager.request(id(2), "", RequestOptions::default().force(true));
+    assert!(matches!(asked, Err(CommandError::NotSent { source: SendError::Cancelled, relay: None, .. })), "{asked:?}");
+    // The twin: what only failed is.
+    asks(&manager, 3, 0);
+    eventually("it is relayed", || *post.relayed.lock().unwrap() == [Kind::Accept]);
+}
+
+#[test]
+fn the_cut_waits_until_the_farewell_has_left() {
+    let mut config = HandshakeConfig::default();
+    config.farewell_max = Duration::from_secs(3600);
+    let store = Arc::new(TrustStore::in_memory());
+    let (manager, net) = trusting_with(store, [2, 3], config, None);
+    net.set([2], Way::Sticks);
+    let _shut = net.gate.close();
+    drop(manager.revoke(id(2)).unwrap());
+    eventually("the farewell is on its way", || net.stuck() == 1);
+    // Another peer's farewell leaves meanwhile, and that peer is cut off: the thread that cuts has looked.
+    drop(manager.revoke(id(3)).unwrap());
+    eventually("the other peer is cut off", || *net.cut.lock().unwrap() == [id(3)]);
+    std::thread::sleep(A_WHILE);
+    assert_eq!(*net.cut.lock().unwrap(), [id(3)]);
+    net.gate.open();
+    eventually("the cut follows the farewell", || *net.cut.lock().unwrap() == [id(3), id(2)]);
+}
+
+#[test]
+fn a_grant_is_reported_only_if_the_record_is_still_the_same() {
+    let disk = Arc::new(Disk::default());
+    let store = Arc::new(TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap());
+    let post = Arc::new(Post::default());
+    let registry = Some(Arc::clone(&post) as _);
+    let (manager, _net) = trusting_with(store, [], HandshakeConfig::default(), registry);
+    let shut = disk.gate.close();
+    let record = |peer, network| {
+        let mut record = TrustRecord::new(id(peer), identity(peer).public_key());
+        record.network = network;
+        record
+    };
+    // The second grant changes what the first was to tell of.
+    for network in [1, 2] {
+        drop(manager.grant(record(2, network)).unwrap());
+    }
+    drop(manager.grant(record(3, 1)).unwrap());
+    drop(manager.grant(record(4, 1)).unwrap());
+    drop(manager.store().revoke(id(4)).unwrap());
+    drop(manager.grant(record(5, 1)).unwrap());
+    drop(shut);
+    eventually("the last is reported", || post.reports.lock().unwrap().contains(&(id(5), true)));
+    eventually("what lasts is reported once", || post.reports.lock().unwrap().len() >= 3);
+    manager.shutdown().unwrap();
+    let mut reports = post.reports.lock().unwrap().clone();
+    reports.sort_unstable();
+    assert_eq!(reports, [2, 3, 5].map(|peer| (id(peer), true)));
 }
 
 #[test]
