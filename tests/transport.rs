@@ -513,3 +513,21 @@ fn each_step_of_sending_has_its_time() {
     (config.connect_timeout, config.close_wait) = (Duration::from_millis(50), Duration::from_millis(50));
     TcpTransport::bind(config, Arc::new(Two(hole, address))).unwrap().send(id(7), b"x").unwrap();
 }
+
+#[test]
+fn when_all_connections_are_taken_the_oldest_makes_room_and_no_other() {
+    let (to, got) = listening(|config| config.connections_max = 3);
+    let from = |host| connect_from([127, 0, 2, host], to.local_address());
+    let oldest = from(1);
+    let mut others = [from(2), from(3), from(4)];
+    closed(&oldest);
+    for (stream, byte) in others.iter_mut().zip(b"234") {
+        stream.write_all(&[*byte]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut all: Vec<_> = (0..3).map(|_| got.recv_timeout(SOON).unwrap().bytes[0]).collect();
+    all.sort_unstable();
+    assert_eq!(all, b"234");
+    to.stop_receiving(SOON);
+    assert_eq!((to.counts().received, to.counts().cut), (3, 1));
+}
