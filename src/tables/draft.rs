@@ -7,6 +7,8 @@ use super::{Revocation, Sides, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap};
 use crate::peer::NodeId;
 
+use std::sync::Arc;
+
 /// What a set of changes touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Touched {
@@ -24,7 +26,8 @@ pub(crate) struct Draft {
     trusted: Vec<Change>,
     /// What the trusted records become, if that is known already; instead of `trusted`.
     trusted_next: Option<TrustMap>,
-    sides: SideValues,
+    /// Most changes are of trusted records alone.
+    sides: Option<Box<SideValues>>,
     membership: Vec<(NodeId, bool)>,
     trusted_len: usize,
 }
@@ -41,7 +44,7 @@ impl Tables {
                     draft.set_trusted(*peer, before.is_some(), change);
                 }
             } else {
-                draft.sides.note(&self.sides, change);
+                note(&self.sides, change, &mut draft);
             }
         }
         draft
@@ -57,7 +60,10 @@ impl Tables {
     pub(crate) fn next(&self, draft: &mut Draft) -> Self {
         Self {
             trusted: draft.trusted_next.take().unwrap_or_else(|| self.trusted.changed(&mut draft.trusted)),
-            sides: self.sides.apply(&draft.sides),
+            sides: match &draft.sides {
+                None => Arc::clone(&self.sides),
+                Some(values) => Arc::new(self.sides.apply(values)),
+            },
         }
     }
 
@@ -94,22 +100,28 @@ impl Draft {
 
     /// The mark of a peer becomes another, or goes.
     pub(crate) fn set_revoked(&mut self, peer: NodeId, mark: Option<Revocation>) {
-        self.sides.revoked.push((peer, mark));
+        self.sides().revoked.push((peer, mark));
     }
 
     /// What waits of a peer, waits no longer.
     pub(crate) fn forget_pending(&mut self, peer: NodeId) {
-        self.sides.pending.push((peer, None));
+        self.sides().pending.push((peer, None));
     }
 
     /// What was asked of a peer, was not.
     pub(crate) fn forget_outgoing(&mut self, peer: NodeId) {
-        self.sides.outgoing.push((peer, None));
+        self.sides().outgoing.push((peer, None));
+    }
+
+    fn sides(&mut self) -> &mut SideValues {
+        self.sides.get_or_insert_default()
     }
 
     /// How many entries change.
     pub(crate) fn len(&self) -> usize {
-        self.trusted.len() + usize::from(self.trusted_next.is_some()) + self.sides.len()
+        self.trusted.len()
+            + usize::from(self.trusted_next.is_some())
+            + self.sides.as_ref().map_or(0, |sides| sides.len())
     }
 
     /// Who comes to be trusted, and who is no longer.
@@ -124,7 +136,7 @@ impl Draft {
 
     pub(crate) fn touched(&self) -> Touched {
         let trusted = !self.trusted.is_empty() || self.trusted_next.is_some();
-        let (sides, floors) = (self.sides.len(), self.sides.floors.len());
+        let (sides, floors) = self.sides.as_ref().map_or((0, 0), |sides| (sides.len(), sides.floors.len()));
         let urgent = trusted || sides > floors;
         Touched { trusted, urgent, any: urgent || floors > 0 }
     }
@@ -132,17 +144,15 @@ impl Draft {
 
 macro_rules! note {
     ($($(#[$doc:meta])* $number:literal $field:ident $variant:ident $key:ty, $entry:ty => $table:ty;)*) => {
-        impl SideValues {
-            /// Adds the change if it changes something.
-            fn note(&mut self, before: &Sides, change: &TableChange) {
-                match change {
-                    TableChange::Trusted(..) => {}
-                    $(TableChange::$variant(key, entry) => {
-                        if before.$field.get(*key) != entry.as_ref() {
-                            self.$field.push((*key, entry.clone()));
-                        }
-                    })*
-                }
+        /// Adds the change to the draft if it changes something.
+        fn note(before: &Sides, change: &TableChange, draft: &mut Draft) {
+            match change {
+                TableChange::Trusted(..) => {}
+                $(TableChange::$variant(key, entry) => {
+                    if before.$field.get(*key) != entry.as_ref() {
+                        draft.sides().$field.push((*key, entry.clone()));
+                    }
+                })*
             }
         }
 

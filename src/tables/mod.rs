@@ -18,6 +18,8 @@ pub use entry::{
     RevocationId, Source,
 };
 
+use std::sync::Arc;
+
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
 #[cfg(feature = "cli")]
@@ -104,7 +106,8 @@ const _: () = assert!(size_of::<TableChange>() <= 80);
 #[derive(Clone, Debug)]
 pub struct Tables {
     pub(crate) trusted: TrustMap,
-    pub(crate) sides: Sides,
+    /// Shared by all states between two changes of any of them: a grant copies a pointer.
+    pub(crate) sides: Arc<Sides>,
 }
 
 #[cfg(feature = "cli")]
@@ -128,7 +131,7 @@ impl Sides {
 
 impl Tables {
     pub(crate) fn new(mix: Mix) -> Self {
-        Self { trusted: TrustMap::new(mix), sides: Sides::new(mix) }
+        Self { trusted: TrustMap::new(mix), sides: Arc::new(Sides::new(mix)) }
     }
 
     /// A peer that is both trusted and revoked: no such state is valid (I-2).

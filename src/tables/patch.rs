@@ -7,6 +7,8 @@ use crate::map::mix::Mix;
 use crate::map::{Latest, Value};
 use crate::peer::NodeId;
 
+use std::sync::Arc;
+
 /// Values that replace those of a state, each with its key; `None` removes. Where a key occurs several times, the last one
 /// counts.
 ///
@@ -82,7 +84,7 @@ impl Tables {
             both |= !is_empty && is_revoked(mix.unmix(place));
         });
         both |= values.revoked.iter().any(|(peer, _)| revoked.get(*peer).is_some() && trusted.contains(*peer));
-        if both { None } else { Some(Self { trusted, sides }) }
+        if both { None } else { Some(Self { trusted, sides: Arc::new(sides) }) }
     }
 }
 

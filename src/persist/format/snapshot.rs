@@ -1,6 +1,8 @@
 //! A whole state: header, all tables block by block, and a closing block with their counts.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
 use super::blocks::{Block, BlockWriter, Sink};
@@ -105,7 +107,7 @@ pub(crate) fn decode_snapshot(file: &[u8], now: Now) -> Result<Snapshot, FileErr
         blocks.trusted(|place, entry| entry.read().map(|value| into.push(place, value)))
     })?;
     let sides = if version == 1 { blocks.sides_of_version_1(mix, now)? } else { decode_sides(&mut blocks, now)? };
-    let tables = Tables { trusted, sides };
+    let tables = Tables { trusted, sides: Arc::new(sides) };
     let end_offset = blocks.offset;
     let is_right = if version == 1 {
         let sides = &tables.sides;
@@ -153,7 +155,7 @@ impl<'a> Reader<'a> {
 
     /// The tables of version 1; it has no others.
     fn sides_of_version_1(&mut self, mix: Mix, now: Now) -> Result<Sides, FileError> {
-        let none = Tables::new(mix).sides;
+        let none = Sides::clone(&Tables::new(mix).sides);
         Ok(Sides {
             pending: self.table(|entry: PendingV1| entry.read(now))?,
             outgoing: self.table(|entry: OutgoingV1| entry.read(now))?,
