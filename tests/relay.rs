@@ -18,15 +18,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use common::*;
 use trustkeep::config::{HandshakeConfig, Policy};
 use trustkeep::machine::view::Source;
 use trustkeep::node::{
-    CommandError, Fetched, Identity as _, InProcessMember, InProcessRegistry, JoinError, Registry, RegistryEntry,
+    CommandError, Fetched, Identity, InProcessMember, InProcessRegistry, JoinError, Registry, RegistryEntry,
     RegistryError, Relayed, Relaying, RequestOptions, Revision, SendError,
 };
 use trustkeep::wire::message::Kind;
-use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore, WallMillis};
+use trustkeep::{HandshakeManager, NodeId, PublicKey, TrustRecord, TrustStore, WallMillis};
 
 /// Long enough for something that must not happen to have happened.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -279,8 +281,7 @@ fn whoever_joins_first_keeps_the_id_and_takes_its_place_again() {
     let entry = || first.look_up(id(1)).unwrap().unwrap();
     assert_eq!((entry().key, entry().networks.len()), (Some(identity(1).public_key()), 0));
     let before = entry().revision;
-    let again = hub.join(&identity(1), &[3, 0, 5]).unwrap();
-    assert_eq!(entry().networks, [3, 5]);
+    let again = hub.join(&identity(1), &[]).unwrap();
     assert!(entry().revision > before);
     let replaced = first.fetch(Revision::NONE, 1, SOON);
     assert!(matches!(replaced.failure, Some(RegistryError::Replaced)), "{replaced:?}");
@@ -288,6 +289,135 @@ fn whoever_joins_first_keeps_the_id_and_takes_its_place_again() {
     assert!(matches!(first.acknowledge(Revision(1)), Err(RegistryError::Replaced)));
     let beyond = again.fetch(Revision(9), 1, Duration::ZERO);
     assert!(matches!(beyond.failure, Some(RegistryError::RevisionUnknown)), "{beyond:?}");
+}
+
+/// An identity that says and signs as the test wants it.
+struct Pretender<S: Fn(&[u8]) -> [u8; 64] + Send + Sync> {
+    names: (NodeId, PublicKey),
+    sign: S,
+}
+
+impl<S: Fn(&[u8]) -> [u8; 64] + Send + Sync> Identity for Pretender<S> {
+    fn node_id(&self) -> NodeId {
+        self.names.0
+    }
+    fn public_key(&self) -> PublicKey {
+        self.names.1
+    }
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        (self.sign)(message)
+    }
+}
+
+#[test]
+fn joining_proves_the_key_every_time_and_a_refused_one_changes_nothing() {
+    let (hub, other) = (InProcessRegistry::new(), InProcessRegistry::new());
+    let names = |number| (id(number), identity(number).public_key());
+    // What the victim has signed, anywhere: to join here, to join elsewhere, and for the protocol.
+    let heard = Mutex::new(Vec::new());
+    let overheard = Pretender {
+        names: names(1),
+        sign: |bytes: &[u8]| {
+            let signature = identity(1).sign(bytes);
+            heard.lock().unwrap().push(signature);
+            signature
+        },
+    };
+    let refused = |member: Result<InProcessMember, JoinError>| member.unwrap_err();
+    // A key that one merely knows does not even take an id that nobody has.
+    let knows = Pretender { names: names(1), sign: |bytes: &[u8]| identity(2).sign(bytes) };
+    assert_eq!(refused(hub.join(&knows, &[3])), JoinError::NotProven { node: id(1) });
+    assert!(join(&hub, 2).look_up(id(1)).unwrap().is_none());
+    let lost = Pretender { names: names(1), sign: |_: &[u8]| go_off() };
+    assert_eq!(refused(hub.join(&lost, &[3])), JoinError::Panicked);
+    let victim = hub.join(&overheard, &[7]).unwrap();
+    drop(other.join(&overheard, &[]).unwrap());
+    heard.lock().unwrap().push(identity(1).sign(b""));
+    let message: serde_json::Value = serde_json::from_slice(&signed(1, 2, Kind::Request)).unwrap();
+    let signature = STANDARD.decode(message["signature2"].as_str().unwrap()).unwrap();
+    heard.lock().unwrap().push(signature.try_into().unwrap());
+    join(&hub, 2).relay(id(1), Kind::Request, &signed(2, 1, Kind::Request)).unwrap();
+
+    let entry = victim.look_up(id(1)).unwrap();
+    let replays = heard.lock().unwrap().clone();
+    assert_eq!(replays.len(), 4);
+    for signature in replays.into_iter().chain([[0; 64], [0xff; 64]]) {
+        for number in [1, 9] {
+            let replay = Pretender { names: (id(number), names(1).1), sign: |_: &[u8]| signature };
+            assert_eq!(refused(hub.join(&replay, &[3])), JoinError::NotProven { node: id(number) });
+        }
+    }
+    // The victim signs for another registry, or under another id, what is asked here.
+    let elsewhere = Pretender {
+        names: names(1),
+        sign: |_: &[u8]| {
+            heard.lock().unwrap().clear();
+            drop(other.join(&overheard, &[]).unwrap());
+            heard.lock().unwrap()[0]
+        },
+    };
+    assert_eq!(refused(hub.join(&elsewhere, &[3])), JoinError::NotProven { node: id(1) });
+    // An identity that answers otherwise each time is held to its first word.
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    struct Fickle<'a>(&'a std::sync::atomic::AtomicU32);
+    impl Identity for Fickle<'_> {
+        fn node_id(&self) -> NodeId {
+            id(1 + self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+        }
+        fn public_key(&self) -> PublicKey {
+            identity(1 + self.0.load(std::sync::atomic::Ordering::SeqCst)).public_key()
+        }
+        fn sign(&self, message: &[u8]) -> [u8; 64] {
+            identity(1 + self.0.load(std::sync::atomic::Ordering::SeqCst)).sign(message)
+        }
+    }
+    assert_eq!(refused(hub.join(&Fickle(&asked), &[3])), JoinError::OtherKey { node: id(1) });
+
+    // Nothing of it moved the member, its inbox or its networks.
+    assert_eq!(victim.look_up(id(1)).unwrap(), entry);
+    assert_eq!(hub.waiting(id(1)), 1);
+    assert_eq!(victim.fetch(Revision::NONE, 8, Duration::ZERO).messages.len(), 1);
+    assert!(victim.look_up(id(9)).unwrap().is_none());
+    // And the twin: with the secret half of the key the place is taken again.
+    let again = hub.join(&identity(1), &[]).unwrap();
+    assert_eq!(again.fetch(Revision::NONE, 8, Duration::ZERO).messages.len(), 1);
+    assert!(matches!(victim.acknowledge(Revision(1)), Err(RegistryError::Replaced)));
+}
+
+#[test]
+fn an_identity_may_use_the_registry_while_it_signs() {
+    let hub = InProcessRegistry::new();
+    let nested = Pretender {
+        names: (id(1), identity(1).public_key()),
+        sign: |bytes: &[u8]| {
+            drop(join(&hub, 1));
+            drop(join(&hub, 2));
+            identity(1).sign(bytes)
+        },
+    };
+    let member = hub.join(&nested, &[]).unwrap();
+    assert!(member.fetch(Revision::NONE, 1, Duration::ZERO).failure.is_none());
+}
+
+#[test]
+fn networks_are_those_of_the_first_join_unless_the_owner_sets_them() {
+    let hub = InProcessRegistry::new();
+    assert!(!hub.set_networks(id(1), &[3]));
+    let first = hub.join(&identity(1), &[3, 0, 5]).unwrap();
+    let entry = || first.look_up(id(1)).unwrap().unwrap();
+    assert_eq!(entry().networks, [3, 5]);
+    for networks in [&[][..], &[9], &[3, 5, 9]] {
+        drop(hub.join(&identity(1), networks).unwrap());
+        assert_eq!(entry().networks, [3, 5]);
+    }
+    let before = entry().revision;
+    assert!(hub.set_networks(id(1), &[0, 9]));
+    assert_eq!((entry().networks, entry().key), (vec![9], Some(identity(1).public_key())));
+    assert!(entry().revision > before);
+    drop(hub.join(&identity(1), &[3]).unwrap());
+    assert_eq!(entry().networks, [9]);
+    assert!(hub.set_networks(id(1), &[]));
+    assert!(entry().networks.is_empty());
 }
 
 #[test]

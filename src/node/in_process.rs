@@ -1,16 +1,21 @@
 //! The registry of nodes that live in one program: they find each other's keys in it, and their messages go through it.
 //!
 //! What must hold: a message waits until its receiver has acknowledged it, however often that node stops and starts again
-//! meanwhile; nobody puts in what he did not sign; no inbox grows beyond its limit, and no sender takes another's share.
+//! meanwhile; a node that joins has proved its key, every time; nobody puts in what he did not sign; no inbox grows beyond
+//! its limit, and no sender takes another's share.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 
 use super::identity::Identity;
+use super::join_proof::{Challenge, RegistryName};
+use super::random::{Random, SystemRandom};
 use super::registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Relaying, Revision};
+use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
 use crate::sync::{Condvar, Deadline, Mutex};
 use crate::wire::decode::decode;
@@ -19,11 +24,16 @@ use crate::wire::verify::verify;
 
 /// Where the nodes of one program meet. It keeps everything in memory, and goes when the program goes.
 ///
+/// Code that holds the registry itself owns it: it may let any node in, and set any networks. Hand
+/// [`InProcessMember`]s, not the registry, to code that may do neither.
+///
 /// # Examples
 /// `examples/relay.rs`.
 #[derive(Clone)]
 pub struct InProcessRegistry {
     nodes: Arc<Mutex<HashMap<NodeId, Arc<Node>>>>,
+    /// Drawn when the first node joins.
+    name: Arc<Mutex<Option<RegistryName>>>,
     inbox_max: usize,
 }
 
@@ -64,6 +74,19 @@ pub struct InProcessMember {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinError {
+    /// The identity does not prove that it holds the secret half of its key: its signature of the challenge does not
+    /// verify.
+    NotProven {
+        /// The id.
+        node: NodeId,
+    },
+    /// The identity panicked.
+    Panicked,
+    /// The operating system has no random bytes for a challenge. Try again later.
+    NoRandom {
+        /// Its answer.
+        kind: io::ErrorKind,
+    },
     /// Another key has joined under this id.
     OtherKey {
         /// The id.
@@ -81,21 +104,28 @@ impl InProcessRegistry {
     /// A registry that nobody has joined, with room for so many messages in each inbox. A sender has three places in it.
     #[must_use]
     pub fn with_inbox_max(inbox_max: usize) -> Self {
-        Self { nodes: Arc::default(), inbox_max }
+        Self { nodes: Arc::default(), name: Arc::default(), inbox_max }
     }
 
-    /// Lets a node in, as a member of these networks. A node that has joined before takes its place again, with all that
-    /// waits for it; the one that had it until now fetches nothing any more.
+    /// Lets a node in that proves its key. A node that has joined before takes its place again, with all that waits for
+    /// it; the one that had it until now fetches nothing any more.
+    ///
+    /// `networks` are those of a node that joins for the first time; 0 is none. Joining again leaves them as they are:
+    /// [`set_networks`](Self::set_networks) changes them.
+    ///
+    /// # Ordering
+    /// The identity is called without a lock held, and signs a challenge that was drawn for this call.
     ///
     /// # Errors
-    /// [`JoinError::OtherKey`]: whoever came first under an id keeps it.
+    /// [`JoinError::OtherKey`]: the node that joined first under an id keeps it. [`JoinError::NotProven`],
+    /// [`JoinError::Panicked`] and [`JoinError::NoRandom`]. After each of them nothing has changed.
     pub fn join(&self, identity: &dyn Identity, networks: &[u16]) -> Result<InProcessMember, JoinError> {
-        let (id, key) = (identity.node_id(), identity.public_key());
-        let mut entry = RegistryEntry::new(key);
-        entry.networks = networks.iter().copied().filter(|network| *network != 0).collect();
+        let (id, key) = self.proven(identity)?;
         let mut nodes = self.nodes.lock();
         let node = nodes.entry(id).or_insert_with(|| {
-            let (entry, inbox) = (Mutex::new(entry.clone()), Mutex::new(Inbox::default()));
+            let mut entry = RegistryEntry::new(key);
+            entry.networks = some_networks(networks);
+            let (entry, inbox) = (Mutex::new(entry), Mutex::new(Inbox::default()));
             Arc::new(Node { entry, inbox, arrived: Condvar::new() })
         });
         let node = Arc::clone(node);
@@ -104,8 +134,7 @@ impl InProcessRegistry {
         if known.key != Some(key) {
             return Err(JoinError::OtherKey { node: id });
         }
-        entry.revision = Revision(known.revision.0 + 1);
-        *known = entry;
+        known.revision = Revision(known.revision.0 + 1);
         drop(known);
         let mut inbox = node.inbox.lock();
         inbox.life += 1;
@@ -123,6 +152,40 @@ impl InProcessRegistry {
             relaying: Relaying::Watch,
             interrupted: Mutex::new(false),
         })
+    }
+
+    /// Sets the networks of a node that has joined, for whoever owns the registry; 0 is none. False if no node has
+    /// joined under this id.
+    ///
+    /// # Ordering
+    /// A look-up that begins after this returned sees them. Trust that a node has given by a network stays.
+    pub fn set_networks(&self, node: NodeId, networks: &[u16]) -> bool {
+        let Some(node) = self.nodes.lock().get(&node).cloned() else { return false };
+        let mut entry = node.entry.lock();
+        entry.networks = some_networks(networks);
+        entry.revision = Revision(entry.revision.0 + 1);
+        true
+    }
+
+    /// The id and key of an identity that signs for them, here and now.
+    fn proven(&self, identity: &dyn Identity) -> Result<(NodeId, PublicKey), JoinError> {
+        let named = foreign::run(|| (identity.node_id(), identity.public_key()));
+        let (node, key) = named.map_err(|_| JoinError::Panicked)?;
+        let challenge = self.challenge(node, key).map_err(|error| JoinError::NoRandom { kind: error.kind() })?;
+        let bytes = challenge.bytes();
+        let proof = foreign::run(|| identity.sign(&bytes)).map_err(|_| JoinError::Panicked)?;
+        if challenge.is_answered_by(&proof) { Ok((node, key)) } else { Err(JoinError::NotProven { node }) }
+    }
+
+    fn challenge(&self, node: NodeId, key: PublicKey) -> io::Result<Challenge> {
+        let random: &dyn Random = &SystemRandom;
+        let mut name = self.name.lock();
+        let registry = match *name {
+            Some(registry) => registry,
+            None => *name.insert(RegistryName::draw(random)?),
+        };
+        drop(name);
+        Challenge::draw(registry, node, key, random)
     }
 
     /// How many messages wait for a node that has joined.
@@ -248,11 +311,18 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherKey { node } => write!(f, "another key has joined the registry as node {node}"),
+            Self::NotProven { node } => write!(f, "node {node} does not prove that it holds its key"),
+            Self::Panicked => f.write_str("the identity panicked"),
+            Self::NoRandom { kind } => write!(f, "no random bytes for a challenge: {kind}"),
         }
     }
 }
 
 impl core::error::Error for JoinError {}
+
+fn some_networks(networks: &[u16]) -> Vec<u16> {
+    networks.iter().copied().filter(|network| *network != 0).collect()
+}
 
 /// Messages that may wait for one node, unless told otherwise.
 const INBOX_MAX: usize = 256;

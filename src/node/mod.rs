@@ -17,6 +17,7 @@ mod housekeeper;
 mod identity;
 mod in_flight;
 mod in_process;
+mod join_proof;
 mod keys;
 mod lines;
 mod look_up;
