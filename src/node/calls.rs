@@ -8,6 +8,7 @@ use std::io;
 use super::registry::RegistryError;
 use super::transport::SendError;
 use crate::error::WriteError;
+use crate::foreign;
 use crate::machine::rejection::Rejection;
 use crate::peer::PublicKey;
 use crate::store::Receipt;
@@ -93,7 +94,7 @@ impl fmt::Display for CommandError {
                 write!(f, "the request is kept, but could not be sent: {source}; nor relayed: {relay}")
             }
             Self::Store(error) => error.fmt(f),
-            Self::Random(error) => write!(f, "no random bytes: {error}"),
+            Self::Random(error) => write!(f, "no random bytes: {}", foreign::shown(error)),
             Self::Stopped => f.write_str("the node is shutting down"),
         }
     }
@@ -125,7 +126,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Thread(error) => write!(f, "no thread to run on: {error}"),
-            Self::Transport(error) => write!(f, "the transport does not receive: {error}"),
+            Self::Transport(error) => write!(f, "the transport does not receive: {}", foreign::shown(error)),
         }
     }
 }

@@ -10,6 +10,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
+use crate::foreign;
 use crate::sync::Mutex;
 use crate::time::Tick;
 
@@ -38,7 +39,9 @@ impl Counters {
         let since = count.total.saturating_sub(count.logged_total);
         (count.logged_at, count.logged_total) = (Some(at), count.total);
         drop(counts);
-        tracing::info!(name, since, "{what}");
+        // Both run somebody else's code: what went wrong may be theirs, and so is whoever takes the log.
+        let what = foreign::shown(what);
+        let _ = foreign::run(|| tracing::info!(name, since, "{what}"));
     }
 
     /// Every name that was counted, in the order of the alphabet.

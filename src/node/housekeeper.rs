@@ -42,7 +42,7 @@ impl Housekeeper {
                 // A defect in a rule must not end housekeeping for good.
                 match foreign::run(|| shell.submit(Input::Housekeeping)) {
                     Ok(Ok(done)) => shell.perform(done),
-                    Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error:?}")),
+                    Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error}")),
                     Err(_) => shell.count("panicked", &"a panic in housekeeping"),
                 }
             }

@@ -15,6 +15,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
 use super::random::Random;
+use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
 
 /// A node's own id and key pair.
@@ -209,7 +210,9 @@ impl fmt::Display for IdentityError {
                 write!(f, "{}: damaged: {reason}; restore the file from a copy", path.display())
             }
             Self::Seed => f.write_str("the seed makes a weak key"),
-            Self::Io { operation, path, source } => write!(f, "{}: {operation}: {source}", path.display()),
+            Self::Io { operation, path, source } => {
+                write!(f, "{}: {operation}: {}", path.display(), foreign::shown(source))
+            }
         }
     }
 }

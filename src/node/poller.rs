@@ -133,7 +133,11 @@ impl Fetching {
             }
             let Some(shell) = self.shell.upgrade() else { return };
             let found = !fetched.messages.is_empty();
-            let whole = self.take(&shell, fetched);
+            // A defect in handling must not end fetching for good.
+            let whole = foreign::run(|| self.take(&shell, fetched)).unwrap_or_else(|_| {
+                shell.count("panicked", &"a panic while handling what a relay had");
+                false
+            });
             self.acknowledge_again(&shell);
             // A watch that ends early with nothing is polled: it must not spin.
             let patient = self.relaying == Relaying::Watch && (found || remaining(watched).is_zero());
@@ -141,9 +145,11 @@ impl Fetching {
                 continue;
             }
             let mut random = [128];
-            if shell.random.fill(&mut random).is_err() {
+            let filled = foreign::run(|| shell.random.fill(&mut random));
+            if !matches!(filled, Ok(Ok(()))) {
                 random = [128];
             }
+            foreign::let_go(filled);
             drop(shell);
             if !self.pause(random[0]) {
                 return;
@@ -161,6 +167,7 @@ impl Fetching {
                 self.after = Revision::NONE;
             }
             shell.count("fetch_failed", &format_args!("relayed messages could not be fetched: {error}"));
+            foreign::let_go(error);
         }
         let mut newest = self.after;
         for message in messages.into_iter().take(BATCH_MAX) {
@@ -273,6 +280,8 @@ fn acknowledge(shell: &Arc<Shell>, shared: &Arc<Shared>) {
                     if let Some(shell) = counting.upgrade() {
                         shell.count("not_acknowledged", &format_args!("the relay took no acknowledgement: {error}"));
                     }
+                    // Or whoever comes next would find this still under way.
+                    foreign::let_go(error);
                 }
             }
         }

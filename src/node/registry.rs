@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
 use crate::wire::message::Kind;
 
@@ -245,7 +246,7 @@ impl fmt::Display for RegistryError {
             Self::NotRelayed => f.write_str("the registry relays signed requests and answers of its own nodes only"),
             Self::RevisionUnknown => f.write_str("the registry no longer knows the revision to go on from"),
             Self::Replaced => f.write_str("another has joined the registry as this node"),
-            Self::Other(error) => error.fmt(f),
+            Self::Other(error) => f.write_str(&foreign::shown(error)),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! refuses is counted and answered with silence.
 #![forbid(unsafe_code)]
 
+use core::fmt;
 use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
@@ -84,6 +85,16 @@ pub(crate) enum NotDone {
     Random(io::Error),
 }
 
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(rejection) => rejection.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Random(error) => write!(f, "no random bytes: {}", foreign::shown(error)),
+        }
+    }
+}
+
 /// What became of a relayed message.
 pub(crate) enum Handled {
     /// It was taken or dropped, for good.
@@ -143,7 +154,8 @@ impl Shell {
         match self.look_ups.as_ref()?.look_up(peer, known) {
             Ok(entry) => Some(entry.unwrap_or_default()),
             Err(error) => {
-                self.counters.add("look_up_failed", self.clock.now().tick, &error);
+                self.count("look_up_failed", &error);
+                foreign::let_go(error);
                 None
             }
         }

@@ -239,14 +239,14 @@ impl fmt::Display for SendError {
         match self {
             Self::NoAddress { peer } => write!(f, "no address of node {peer} is known"),
             Self::LookUp(error) => write!(f, "its address could not be looked up: {error}"),
-            Self::Unreachable { address, source } => write!(f, "{address}: {source}"),
+            Self::Unreachable { address, source } => write!(f, "{address}: {}", foreign::shown(source)),
             Self::TimedOut { address } => write!(f, "{address}: no answer in the time allowed"),
             Self::NotAuthenticated => f.write_str("the transport does not authenticate the peer"),
             Self::TooLarge { bytes } => write!(f, "a message of {bytes} bytes is larger than the protocol allows"),
             Self::Cancelled => f.write_str("cancelled: the peer was disconnected or the node is stopping"),
             Self::GaveWay => f.write_str("too many messages were being sent at once, and this one gave way"),
             Self::Panicked => f.write_str("the transport panicked"),
-            Self::Other(error) => error.fmt(f),
+            Self::Other(error) => f.write_str(&foreign::shown(error)),
         }
     }
 }
