@@ -6,14 +6,15 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
+use super::identity_file;
 use super::random::Random;
 use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
@@ -52,7 +53,8 @@ impl FileIdentity {
     /// A new identity with a random key, saved at `path`, readable by its owner alone.
     ///
     /// # Durability
-    /// Once this returns, the file survives power loss. A crash meanwhile leaves either the whole file or none.
+    /// Once this returns, the file survives power loss. A crash meanwhile leaves either the whole file or none. Where the
+    /// system has no files without a name, it can leave a temporary that holds the secret (`docs/format.md`).
     ///
     /// # Errors
     /// [`IdentityError::Exists`] if there is anything at `path`, which is not touched; [`IdentityError::Io`].
@@ -60,28 +62,21 @@ impl FileIdentity {
         let path = path.as_ref();
         let mut seed = Zeroizing::new([0; 32]);
         random.fill(seed.as_mut()).map_err(|source| IdentityError::io("random bytes", path, source))?;
-        let mut suffix = [0; 8];
-        random.fill(&mut suffix).map_err(|source| IdentityError::io("random bytes", path, source))?;
         let identity = Self::from_seed(node_id, &seed)?;
-
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{:016x}.tmp", u64::from_le_bytes(suffix)));
-        let temporary = PathBuf::from(name);
-        let made = write_exclusively(&temporary, encode(node_id, &seed).as_slice()).and_then(|()| {
-            // A link, unlike a rename, refuses to replace what is there.
-            std::fs::hard_link(&temporary, path).map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists => IdentityError::Exists { path: path.to_owned() },
-                _ => IdentityError::io("link", path, source),
-            })
-        });
-        let removed = remove(&temporary);
-        made?;
-        removed?;
-        sync_directory_of(path)?;
+        match identity_file::write_new(path, encode(node_id, &seed).as_slice(), random) {
+            Ok(()) => identity_file::remove_leftovers(path),
+            Err(error) => {
+                if let IdentityError::Exists { .. } = error {
+                    // What a crash left beside a good one goes now.
+                    let _ = Self::load(path);
+                }
+                return Err(error);
+            }
+        }
         Ok(identity)
     }
 
-    /// The identity saved at `path`.
+    /// The identity saved at `path`. Removes what a crash of [`create`](Self::create) left beside it.
     ///
     /// # Errors
     /// Each names the file and what to do. A file that anybody but its owner may open, a symbolic link, or one with a
@@ -112,7 +107,9 @@ impl FileIdentity {
         }
         let mut bytes = Zeroizing::new([0; FILE_BYTES]);
         file.read_exact(bytes.as_mut()).map_err(|source| IdentityError::io("read", path, source))?;
-        decode(&bytes).map_err(|reason| IdentityError::Damaged { path: path.to_owned(), reason })
+        let identity = decode(&bytes).map_err(|reason| IdentityError::Damaged { path: path.to_owned(), reason })?;
+        identity_file::remove_leftovers(path);
+        Ok(identity)
     }
 }
 
@@ -188,7 +185,7 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { operation, path: path.to_owned(), source }
     }
 }
@@ -260,38 +257,6 @@ fn decode(bytes: &[u8; FILE_BYTES]) -> Result<FileIdentity, String> {
     FileIdentity::from_seed(id, seed).map_err(|error| error.to_string())
 }
 
-fn write_exclusively(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    // Exclusive creation does not follow a symbolic link either.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| IdentityError::io("create", path, source))?;
-    file.write_all(bytes).map_err(|source| IdentityError::io("write", path, source))?;
-    file.sync_all().map_err(|source| IdentityError::io("fsync", path, source))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the identity file is no part of the store, and this is its own temporary"
-)]
-fn remove(path: &Path) -> Result<(), IdentityError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IdentityError::io("remove", path, source)),
-        _ => Ok(()),
-    }
-}
-
-fn sync_directory_of(path: &Path) -> Result<(), IdentityError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let directory = OpenOptions::new().read(true).open(parent);
-    directory.and_then(|dir: File| dir.sync_all()).map_err(|source| IdentityError::io("fsync", parent, source))
-}
-
 const MAGIC: [u8; 8] = *b"TKIDENT\n";
 const VERSION: u32 = 1;
 const BODY_BYTES: usize = MAGIC.len() + 4 + 4 + 32;
@@ -299,6 +264,7 @@ const FILE_BYTES: usize = BODY_BYTES + 4;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -387,6 +353,26 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &dangling).unwrap();
         assert!(matches!(FileIdentity::create(&dangling, seven(), &SystemRandom), Err(IdentityError::Exists { .. })));
         assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn an_identity_of_another_owner_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not root: a file cannot be given to another owner, and nothing is tested");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        put(&path, encode(seven(), &[0x11; 32]).as_slice(), 0o600);
+        let owned_by = |uid: u32| std::os::unix::fs::chown(&path, Some(uid), None).unwrap();
+        for uid in [1, 12_345] {
+            owned_by(uid);
+            let error = FileIdentity::load(&path).unwrap_err();
+            assert!(matches!(error, IdentityError::OtherOwner { uid: theirs, .. } if theirs == uid), "{error}");
+            assert!(error.to_string().contains(&uid.to_string()), "{error}");
+        }
+        owned_by(0);
+        FileIdentity::load(&path).unwrap();
     }
 
     #[test]

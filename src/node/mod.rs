@@ -15,6 +15,7 @@ mod durable;
 mod effects;
 mod housekeeper;
 mod identity;
+mod identity_file;
 mod in_flight;
 mod in_process;
 mod join_proof;
