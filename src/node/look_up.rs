@@ -62,6 +62,8 @@ impl LookUps {
         if let Some(waiters) = running.questions.get_mut(&peer) {
             waiters.retain(|waiter| !Arc::ptr_eq(waiter, &slot));
         }
+        drop(running);
+        foreign::let_go(slot);
         answer.unwrap_or(Err(RegistryError::TimedOut))
     }
 
@@ -95,7 +97,10 @@ impl LookUps {
             let waiters = table.lock().questions.remove(&peer).unwrap_or_default();
             for waiter in waiters {
                 waiter.put(answer.clone());
+                // Its owner may have gone, and dropping an error of theirs may panic.
+                foreign::let_go(waiter);
             }
+            foreign::let_go(answer);
         });
         if let Err(error) = asked {
             let error = RegistryError::Other(Arc::new(error));
