@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use trustkeep::TrustRecord;
-use trustkeep::config::{Allowed, Policy};
-use trustkeep::machine::event::{AutoReason, Event};
+use trustkeep::config::{Allowed, HandshakeConfig, Policy};
+use trustkeep::machine::event::{AutoReason, ChangeReason, Event, TrustState};
 use trustkeep::machine::rejection::Rejection;
 use trustkeep::machine::view::Source;
 use trustkeep::node::{CommandError, Identity as _, Received, Registry, RegistryEntry};
 use trustkeep::wire::message::Kind;
+use trustkeep::{TrustRecord, TrustStore};
 
 #[test]
 fn a_policy_trusts_who_asks_and_tells_why() {
@@ -122,4 +122,54 @@ fn what_a_transport_reports_of_keys_binds_and_ends_trust() {
     assert!(matches!(manager.report_key_change(id(2), &key), Err(CommandError::Refused(Rejection::NothingToDo))));
     let _ = manager.report_key_change(id(2), &other).unwrap();
     assert!(!manager.wait_for_trust(id(2), Duration::ZERO));
+}
+
+#[test]
+fn a_node_that_finds_itself_in_its_store_drops_that_loudly_and_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(TrustStore::open(dir.path()).unwrap());
+    let store = open();
+    let (own, other) = (TrustRecord::new(id(1), identity(1).public_key()), TrustRecord::new(id(2), None));
+    drop(store.grant(other).unwrap());
+    drop(store.grant(own).unwrap());
+    store.close().unwrap();
+    drop(store);
+
+    let store = open();
+    let subscription = store.subscribe();
+    let (heard, hears) = std::sync::mpsc::channel();
+    let heard = std::sync::Mutex::new(heard);
+    let sink = Arc::new(move |event: Event| drop(heard.lock().unwrap().send(event)));
+    let (manager, ..) = alone_with(Arc::clone(&store), |builder| builder.event_sink(sink));
+    let (state, reason) = (TrustState::Revoked, ChangeReason::OwnEntry);
+    let told = Event::TrustChanged { peer: id(1), state, reason };
+    assert_eq!(std::iter::from_fn(|| subscription.try_recv()).collect::<Vec<_>>(), [told.clone()]);
+    assert_eq!(hears.recv_timeout(SOON).unwrap(), told);
+    assert_eq!((manager.trusted(), count(&manager, "own_entry")), (vec![other], 1));
+    let refused = manager.revoke(id(1)).unwrap_err();
+    assert!(matches!(refused, CommandError::Refused(Rejection::PeerIsUs)), "{refused}");
+    assert!(refused.to_string().contains("goes when the node starts"), "{refused}");
+    manager.shutdown().unwrap();
+    drop((manager, store, subscription));
+
+    // It is gone for good; and the twin: a store without it is not changed by a start.
+    let store = open();
+    assert!(!store.is_trusted(id(1)) && store.is_trusted(id(2)));
+    let before = store.generation();
+    let (manager, ..) = alone_with(Arc::clone(&store), |builder| builder);
+    assert_eq!((store.generation(), count(&manager, "own_entry")), (before, 0));
+    manager.shutdown().unwrap();
+}
+
+#[test]
+fn a_node_that_is_made_its_own_peer_while_it_runs_undoes_that() {
+    let mut config = HandshakeConfig::default();
+    config.housekeeping_every = Duration::from_millis(10);
+    let (manager, ..) = alone(|builder| builder.config(config));
+    drop(manager.store().grant(TrustRecord::new(id(2), None)).unwrap());
+    drop(manager.store().grant(TrustRecord::new(id(1), None)).unwrap());
+    eventually("not trusted", || !manager.is_trusted(id(1)));
+    drop(manager.store().revoke(id(1)).unwrap());
+    eventually("no mark", || manager.revoked().is_empty());
+    assert!(manager.is_trusted(id(2)));
 }

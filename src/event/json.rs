@@ -24,7 +24,7 @@ impl AutoReason {
 
 impl ChangeReason {
     /// Its name in JSON: `direct`, `approved`, `accepted`, `first_use`, `revoked`, `revoked_by_peer`, `key_changed`,
-    /// `key_adopted`, or one of those of [`AutoReason::name`].
+    /// `key_adopted`, `own_entry`, or one of those of [`AutoReason::name`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,6 +37,7 @@ impl ChangeReason {
             Self::RevokedByPeer => "revoked_by_peer",
             Self::KeyChanged => "key_changed",
             Self::KeyAdopted => "key_adopted",
+            Self::OwnEntry => "own_entry",
         }
     }
 }
@@ -190,9 +191,10 @@ mod tests {
             ChangeReason::RevokedByPeer,
             ChangeReason::KeyChanged,
             ChangeReason::KeyAdopted,
+            ChangeReason::OwnEntry,
         ];
         let names: std::collections::BTreeSet<_> = auto.iter().chain(&others).map(|reason| reason.name()).collect();
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 13);
         let promised = include_str!("../../docs/cli.md");
         for name in names {
             assert!(promised.contains(&format!("`{name}`")), "{name} is not in docs/cli.md");

@@ -41,6 +41,8 @@ pub enum ChangeReason {
     KeyChanged,
     /// A record that had no key yet was bound to one.
     KeyAdopted,
+    /// The record was about the node itself, which is no peer.
+    OwnEntry,
 }
 
 /// Whether trust was granted or lost.

@@ -29,6 +29,8 @@ pub enum Input {
     },
     /// [`housekeeping_every`](crate::config::HandshakeConfig::housekeeping_every) has passed.
     Housekeeping,
+    /// The node starts, or housekeeping is due: entries about the node itself have no place in its tables.
+    OwnEntries,
 }
 
 /// A verified message and what is known about where it came from.

@@ -21,6 +21,7 @@ mod approval;
 mod housekeeping;
 mod key;
 mod operator;
+mod own_entries;
 mod plan;
 mod queue;
 mod reject;

@@ -88,6 +88,11 @@ pub enum Outcome {
         /// The trust that it had.
         was: Option<TrustRecord>,
     },
+    /// Entries about the node itself were found and forgotten.
+    OwnEntriesForgotten {
+        /// The trust in ourselves.
+        was: Option<TrustRecord>,
+    },
     /// Time has passed.
     Kept {
         /// Pending entries that were too old.

@@ -175,7 +175,9 @@ impl fmt::Display for Rejection {
             Self::PendingFull => "too many peers are pending",
             Self::PendingSourceFull => "too many peers from one source are pending",
             Self::StoreFull => "too many peers are trusted",
-            Self::PeerIsUs => "the peer is this node itself",
+            Self::PeerIsUs => {
+                "the peer is this node itself; an entry about it, as an import may leave, goes when the node starts"
+            }
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",
             Self::RevokedNeedsOperator => "the peer was revoked: only an operator may ask it again",

@@ -10,7 +10,7 @@ use super::outcome::{Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::view::View;
-use super::{accept, housekeeping, key, operator, reject, request, revoke, version_1};
+use super::{accept, housekeeping, key, operator, own_entries, reject, request, revoke, version_1};
 use crate::time::Now;
 use crate::wire::message::Kind;
 
@@ -35,6 +35,7 @@ pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<St
         Input::Message(received) => receive(rules, view, now, &received),
         Input::Operator(command) => operator::decide(rules, view, now, command),
         Input::LookedUp { peer, lookup } => key::back_fill(rules, view, now, peer, &lookup),
+        Input::OwnEntries => own_entries::forget(rules, view, now),
         Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),
     }
 }

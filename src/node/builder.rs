@@ -142,6 +142,8 @@ impl Builder {
         for sink in self.sinks {
             manager.deliveries.push(Delivery::start(&manager.shell, sink).map_err(StartError::Thread)?);
         }
+        // Whoever subscribed, and every sink, hears of it; nothing is received yet.
+        manager.shell.forget_ourselves();
         manager.poller = Poller::start(&manager.shell).map_err(StartError::Thread)?;
         let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
         manager.shell.transport.start(door).map_err(StartError::Transport)?;

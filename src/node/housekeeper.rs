@@ -40,6 +40,7 @@ impl Housekeeper {
                 let Some(shell) = shell.upgrade().filter(|_| !*stopped) else { return };
                 drop(stopped);
                 // A defect in a rule must not end housekeeping for good.
+                let _ = foreign::run(|| shell.forget_ourselves());
                 match foreign::run(|| shell.submit(Input::Housekeeping)) {
                     Ok(Ok(done)) => shell.perform(done),
                     Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error}")),

@@ -177,6 +177,20 @@ impl Shell {
         self.submit(Input::LookedUp { peer, lookup })
     }
 
+    /// Drops entries about ourselves, and says so loudly: somebody put them there.
+    pub(crate) fn forget_ourselves(&self) {
+        match self.submit(Input::OwnEntries) {
+            Ok(done) => {
+                let own_id = self.rules.own_id;
+                let was_trusted = matches!(done.outcome, Outcome::OwnEntriesForgotten { was: Some(_) });
+                tracing::warn!(%own_id, was_trusted, "the store had entries about this node itself; they were dropped");
+                self.count("own_entry", &"an entry about this node itself was dropped");
+            }
+            Err(NotDone::Refused(_)) => {}
+            Err(error) => self.count("own_entry", &format_args!("an entry about this node may be left: {error}")),
+        }
+    }
+
     fn process(self: &Arc<Self>, received: Received) -> Result<(), NotDone> {
         let now = self.clock.now();
         let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;

@@ -77,6 +77,7 @@ pub(super) fn said(input: &Input) -> String {
         Input::Operator(command) => format!("is told {command:?}"),
         Input::LookedUp { peer, lookup } => format!("looked up {peer}: {lookup:?}"),
         Input::Housekeeping => "keeps house".to_owned(),
+        Input::OwnEntries => "looks for itself".to_owned(),
     }
 }
 
