@@ -92,7 +92,7 @@ fn every_json_has_the_documented_fields() {
 
     let file = dir.path().join("trust.json");
     let document = format!(
-        r#"{{"trusted":[{{"node_id":9,"public_key":"{KEY}"}},{{}}],"pending":[{{"node_id":21,"public_key":"{KEY}"}}],
+        r#"{{"trusted":[{{"node_id":9,"public_key":"{KEY}","hostname":"nine"}},{{}}],"pending":[{{"node_id":21,"public_key":"{KEY}"}}],
         "outgoing":[{{"node_id":30,"expected_key":"{KEY}"}}],"revoked":[{{"node_id":5}}]}}"#
     );
     std::fs::write(&file, document).unwrap();

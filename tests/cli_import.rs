@@ -45,6 +45,11 @@ fn export(dir: &Path) -> Value {
     serde_json::from_str(&done(&["export", "--dir", text(dir)])).unwrap()
 }
 
+#[track_caller]
+fn export_with_nonces(dir: &Path) -> Value {
+    serde_json::from_str(&done(&["export", "--with-nonces", "--dir", text(dir)])).unwrap()
+}
+
 /// Every file in a directory but the lock's.
 fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
@@ -67,7 +72,7 @@ fn what_was_exported_is_exported_again_byte_for_byte() {
     let (first, second) = (home.path().join("first"), home.path().join("second"));
     let said = done(&["import", "--dir", text(&first), text(&file)]);
     assert!(said.contains("created, durable as of generation 41"), "{said}");
-    let exported = done(&["export", "--dir", text(&first)]);
+    let exported = done(&["export", "--with-nonces", "--dir", text(&first)]);
     assert_eq!(exported, example);
     done(&["verify", "--dir", text(&first)]);
 
@@ -75,7 +80,7 @@ fn what_was_exported_is_exported_again_byte_for_byte() {
     TrustStore::open(&second).unwrap().close().unwrap();
     std::fs::write(&file, &exported).unwrap();
     done(&["import", "--dir", text(&second), text(&file)]);
-    assert_eq!(done(&["export", "--dir", text(&second)]), example);
+    assert_eq!(done(&["export", "--with-nonces", "--dir", text(&second)]), example);
 
     // Once more is no change, and writes nothing.
     let before = content(&second);
@@ -85,7 +90,7 @@ fn what_was_exported_is_exported_again_byte_for_byte() {
 
     // A state without entries has come to a generation, too; and a store goes on from it.
     let third = home.path().join("third");
-    assert_eq!(import(&third, r#"{"generation":7}"#).1["generation"], 7);
+    assert_eq!(import(&third, r#"{"generation":7,"trusted":[]}"#).1["generation"], 7);
     assert_eq!(export(&third)["generation"], 7);
     let store = TrustStore::open(&third).unwrap();
     let receipt = store.grant(TrustRecord::new(id(9), None)).unwrap();
@@ -139,11 +144,12 @@ fn of_a_large_document_each_bad_entry_is_named_and_all_others_load() {
     let Run { code, out, err } = run(&["import", "--dir", text(&dir), text(&file)]);
     assert_eq!(code, 1, "{err}");
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!(lines.len(), 11, "{err}");
+    assert_eq!(lines.len(), 12, "{err}");
     for (line, (index, ..)) in lines.iter().zip(&bad) {
         assert!(line.starts_with(&format!("trustkeep: trusted[{index}]")) && line.contains(": skipped: "), "{line}");
     }
-    assert_eq!(lines[10], "trustkeep: 10 entries were skipped; everything else is durable");
+    assert_eq!(lines[10], "trustkeep: `hops` is no field of `trusted` (first in trusted[1]); it was ignored");
+    assert_eq!(lines[11], "trustkeep: 10 entries were skipped; everything else is durable");
     assert!(out.contains("trusted   99990  0          10"), "{out}");
 
     let other = home.path().join("other");
@@ -213,7 +219,7 @@ fn documents_of_other_systems_load() {
         (&json!("2026-03-03T10:00:02.000Z"), &pending[0]["stamp"])
     );
     // A nonce of its own, that nobody can guess.
-    let nonce = |dir: &Path| export(dir)["outgoing"][0]["nonce"].as_str().unwrap().to_owned();
+    let nonce = |dir: &Path| export_with_nonces(dir)["outgoing"][0]["nonce"].as_str().unwrap().to_owned();
     let again = home.path().join("again");
     import(&again, &document.to_string());
     assert!(nonce(&dir).len() == 24 && nonce(&dir) != nonce(&again));
@@ -221,7 +227,7 @@ fn documents_of_other_systems_load() {
     assert_eq!(revoked, [5, 7]);
 
     for empty in [
-        r"{}",
+        r#"{"floors":null}"#,
         r#"{"trusted":null,"pending":null,"outgoing":null,"revoked":null,"floors":null}"#,
         " {\"trusted\":[] }\n",
     ] {
@@ -267,6 +273,11 @@ fn what_is_no_document_changes_nothing_and_creates_nothing() {
         ("\"\u{1b}[2J\"", "control character"),
         (r#""\u001b[2J""#, "an object"),
         ("null", "an object"),
+        ("{}", "none of the lists is there, which are `trusted`, `pending`, `outgoing`, `revoked`, `floors`"),
+        (r#"{"version":1,"generation":7}"#, "none of the lists"),
+        (r#"{"Trusted":[{"node_id":9}],"peers":[],"data":{"trusted":[{"node_id":9}]}}"#, "none of the lists"),
+        (r#"{"trusted":[{"node_id":9}],"generation":1,"generation":2}"#, "`generation` is there twice"),
+        (r#"{"trusted":[{"node_id":9}],"version":1,"version":1}"#, "`version` is there twice"),
         (r#"{"trusted":[{"node_id":9}"#, "EOF"),
         (r#"{"trusted":[{"node_id":9}]"#, "EOF"),
         (r#"{"trusted":[{"node_id":9}]} x"#, "trailing characters"),
@@ -472,4 +483,233 @@ fn memory_is_bounded_by_what_the_document_holds() {
     assert_eq!(told["trusted"]["skipped"], (last / 2 + 1) as u64);
     assert_eq!(told["findings"].as_array().unwrap().len(), 10_000);
     assert_eq!(told["findings_left_out"], (last / 2 + 1 - 10_000) as u64);
+}
+
+#[test]
+fn a_document_vouches_for_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let entry = |authentic: bool| {
+        let entry = json!({"node_id": 9, "public_key": KEY, "source": "10.0.0.1", "authentic": authentic,
+            "received_at": "2026-03-03T10:00:00Z"});
+        json!({"pending": [entry]}).to_string()
+    };
+    let (code, told) = import(&dir, &entry(true));
+    let why = "pending[0] 9 ~: `authentic` is not taken from a document; nobody vouches for this key here";
+    assert_eq!((code, findings(&told)), (0, vec![why.to_owned()]));
+    assert_eq!(export(&dir)["pending"][0]["authentic"], false);
+    // Again, whichever it says, is what the store says.
+    for authentic in [true, false] {
+        let (code, told) = import(&dir, &entry(authentic));
+        assert_eq!((code, &told["changed"], findings(&told).len()), (0, &false.into(), 0));
+    }
+    let other = home.path().join("other");
+    assert_eq!(findings(&import(&other, &entry(false)).1).len(), 0);
+    assert_eq!(export(&other)["pending"], export(&dir)["pending"]);
+}
+
+#[test]
+fn a_numeric_source_is_a_node() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let sources = [json!(30), json!("31"), json!("node 32"), json!(4_294_967_295_u32), json!("10.0.0.1")];
+    let odd =
+        [json!(0), json!(-1), json!(4_294_967_296_u64), json!("0"), json!("node 0"), json!("node x"), json!("1.2")];
+    let entry = |peer: usize, source: &Value| json!({"node_id": peer, "public_key": KEY, "source": source});
+    let entries = (1..).zip(sources.iter().chain(&odd)).map(|(peer, source)| entry(peer, source));
+    let document =
+        json!({"pending": entries.chain([entry(90, &json!(1.5)), entry(91, &json!([30]))]).collect::<Vec<_>>()});
+    let (code, told) = import(&dir, &document.to_string());
+    let found = findings(&told);
+    assert_eq!((code, found.len()), (1, odd.len() + 2), "{found:#?}");
+    assert_eq!(found[..2], ["pending[12] 90 -: `source` is no text", "pending[13] 91 -: `source` is no text"]);
+    assert!(found[2..].iter().all(|line| line.ends_with("nor an address, and became the peer itself")), "{found:#?}");
+    let exported = export(&dir);
+    let of = exported["pending"].as_array().unwrap().iter().map(|entry| entry["source"].as_str().unwrap());
+    let expected = ["node 30", "node 31", "node 32", "node 4294967295", "10.0.0.1"].map(str::to_owned);
+    let itself = (6..=12).map(|peer| format!("node {peer}"));
+    assert_eq!(of.collect::<Vec<_>>(), expected.into_iter().chain(itself).collect::<Vec<_>>());
+}
+
+#[test]
+fn names_that_are_not_known_are_told_once_each_and_strictly_they_are_too_many() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, strictly) = (home.path().join("store"), home.path().join("strictly"));
+    let document = r#"{"schema":1,"trsted":[],"schema":2,"\u001b[2Jevil":0,
+        "trusted":[{"node_id":3,"pubic_key":"x","seen":{}},{"node_id":4,"pubic_key":null,"mutual":true}],
+        "pending":[{"node_id":5,"expected_key":"x","public_key":"0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc="}],
+        "outgoing":[{"node_id":6,"authentic":true}],
+        "revoked":[{"node_id":7,"nonce":"x"}],
+        "floors":[{"node_id":8,"sent":"x","pubic_key":0}]}"#;
+    let names = |told: &Value| -> Vec<String> {
+        let unknown = told["unknown"].as_array().unwrap().iter();
+        let line = |it: &Value| {
+            let at = it["list"].as_str().map(|list| format!("{list}[{}] ", it["index"]));
+            format!("{}{}", at.unwrap_or_default(), it["name"].as_str().unwrap())
+        };
+        unknown.map(line).collect()
+    };
+    let expected = [
+        "schema",
+        "trsted",
+        "[2Jevil",
+        "trusted[0] pubic_key",
+        "trusted[0] seen",
+        "pending[0] expected_key",
+        "outgoing[0] authentic",
+        "revoked[0] nonce",
+        "floors[0] sent",
+        "floors[0] pubic_key",
+    ];
+    let Run { code, out, err } = run_with(&["import", "--strict", "--dir", text(&strictly), "-"], document);
+    assert_eq!((code, out.as_str(), strictly.exists()), (1, "", false), "{err}");
+    assert!(err.contains("some names are not known, and with --strict nothing was changed"), "{err}");
+    assert!(err.contains("trustkeep: `trsted` is no field of the document; it was ignored\n"), "{err}");
+    assert!(err.contains("`pubic_key` is no field of `trusted` (first in trusted[0]); it was ignored\n"), "{err}");
+    assert!(err.matches("`pubic_key`").count() == 2 && !err.contains('\u{1b}'), "{err:?}");
+    let (code, told) = import(&dir, document);
+    assert_eq!(
+        (code, names(&told), told["unknown_left_out"].clone()),
+        (0, expected.map(str::to_owned).into(), 0.into())
+    );
+
+    // The twin: the same without them, strictly.
+    let good = r#"{"trusted":[{"node_id":3},{"node_id":4,"mutual":true}]}"#;
+    let Run { code, err, .. } = run_with(&["import", "--strict", "--dir", text(&strictly), "-"], good);
+    assert_eq!((code, err.as_str()), (0, ""));
+
+    // Ever new ones, at the top, in one entry and in many, are told up to a limit; and a long one in part.
+    let many = |from: usize| (from..from + 70).map(|n| (format!("n{n}"), json!(0))).collect::<serde_json::Map<_, _>>();
+    let (mut top, mut first) = (many(0), many(100));
+    first.insert("node_id".into(), 20.into());
+    let more = (0..50).map(|n| json!({"node_id": 21 + n, format!("m{n}"): 0, "long".repeat(1000): 0}));
+    top.insert("trusted".into(), [Value::Object(first)].into_iter().chain(more).collect::<Vec<_>>().into());
+    let (code, told) = import(&home.path().join("many"), &Value::Object(top).to_string());
+    let names = names(&told);
+    assert_eq!((code, names.len()), (0, 64));
+    assert!(names.iter().all(|name| name.len() < 100) && told["unknown_left_out"].as_u64().unwrap() > 100, "{told}");
+}
+
+#[test]
+fn an_export_has_no_nonces_unless_asked_and_either_way_the_same_comes_back() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let (nonce, other) = ("+/v7+/v7+/v7+/v7+/v7+w==", "Hh4eHh4eHh4eHh4eHh4eHg==");
+    // Of the one who waits, of one of version 1 that has none, and of a request of ours.
+    let document = json!({
+        "pending": [
+            {"node_id": 21, "public_key": KEY, "nonce": nonce, "received_at": "2026-03-03T10:00:00Z"},
+            {"node_id": 22, "public_key": KEY, "received_at": "2026-03-03T10:00:00Z"},
+        ],
+        "outgoing": [{"node_id": 30, "nonce": other, "expected_key": KEY, "sent_at": "2026-03-03T10:00:00Z"}],
+    });
+    let (code, told) = import(&at("first"), &document.to_string());
+    assert_eq!((code, &told["fresh_nonces"]), (0, &0.into()));
+    let plain = done(&["export", "--dir", text(&at("first"))]);
+    let secret = done(&["export", "--with-nonces", "--dir", text(&at("first"))]);
+    assert!(!plain.contains("\"nonce\"") && !plain.contains(nonce) && !plain.contains(other), "{plain}");
+    assert!(secret.contains(nonce) && secret.contains(other), "{secret}");
+    let file = at("plain.json");
+    done(&["export", "--dir", text(&at("first")), "--out", text(&file)]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), plain);
+
+    let Run { code, err, .. } = run_with(&["import", "--dir", text(&at("plain")), "-"], &plain);
+    assert!(code == 0 && err.contains("2 open requests came without their nonce and got a fresh one"), "{err}");
+    assert_eq!(done(&["export", "--dir", text(&at("plain"))]), plain);
+    let fresh = export_with_nonces(&at("plain"));
+    let of = |document: &Value| [document["pending"][0]["nonce"].clone(), document["outgoing"][0]["nonce"].clone()];
+    assert!(of(&fresh).iter().all(|fresh| fresh.as_str().is_some_and(|it| it.len() == 24)), "{fresh}");
+    assert!(of(&fresh)[0] != nonce && of(&fresh)[1] != other && of(&fresh)[0] != of(&fresh)[1], "{fresh}");
+    // A request of version 1 has none, and does not get one.
+    assert_eq!(fresh["pending"][1].get("nonce"), None);
+    assert_eq!(plain.matches("\"spoke_v2\":true").count(), 1);
+
+    let Run { code, err, .. } = run_with(&["import", "--dir", text(&at("secret")), "-"], &secret);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(done(&["export", "--with-nonces", "--dir", text(&at("secret"))]), secret);
+    // Into the store that it came from, either is no news.
+    for document in [&plain, &secret] {
+        let (code, told) = import(&at("first"), document);
+        assert_eq!((code, &told["changed"], &told["fresh_nonces"]), (0, &false.into(), &0.into()));
+    }
+    assert_eq!(done(&["export", "--with-nonces", "--dir", text(&at("first"))]), secret);
+    // A revoked peer's request is not counted as one that got a nonce.
+    let document = r#"{"outgoing":[{"node_id":30}],"revoked":[{"node_id":30}]}"#;
+    assert_eq!(import(&at("revoked"), document).1["fresh_nonces"], 0);
+}
+
+#[test]
+fn a_store_in_a_home_does_not_take_the_node_that_lives_there_by_whatever_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    done(&["init", "--home", text(&home), "--id", "7"]);
+    let document = r#"{"trusted":[{"node_id":7},{"node_id":9}],"outgoing":[{"node_id":7}],"revoked":[{"node_id":7}]}"#;
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&home, &link).unwrap();
+    let takes = |cwd: &Path, store: &str| {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+        let command = command.current_dir(cwd).args(["import", "--json", "--dir", store, "-"]);
+        let output = command.write_stdin(document).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{store}: {err}"));
+        assert_eq!(output.status.code(), Some(1));
+        let ours = findings(&told).iter().filter(|line| line.ends_with("this node itself, which is no peer")).count();
+        assert_eq!(ours, 3, "{store}: {told}");
+    };
+    // Before there is a store, and afterwards.
+    takes(&home, "store");
+    takes(&home, "./store/");
+    takes(&home.join("store"), ".");
+    takes(&home.join("store"), "../store");
+    takes(dir.path(), "seven/store");
+    takes(dir.path(), "link/store");
+    takes(&link, "store");
+    takes(dir.path(), text(&home.join("store")));
+
+    // An identity that cannot be read may be anybody's.
+    let before = content(&home.join("store"));
+    let identity = std::fs::read(home.join("identity.key")).unwrap();
+    std::fs::write(home.join("identity.key"), "x").unwrap();
+    let Run { code, err, .. } = run_with(&["import", "--dir", text(&home.join("store")), "-"], document);
+    assert!(code == 1 && err.contains("identity.key") && err.contains("must be known first"), "{err}");
+    assert_eq!(content(&home.join("store")), before);
+    std::fs::write(home.join("identity.key"), identity).unwrap();
+    takes(dir.path(), "seven/store");
+
+    // And the twin: elsewhere nobody knows who lives there. What this leaves, the next test starts a node on.
+    let (code, told) = import(&dir.path().join("other"), document);
+    assert_eq!((code, &told["trusted"]["taken"], &told["revoked"]["taken"]), (1, &1.into(), &1.into()));
+}
+
+#[test]
+fn a_node_that_an_import_made_its_own_peer_starts_without_and_says_so() {
+    use std::io::BufRead as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (home, store) = (dir.path().join("seven"), dir.path().join("store"));
+    done(&["init", "--home", text(&home), "--id", "7"]);
+    let document = format!(
+        r#"{{"trusted":[{{"node_id":7,"public_key":"{KEY}"}},{{"node_id":9}}],"outgoing":[{{"node_id":7}}],
+        "floors":[{{"node_id":7,"public_key":"{KEY}","spoke_v2":true}}]}}"#
+    );
+    assert_eq!(import(&store, &document).0, 0);
+    std::fs::rename(&store, home.join("store")).unwrap();
+    let args = ["node", "--json", "--stop-at-eof", "--home", text(&home), "--listen", "127.0.0.1:0"];
+    let piped = std::process::Stdio::piped;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+    let mut node = command.args(args).stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
+    let mut ready = String::new();
+    std::io::BufReader::new(node.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert!(ready.contains("\"node_id\":7"), "{ready}");
+    let trusted = json(&["list", "--json", "--home", text(&home)]);
+    fails(&["revoke", "--home", text(&home), "7"], &["this node itself", "goes when the node starts"]);
+    drop(node.stdin.take());
+    let log = std::io::read_to_string(node.stderr.take().unwrap()).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0), "{log}");
+    let trusted: Vec<_> = trusted["trusted"].as_array().unwrap().iter().map(|row| &row["node_id"]).collect();
+    assert_eq!(trusted, [9]);
+    let warned = |line: &str| line.contains("WARN") && line.contains("entries about this node itself");
+    assert!(log.lines().any(warned), "{log}");
+    let exported = export(&home.join("store"));
+    assert!(!exported.to_string().contains("\"node_id\":7"), "{exported}");
 }

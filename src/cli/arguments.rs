@@ -111,6 +111,10 @@ pub(super) enum Command {
         /// Replace the file if there is one
         #[arg(long, requires = "out")]
         force: bool,
+        /// Write the nonces of open requests, too, so that answers under way count where the document is imported. Keep
+        /// such a document secret: a node that trusts first uses believes any answer that has the nonce
+        #[arg(long)]
+        with_nonces: bool,
         /// With --out, print what was written as JSON; without, nothing changes
         #[arg(long)]
         json: bool,
@@ -118,14 +122,15 @@ pub(super) enum Command {
     /// Read a trust.json into a store that nobody has open, creating the store if it is missing
     ///
     /// Every entry that cannot be taken is told by list, place (from 0) and peer, and left out; the others are taken, all at
-    /// once. Exits with 1 if any was left out. What is not JSON changes nothing.
+    /// once. Exits with 1 if any was left out. What is not JSON, or has none of the lists, changes nothing. Names that are
+    /// not known are told, each once. Where the store lies in a home, entries about the node that lives there are left out.
     Import {
         #[command(flatten)]
         place: Place,
         /// The document; `-` for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Take nothing if any entry cannot be taken
+        /// Take nothing if any entry cannot be taken, or any name is not known
         #[arg(long)]
         strict: bool,
         /// Print JSON
@@ -273,7 +278,7 @@ pub(super) struct Place {
     /// The store directory
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
-    /// The home of the node whose store it is; entries about the node itself are then recognised
+    /// The home of the node whose store it is
     #[arg(long, value_name = "HOME")]
     pub(super) home: Option<PathBuf>,
 }

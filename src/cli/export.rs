@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::offline::look;
 use super::progress::Bar;
+use super::trust_json::Nonces;
 use super::{Answer, Failure, new_file, now, print, trust_json};
 use crate::persist::examine;
 use crate::persist::format::Snapshot;
@@ -25,17 +26,23 @@ struct Written {
 }
 
 /// Writes the newest state to a file, or to standard output.
-pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) -> Result<Answer, Failure> {
+pub(super) fn export(
+    dir: &Path,
+    out: Option<&Path>,
+    replace: bool,
+    nonces: Nonces,
+    json: bool,
+) -> Result<Answer, Failure> {
     let (snapshot, files) = examine::inspect(&look(dir)?, now())?;
     // Of one state, about.
     let size = files.iter().map(|file| file.bytes).max().unwrap_or(0);
     let Some(path) = out else {
         // A bar would be drawn across what somebody reads.
         let is_read = io::stdout().is_terminal();
-        print::to_stdout(|out| write(out, &snapshot, if is_read { 0 } else { size }))?;
+        print::to_stdout(|out| write(out, &snapshot, nonces, if is_read { 0 } else { size }))?;
         return Ok(Answer::Printed);
     };
-    let bytes = new_file::write(path, replace, |out| write(out, &snapshot, size))?;
+    let bytes = new_file::write(path, replace, |out| write(out, &snapshot, nonces, size))?;
     let tables = &snapshot.tables;
     let written = Written {
         file: path.display().to_string(),
@@ -59,9 +66,9 @@ pub(super) fn export(dir: &Path, out: Option<&Path>, replace: bool, json: bool) 
 }
 
 /// Writes the document; the bar counts the bytes of the state, of which there are so many, and is none if there are few.
-fn write(out: &mut dyn Write, snapshot: &Snapshot, state_bytes: u64) -> io::Result<()> {
+fn write(out: &mut dyn Write, snapshot: &Snapshot, nonces: Nonces, state_bytes: u64) -> io::Result<()> {
     let bar = Bar::new("exporting");
     bar.begin(state_bytes);
     let each = state_bytes / (trust_json::entries(&snapshot.tables) as u64).max(1);
-    trust_json::write(out, snapshot.header.generation, &snapshot.tables, &mut || bar.advance(each))
+    trust_json::write(out, snapshot.header.generation, &snapshot.tables, nonces, &mut || bar.advance(each))
 }

@@ -58,6 +58,19 @@ impl Home {
         })
     }
 
+    /// Who lives here, if this is a home.
+    pub(super) fn resident(&self) -> Result<Option<NodeId>, Failure> {
+        match FileIdentity::load(self.identity_file()) {
+            Ok(identity) => Ok(Some(identity.node_id())),
+            Err(IdentityError::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Failure::hint(error, "whose store lies beside it must be known first")),
+        }
+    }
+
     /// The peers that it knows.
     pub(super) fn registry(&self) -> Result<StaticRegistry, Failure> {
         StaticRegistry::read(self.peers_file()).map_err(|error| match error {

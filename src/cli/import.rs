@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::arguments::Place;
 use super::home::Home;
 use super::progress::Bar;
-use super::trust_json::{self, Count, Finding, Into, List, Taken};
+use super::trust_json::{self, Count, Finding, Into, List, Taken, Unknown};
 use super::{Answer, Failure, complain, now, print};
 use crate::config::Limits;
 use crate::error::{OpenError, WriteError};
@@ -51,6 +51,12 @@ struct Imported {
     findings: Vec<FindingRow>,
     /// How many more there were than are listed.
     findings_left_out: u64,
+    /// Names that mean nothing where they stand.
+    unknown: Vec<UnknownRow>,
+    /// How many fields had other such names.
+    unknown_left_out: u64,
+    /// Requests that got a fresh nonce, because the document has none.
+    fresh_nonces: u64,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -67,6 +73,21 @@ struct FindingRow {
     node_id: Option<u32>,
     skipped: bool,
     why: String,
+}
+
+#[derive(Serialize)]
+struct UnknownRow {
+    /// None: at the top.
+    list: Option<&'static str>,
+    index: Option<u64>,
+    name: String,
+}
+
+impl From<&Unknown> for UnknownRow {
+    fn from(unknown: &Unknown) -> Self {
+        let Unknown { list, index, name } = unknown.clone();
+        Self { list: list.map(List::name), index, name }
+    }
 }
 
 impl From<Count> for CountRow {
@@ -88,15 +109,23 @@ pub(super) fn import(place: &Place, file: &Path, strict: bool, json: bool) -> Re
     let store = Store::open(&dir)?;
     let created = matches!(store, Store::Missing(_));
     let (taken, said) = read(file, store.tables(), own_id)?;
-    let Taken { after, counts, findings, findings_left_out } = taken;
-    let skipped: u64 = counts.iter().map(|count| count.skipped).sum();
-    if strict && skipped > 0 {
-        tell(&findings, findings_left_out);
+    let skipped: u64 = taken.counts.iter().map(|count| count.skipped).sum();
+    if strict && (skipped > 0 || !taken.unknown.is_empty()) {
+        tell(&taken);
         let which = if skipped == 1 { "1 entry" } else { &*format!("{skipped} entries") };
-        let what = format!("{}: {which} cannot be taken, and with --strict nothing was changed", file.display());
+        let why = match (skipped, taken.unknown.len()) {
+            (_, 0) => format!("{which} cannot be taken"),
+            (0, _) => "some names are not known".to_owned(),
+            _ => format!("{which} cannot be taken, some names are not known"),
+        };
+        let what = format!("{}: {why}, and with --strict nothing was changed", file.display());
         return Err(Failure::hint(what, "correct them, or import without --strict"));
     }
-    let (generation, changed) = store.save(&dir, &after, said)?;
+    let (generation, changed) = store.save(&dir, &taken.after, said)?;
+    if !json {
+        tell(&taken);
+    }
+    let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, .. } = taken;
     let [trusted, pending, outgoing, revoked, floors] = counts.map(CountRow::from);
     let imported = Imported {
         dir: dir.display().to_string(),
@@ -110,12 +139,14 @@ pub(super) fn import(place: &Place, file: &Path, strict: bool, json: bool) -> Re
         floors,
         findings: findings.iter().map(FindingRow::from).collect(),
         findings_left_out,
+        unknown: unknown.iter().map(UnknownRow::from).collect(),
+        unknown_left_out,
+        fresh_nonces,
     };
     if json {
         print::json(&imported)?;
     } else {
         show(&imported)?;
-        tell(&findings, findings_left_out);
     }
     if skipped == 0 {
         return Ok(Answer::Yes);
@@ -132,7 +163,24 @@ fn find(place: &Place) -> Result<(PathBuf, Option<NodeId>), Failure> {
         return Ok((home.store(), Some(home.identity()?.node_id())));
     }
     // The command line has one of the two.
-    Ok((place.dir.clone().unwrap_or_default(), None))
+    let dir = place.dir.clone().unwrap_or_default();
+    let own_id = around(&dir)?;
+    Ok((dir, own_id))
+}
+
+/// Who lives in the home that a store lies in, if it lies in one: by the path as it was given, or as it really is.
+fn around(dir: &Path) -> Result<Option<NodeId>, Failure> {
+    let given = dir.file_name().and(dir.parent()).map(|parent| match parent.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => parent.to_owned(),
+    });
+    let real = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
+    for home in given.into_iter().chain(real) {
+        if let Some(id) = Home::new(&home).resident()? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// The store that is imported into, and the lock on it.
@@ -248,10 +296,21 @@ impl Read for Counted<'_> {
     }
 }
 
-fn tell(findings: &[Finding], left_out: u64) {
-    findings.iter().for_each(complain);
-    if left_out > 0 {
-        complain(format_args!("and {left_out} more"));
+fn tell(taken: &Taken) {
+    taken.findings.iter().for_each(complain);
+    if taken.findings_left_out > 0 {
+        complain(format_args!("and {} more", taken.findings_left_out));
+    }
+    taken.unknown.iter().for_each(complain);
+    if taken.unknown_left_out > 0 {
+        complain(format_args!("{} more fields have names that are not known", taken.unknown_left_out));
+    }
+    if taken.fresh_nonces > 0 {
+        let count = taken.fresh_nonces;
+        complain(format_args!(
+            "{count} open requests came without their nonce and got a fresh one: no answer that is \
+            under way will count; ask again, or have the peer ask again"
+        ));
     }
 }
 

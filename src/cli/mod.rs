@@ -69,7 +69,10 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Inspect { dir, json } => offline::inspect(&dir, json),
         Command::Verify { dir, json } => offline::verify(&dir, json),
-        Command::Export { dir, out, force, json } => export::export(&dir, out.as_deref(), force, json),
+        Command::Export { dir, out, force, with_nonces, json } => {
+            let nonces = if with_nonces { trust_json::Nonces::Written } else { trust_json::Nonces::LeftOut };
+            export::export(&dir, out.as_deref(), force, nonces, json)
+        }
         Command::Import { place, file, strict, json } => import::import(&place, &file, strict, json),
         Command::Compact { dir, json } => compact::compact(&dir, json),
         Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),

@@ -1,7 +1,8 @@
 //! `trust.json`: a whole state as JSON; `docs/trust_json.md` describes it and is normative.
 //!
 //! What must hold: everything that a snapshot holds but its id and seed can be made again from the document, and equal
-//! contents give equal documents, whatever the history. Reading (`read`, `fields`, `take`) is for documents of other
+//! contents give equal documents, whatever the history. A document has the nonces of open requests only if that is asked
+//! for. Reading (`read`, `fields`, `values`, `take`) is for documents of other
 //! systems, too, and believes nothing of them.
 #![forbid(unsafe_code)]
 
@@ -19,7 +20,7 @@ use base64::Engine as _;
 use serde::Serialize;
 
 use super::print::rfc_3339;
-pub(crate) use finding::{Count, Finding};
+pub(crate) use finding::{Count, Finding, Unknown};
 pub(crate) use read::List;
 use take::Taking;
 pub(crate) use take::{Into, Taken};
@@ -30,14 +31,29 @@ use crate::tables::table::Table as _;
 use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
 
+/// Whether a document has the nonces of requests that are open. Who knows one can answer in a peer's name where first uses
+/// are trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nonces {
+    Written,
+    LeftOut,
+}
+
 /// Writes the document, one entry a line. `told` hears of every entry.
-pub(crate) fn write(out: &mut dyn Write, generation: u64, tables: &Tables, told: &mut dyn FnMut()) -> io::Result<()> {
+pub(crate) fn write(
+    out: &mut dyn Write,
+    generation: u64,
+    tables: &Tables,
+    nonces: Nonces,
+    told: &mut dyn FnMut(),
+) -> io::Result<()> {
     let mut lists = Lists { out, told };
     write!(lists.out, "{{\n\"version\": {VERSION},\n\"generation\": {generation}")?;
     let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
     lists.list("trusted", trusted, |id, record| TrustedEntry::new(id, &record))?;
-    lists.list("pending", numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry))?;
-    lists.list("outgoing", numbered(tables.sides.outgoing.iter()), |id, entry| OutgoingEntry::new(id, entry))?;
+    lists.list("pending", numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry, nonces))?;
+    lists
+        .list("outgoing", numbered(tables.sides.outgoing.iter()), |id, entry| OutgoingEntry::new(id, entry, nonces))?;
     lists.list("revoked", numbered(tables.sides.revoked.iter()), |id, at| RevokedEntry::new(id, *at))?;
     lists.list("floors", numbered(tables.sides.floors.iter()), FloorEntry::new)?;
     lists.out.write_all(b"\n}\n")
@@ -126,17 +142,20 @@ struct PendingEntry<'a> {
     authentic: bool,
     conflicts: u32,
     kind: &'static str,
+    /// That there was a nonce, which is left out.
+    #[serde(skip_serializing_if = "is_false")]
+    spoke_v2: bool,
 }
 
 impl<'a> PendingEntry<'a> {
-    fn new(node_id: u32, entry: &'a Pending) -> Self {
+    fn new(node_id: u32, entry: &'a Pending, nonces: Nonces) -> Self {
         Self {
             node_id,
             public_key: entry.key.to_base64(),
             justification: &entry.justification,
             received_at: time(entry.received_at),
             source: entry.source.to_string(),
-            nonce: entry.nonce.as_ref().map(nonce),
+            nonce: entry.nonce.as_ref().filter(|_| nonces == Nonces::Written).map(nonce),
             stamp: time(entry.stamp),
             authentic: entry.authentic,
             conflicts: entry.conflicts,
@@ -144,6 +163,7 @@ impl<'a> PendingEntry<'a> {
                 PendingKind::Request => "request",
                 PendingKind::AnsweredUnvouched => "answered_unvouched",
             },
+            spoke_v2: nonces == Nonces::LeftOut && entry.nonce.is_some(),
         }
     }
 }
@@ -152,18 +172,19 @@ impl<'a> PendingEntry<'a> {
 struct OutgoingEntry<'a> {
     node_id: u32,
     sent_at: String,
-    nonce: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expected_key: Option<String>,
     justification: &'a str,
 }
 
 impl<'a> OutgoingEntry<'a> {
-    fn new(node_id: u32, entry: &'a Outgoing) -> Self {
+    fn new(node_id: u32, entry: &'a Outgoing, nonces: Nonces) -> Self {
         Self {
             node_id,
             sent_at: time(entry.sent_at),
-            nonce: nonce(&entry.nonce),
+            nonce: (nonces == Nonces::Written).then(|| nonce(&entry.nonce)),
             expected_key: entry.expected_key.as_ref().map(PublicKey::to_base64),
             justification: &entry.justification,
         }
@@ -224,6 +245,11 @@ fn known_time(at: WallMillis) -> Option<String> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 fn is_no_network(network: &u16) -> bool {
     *network == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Of the document; a reader need not know it as long as it ignores fields that it does not know.

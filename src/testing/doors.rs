@@ -70,7 +70,8 @@ pub fn import_and_export(document: &[u8]) -> Result<(Vec<u8>, u64), String> {
     }
     let generation = said.max(u64::from(trust_json::entries(&taken.after) > 0));
     let mut out = Vec::new();
-    trust_json::write(&mut out, generation, &taken.after, &mut || ()).map_err(|error| error.to_string())?;
+    trust_json::write(&mut out, generation, &taken.after, trust_json::Nonces::Written, &mut || ())
+        .map_err(|error| error.to_string())?;
     Ok((out, taken.counts.iter().map(|count| count.skipped).sum()))
 }
 

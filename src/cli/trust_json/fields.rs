@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::finding::UNKNOWN_MAX;
 use super::parse_time::parse_time;
+use super::read::List;
 use crate::machine::view::Nonce;
 use crate::peer::{NodeId, PublicKey};
 use crate::time::WallMillis;
@@ -29,37 +32,40 @@ enum Field {
 pub(super) struct Fields {
     known: Vec<(&'static str, Field)>,
     twice: Option<&'static str>,
+    /// Names that no entry of the list has, each once, as they stand there; the first [`UNKNOWN_MAX`].
+    unknown: Vec<String>,
+    unknown_left_out: u64,
 }
 
-/// Every name that an entry of some list may have.
-const NAMES: [&str; 20] = [
-    "node_id",
-    "public_key",
-    "approved_at",
-    "mutual",
-    "network",
-    "justification",
-    "received_at",
-    "source",
-    "nonce",
-    "stamp",
-    "authentic",
-    "conflicts",
-    "kind",
-    "sent_at",
-    "expected_key",
-    "until",
-    "revoked_at",
-    "seen",
-    "reserved",
-    "spoke_v2",
-];
+/// Every name that an entry of this list may have.
+const fn names(list: List) -> &'static [&'static str] {
+    match list {
+        List::Trusted => &["node_id", "public_key", "approved_at", "mutual", "network"],
+        List::Pending => &[
+            "node_id",
+            "public_key",
+            "justification",
+            "received_at",
+            "source",
+            "nonce",
+            "stamp",
+            "authentic",
+            "conflicts",
+            "kind",
+            "spoke_v2",
+        ],
+        List::Outgoing => &["node_id", "sent_at", "nonce", "expected_key", "justification"],
+        List::Revoked => &["node_id", "until", "revoked_at"],
+        List::Floors => &["node_id", "public_key", "seen", "reserved", "spoke_v2"],
+    }
+}
 
 impl Fields {
     /// The entry that this JSON value is.
-    pub(super) fn parse(json: &str) -> Result<Self, String> {
-        let fields: Result<Option<Self>, _> = serde_json::from_str::<MaybeFields>(json).map(|fields| fields.0);
-        match fields {
+    pub(super) fn parse(json: &str, list: List) -> Result<Self, String> {
+        let mut json = serde_json::Deserializer::from_str(json);
+        let fields = json.deserialize_any(FieldsVisitor { names: names(list) });
+        match fields.and_then(|fields| json.end().map(|()| fields)) {
             Ok(Some(Self { twice: Some(name), .. })) => Err(format!("`{name}` is there twice")),
             Ok(Some(fields)) => Ok(fields),
             Ok(None) => Err("not an object".to_owned()),
@@ -69,6 +75,11 @@ impl Fields {
 
     fn get(&self, name: &'static str) -> Option<&Field> {
         self.known.iter().find(|(known, _)| *known == name).map(|(_, field)| field)
+    }
+
+    /// Names that mean nothing in this list, and how many fields had more such names.
+    pub(super) fn unknown(&self) -> (&[String], u64) {
+        (&self.unknown, self.unknown_left_out)
     }
 
     /// Whom the entry is about, whatever else is wrong with it.
@@ -86,6 +97,14 @@ impl Fields {
             None => Ok(None),
             Some(Field::Text(text)) => Ok(Some(text)),
             Some(_) => Err(format!("`{name}` is no text")),
+        }
+    }
+
+    /// A text, or an integer as its digits.
+    pub(super) fn text_or_integer(&self, name: &'static str) -> Result<Option<Cow<'_, str>>, String> {
+        match self.get(name) {
+            Some(Field::Integer(number)) => Ok(Some(number.to_string().into())),
+            _ => Ok(self.text(name)?.map(Cow::from)),
         }
     }
 
@@ -135,29 +154,28 @@ impl Fields {
     }
 }
 
-/// None: something else than an object.
-struct MaybeFields(Option<Fields>);
-
-impl<'de> Deserialize<'de> for MaybeFields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldsVisitor)
-    }
+/// Reads an entry of a list with these names; none for something else than an object.
+struct FieldsVisitor {
+    names: &'static [&'static str],
 }
 
-struct FieldsVisitor;
-
 impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = MaybeFields;
+    type Value = Option<Fields>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an entry")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MaybeFields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Fields>, A::Error> {
         let mut fields = Fields::default();
         while let Some(name) = map.next_key::<String>()? {
-            let Some(known) = NAMES.into_iter().find(|known| *known == name) else {
+            let Some(known) = self.names.iter().copied().find(|known| *known == name) else {
                 map.next_value::<IgnoredAny>()?;
+                if fields.unknown.len() >= UNKNOWN_MAX {
+                    fields.unknown_left_out += 1;
+                } else if !fields.unknown.contains(&name) {
+                    fields.unknown.push(name);
+                }
                 continue;
             };
             if let Some(value) = map.next_value::<Option<Field>>()? {
@@ -167,36 +185,36 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 fields.known.push((known, value));
             }
         }
-        Ok(MaybeFields(Some(fields)))
+        Ok(Some(fields))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<MaybeFields, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Option<Fields>, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(MaybeFields(None))
+        Ok(None)
     }
 
-    fn visit_unit<E>(self) -> Result<MaybeFields, E> {
-        Ok(MaybeFields(None))
+    fn visit_unit<E>(self) -> Result<Option<Fields>, E> {
+        Ok(None)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<MaybeFields, E> {
-        Ok(MaybeFields(None))
+    fn visit_bool<E>(self, _: bool) -> Result<Option<Fields>, E> {
+        Ok(None)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<MaybeFields, E> {
-        Ok(MaybeFields(None))
+    fn visit_i64<E>(self, _: i64) -> Result<Option<Fields>, E> {
+        Ok(None)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<MaybeFields, E> {
-        Ok(MaybeFields(None))
+    fn visit_u64<E>(self, _: u64) -> Result<Option<Fields>, E> {
+        Ok(None)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<MaybeFields, E> {
-        Ok(MaybeFields(None))
+    fn visit_f64<E>(self, _: f64) -> Result<Option<Fields>, E> {
+        Ok(None)
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<MaybeFields, E> {
-        Ok(MaybeFields(None))
+    fn visit_str<E>(self, _: &str) -> Result<Option<Fields>, E> {
+        Ok(None)
     }
 }
 

@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::read::List;
+use crate::machine::filter::filter;
 
 /// Something that an operator should know about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,34 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A name that means nothing where it stands, and was ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    /// In entries of this list; `None`: at the top of the document.
+    pub(crate) list: Option<List>,
+    /// Of the first such entry, from 0; `None` at the top.
+    pub(crate) index: Option<u64>,
+    /// What of it can be shown, up to [`NAME_CHARS_MAX`] characters.
+    pub(crate) name: String,
+}
+
+impl Unknown {
+    pub(super) fn new(list: Option<List>, index: Option<u64>, name: &str) -> Self {
+        Self { list, index, name: filter(name).chars().take(NAME_CHARS_MAX).collect() }
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { list, index, name } = self;
+        match (list.map(List::name), index) {
+            (Some(list), Some(index)) => write!(f, "`{name}` is no field of `{list}` (first in {list}[{index}])")?,
+            _ => write!(f, "`{name}` is no field of the document")?,
+        }
+        f.write_str("; it was ignored")
+    }
+}
+
 /// What became of the entries of one list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
@@ -35,3 +64,8 @@ pub(crate) struct Count {
     pub(crate) unchanged: u64,
     pub(crate) skipped: u64,
 }
+
+/// Longer names are no names.
+const NAME_CHARS_MAX: usize = 64;
+/// Distinct names that are told; a document that has more is something else.
+pub(crate) const UNKNOWN_MAX: usize = 64;

@@ -1,7 +1,8 @@
 //! Reads a document from a stream, entry by entry.
 //!
 //! What must hold: no more than one entry is in memory at a time, whatever the length of the document; what is wrong with
-//! one entry concerns that entry alone; what is no document is an error, told with line and column.
+//! one entry concerns that entry alone; what is no document is an error, told with line and column; no name that is not
+//! known passes without a word.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -40,6 +41,9 @@ impl List {
 /// Who is handed the entries, each with its place in its list, from 0.
 pub(super) trait Sink {
     fn entry(&mut self, list: List, index: u64, fields: Result<Fields, String>);
+
+    /// A name at the top of the document that means nothing there.
+    fn unknown(&mut self, name: &str);
 }
 
 /// Hands every entry to `sink`, and returns the document's generation, 0 if it tells none.
@@ -63,27 +67,36 @@ impl<'de> Visitor<'de> for Document<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
         let (mut generation, mut seen) = (None, Vec::new());
+        let mut has_list = false;
         while let Some(name) = map.next_key::<String>()? {
             let list = List::ALL.into_iter().find(|list| list.name() == name);
+            if list.is_none() && name != "version" && name != "generation" {
+                map.next_value::<IgnoredAny>()?;
+                self.sink.unknown(&name);
+                continue;
+            }
+            if seen.contains(&name) {
+                return Err(A::Error::custom(format_args!("`{name}` is there twice")));
+            }
+            seen.push(name.clone());
             if let Some(list) = list {
-                if seen.contains(&name) {
-                    return Err(A::Error::custom(format_args!("the list `{name}` is there twice")));
-                }
-                seen.push(name);
+                has_list = true;
                 map.next_value_seed(Entries { list, sink: &mut *self.sink })?;
             } else if name == "version" {
                 let version: Option<u64> = map.next_value()?;
                 if version.is_some_and(|version| version != u64::from(VERSION)) {
                     return Err(A::Error::custom("the document's version is not 1; import it with a newer release"));
                 }
-            } else if name == "generation" && generation.is_none() {
+            } else {
                 generation = map.next_value::<Option<u64>>()?;
                 if generation.is_some_and(|generation| generation > GENERATION_MAX) {
                     return Err(A::Error::custom("no store can have come to this generation"));
                 }
-            } else {
-                map.next_value::<IgnoredAny>()?;
             }
+        }
+        if !has_list {
+            let lists = List::ALL.map(|list| format!("`{}`", list.name())).join(", ");
+            return Err(A::Error::custom(format_args!("none of the lists is there, which are {lists}")));
         }
         Ok(generation.unwrap_or(0))
     }
@@ -117,7 +130,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
         let mut index = 0;
         // As text first, so that an error in it ends there.
         while let Some(entry) = list.next_element::<Box<RawValue>>()? {
-            self.sink.entry(self.list, index, Fields::parse(entry.get()));
+            self.sink.entry(self.list, index, Fields::parse(entry.get(), self.list));
             index += 1;
         }
         Ok(())

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use super::changes::{Changes, higher, mark};
+use super::changes::{Changes, Later, higher, mark};
 use super::fields::Fields;
-use super::finding::{Count, Finding};
+use super::finding::{Count, Finding, Unknown, UnknownNames};
 use super::read::{List, Sink};
 use super::values::{full, not_after, source, text};
 use crate::config::{HandshakeConfig, Limits};
@@ -43,6 +43,12 @@ pub(crate) struct Taken {
     pub(crate) findings: Vec<Finding>,
     /// How many more there were.
     pub(crate) findings_left_out: u64,
+    /// Names that were ignored, each once; at most `UNKNOWN_MAX`.
+    pub(crate) unknown: Vec<Unknown>,
+    /// How many fields had other names still.
+    pub(crate) unknown_left_out: u64,
+    /// How many requests, ours and of others, were taken without their nonce and got a fresh one.
+    pub(crate) fresh_nonces: u64,
 }
 
 pub(super) struct Taking<'a> {
@@ -51,14 +57,15 @@ pub(super) struct Taking<'a> {
     /// Not in `after` yet, so that not every entry makes a version.
     changes: Changes,
     trusted_len: usize,
-    pending: BTreeMap<u32, (u64, Pending)>,
+    pending: BTreeMap<u32, Later<Pending>>,
     of_source: BTreeMap<Source, usize>,
-    outgoing: BTreeMap<u32, (u64, Outgoing)>,
+    outgoing: BTreeMap<u32, Later<Outgoing>>,
     floors_len: usize,
     counts: [Count; 5],
     skipped: Vec<Finding>,
     notes: Vec<Finding>,
     findings_left_out: u64,
+    unknown: UnknownNames,
 }
 
 /// What became of an entry that is in order.
@@ -90,34 +97,39 @@ impl<'a> Taking<'a> {
             skipped: Vec::new(),
             notes: Vec::new(),
             findings_left_out: 0,
+            unknown: UnknownNames::default(),
             into,
         }
     }
 
     /// What stood for later, and the result.
     pub(super) fn finish(mut self) -> Taken {
-        for (id, (index, entry)) in core::mem::take(&mut self.outgoing) {
+        let mut fresh_nonces = 0;
+        for (id, Later { index, entry, is_fresh }) in core::mem::take(&mut self.outgoing) {
             if NodeId::new(id).is_some_and(|peer| self.revoked(peer).is_some()) {
                 self.settle(List::Outgoing, index, Some(id), Err("the peer is revoked; ask it anew".to_owned()));
             } else {
                 self.changes.outgoing.insert(id, Some(entry));
+                fresh_nonces += u64::from(is_fresh);
             }
         }
-        for (id, (index, entry)) in core::mem::take(&mut self.pending) {
+        for (id, Later { index, entry, is_fresh }) in core::mem::take(&mut self.pending) {
             let record = NodeId::new(id).and_then(|peer| self.trusted(peer));
             if record.is_some_and(|record| record.public_key == Some(entry.key)) {
                 let why = "the peer is trusted under this key already; nothing waits".to_owned();
                 self.settle(List::Pending, index, Some(id), Err(why));
             } else {
                 self.changes.pending.insert(id, Some(entry));
+                fresh_nonces += u64::from(is_fresh);
             }
         }
         self.flush();
         let Self { after, counts, skipped: mut findings, notes, mut findings_left_out, .. } = self;
+        let UnknownNames { names: unknown, left_out: unknown_left_out } = self.unknown;
         let room = FINDINGS_MAX.saturating_sub(findings.len());
         findings_left_out += notes.len().saturating_sub(room) as u64;
         findings.extend(notes.into_iter().take(room));
-        Taken { after, counts, findings, findings_left_out }
+        Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces }
     }
 
     fn flush(&mut self) {
@@ -253,15 +265,20 @@ impl<'a> Taking<'a> {
         };
         let now = self.into.now;
         let received_at = self.past("received_at", fields, notes)?.unwrap_or(now.wall);
+        let nonce = fields.nonce("nonce")?;
+        // A request of version 2 has one. Without it, it would be taken for one of version 1.
+        let is_fresh = fields.flag("spoke_v2")? && nonce.is_none();
+        let said_authentic = fields.flag("authentic")?;
         let mut entry = Pending {
             key,
-            nonce: fields.nonce("nonce")?,
+            nonce,
             stamp: self.stamp("stamp", fields, notes)?.unwrap_or(received_at),
             justification: text("justification", fields, notes)?,
             received_at,
             received_tick: now.tick,
             source: source(peer, fields, notes)?,
-            authentic: fields.flag("authentic")?,
+            // Who vouched, and for what, is nothing that a document can show.
+            authentic: false,
             conflicts: fields.number("conflicts", u32::MAX)?,
             kind: match fields.text("kind")? {
                 None | Some("request") => PendingKind::Request,
@@ -273,6 +290,10 @@ impl<'a> Taking<'a> {
         };
         if let Some(old) = self.into.before.pending(peer) {
             entry.received_tick = old.received_tick;
+            entry.authentic = old.authentic;
+            if is_fresh {
+                entry.nonce = old.nonce;
+            }
             return if *old == entry { Ok(Unchanged) } else { Err(OTHERWISE.to_owned()) };
         }
         if self.pending.contains_key(&peer.get()) {
@@ -287,7 +308,13 @@ impl<'a> Taking<'a> {
             return Err(format!("more than {} wait from this source", limits.pending_per_source_max));
         }
         *of_source += 1;
-        self.pending.insert(peer.get(), (index, entry));
+        if said_authentic {
+            notes.push("`authentic` is not taken from a document; nobody vouches for this key here".to_owned());
+        }
+        if is_fresh {
+            entry.nonce = Some((self.into.nonce)());
+        }
+        self.pending.insert(peer.get(), Later { index, entry, is_fresh });
         Ok(Took)
     }
 
@@ -318,11 +345,12 @@ impl<'a> Taking<'a> {
         if self.into.before.outgoing_len() + self.outgoing.len() >= self.into.limits.outgoing_max {
             return Err(full(self.into.limits.outgoing_max));
         }
-        if nonce.is_none() {
+        let is_fresh = nonce.is_none();
+        if is_fresh {
             // No answer that is under way will be known as one; having asked still counts.
             entry.nonce = (self.into.nonce)();
         }
-        self.outgoing.insert(peer.get(), (index, entry));
+        self.outgoing.insert(peer.get(), Later { index, entry, is_fresh });
         Ok(Took)
     }
 
@@ -384,6 +412,10 @@ impl<'a> Taking<'a> {
 impl Sink for Taking<'_> {
     fn entry(&mut self, list: List, index: u64, fields: Result<Fields, String>) {
         let mut notes = Vec::new();
+        if let Ok((unknown, left_out)) = fields.as_ref().map(Fields::unknown) {
+            unknown.iter().for_each(|name| self.unknown.note(Some(list), Some(index), name));
+            self.unknown.left_out += left_out;
+        }
         let (node_id, judged) = match fields {
             Err(why) => (None, Err(why)),
             Ok(fields) => match fields.node_id() {
@@ -403,6 +435,10 @@ impl Sink for Taking<'_> {
         if self.changes.len() >= CHANGES_MAX {
             self.flush();
         }
+    }
+
+    fn unknown(&mut self, name: &str) {
+        self.unknown.note(None, None, name);
     }
 }
 

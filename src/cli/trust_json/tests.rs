@@ -85,7 +85,7 @@ fn tables(seed: u64, changes: &[TableChange]) -> Tables {
 
 fn document(tables: &Tables) -> String {
     let (mut out, mut told) = (Vec::new(), 0);
-    write(&mut out, 3, tables, &mut || told += 1).unwrap();
+    write(&mut out, 3, tables, Nonces::Written, &mut || told += 1).unwrap();
     assert_eq!(told, entries(tables));
     String::from_utf8(out).unwrap()
 }
@@ -239,6 +239,32 @@ fn the_documented_example_is_true() {
     let again = tables(1, &read(example));
     assert_eq!(entries(&again), 6);
     let mut out = Vec::new();
-    write(&mut out, 41, &again, &mut || ()).unwrap();
+    write(&mut out, 41, &again, Nonces::Written, &mut || ()).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), example);
+}
+
+/// Into a store that says it, a document that says so is no news; anywhere else nobody vouches.
+#[test]
+fn who_vouched_is_the_stores_word_alone() {
+    let ours = tables(1, &changes());
+    let authentic = |tables: &Tables| tables.pending.iter().filter(|(_, entry)| entry.authentic).count();
+    assert_eq!(authentic(&ours), 2);
+    let now = Now { wall: wall(1_800_000_000_000), tick: Tick::new(0) };
+    let read_into = |before: &Tables, nonces: Nonces| {
+        let mut document = Vec::new();
+        write(&mut document, 3, &ours, nonces, &mut || ()).unwrap();
+        let mut nonce = || Nonce([9; 16]);
+        let into = Into { before, now, own_id: None, limits: Default::default(), nonce: &mut nonce };
+        super::read(document.as_slice(), into).unwrap().0
+    };
+    let empty = tables(1, &[]);
+    for nonces in [Nonces::Written, Nonces::LeftOut] {
+        let same = read_into(&ours, nonces);
+        assert!(same.after.diff(&ours).is_empty(), "{nonces:?} {:?}", same.findings);
+        let unchanged = same.counts.map(|count| count.unchanged);
+        assert_eq!((authentic(&same.after), unchanged, same.findings.len()), (2, [3, 3, 3, 2, 2], 0));
+        let fresh = read_into(&empty, nonces);
+        let told = fresh.findings.iter().filter(|finding| finding.why.contains("`authentic`")).count();
+        assert_eq!((authentic(&fresh.after), told, fresh.after.pending.len()), (0, 2, 3));
+    }
 }
