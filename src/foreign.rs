@@ -78,7 +78,7 @@ mod tests {
     fn what_cannot_show_itself_costs_its_text_alone() {
         assert_eq!(shown(&"the disk\nis\u{1b}[2Jfull"), "the disk is [2Jfull");
         assert_eq!(shown(&Says(|_| panic!("in showing"))), NOT_SHOWN);
-        assert_eq!(shown(&Says(|f| f.write_str("half").and_then(|()| panic!("in showing")))), NOT_SHOWN);
+        assert_eq!(shown(&Says(|f| f.write_str("half").map(|()| panic!("in showing")))), NOT_SHOWN);
         assert_eq!(shown(&Says(|_| Err(fmt::Error))), NOT_SHOWN);
         // One that would never end, and heeds that nobody listens; and one that does not.
         assert_eq!(

@@ -143,7 +143,8 @@ fn a_node_that_finds_itself_in_its_store_drops_that_loudly_and_starts() {
     let (manager, ..) = alone_with(Arc::clone(&store), |builder| builder.event_sink(sink));
     let (state, reason) = (TrustState::Revoked, ChangeReason::OwnEntry);
     let told = Event::TrustChanged { peer: id(1), state, reason };
-    assert_eq!(std::iter::from_fn(|| subscription.try_recv()).collect::<Vec<_>>(), [told.clone()]);
+    let events: Vec<_> = std::iter::from_fn(|| subscription.try_recv()).collect();
+    assert_eq!(events, std::slice::from_ref(&told));
     assert_eq!(hears.recv_timeout(SOON).unwrap(), told);
     assert_eq!((manager.trusted(), count(&manager, "own_entry")), (vec![other], 1));
     let refused = manager.revoke(id(1)).unwrap_err();
