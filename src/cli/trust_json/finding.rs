@@ -40,7 +40,7 @@ pub(crate) struct Unknown {
 }
 
 impl Unknown {
-    pub(super) fn new(list: Option<List>, index: Option<u64>, name: &str) -> Self {
+    fn new(list: Option<List>, index: Option<u64>, name: &str) -> Self {
         Self { list, index, name: filter(name).chars().take(NAME_CHARS_MAX).collect() }
     }
 }
@@ -53,6 +53,29 @@ impl fmt::Display for Unknown {
             _ => write!(f, "`{name}` is no field of the document")?,
         }
         f.write_str("; it was ignored")
+    }
+}
+
+/// The names that were ignored, each once for each list.
+#[derive(Debug, Default)]
+pub(super) struct UnknownNames {
+    /// At most [`UNKNOWN_MAX`].
+    pub(super) names: Vec<Unknown>,
+    /// How many fields had other names still.
+    pub(super) left_out: u64,
+}
+
+impl UnknownNames {
+    pub(super) fn note(&mut self, list: Option<List>, index: Option<u64>, name: &str) {
+        let found = Unknown::new(list, index, name);
+        if self.names.iter().any(|known| (known.list, &known.name) == (found.list, &found.name)) {
+            return;
+        }
+        if self.names.len() < UNKNOWN_MAX {
+            self.names.push(found);
+        } else {
+            self.left_out += 1;
+        }
     }
 }
 

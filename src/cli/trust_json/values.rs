@@ -31,8 +31,11 @@ pub(super) fn text(name: &'static str, fields: &Fields, notes: &mut Vec<String>)
 
 /// Of an entry without a source, the peer itself: it is charged to nobody else.
 pub(super) fn source(peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Result<Source, String> {
-    let Some(text) = fields.text("source")?.filter(|text| !text.is_empty()) else { return Ok(Source::Node(peer)) };
-    if let Some(Ok(node)) = text.strip_prefix("node ").map(str::parse) {
+    let text = fields.text_or_integer("source")?.filter(|text| !text.is_empty());
+    let Some(text) = text else { return Ok(Source::Node(peer)) };
+    // A number by itself names a node, too.
+    let number = text.strip_prefix("node ").unwrap_or(&text);
+    if let Ok(node) = number.parse() {
         return Ok(Source::Node(node));
     }
     if let Some(Ok(node)) = text.strip_prefix("relay, as node ").map(str::parse) {
