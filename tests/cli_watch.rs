@@ -247,7 +247,7 @@ fn listings_show_ages_and_warn_of_a_second_key() {
             {"node_id": 5, "public_key": one, "received_at": ago(5 * 3_600_000), "conflicts": 3, "source": "192.0.2.1"},
             {"node_id": 6, "public_key": other, "received_at": ago(600_000), "source": "node 12", "justification": "hello"},
         ],
-        "outgoing": [{"node_id": 8, "sent_at": ago(3 * day), "justification": "please"}],
+        "outgoing": [{"node_id": 8, "nonce": "Hh4eHh4eHh4eHh4eHh4eHg==", "sent_at": ago(3 * day), "justification": "please"}],
         "revoked": [{"node_id": 9, "revoked_at": ago(50 * day)}],
     });
     let file = dir.path().join("trust.json");
