@@ -20,6 +20,14 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Result<Step, R
         plan.others.push(TableChange::Floor(rules.own_id, None));
         plan.floor = view.floor(rules.own_id).unwrap_or(Floor::EMPTY);
     }
+    let own = rules.own_id;
+    let others = [
+        view.ignored(own).map(|_| TableChange::Ignored(own, None)),
+        view.refused(own).map(|_| TableChange::Refused(own, None)),
+        view.owed(own).map(|_| TableChange::Owed(own, None)),
+        view.revision(own).map(|_| TableChange::Revision(own, None)),
+    ];
+    plan.others.extend(others.into_iter().flatten());
     let step = plan.finish(Outcome::OwnEntriesForgotten { was });
     if step.changes.is_empty() { Err(Rejection::NothingToDo) } else { Ok(step) }
 }
@@ -30,7 +38,6 @@ mod tests {
     use crate::machine::check::check;
     use crate::machine::event::{Event, TrustState};
     use crate::machine::input::Input;
-    use crate::machine::view::{Nonce, Outgoing};
     use crate::peer::TrustRecord;
     use crate::testing::actor::{Actor, Way, at, node};
     use crate::wire::message::Kind;
@@ -42,18 +49,14 @@ mod tests {
         us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
         us.trusts(node(8), None);
         us.request(at(0), node(6), None).unwrap();
+        us.trusts(node(5), None);
+        us.revoke(at(0), node(5)).unwrap();
         assert_eq!(us.step(at(1), Input::OwnEntries), Err(Rejection::NothingToDo));
         let before = us.tables.clone();
 
         let own = us.id();
         let pending = us.tables.pending[&peer.id()].clone();
-        let outgoing = Outgoing {
-            sent_at: at(0).wall,
-            sent_tick: at(0).tick,
-            nonce: Nonce([1; 16]),
-            expected_key: None,
-            justification: String::new(),
-        };
+        let outgoing = us.tables.outgoing[&node(6)].clone();
         let floor = Floor { key: Some(us.public_key()), seen: at(0).wall, spoke_v2: true, ..Floor::EMPTY };
         let record = TrustRecord::new(own, us.public_key());
         let changed = Event::TrustChanged { peer: own, state: TrustState::Revoked, reason: ChangeReason::OwnEntry };
@@ -69,7 +72,7 @@ mod tests {
                 us.tables.outgoing.insert(own, outgoing.clone());
             }
             if which & 8 != 0 {
-                us.tables.revoked.insert(own, at(0).wall);
+                us.tables.revoked.insert(own, us.tables.revoked[&node(5)]);
             }
             if which & 16 != 0 {
                 us.tables.floor.insert(own, floor);

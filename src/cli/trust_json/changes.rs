@@ -20,6 +20,14 @@ pub(super) struct Changes {
     pub(super) floors: HashMap<u32, Option<Floor>>,
 }
 
+/// An entry that is taken unless something that comes later stands against it.
+pub(super) struct Later<V> {
+    pub(super) index: u64,
+    pub(super) entry: V,
+    /// Its nonce was not in the document.
+    pub(super) is_fresh: bool,
+}
+
 impl Changes {
     pub(super) fn len(&self) -> usize {
         self.trusted.len() + self.pending.len() + self.outgoing.len() + self.revoked.len() + self.floors.len()

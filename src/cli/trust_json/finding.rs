@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::read::List;
-use crate::machine::filter::filter;
+use crate::wire::text::Text;
 
 /// Something that an operator should know about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Unknown {
 
 impl Unknown {
     fn new(list: Option<List>, index: Option<u64>, name: &str) -> Self {
-        Self { list, index, name: filter(name).chars().take(NAME_CHARS_MAX).collect() }
+        Self { list, index, name: Text::filtered(name).as_str().chars().take(NAME_CHARS_MAX).collect() }
     }
 }
 

@@ -255,7 +255,7 @@ fn who_vouched_is_the_stores_word_alone() {
         change => change,
     };
     let ours = tables(1, &changes().into_iter().map(plain).collect::<Vec<_>>());
-    let authentic = |tables: &Tables| tables.pending.iter().filter(|(_, entry)| entry.authentic).count();
+    let authentic = |tables: &Tables| tables.sides.pending.iter().filter(|(_, entry)| entry.authentic).count();
     assert_eq!(authentic(&ours), 2);
     let now = Now { wall: wall(1_800_000_000_000), tick: Tick::new(0) };
     let read_into = |before: &Tables, nonces: Nonces| {
@@ -273,6 +273,6 @@ fn who_vouched_is_the_stores_word_alone() {
         assert_eq!((authentic(&same.after), unchanged, same.findings.len()), (2, [3, 3, 3, 2, 2], 0));
         let fresh = read_into(&empty, nonces);
         let told = fresh.findings.iter().filter(|finding| finding.why.contains("`authentic`")).count();
-        assert_eq!((authentic(&fresh.after), told, fresh.after.pending.len()), (0, 2, 3));
+        assert_eq!((authentic(&fresh.after), told, fresh.after.sides.pending.len()), (0, 2, 3));
     }
 }
