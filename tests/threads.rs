@@ -23,8 +23,8 @@ use std::sync::Arc;
 use common::*;
 use trustkeep::machine::event::Event;
 use trustkeep::node::{
-    InProcessRegistry, Inbox, Registry, RegistryEntry, RegistryError, RequestOptions, SendError, TcpConfig,
-    TcpTransport, Transport,
+    Identity as _, InProcessRegistry, Inbox, Registry, RegistryEntry, RegistryError, RequestOptions, SendError,
+    TcpConfig, TcpTransport, Transport,
 };
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, NodeId, TrustStore};
@@ -168,11 +168,12 @@ fn bounded_by_a_registry_that_hangs_about_everybody() {
         let refused = || count(&manager, "look_up_failed");
         eventually("the others go on without", || refused() >= 100);
         assert_eq!(threads("trustkeep-look-"), 48);
-        // Meanwhile nobody else is held up.
-        drop(manager.approve(id(2), None).unwrap());
+        // Meanwhile nobody else is held up; an approval needs the fingerprint.
+        assert!(manager.approve(id(2), None).is_err());
+        drop(manager.approve(id(2), Some(identity(2).public_key().fingerprint())).unwrap());
         assert!(manager.is_trusted(id(2)));
         manager.receive(arrived(message_from(&identity(3), Kind::Request, |d| d.stamp = d.stamp.saturating_add(9)), 1));
-        drop(manager.approve(id(3), None).unwrap());
+        drop(manager.approve(id(3), Some(identity(3).public_key().fingerprint())).unwrap());
         assert!(manager.is_trusted(id(3)));
     });
     assert_eq!(manager.outgoing().len(), 150, "asked without anybody to vouch");

@@ -4,7 +4,7 @@
 
 use super::approval::contradicts_caller;
 use super::event::ChangeReason;
-use super::input::Received;
+use super::input::{Lookup, Received};
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::queue::enqueue;
@@ -58,6 +58,8 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
 fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
     let key = *received.message.key();
     plan.rules.policy.trust_on_first_use
+        //
+        && received.lookup != Lookup::Failed
         && !received.path.is_relayed()
         && plan.trusted.is_none()
         && plan.outgoing.as_ref().is_some_and(|outgoing| outgoing.expected_key.is_none())

@@ -58,11 +58,13 @@ pub fn check_floor(rules: &Rules, now: Now, floor: Option<Floor>, message: &Deco
     }
 }
 
-/// Whether we hold this key for this peer, because somebody has vouched for it: it is worth keeping open.
+/// Whether we hold this key for this peer, because somebody has vouched for it or our caller named it: it is worth keeping
+/// open, and who shows it has a share of look-ups that strangers do not have.
 #[must_use]
 pub fn is_held(view: &dyn View, peer: NodeId, key: &PublicKey) -> bool {
     view.trusted(peer).is_some_and(|record| record.public_key == Some(*key))
         || view.floor(peer).is_some_and(|floor| floor.key == Some(*key))
+        || view.outgoing(peer).is_some_and(|outgoing| outgoing.expected_key == Some(*key))
 }
 
 ///

@@ -98,7 +98,9 @@ pub enum Lookup {
     NotAsked,
     /// The registry does not know the peer, or no key of it.
     Unknown,
-    /// The registry did not answer, or not in time.
+    /// The registry could not be asked: it was busy, failed, panicked, was too late, or said what is older than what it had
+    /// said before. That is not *unknown*: while it is so, nobody new is trusted who would be if the registry had nothing
+    /// to say against it.
     Failed,
     /// The registry knows the peer.
     Found {
@@ -136,6 +138,8 @@ pub enum Command {
         fingerprint: Option<Fingerprint>,
         /// 16 fresh random bytes.
         nonce: Nonce,
+        /// What the registry says about the peer now.
+        lookup: Lookup,
     },
     /// Refuse a pending peer.
     Reject {

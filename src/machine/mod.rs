@@ -18,6 +18,7 @@ pub mod view;
 
 mod accept;
 mod approval;
+mod contradiction;
 mod housekeeping;
 mod key;
 mod operator;

@@ -4,7 +4,7 @@
 
 use super::effect::{Action, Draft, When};
 use super::event::{ChangeReason, Event, TrustState};
-use super::input::Command;
+use super::input::{Command, Lookup};
 use super::key;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
@@ -31,7 +31,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
             }
             Ok(request(plan, justification, expected_key, nonce))
         }
-        Command::Approve { peer, fingerprint, nonce } => approve(plan(peer)?, fingerprint, nonce),
+        Command::Approve { peer, fingerprint, nonce, lookup } => approve(plan(peer)?, fingerprint, nonce, &lookup),
         Command::Reject { peer, reason, nonce } => reject(plan(peer)?, reason, nonce),
         Command::Cancel { peer } => cancel(plan(peer)?),
         Command::Revoke { peer, nonce } => revoke(plan(peer)?, nonce),
@@ -76,14 +76,25 @@ fn forget_oldest(plan: &mut Plan<'_>) {
     }
 }
 
-///
-fn approve(mut plan: Plan<'_>, fingerprint: Option<Fingerprint>, nonce: Nonce) -> Result<Step, Rejection> {
+///
+fn approve(
+    mut plan: Plan<'_>,
+    fingerprint: Option<Fingerprint>,
+    nonce: Nonce,
+    lookup: &Lookup,
+) -> Result<Step, Rejection> {
     let pending = plan.pending.clone().ok_or(Rejection::NothingToDo)?;
     let current = pending.key.fingerprint();
-    match fingerprint {
-        Some(shown) if shown != current => return Err(Rejection::WrongFingerprint { current }),
-        None if pending.conflicts > 0 => return Err(Rejection::FingerprintRequired { current }),
-        _ => {}
+    if fingerprint.is_some_and(|shown| shown != current) {
+        return Err(Rejection::WrongFingerprint { current });
+    }
+    if let Lookup::Found { key, .. } = lookup
+        && *key != pending.key
+    {
+        return Err(Rejection::RegistryContradicts { current, registered: key.fingerprint() });
+    }
+    if fingerprint.is_none() && (pending.conflicts > 0 || *lookup == Lookup::Failed) {
+        return Err(Rejection::FingerprintRequired { current });
     }
     let mutual = plan.outgoing.is_some();
     let record = TrustRecord::new(plan.peer, pending.key).approved_at(plan.now.wall).mutual(mutual);
@@ -275,6 +286,38 @@ mod tests {
 
         let (mut us, _) = asked_by(&mut peer);
         assert!(us.approve(at(50), peer.id(), None).is_ok());
+    }
+
+    #[test]
+    fn an_approval_heeds_what_the_registry_says_now() {
+        let mut peer = Actor::new(9, 0x11);
+        let (current, other) = (peer.public_key().fingerprint(), Actor::new(9, 0x22).public_key());
+        let found = |key| Lookup::Found { key, networks: Vec::new() };
+        // Another key: not even with the fingerprint.
+        for fingerprint in [None, Some(current)] {
+            let (mut us, _) = asked_by(&mut peer);
+            let refused = Rejection::RegistryContradicts { current, registered: other.fingerprint() };
+            assert_eq!(us.approve_as(at(50), peer.id(), fingerprint, found(other)), Err(refused));
+            assert!(us.tables.trusted.is_empty() && us.tables.pending.contains_key(&peer.id()));
+        }
+        // No answer: with the fingerprint alone.
+        let (mut us, _) = asked_by(&mut peer);
+        let refused = Err(Rejection::FingerprintRequired { current });
+        assert_eq!(us.approve_as(at(50), peer.id(), None, Lookup::Failed), refused);
+        assert!(us.approve_as(at(50), peer.id(), Some(current), Lookup::Failed).is_ok());
+        // The same key, or nothing to say: as ever.
+        for lookup in [found(peer.public_key()), Lookup::Unknown, Lookup::NotAsked] {
+            let (mut us, _) = asked_by(&mut peer);
+            assert!(us.approve_as(at(50), peer.id(), None, lookup).is_ok());
+            assert_eq!(us.tables.trusted[&peer.id()].public_key, Some(peer.public_key()));
+        }
+        // What was vouched for once is asked about like anything else.
+        let mut us = self::us();
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), &peer, &request, Way::registered(peer.public_key())).unwrap();
+        assert!(us.tables.pending[&peer.id()].authentic);
+        let refused = us.approve_as(at(50), peer.id(), None, found(other));
+        assert!(matches!(refused, Err(Rejection::RegistryContradicts { .. })));
     }
 
     #[test]

@@ -92,10 +92,18 @@ pub enum Rejection {
         /// The fingerprint of the pending key.
         current: Fingerprint,
     },
-    /// Other keys were seen for this peer: the fingerprint of the one to approve must be given.
+    /// Other keys were seen for this peer, or the registry could not be asked about it: the fingerprint of the key to
+    /// approve must be given.
     FingerprintRequired {
         /// The fingerprint of the pending key.
         current: Fingerprint,
+    },
+    /// The registry knows the pending peer under another key: refuse it, or correct the registry.
+    RegistryContradicts {
+        /// The fingerprint of the pending key.
+        current: Fingerprint,
+        /// The fingerprint of the key that the registry names.
+        registered: Fingerprint,
     },
 }
 
@@ -140,6 +148,7 @@ impl Rejection {
             Self::OtherKeyExpected => "other_key_expected",
             Self::WrongFingerprint { .. } => "wrong_fingerprint",
             Self::FingerprintRequired { .. } => "fingerprint_required",
+            Self::RegistryContradicts { .. } => "registry_contradicts",
         }
     }
 }
@@ -187,7 +196,11 @@ impl fmt::Display for Rejection {
                 return write!(f, "the pending key has another fingerprint: {current}");
             }
             Self::FingerprintRequired { current } => {
-                return write!(f, "several keys were seen for this peer: name the fingerprint to approve ({current})");
+                let why = "other keys were seen for this peer, or the registry could not be asked";
+                return write!(f, "name the fingerprint to approve: {why} ({current})");
+            }
+            Self::RegistryContradicts { .. } => {
+                "the registry knows this peer under another key than the pending one: reject it, or correct the registry"
             }
         })
     }

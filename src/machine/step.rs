@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::arrival::{check_age, check_form, check_sender, check_stamp};
+use super::contradiction::is_contradicted;
 use super::input::{Input, Lookup, Received};
 use super::outcome::{Rules, Step};
 use super::plan::Plan;
@@ -79,7 +80,10 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
         return plan.drop_message(Rejection::FloorClamped);
     }
     check_stamp(rules, now, plan.floor, message.key(), message.stamp())?;
-    let standing = standing(&plan, received)?;
+    if is_contradicted(received) {
+        return Err(Rejection::KeyMismatch);
+    }
+    let standing = standing(&plan, received);
     if standing.is_authentic() {
         plan.raise_floor(*message.key(), message.stamp());
     }
@@ -97,29 +101,30 @@ pub(super) fn dispatch(mut plan: Plan<'_>, received: &Received, standing: Standi
     }
 }
 
-/// Rules.
-pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Result<Standing, Rejection> {
+/// Rule R-18. The registry does not contradict the message.
+pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
     let (message, key) = (&received.message, received.message.key());
     let by_transport = received.path.authenticates(message.sender());
-    let by_registry = match &received.lookup {
-        Lookup::Found { key: known, .. } if known == key => true,
-        Lookup::Found { .. } => return Err(Rejection::KeyMismatch),
-        Lookup::NotAsked | Lookup::Unknown | Lookup::Failed => false,
-    };
     // what is not signed is vouched for by nobody but who saw it come from the sender.
     if message.is_version_1() && !by_transport {
-        return Ok(Standing::Unvouched);
+        return Standing::Unvouched;
     }
-    if by_registry {
-        return Ok(Standing::Bound);
+    if matches!(&received.lookup, Lookup::Found { key: known, .. } if known == key) {
+        return Standing::Bound;
     }
     let by_record = plan.trusted.is_some_and(|record| record.public_key == Some(*key));
-    let by_caller = matches!(message.kind(), Kind::Accept | Kind::Reject)
+    // a registry that could not be asked might contradict our caller. A reject trusts nobody.
+    let caller_suffices = match message.kind() {
+        Kind::Accept => received.lookup != Lookup::Failed,
+        Kind::Reject => true,
+        Kind::Request | Kind::Revoke => false,
+    };
+    let by_caller = caller_suffices
         && plan
             .outgoing
             .as_ref()
             .is_some_and(|outgoing| outgoing.expected_key == Some(*key) && message.answers() == Some(outgoing.nonce));
-    Ok(if by_transport || by_record || by_caller { Standing::Authentic } else { Standing::Unvouched })
+    if by_transport || by_record || by_caller { Standing::Authentic } else { Standing::Unvouched }
 }
 
 #[cfg(test)]

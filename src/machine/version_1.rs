@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::arrival::check_downgrade;
+use super::contradiction::is_contradicted;
 use super::input::Received;
 use super::outcome::Step;
 use super::plan::Plan;
@@ -17,7 +18,10 @@ use crate::wire::verify::ReplayKey;
 /// Rules.
 pub(super) fn receive(mut plan: Plan<'_>, received: &Received, key: ReplayKey) -> Result<Step, Rejection> {
     check_downgrade(plan.floor)?;
-    let standing = standing(&plan, received)?;
+    if is_contradicted(received) {
+        return Err(Rejection::KeyMismatch);
+    }
+    let standing = standing(&plan, received);
     let authentic = standing.is_authentic();
     match received.seen {
         Seen::Never => {}

@@ -66,8 +66,9 @@ impl Builder {
         self
     }
 
-    /// How long the registry may take over a message, which then goes on as if nobody vouched for its key; and over a
-    /// request of ours that it is to relay. 2 seconds.
+    /// How long the registry may take over a message; over a request of ours that it is to relay; and over a peer that an
+    /// operator approves (2 seconds at most). If it takes longer it could not be asked, and nobody new is trusted unless
+    /// somebody else vouches for the key. Default: 2 seconds.
     #[must_use]
     pub fn look_up_timeout(mut self, timeout: Duration) -> Self {
         self.look_up_timeout = timeout;
@@ -111,6 +112,9 @@ impl Builder {
         let asked = |registry: &Arc<dyn Registry>| foreign::run(|| registry.relaying());
         let relaying = self.registry.as_ref().and_then(|registry| asked(registry).ok());
         let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
+        let look_up =
+            |registry| LookUps::new(registry, self.look_up_timeout, LOOK_UPS_MAX, Arc::downgrade(&self.store));
+        let look_ups = self.registry.clone().map(look_up);
         let shell = Arc::new(Shell {
             replay: Mutex::new(ReplayTable::new(&rules)),
             rules,
@@ -120,7 +124,7 @@ impl Builder {
             identity: self.identity,
             cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
             transport: self.transport,
-            look_ups: self.registry.clone().map(|registry| LookUps::new(registry, self.look_up_timeout, LOOK_UPS_MAX)),
+            look_ups,
             registry_timeout: self.look_up_timeout,
             relaying: relaying.unwrap_or(Relaying::No),
             registry: self.registry,

@@ -6,61 +6,102 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
 
-use super::registry::{Registry, RegistryEntry, RegistryError, Revision};
+use super::registry::{Registry, RegistryEntry, RegistryError};
+use super::revisions::Revisions;
 use crate::foreign;
+use crate::machine::view::View as _;
 use crate::peer::NodeId;
+use crate::store::TrustStore;
 use crate::sync::{Deadline, Mutex, OneShot, spawn};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-type Answer = Result<Option<RegistryEntry>, RegistryError>;
+/// What a registry said of a peer, or why it said nothing.
+pub(crate) type Answer = Result<Option<RegistryEntry>, RegistryError>;
+
+/// For whom the registry is asked, and so of whose share of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// The sender of a message under a key that we do not hold for it, whatever id it writes.
+    Stranger,
+    /// The sender of a message under a key that we hold for it; an operator; or the node on its own account.
+    Known,
+}
 
 /// A registry with a time limit.
 pub(crate) struct LookUps {
-    registry: Arc<dyn Registry>,
+    asked: Arc<Asked>,
     timeout: Duration,
     /// Questions running, and threads waiting for them, at a time; strangers may use half of either.
     max: usize,
     running: Arc<Mutex<Running>>,
-    newest: Arc<Mutex<Newest>>,
 }
 
-/// The newest revision of what was said about each peer, so that a replica that lags cannot take it back.
-#[derive(Default)]
-struct Newest {
-    of: HashMap<NodeId, Revision>,
-    order: VecDeque<NodeId>,
+/// What the threads of questions share; it must not keep a store open for a question that hangs.
+struct Asked {
+    registry: Arc<dyn Registry>,
+    store: Weak<TrustStore>,
+    newest: Mutex<Revisions>,
 }
 
 /// The questions that were not answered yet, each with those who wait for the answer.
 #[derive(Default)]
 struct Running {
-    questions: HashMap<NodeId, Vec<Arc<OneShot<Answer>>>>,
+    questions: HashMap<NodeId, Vec<Waiter>>,
     waiting: usize,
+    strangers: usize,
+}
+
+struct Waiter {
+    slot: Arc<OneShot<Answer>>,
+    whom: Whom,
 }
 
 impl LookUps {
-    pub(crate) fn new(registry: Arc<dyn Registry>, timeout: Duration, max: usize) -> Self {
-        Self { registry, timeout, max, running: Arc::default(), newest: Arc::default() }
+    /// `store` has the tables whose peers are ours; without one, everybody is a stranger.
+    pub(crate) fn new(registry: Arc<dyn Registry>, timeout: Duration, max: usize, store: Weak<TrustStore>) -> Self {
+        let newest = Mutex::new(Revisions::new(STRANGERS_REVISIONS_MAX));
+        let asked = Arc::new(Asked { registry, store, newest });
+        Self { asked, timeout, max, running: Arc::default() }
     }
 
-    /// What the registry knows of `peer`; `known` says that the peer stands in one of our tables, and so has a claim
-    /// on the share of threads that strangers cannot use.
+    /// Whether a question may take a while.
+    pub(crate) fn may_block(&self) -> bool {
+        foreign::run(|| self.asked.registry.may_block()).unwrap_or(true)
+    }
+
+    /// What the registry knows of `peer`, within its time limit and within `limit`.
     ///
     /// # Errors
-    /// Whatever goes wrong, the caller goes on as if there were no registry.
-    pub(crate) fn look_up(&self, peer: NodeId, known: bool) -> Answer {
-        if !self.registry.may_block() {
-            return ask(self.registry.as_ref(), peer, &self.newest);
+    /// The registry could not be asked. That is not the same as *unknown* (R-155).
+    pub(crate) fn look_up(&self, peer: NodeId, whom: Whom, limit: Duration) -> Answer {
+        self.look_up_until(peer, whom, limit, &|_| {})
+    }
+
+    /// The same; `begun` is given what is waited on, and may fill it to end the waiting.
+    pub(crate) fn look_up_until(
+        &self,
+        peer: NodeId,
+        whom: Whom,
+        limit: Duration,
+        begun: &dyn Fn(&Arc<OneShot<Answer>>),
+    ) -> Answer {
+        if !self.may_block() {
+            return self.asked.ask(peer);
         }
-        let slot = self.enlist(peer, known)?;
-        let answer = slot.wait(Deadline::after(self.timeout));
+        let slot = self.enlist(peer, whom)?;
+        begun(&slot);
+        let answer = slot.wait(Deadline::after(self.timeout.min(limit)));
         let mut running = self.running.lock();
         running.waiting = running.waiting.saturating_sub(1);
+        if whom == Whom::Stranger {
+            running.strangers = running.strangers.saturating_sub(1);
+        }
         if let Some(waiters) = running.questions.get_mut(&peer) {
-            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &slot));
+            waiters.retain(|waiter| !Arc::ptr_eq(&waiter.slot, &slot));
         }
         drop(running);
         foreign::let_go(slot);
@@ -68,48 +109,67 @@ impl LookUps {
     }
 
     /// Joins the question about `peer` that is running, or begins one.
-    fn enlist(&self, peer: NodeId, known: bool) -> Result<Arc<OneShot<Answer>>, RegistryError> {
-        let limit = if known { self.max } else { self.max / 2 };
+    fn enlist(&self, peer: NodeId, whom: Whom) -> Result<Arc<OneShot<Answer>>, RegistryError> {
+        let is_stranger = whom == Whom::Stranger;
         let slot = Arc::new(OneShot::new());
+        let waiter = Waiter { slot: Arc::clone(&slot), whom };
         let mut running = self.running.lock();
-        if running.waiting >= limit {
+        let too_many = running.waiting >= self.max || (is_stranger && running.strangers >= self.max / 2);
+        if too_many {
             return Err(RegistryError::Busy);
         }
         if let Some(waiters) = running.questions.get_mut(&peer) {
-            if waiters.len() >= WAITERS_PER_PEER_MAX {
+            // Of one peer, too: who writes its id takes nothing from who shows its key.
+            if waiters.iter().filter(|other| other.whom == whom).count() >= WAITERS_PER_PEER_MAX / 2 {
                 return Err(RegistryError::Busy);
             }
-            waiters.push(Arc::clone(&slot));
-            running.waiting += 1;
-            return Ok(slot);
+            waiters.push(waiter);
+        } else {
+            if running.questions.len() >= if is_stranger { self.max / 2 } else { self.max } {
+                return Err(RegistryError::Busy);
+            }
+            // The answer waits for the lock, and so for its waiter.
+            self.begin(peer).map_err(|error| RegistryError::Other(Arc::new(error)))?;
+            running.questions.insert(peer, vec![waiter]);
         }
-        if running.questions.len() >= limit {
-            return Err(RegistryError::Busy);
-        }
-        running.questions.insert(peer, vec![Arc::clone(&slot)]);
         running.waiting += 1;
-        drop(running);
+        running.strangers += usize::from(is_stranger);
+        Ok(slot)
+    }
 
-        let (registry, table) = (Arc::clone(&self.registry), Arc::clone(&self.running));
-        let newest = Arc::clone(&self.newest);
-        let asked = spawn("trustkeep-look-up", move || {
-            let answer = ask(registry.as_ref(), peer, &newest);
+    /// Begins a question on a thread of its own.
+    fn begin(&self, peer: NodeId) -> io::Result<()> {
+        let (asked, table) = (Arc::clone(&self.asked), Arc::clone(&self.running));
+        spawn("trustkeep-look-up", move || {
+            let answer = asked.ask(peer);
             let waiters = table.lock().questions.remove(&peer).unwrap_or_default();
             for waiter in waiters {
-                waiter.put(answer.clone());
+                waiter.slot.put(answer.clone());
                 // Its owner may have gone, and dropping an error of theirs may panic.
                 foreign::let_go(waiter);
             }
             foreign::let_go(answer);
-        });
-        if let Err(error) = asked {
-            let error = RegistryError::Other(Arc::new(error));
-            let waiters = self.running.lock().questions.remove(&peer).unwrap_or_default();
-            for waiter in waiters {
-                waiter.put(Err(error.clone()));
-            }
-        }
-        Ok(slot)
+        })
+        .map(drop)
+    }
+}
+
+impl Asked {
+    /// Asks, on this thread. A registry that panics is a registry that does not answer.
+    fn ask(&self, peer: NodeId) -> Answer {
+        let answer = foreign::run(|| self.registry.look_up(peer)).unwrap_or(Err(RegistryError::Panicked))?;
+        let revision = answer.as_ref().map(|entry| entry.revision);
+        let tables = self.store.upgrade().and_then(|store| store.tables());
+        let is_ours = |peer: NodeId| {
+            tables.as_ref().is_some_and(|tables| {
+                tables.trusted(peer).is_some()
+                    || tables.pending(peer).is_some()
+                    || tables.outgoing(peer).is_some()
+                    || tables.revoked(peer).is_some()
+                    || tables.floor(peer).is_some()
+            })
+        };
+        if self.newest.lock().is_news(peer, revision, &is_ours) { Ok(answer) } else { Err(RegistryError::Outdated) }
     }
 }
 
@@ -123,40 +183,11 @@ impl fmt::Debug for LookUps {
     }
 }
 
-/// A registry that panics is a registry that does not answer.
-fn ask(registry: &dyn Registry, peer: NodeId, newest: &Mutex<Newest>) -> Answer {
-    let answer = foreign::run(|| registry.look_up(peer)).unwrap_or(Err(RegistryError::Panicked))?;
-    match answer {
-        Some(entry) if !newest.lock().is_news(peer, entry.revision) => Err(RegistryError::Outdated),
-        answer => Ok(answer),
-    }
-}
-
-impl Newest {
-    /// Whether this is at least as new as what was said before; from now on it counts as said.
-    fn is_news(&mut self, peer: NodeId, revision: Revision) -> bool {
-        match self.of.get_mut(&peer) {
-            Some(newest) if revision < *newest => return false,
-            Some(newest) => *newest = revision,
-            None if revision == Revision::NONE => {}
-            None => {
-                if self.order.len() >= REVISIONS_MAX
-                    && let Some(oldest) = self.order.pop_front()
-                {
-                    self.of.remove(&oldest);
-                }
-                self.order.push_back(peer);
-                self.of.insert(peer, revision);
-            }
-        }
-        true
-    }
-}
-
-/// Questions about the senders of messages at a time.
+/// Questions about the senders of messages, running or waited for, at a time; strangers may use half of either.
 ///
 /// Less than half of the handlers that a transport runs at a time, so that a hanging registry never occupies them all.
 pub(crate) const LOOK_UPS_MAX: usize = 48;
-const WAITERS_PER_PEER_MAX: usize = 8;
-/// Peers whose newest revision is remembered; who was noted first is forgotten first.
-const REVISIONS_MAX: usize = 64 * 1024;
+/// Half of them for strangers, half for others.
+const WAITERS_PER_PEER_MAX: usize = 16;
+/// Peers in no table of ours whose newest revision is remembered.
+const STRANGERS_REVISIONS_MAX: usize = 64 * 1024;

@@ -13,6 +13,7 @@ use super::calls::{CommandError, RequestOptions};
 use super::effects::relayable;
 use super::housekeeper::Housekeeper;
 use super::identity::Identity;
+use super::look_up::Whom;
 use super::poller::Poller;
 use super::shell::{NotDone, Shell};
 use super::sinks::Delivery;
@@ -21,7 +22,7 @@ use super::transport::{Received, Transport};
 use crate::error::PersistError;
 use crate::foreign;
 use crate::machine::effect::{Action, Effect};
-use crate::machine::input::{Command, Input};
+use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::outcome::Outcome;
 use crate::machine::view::View as _;
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
@@ -98,7 +99,10 @@ impl HandshakeManager {
         let expected_key = match options.expected_key {
             Some(key) => Some(key),
             None if peer == shell.rules.own_id => None,
-            None => shell.look_up(peer, true).and_then(|entry| entry.key),
+            None => match shell.ask_registry(peer, Whom::Known, Duration::MAX) {
+                Lookup::Found { key, .. } => Some(key),
+                _ => None,
+            },
         };
         let command = Command::Request {
             peer,
@@ -139,13 +143,23 @@ impl HandshakeManager {
     /// Trusts a pending peer under the key it is pending with, and answers it once that is durable.
     ///
     /// `fingerprint` is that of the key which the operator was shown; it may be left out only while no other key was
-    /// seen for this peer.
+    /// seen for this peer, and the registry, if there is one, can be asked.
+    ///
+    /// # Ordering
+    /// Blocks while the registry is asked about the peer, 2 seconds at most.
     ///
     /// # Errors
-    /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired` or `StoreFull`.
+    /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired`, `RegistryContradicts` or
+    /// `StoreFull`.
     pub fn approve(&self, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Receipt, CommandError> {
+        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
         let nonce = self.shell.nonce()?;
-        self.command(Command::Approve { peer, fingerprint, nonce }).map(|(_, receipt)| receipt)
+        let lookup = if peer == self.shell.rules.own_id {
+            Lookup::NotAsked
+        } else {
+            self.shell.ask_registry(peer, Whom::Known, APPROVE_LOOK_UP_MAX)
+        };
+        self.command(Command::Approve { peer, fingerprint, nonce, lookup }).map(|(_, receipt)| receipt)
     }
 
     /// Refuses a pending peer, and tells it so.
@@ -331,6 +345,8 @@ impl From<NotDone> for CommandError {
     fn from(error: NotDone) -> Self {
         match error {
             NotDone::Refused(rejection) => Self::Refused(rejection),
+            // Of relayed messages alone.
+            NotDone::NotAsked => Self::Stopped,
             NotDone::Store(error) => Self::Store(error),
             NotDone::Random(error) => Self::Random(error),
         }
@@ -363,5 +379,7 @@ fn sorted<T>(entries: impl Iterator<Item = (NodeId, T)>) -> Vec<(NodeId, T)> {
     entries
 }
 
+/// How long an operator waits for the registry.
+const APPROVE_LOOK_UP_MAX: Duration = Duration::from_secs(2);
 /// How long after its time the cutting off of a peer is still waited for: threads may be late on a busy machine.
 const CUT_GRACE: Duration = Duration::from_secs(1);

@@ -28,6 +28,7 @@ mod pace;
 mod poller;
 mod random;
 mod registry;
+mod revisions;
 mod shell;
 mod sinks;
 mod static_registry;

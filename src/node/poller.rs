@@ -5,7 +5,7 @@
 //! Until then it is *held*: fetched again, it is not handled again; and if the node stops before, its next life fetches it.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -59,7 +59,8 @@ impl Poller {
         let (of_thread, shell) = (Arc::clone(&shared), Arc::downgrade(shell));
         spawn("trustkeep-relay", move || {
             let end = Ending(Arc::clone(&of_thread));
-            Fetching { shared: of_thread, shell, pace, relaying, after: Revision::NONE }.run();
+            let tries = BTreeMap::new();
+            Fetching { shared: of_thread, shell, pace, relaying, after: Revision::NONE, tries }.run();
             drop(end);
         })?;
         Ok(Some(Self { shared }))
@@ -118,6 +119,8 @@ struct Fetching {
     relaying: Relaying,
     /// Everything up to here was handled.
     after: Revision,
+    /// How often the registry could not be asked about the sender of a message.
+    tries: BTreeMap<Revision, u32>,
 }
 
 impl Fetching {
@@ -169,6 +172,8 @@ impl Fetching {
             shell.count("fetch_failed", &format_args!("relayed messages could not be fetched: {error}"));
             foreign::let_go(error);
         }
+        // What the relay hands out no longer is not waited for: there are never more of these than a batch has messages.
+        self.tries.retain(|revision, _| messages.iter().take(BATCH_MAX).any(|message| message.revision == *revision));
         let mut newest = self.after;
         for message in messages.into_iter().take(BATCH_MAX) {
             let revision = message.revision;
@@ -195,11 +200,18 @@ impl Fetching {
     }
 
     /// Handles one message; false if that has to be done again.
-    fn handle(&self, shell: &Arc<Shell>, message: Relayed) -> bool {
+    fn handle(&mut self, shell: &Arc<Shell>, message: Relayed) -> bool {
         let Relayed { revision, from, bytes } = message;
-        if let Handled::NotNow = shell.receive_relayed(from, bytes) {
-            return false;
+        let tries = self.tries.get(&revision).copied().unwrap_or(0);
+        match shell.receive_relayed(from, bytes, tries < TRIES_MAX) {
+            Handled::Done => {}
+            Handled::NotNow => return false,
+            Handled::NotAsked => {
+                self.tries.insert(revision, tries + 1);
+                return false;
+            }
         }
+        self.tries.remove(&revision);
         // Also of a message that came to nothing: perhaps for what its copy did a moment ago.
         let Some(receipt) = shell.store.newest() else { return false };
         self.shared.state.lock().held.insert(revision);
@@ -296,5 +308,8 @@ fn acknowledge(shell: &Arc<Shell>, shared: &Arc<Shared>) {
 const BATCH_MAX: usize = 64;
 /// Messages that were handled and not acknowledged; a relay that takes no acknowledgement is asked for nothing more.
 const HELD_MAX: usize = 1024;
+/// How often a message is put off because the registry cannot be asked about its sender. Then it is handled without the
+/// registry's word, which trusts nobody new.
+const TRIES_MAX: u32 = 8;
 /// How long one watch waits; an interruption ends it sooner.
 const WATCH: Duration = Duration::from_secs(20);

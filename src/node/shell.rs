@@ -16,7 +16,7 @@ use super::cutter::{Cut, Cutter};
 use super::durable::Durable;
 use super::identity::Identity;
 use super::in_flight::InFlight;
-use super::look_up::LookUps;
+use super::look_up::{LookUps, Whom};
 use super::outbox::Outbox;
 use super::random::Random;
 use super::registry::{Registry, RegistryEntry, Relaying};
@@ -81,6 +81,8 @@ pub(crate) struct Shell {
 #[derive(Debug)]
 pub(crate) enum NotDone {
     Refused(Rejection),
+    /// The registry could not be asked about the sender of a relayed message, which may come again.
+    NotAsked,
     Store(WriteError<()>),
     Random(io::Error),
 }
@@ -89,6 +91,7 @@ impl fmt::Display for NotDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(rejection) => rejection.fmt(f),
+            Self::NotAsked => f.write_str("the registry could not be asked"),
             Self::Store(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random bytes: {}", foreign::shown(error)),
         }
@@ -101,6 +104,8 @@ pub(crate) enum Handled {
     Done,
     /// The node could not look at it. It may be tried again.
     NotNow,
+    /// The registry could not be asked about its sender. It may be tried again, a few times.
+    NotAsked,
 }
 
 /// What an input led to; its effects are the caller's to perform.
@@ -149,31 +154,23 @@ impl Shell {
         Ok(Done { outcome, effects, cuts, receipt })
     }
 
-    /// What the registry says about a peer. Never called with a lock held.
-    pub(crate) fn look_up(&self, peer: NodeId, known: bool) -> Option<RegistryEntry> {
-        match self.look_ups.as_ref()?.look_up(peer, known) {
-            Ok(entry) => Some(entry.unwrap_or_default()),
+    /// What the registry says about a peer, within `limit` and its own. Never called with a lock held.
+    pub(crate) fn ask_registry(&self, peer: NodeId, whom: Whom, limit: Duration) -> Lookup {
+        let Some(look_ups) = &self.look_ups else { return Lookup::NotAsked };
+        match look_ups.look_up(peer, whom, limit) {
+            Ok(Some(RegistryEntry { key: Some(key), networks, .. })) => Lookup::Found { key, networks },
+            Ok(_) => Lookup::Unknown,
             Err(error) => {
                 self.count("look_up_failed", &error);
                 foreign::let_go(error);
-                None
+                Lookup::Failed
             }
-        }
-    }
-
-    /// The same, in the words of the rules.
-    pub(crate) fn ask_registry(&self, peer: NodeId, known: bool) -> Lookup {
-        match (&self.look_ups, self.look_up(peer, known)) {
-            (None, _) => Lookup::NotAsked,
-            (Some(_), None) => Lookup::Failed,
-            (Some(_), Some(RegistryEntry { key: Some(key), networks, .. })) => Lookup::Found { key, networks },
-            (Some(_), Some(_)) => Lookup::Unknown,
         }
     }
 
     /// Gives a trusted record the key that the registry knows, or ends trust in one that has another.
     pub(crate) fn back_fill(self: &Arc<Self>, peer: NodeId) -> Result<Done, NotDone> {
-        let lookup = self.ask_registry(peer, true);
+        let lookup = self.ask_registry(peer, Whom::Known, Duration::MAX);
         self.submit(Input::LookedUp { peer, lookup })
     }
 
@@ -191,25 +188,33 @@ impl Shell {
         }
     }
 
-    fn process(self: &Arc<Self>, received: Received) -> Result<(), NotDone> {
+    /// `may_wait`: the message may come again.
+    fn process(self: &Arc<Self>, received: Received, may_wait: bool) -> Result<(), NotDone> {
         let now = self.clock.now();
         let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;
         let (relayed, mut was_open) = (received.path.is_relayed(), false);
         let open = |bytes: &[u8; 32]| self.open_keys.lock().get(bytes).inspect(|_| was_open = true);
         let decoded = arrival::decode_with(&self.rules, now, message, relayed, open).map_err(NotDone::Refused)?;
         let sender = decoded.sender();
-        let known = {
+        let is_held = {
             let tables = self.store.tables().ok_or(NotDone::Store(WriteError::Reentrant(())))?;
             // Before the signature is checked, so that copies of the only message of a peer are cheap too. A stranger can
             // name no key here but one that we hold already.
-            if !was_open && arrival::is_held(tables.as_ref(), sender, decoded.key()) {
+            let is_held = arrival::is_held(tables.as_ref(), sender, decoded.key());
+            if !was_open && is_held {
                 self.open_keys.lock().note(decoded.open_key());
             }
             arrival::check_floor(&self.rules, now, tables.floor(sender), &decoded).map_err(NotDone::Refused)?;
-            tables.trusted(sender).is_some() || tables.outgoing(sender).is_some() || tables.pending(sender).is_some()
+            is_held
         };
         let verified = verify(decoded, self.rules.own_id).map_err(|error| NotDone::Refused(Rejection::from(error)))?;
-        let (lookup, nonce) = (self.ask_registry(sender, known), self.nonce()?);
+        // anybody can write an id; who has signed with a key that we hold is somebody we know.
+        let whom = if is_held { Whom::Known } else { Whom::Stranger };
+        let lookup = self.ask_registry(sender, whom, Duration::MAX);
+        if lookup == Lookup::Failed && may_wait {
+            return Err(NotDone::NotAsked);
+        }
+        let nonce = self.nonce()?;
         let (message, path, seen) = (verified, received.path, Seen::Never);
         let done = self.submit(Input::Message(input::Received { message, path, lookup, nonce, seen }))?;
         let outcome = done.outcome;
@@ -222,22 +227,26 @@ impl Shell {
 
     /// Takes one message. Whatever is wrong with it is counted, and costs this message only.
     pub(crate) fn receive(self: &Arc<Self>, received: Received) {
-        self.handle(received);
+        self.handle(received, false);
     }
 
-    /// Takes one message that a relay had for us; `from` is who gave it to the relay.
-    pub(crate) fn receive_relayed(self: &Arc<Self>, from: NodeId, bytes: Vec<u8>) -> Handled {
-        self.handle(Received::relayed(bytes, from))
+    /// Takes one message that a relay had for us; `from` is who gave it to the relay. `may_wait`: if the registry cannot be
+    /// asked about its sender, it may be handed in again.
+    pub(crate) fn receive_relayed(self: &Arc<Self>, from: NodeId, bytes: Vec<u8>, may_wait: bool) -> Handled {
+        self.handle(Received::relayed(bytes, from), may_wait)
     }
 
-    fn handle(self: &Arc<Self>, received: Received) -> Handled {
+    fn handle(self: &Arc<Self>, received: Received, may_wait: bool) -> Handled {
         let Some(_inside) = self.in_flight.enter() else {
             self.count("stopping", &"a message came while the node was stopping");
             return Handled::NotNow;
         };
-        let result = foreign::run(|| self.process(received));
+        let result = foreign::run(|| self.process(received, may_wait));
         let (name, what, handled): (_, &dyn core::fmt::Display, _) = match &result {
             Ok(Ok(())) => return Handled::Done,
+            Ok(Err(NotDone::NotAsked)) => {
+                ("relayed_not_now", &"the registry cannot be asked about a relayed message", Handled::NotAsked)
+            }
             Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection, Handled::Done),
             Ok(Err(NotDone::Store(error))) => ("store", error, Handled::NotNow),
             Ok(Err(NotDone::Random(error))) => ("random", error, Handled::NotNow),

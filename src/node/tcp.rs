@@ -10,7 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use super::look_up::LookUps;
+use super::look_up::{LookUps, Whom};
 use super::outbox::SENDERS_MAX;
 use super::registry::Registry;
 use super::tcp_receive::Receiver;
@@ -19,7 +19,7 @@ use super::transport::{Dispatch, Inbox, SendError, Transport};
 use crate::config::{DEFAULT_PORT, MESSAGE_BYTES_MAX};
 use crate::peer::NodeId;
 use crate::sync::{Deadline, OneShot};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Addresses, limits and times of a [`TcpTransport`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl TcpTransport {
             _ => ListenError::Io { address, source },
         })?;
         let receiver = Receiver::new(listener, &config).map_err(|source| ListenError::Io { address, source })?;
-        let look_ups = LookUps::new(registry, config.look_up_timeout, ADDRESSES_MAX);
+        let look_ups = LookUps::new(registry, config.look_up_timeout, ADDRESSES_MAX, Weak::new());
         let sender = Sender::new(&config);
         Ok(Self { config, receiver, look_ups, sender })
     }
@@ -131,7 +131,8 @@ impl TcpTransport {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(SendError::TooLarge { bytes: bytes.len() });
         }
-        Ok(self.look_ups.look_up(peer, true).map_err(SendError::LookUp)?.unwrap_or_default().addresses)
+        let entry = self.look_ups.look_up(peer, Whom::Known, Duration::MAX).map_err(SendError::LookUp)?;
+        Ok(entry.unwrap_or_default().addresses)
     }
 }
 

@@ -82,6 +82,12 @@ impl Way {
         Self { path, ..Self::open() }
     }
 
+    /// The registry could not be asked.
+    #[must_use]
+    pub fn unasked() -> Self {
+        Self { lookup: Lookup::Failed, ..Self::open() }
+    }
+
     /// By a relay, which says that `handed_in_by` handed it in.
     #[must_use]
     pub fn relayed(handed_in_by: NodeId) -> Self {
@@ -204,8 +210,19 @@ impl Actor {
 
     /// Its operator approves `peer`.
     pub fn approve(&mut self, now: Now, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Step, Rejection> {
+        self.approve_as(now, peer, fingerprint, Lookup::NotAsked)
+    }
+
+    /// The same, after the registry was asked.
+    pub fn approve_as(
+        &mut self,
+        now: Now,
+        peer: NodeId,
+        fingerprint: Option<Fingerprint>,
+        lookup: Lookup,
+    ) -> Result<Step, Rejection> {
         let nonce = self.nonce();
-        self.command(now, Command::Approve { peer, fingerprint, nonce })
+        self.command(now, Command::Approve { peer, fingerprint, nonce, lookup })
     }
 
     /// Its operator revokes `peer`.

@@ -149,7 +149,7 @@ impl Life {
             }
             Op::Approve { peer, fingerprint } => {
                 let fingerprint = fingerprint.map(|which| key(which).fingerprint());
-                self.operate(Command::Approve { peer, fingerprint, nonce });
+                self.operate(Command::Approve { peer, fingerprint, nonce, lookup: Lookup::NotAsked });
             }
             Op::Reject { peer } => self.operate(Command::Reject { peer, reason: Text::default(), nonce }),
             Op::Cancel { peer } => self.operate(Command::Cancel { peer }),
@@ -329,7 +329,8 @@ impl Known<'_> {
         let (peer, key) = (message.sender(), *message.key());
         let by_record = tables.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key));
         let named = tables.outgoing.get(&peer).is_some_and(|entry| entry.expected_key == Some(key));
-        let by_caller = named && message.kind() != Kind::Request && self.answers_us();
+        let heard = self.received.lookup != Lookup::Failed || message.kind() != Kind::Accept;
+        let by_caller = named && message.kind() != Kind::Request && self.answers_us() && heard;
         let by_signature = !message.is_version_1() && (by_record || by_caller);
         by_signature || self.is_bound() || self.is_authenticated()
     }
@@ -364,11 +365,12 @@ impl Known<'_> {
                 let entries = policy.allow_list.of(peer);
                 let listed =
                     entries.iter().any(|entry| entry.key == Some(key) || (entry.key.is_none() && self.is_bound()));
-                mutual || network || listed || policy.auto_approve
+                (mutual || network || listed || policy.auto_approve) && self.received.lookup != Lookup::Failed
             }
             Kind::Accept => {
                 let is_relayed = matches!(self.received.path, Path::Relayed { .. });
-                let first_use = policy.trust_on_first_use && !is_relayed && named.is_none();
+                let heard = self.received.lookup != Lookup::Failed;
+                let first_use = policy.trust_on_first_use && !is_relayed && named.is_none() && heard;
                 self.answers_us() && (self.is_vouched_for() || first_use)
             }
             Kind::Reject | Kind::Revoke => false,

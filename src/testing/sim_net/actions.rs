@@ -129,7 +129,8 @@ impl World {
         // Somebody's first fingerprint may be the right one after all.
         let meant = meant.or_else(|| (peer == id(1)).then_some(right));
         let nonce = Nonce(self.chance.bytes());
-        self.step(node, Input::Operator(Command::Approve { peer, fingerprint, nonce }), meant).map(drop)
+        let (lookup, _) = self.look_up(node, peer);
+        self.step(node, Input::Operator(Command::Approve { peer, fingerprint, nonce, lookup }), meant).map(drop)
     }
 
     fn operator_refuses(&mut self, node: usize) -> Result<(), String> {

@@ -52,7 +52,12 @@ pub(super) fn is_vouched_for(before: &PlainView, received: &Received) -> bool {
     }
     let by_record = before.trusted.get(&peer).is_some_and(|record| record.public_key == Some(*message.key()));
     let named = before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
-    let is_answer = matches!(message.kind(), Kind::Accept | Kind::Reject) && answers_newest(before, received);
+    // a registry that was not heard might contradict our caller; a reject trusts nobody.
+    let caller_counts = match message.kind() {
+        Kind::Accept => received.lookup != Lookup::Failed,
+        kind => kind == Kind::Reject,
+    };
+    let is_answer = caller_counts && answers_newest(before, received);
     by_transport || by_record || (is_answer && named == Some(*message.key()))
 }
 
@@ -156,8 +161,16 @@ impl Seen<'_> {
     /// Whether this step may trust this key: our operator approved it, or our registry bound it, or the transport did,
     /// or our caller expected it; never after a revocation without our operator.
     fn may_trust(&self, peer: NodeId, key: PublicKey) -> bool {
-        if self.is_command(peer, |it| matches!(it, Command::Approve { .. })) {
-            return self.meant == Some(key);
+        if let Some((Command::Approve { lookup, fingerprint, .. }, of)) = self.command()
+            && of == peer
+        {
+            //
+            let may = match lookup {
+                Lookup::Found { key: known, .. } => *known == key,
+                Lookup::Failed => fingerprint.is_some(),
+                _ => true,
+            };
+            return may && self.meant == Some(key);
         }
         let named = self.before.outgoing.get(&peer).map(|outgoing| outgoing.expected_key);
         let against_caller = named.flatten().is_some_and(|expected| expected != key);
@@ -189,7 +202,9 @@ impl Seen<'_> {
             Kind::Request => {
                 let bound = matches!(it.lookup, Lookup::Found { .. });
                 let both = named.is_some() && (by_caller || bound);
-                both || (was == Some(None) && authentic) || self.policy_trusts(peer, key, bound.then_some(&it.lookup))
+                let by_rule = both || self.policy_trusts(peer, key, bound.then_some(&it.lookup));
+                //
+                (by_rule && it.lookup != Lookup::Failed) || (was == Some(None) && authentic)
             }
             Kind::Accept => answers_newest(self.before, it) && (authentic || self.is_first_use(peer, key, it)),
             Kind::Reject | Kind::Revoke => false,
@@ -217,6 +232,7 @@ impl Seen<'_> {
         let named = self.before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
         let other_waits = self.before.pending.get(&peer).is_some_and(|entry| entry.key != key);
         self.rules.policy.trust_on_first_use
+            && it.lookup != Lookup::Failed
             && matches!(it.path, Path::Direct { .. })
             && !self.before.trusted.contains_key(&peer)
             && named.is_none()

@@ -9,7 +9,7 @@ use super::node::Knows;
 use super::people::{attackers, pair_of};
 use super::world::World;
 use crate::config::Limits;
-use crate::machine::input::{Command, Input};
+use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::view::Nonce;
 use crate::peer::NodeId;
 use crate::wire::message::Kind;
@@ -98,7 +98,7 @@ impl World {
         let (peer, key) = (self.id(other), pair_of(self.id(other)).public);
         if self.nodes[node].plain.pending.contains_key(&peer) {
             let (fingerprint, nonce) = (Some(key.fingerprint()), Nonce(self.chance.bytes()));
-            let command = Command::Approve { peer, fingerprint, nonce };
+            let command = Command::Approve { peer, fingerprint, nonce, lookup: Lookup::NotAsked };
             self.step(node, Input::Operator(command), Some(key)).map(drop)?;
         }
         Ok(())

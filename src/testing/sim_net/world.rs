@@ -267,7 +267,8 @@ impl World {
         };
         let slow = !self.calm && self.chance.one_in(5);
         let takes = if slow { self.chance.between(100, 5000) } else { self.chance.between(0, 20) };
-        (lookup, takes)
+        // Nobody waits longer than that.
+        if takes > LOOK_UP_MS { (Lookup::Failed, LOOK_UP_MS) } else { (lookup, takes) }
     }
 
     /// One step of one node, and everything that must hold after it.
@@ -440,5 +441,7 @@ impl World {
     }
 }
 
+/// How long a look-up may take.
+const LOOK_UP_MS: i64 = 2000;
 /// For so long a copy of a message of version 1 could pass for new: five minutes, and half of one of skew.
 const COPY_MS: i64 = 330_000;

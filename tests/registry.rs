@@ -1,0 +1,335 @@
+//! A registry that is busy, slow or lagging, as a node meets it. *It could not be
+//! asked* is not *it does not know*: whatever must not come of that has its twin that must.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::*;
+use trustkeep::config::{HandshakeConfig, Policy};
+use trustkeep::machine::rejection::Rejection;
+use trustkeep::node::{
+    CommandError, Fetched, FileIdentity, HandshakeManager, Identity as _, Registry, RegistryEntry, RegistryError,
+    Relayed, Relaying, RequestOptions, Revision,
+};
+use trustkeep::wire::message::Kind;
+use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore};
+
+/// A registry that does as a test wants.
+#[derive(Default)]
+struct Directory {
+    entries: Mutex<HashMap<NodeId, RegistryEntry>>,
+    /// Questions wait here, but for those about `prompt`.
+    gate: Gate,
+    prompt: Mutex<Vec<NodeId>>,
+    asked: Mutex<Vec<NodeId>>,
+    at_once: Mutex<(usize, usize)>,
+    fails: Mutex<bool>,
+    does_not_block: bool,
+    /// Numbers everybody it does not know, too.
+    numbers_all: Mutex<Option<Revision>>,
+    inbox: Mutex<BTreeMap<Revision, Vec<u8>>>,
+    relays: bool,
+}
+
+impl Directory {
+    fn put(&self, peer: u32, entry: RegistryEntry) {
+        self.entries.lock().unwrap().insert(id(peer), entry);
+    }
+    fn knows(&self, peer: u32, key: PublicKey) {
+        self.put(peer, RegistryEntry::new(key));
+    }
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+    fn fail(&self, fails: bool) {
+        *self.fails.lock().unwrap() = fails;
+    }
+}
+
+impl Registry for Directory {
+    fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        self.asked.lock().unwrap().push(peer);
+        let mut at_once = self.at_once.lock().unwrap();
+        at_once.0 += 1;
+        at_once.1 = at_once.1.max(at_once.0);
+        drop(at_once);
+        let is_prompt = self.prompt.lock().unwrap().contains(&peer);
+        if !is_prompt {
+            self.gate.pass();
+        }
+        self.at_once.lock().unwrap().0 -= 1;
+        if *self.fails.lock().unwrap() {
+            return Err(RegistryError::Other(Arc::new(std::io::Error::other("down"))));
+        }
+        let entry = self.entries.lock().unwrap().get(&peer).cloned();
+        let numbered = *self.numbers_all.lock().unwrap();
+        Ok(entry.or(numbered.map(|revision| RegistryEntry::new(None).revision(revision))))
+    }
+    fn may_block(&self) -> bool {
+        !self.does_not_block
+    }
+    fn relaying(&self) -> Relaying {
+        if self.relays { Relaying::Poll } else { Relaying::No }
+    }
+    fn fetch(&self, after: Revision, max: usize, _: Duration) -> Fetched {
+        let inbox = self.inbox.lock().unwrap();
+        let newer = inbox.iter().filter(|(revision, _)| **revision > after).take(max);
+        Fetched::all(newer.map(|(revision, bytes)| Relayed::new(*revision, id(77), bytes.clone())).collect())
+    }
+    fn acknowledge(&self, message: Revision) -> Result<(), RegistryError> {
+        self.inbox.lock().unwrap().remove(&message);
+        Ok(())
+    }
+}
+
+/// Longer than any test: who waits is woken by the test.
+const PATIENT: Duration = Duration::from_secs(600);
+
+fn key_of(number: u32) -> PublicKey {
+    identity(number).public_key()
+}
+
+/// Another's key under this id.
+fn thief_of(number: u32) -> FileIdentity {
+    FileIdentity::from_seed(id(number), &[222; 32]).unwrap()
+}
+
+fn auto_approve() -> Policy {
+    Policy::default().auto_approve(true)
+}
+
+fn is_pending(manager: &HandshakeManager, peer: u32) -> bool {
+    manager.pending().iter().any(|(other, _)| *other == id(peer))
+}
+
+#[test]
+fn while_strangers_keep_the_registry_busy_no_policy_trusts_a_registered_id_under_another_key() {
+    let directory = Arc::new(Directory::default());
+    directory.knows(9, key_of(9));
+    let registry = Arc::clone(&directory) as _;
+    let (manager, _wire, _ends) =
+        alone(|builder| builder.registry(registry).policy(auto_approve()).look_up_timeout(PATIENT));
+    let shut = directory.gate.close();
+    std::thread::scope(|scope| {
+        for number in 100..124 {
+            let manager = &manager;
+            let message = message_from(&identity(number), Kind::Request, |_| {});
+            scope.spawn(move || manager.receive(arrived(message, 1)));
+        }
+        eventually("strangers are being looked up", || directory.asked() == 24);
+        manager.receive(arrived(message_from(&thief_of(9), Kind::Request, |_| {}), 2));
+        assert!(!manager.is_trusted(id(9)) && is_pending(&manager, 9), "{:?}", manager.counters());
+        assert_eq!(count(&manager, "look_up_failed"), 1);
+        // An operator who approves it has the registry asked again, whatever strangers do.
+        directory.prompt.lock().unwrap().push(id(9));
+        let (current, registered) = (thief_of(9).public_key().fingerprint(), key_of(9).fingerprint());
+        for fingerprint in [None, Some(current)] {
+            let refused = manager.approve(id(9), fingerprint).unwrap_err();
+            let expected = Rejection::RegistryContradicts { current, registered };
+            assert!(matches!(refused, CommandError::Refused(rejection) if rejection == expected), "{refused}");
+        }
+        drop(shut);
+    });
+    // The twins: the registry answers that it does not know them.
+    assert!((100..124).all(|number| manager.is_trusted(id(number))));
+    let (manager, _wire, _ends) = alone(|builder| builder.policy(auto_approve()));
+    manager.receive(arrived(message_from(&thief_of(9), Kind::Request, |_| {}), 2));
+    assert!(manager.is_trusted(id(9)), "no registry, no veto");
+}
+
+#[test]
+fn a_registry_that_fails_panics_or_is_late_is_not_one_that_does_not_know() {
+    let book = Arc::new(Book::default());
+    *book.panics_about.lock().unwrap() = Some(id(13));
+    *book.hangs_about.lock().unwrap() = Some(id(14));
+    let _shut = book.gate.close();
+    let registry = Arc::clone(&book) as _;
+    let (manager, _wire, _ends) =
+        alone(|builder| builder.registry(registry).policy(auto_approve()).look_up_timeout(Duration::from_millis(50)));
+    for (number, trusts) in [(13, false), (14, false), (15, true)] {
+        manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
+        assert_eq!((manager.is_trusted(id(number)), is_pending(&manager, number)), (trusts, !trusts), "{number}");
+    }
+}
+
+#[test]
+fn who_writes_known_ids_takes_nothing_from_who_shows_their_keys() {
+    let directory = Arc::new(Directory::default());
+    let registry = Arc::clone(&directory) as _;
+    let store = Arc::new(TrustStore::in_memory());
+    let known = 2..62;
+    for number in known.clone() {
+        drop(store.grant(TrustRecord::new(id(number), key_of(number))).unwrap());
+    }
+    drop(store.grant(TrustRecord::new(id(90), key_of(90))).unwrap());
+    let (manager, _wire, _ends) =
+        alone_with(Arc::clone(&store), |builder| builder.registry(registry).look_up_timeout(PATIENT));
+    directory.knows(90, key_of(91));
+    directory.prompt.lock().unwrap().push(id(90));
+    let (shut, before) = (directory.gate.close(), directory.asked());
+    std::thread::scope(|scope| {
+        for number in known {
+            let (manager, message) = (&manager, message_from(&thief_of(number), Kind::Request, |_| {}));
+            scope.spawn(move || manager.receive(arrived(message, 1)));
+        }
+        eventually("half of the questions are taken, and no more", || count(&manager, "look_up_failed") == 60 - 24);
+        assert_eq!(directory.asked() - before, 24);
+        // The registry knows node 90 under another key than the record: it must be heard.
+        manager.receive(arrived(message_from(&identity(90), Kind::Request, |_| {}), 2));
+        assert_eq!(count(&manager, "key_mismatch"), 1, "its look-up was made, and the registry's word counts");
+        drop(shut);
+    });
+}
+
+#[test]
+fn who_writes_an_id_keeps_its_peer_from_no_answer_about_it() {
+    let directory = Arc::new(Directory::default());
+    let registry = Arc::clone(&directory) as _;
+    let (manager, _wire, _ends) = alone(|builder| builder.registry(registry).look_up_timeout(PATIENT));
+    drop(manager.store().grant(TrustRecord::new(id(2), key_of(2))).unwrap());
+    directory.knows(2, key_of(3));
+    let shut = directory.gate.close();
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            let (manager, message) = (&manager, message_from(&thief_of(2), Kind::Request, |_| {}));
+            scope.spawn(move || manager.receive(arrived(message, 1)));
+        }
+        eventually("eight of them wait", || count(&manager, "look_up_failed") == 12);
+        let message = message_from(&identity(2), Kind::Request, |_| {});
+        let own = scope.spawn(|| manager.receive(arrived(message, 2)));
+        std::thread::sleep(A_WHILE);
+        assert!(!own.is_finished() && manager.is_trusted(id(2)), "it waits for the answer, too");
+        drop(shut);
+    });
+    assert_eq!(count(&manager, "key_mismatch"), 9, "it hears the answer, as those do who wait with it");
+}
+
+#[test]
+fn a_lagging_replica_binds_no_replaced_key_however_many_strangers_were_looked_up() {
+    for forgets in [false, true] {
+        let directory = Arc::new(Directory { does_not_block: true, ..Directory::default() });
+        let registry = Arc::clone(&directory) as _;
+        let policy = Policy::default().own_networks([3]).auto_approve(forgets);
+        let (manager, _wire, _ends) = alone(|builder| builder.registry(registry).policy(policy));
+        let entry = |key, revision| RegistryEntry::new(Some(key)).network(3).revision(Revision(revision));
+        directory.put(2, entry(key_of(2), 9));
+        manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
+        assert!(manager.is_trusted(id(2)));
+        // Strangers, whom the registry numbers.
+        *directory.numbers_all.lock().unwrap() = Some(Revision(9));
+        for stranger in 1000..1000 + 65_600 {
+            assert!(manager.back_fill(id(stranger)).is_err());
+        }
+        *directory.numbers_all.lock().unwrap() = None;
+        // A replica that lags: of before the key was replaced, or of before the peer was there.
+        if forgets {
+            directory.entries.lock().unwrap().clear();
+        } else {
+            directory.put(2, entry(thief_of(2).public_key(), 5));
+        }
+        manager.receive(arrived(message_from(&thief_of(2), Kind::Request, |_| {}), 1));
+        assert!(manager.is_trusted_with_key(id(2), &key_of(2)), "the record stands");
+        assert!(is_pending(&manager, 2) && !manager.pending()[0].1.authentic);
+        assert_eq!(count(&manager, "look_up_failed"), 1);
+        // The twin: what is newer is heard.
+        directory.put(2, entry(thief_of(2).public_key(), 10));
+        let later = now().saturating_add(1000);
+        manager.receive(arrived(message_from(&thief_of(2), Kind::Request, |draft| draft.stamp = later), 1));
+        assert!(manager.is_trusted_with_key(id(2), &thief_of(2).public_key()));
+    }
+}
+
+#[test]
+fn an_approval_needs_the_fingerprint_while_the_registry_does_not_answer() {
+    let directory = Arc::new(Directory::default());
+    let registry = Arc::clone(&directory) as _;
+    let (manager, _wire, _ends) = alone(|builder| builder.registry(registry).look_up_timeout(PATIENT));
+    for number in [2, 3] {
+        manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
+    }
+    // It hangs: no longer than two seconds is waited, though a message would be patient.
+    let shut = directory.gate.close();
+    let current = key_of(2).fingerprint();
+    let refused = manager.approve(id(2), None).unwrap_err();
+    assert!(
+        matches!(refused, CommandError::Refused(rejection) if rejection == Rejection::FingerprintRequired { current })
+    );
+    assert!(!manager.is_trusted(id(2)));
+    drop(manager.approve(id(2), Some(current)).unwrap());
+    assert!(manager.is_trusted(id(2)));
+    drop(shut);
+    drop(manager.approve(id(3), None).unwrap());
+    assert!(manager.is_trusted(id(3)), "it answers that it does not know");
+}
+
+/// A node whose registry relays what is in its inbox, and fails to look anybody up.
+fn relaying(policy: Policy) -> (Arc<Directory>, HandshakeManager) {
+    let directory = Arc::new(Directory { relays: true, ..Directory::default() });
+    directory.fail(true);
+    directory.knows(9, key_of(9));
+    let soon = Duration::from_millis(1);
+    let mut config = HandshakeConfig::default();
+    (config.relay_poll_min, config.relay_poll_max) = (soon, soon);
+    let registry = Arc::clone(&directory) as _;
+    let (manager, _wire, _ends) = alone(|builder| builder.registry(registry).config(config).policy(policy));
+    (directory, manager)
+}
+
+#[test]
+fn relayed_mail_waits_for_the_registry_and_not_for_ever() {
+    let (directory, manager) = relaying(auto_approve());
+    directory.inbox.lock().unwrap().insert(Revision(1), message_from(&thief_of(9), Kind::Request, |_| {}));
+    eventually("it is given up waiting for", || directory.inbox.lock().unwrap().is_empty());
+    assert_eq!(count(&manager, "relayed_not_now"), 8);
+    assert_eq!(directory.asked(), 9);
+    assert!(is_pending(&manager, 9) && !manager.is_trusted(id(9)), "without the registry's word it waits");
+}
+
+#[test]
+fn relayed_mail_that_waited_is_handled_once_the_registry_answers() {
+    let (directory, manager) = relaying(auto_approve());
+    {
+        let mut inbox = directory.inbox.lock().unwrap();
+        inbox.insert(Revision(1), message_from(&identity(9), Kind::Request, |_| {}));
+        inbox.insert(Revision(2), message_from(&thief_of(9), Kind::Request, |_| {}));
+        inbox.insert(Revision(3), message_from(&identity(10), Kind::Request, |_| {}));
+    }
+    eventually("they wait", || count(&manager, "relayed_not_now") >= 3);
+    assert_eq!(directory.inbox.lock().unwrap().len(), 3, "nothing is acknowledged");
+    directory.fail(false);
+    eventually("all are handled", || directory.inbox.lock().unwrap().is_empty());
+    assert!(manager.is_trusted_with_key(id(9), &key_of(9)) && manager.is_trusted(id(10)));
+    assert!(manager.pending().is_empty());
+    assert_eq!(count(&manager, "key_mismatch"), 1);
+}
+
+#[test]
+fn an_answer_to_our_caller_waits_while_the_registry_cannot_be_asked() {
+    let directory = Arc::new(Directory { does_not_block: true, ..Directory::default() });
+    let registry = Arc::clone(&directory) as _;
+    let (manager, _wire, _ends) = alone(|builder| builder.registry(registry));
+    drop(manager.request(id(9), "", RequestOptions::default().expected_key(key_of(9))).unwrap());
+    let answers = Some(manager.outgoing()[0].1.nonce);
+    directory.fail(true);
+    let accept = message_from(&identity(9), Kind::Accept, |draft| draft.answers = answers);
+    manager.receive(arrived(accept.clone(), 1));
+    assert!(!manager.is_trusted(id(9)) && is_pending(&manager, 9) && manager.outgoing().len() == 1);
+    // The same once more: nothing was used up.
+    directory.fail(false);
+    manager.receive(arrived(accept, 1));
+    assert!(manager.is_trusted(id(9)) && manager.pending().is_empty() && manager.outgoing().is_empty());
+}
