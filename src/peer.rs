@@ -16,8 +16,10 @@ use crate::time::WallMillis;
 
 mod nonce;
 mod small_order;
+mod source;
 
 pub use nonce::{InvalidRevocationId, Nonce, RevocationId};
+pub use source::Source;
 
 /// A node of the network: any `u32` but 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -65,7 +65,8 @@ impl Event {
             | Self::Rejected { peer, .. }
             | Self::TrustChanged { peer, .. }
             | Self::Revoked { peer }
-            | Self::RevokedByPeer { peer } => Some(*peer),
+            | Self::RevokedByPeer { peer }
+            | Self::KeyMismatch { peer, .. } => Some(*peer),
             Self::Lagged { .. } => None,
         }
     }
@@ -125,6 +126,12 @@ impl Serialize for Payload<'_> {
                 fields.serialize_entry("state", state.name())?;
                 fields.serialize_entry("reason", reason.name())?;
             }
+            Event::KeyMismatch { source, expected, shown, ended, .. } => {
+                fields.serialize_entry("source", &source.map(|source| source.to_string()))?;
+                fields.serialize_entry("expected", &expected.to_string())?;
+                fields.serialize_entry("shown", &shown.to_string())?;
+                fields.serialize_entry("ended", ended)?;
+            }
             Event::Lagged { lost } => fields.serialize_entry("lost", lost)?,
             Event::Approved { .. } | Event::Revoked { .. } | Event::RevokedByPeer { .. } => {}
         }
@@ -168,10 +175,25 @@ mod tests {
             ),
             (Event::Revoked { peer }, "{}".to_owned()),
             (Event::RevokedByPeer { peer }, "{}".to_owned()),
+            (
+                Event::KeyMismatch {
+                    peer,
+                    source: Some(crate::peer::Source::from_address([10, 0, 0, 3].into())),
+                    expected: fingerprint,
+                    shown: fingerprint,
+                    ended: false,
+                },
+                format!(r#"{{"source":"10.0.0.3","expected":"{fingerprint}","shown":"{fingerprint}","ended":false}}"#),
+            ),
+            (
+                Event::KeyMismatch { peer, source: None, expected: fingerprint, shown: fingerprint, ended: true },
+                format!(r#"{{"source":null,"expected":"{fingerprint}","shown":"{fingerprint}","ended":true}}"#),
+            ),
             (Event::Lagged { lost: 3 }, r#"{"lost":3}"#.to_owned()),
         ];
         for (event, payload) in events {
-            let peer = if matches!(event, Event::Lagged { .. }) { "null" } else { "9" };
+            let of_nobody = matches!(event, Event::Lagged { .. });
+            let peer = if of_nobody { "null" } else { "9" };
             let topic = event.topic();
             let whole = format!(r#"{{"topic":"{topic}","peer_node_id":{peer},"payload":{payload}}}"#);
             assert_eq!(event.to_json(), whole);

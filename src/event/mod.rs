@@ -3,7 +3,7 @@
 
 mod json;
 
-use crate::peer::{Fingerprint, NodeId};
+use crate::peer::{Fingerprint, NodeId, Source};
 
 /// Which rule approved a request without an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,20 @@ pub enum Event {
         /// Who did.
         peer: NodeId,
     },
+    /// `handshake.key_mismatch`: a peer has another key than the one that is known for it. Either the key is false, or it
+    /// was changed. A shell tells of one peer at most once a second unless trust ended.
+    KeyMismatch {
+        /// Whose key.
+        peer: NodeId,
+        /// Where the message came from that showed the key; `None` if no message did.
+        source: Option<Source>,
+        /// Of the key that the registry, else the trusted record, else the caller of our request names.
+        expected: Fingerprint,
+        /// Of the key in the message; without a message, of the key in the trusted record.
+        shown: Fingerprint,
+        /// Whether trust in the peer ended by it.
+        ended: bool,
+    },
     /// `lagged`: this subscriber was too slow, and this many events are missing here.
     Lagged {
         /// How many.
@@ -134,6 +148,7 @@ impl Event {
             Self::TrustChanged { .. } => "trust.changed",
             Self::Revoked { .. } => "trust.revoked",
             Self::RevokedByPeer { .. } => "trust.revoked_by_peer",
+            Self::KeyMismatch { .. } => "handshake.key_mismatch",
             Self::Lagged { .. } => "lagged",
         }
     }

@@ -27,12 +27,27 @@ pub(super) fn adopt(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejectio
     }
 }
 
-///
+/// something that is believed has authenticated the peer under this key.
 pub(super) fn change(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejection> {
-    match plan.trusted.and_then(|record| record.public_key) {
-        Some(bound) if bound != key => {}
-        _ => return Err(Rejection::NothingToDo),
-    }
+    let bound = other_than(&plan, key)?;
+    plan.notice_key(None, bound, key);
+    end(plan)
+}
+
+/// the registry names this key.
+fn contradict(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejection> {
+    let bound = other_than(&plan, key)?;
+    plan.notice_key(None, key, bound);
+    end(plan)
+}
+
+/// The key of the record, if it has one and not this one.
+fn other_than(plan: &Plan<'_>, key: PublicKey) -> Result<PublicKey, Rejection> {
+    let bound = plan.trusted.and_then(|record| record.public_key);
+    bound.filter(|bound| *bound != key).ok_or(Rejection::NothingToDo)
+}
+
+fn end(mut plan: Plan<'_>) -> Result<Step, Rejection> {
     let was = plan.lose_trust(ChangeReason::KeyChanged).ok_or(Rejection::NothingToDo)?;
     Ok(plan.finish(Outcome::KeyChanged { was }))
 }
@@ -49,7 +64,7 @@ pub(super) fn back_fill(
     let plan = Plan::new(rules, view, now, peer);
     match plan.trusted.map(|record| record.public_key) {
         Some(None) => adopt(plan, *key),
-        Some(Some(_)) => change(plan, *key),
+        Some(Some(_)) => contradict(plan, *key),
         None => Err(Rejection::NothingToDo),
     }
 }
@@ -57,11 +72,11 @@ pub(super) fn back_fill(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::effect::Action;
+    use crate::machine::effect::{Action, When};
     use crate::machine::event::{Event, TrustState};
     use crate::machine::input::{Command, Input};
     use crate::peer::TrustRecord;
-    use crate::testing::actor::{Actor, Way, at, node, sent};
+    use crate::testing::actor::{Actor, Way, at, loud, node, sent};
     use crate::wire::message::Kind;
 
     fn key() -> PublicKey {
@@ -110,12 +125,48 @@ mod tests {
         let was = other.tables.trusted[&node(9)];
         let step = found(&mut other, known(key())).unwrap();
         assert_eq!(step.outcome, Outcome::KeyChanged { was });
-        assert_eq!(step.events, [changed(TrustState::Revoked, ChangeReason::KeyChanged)]);
+        assert_eq!(loud(&step), Some((key().fingerprint(), other_key().fingerprint(), true)));
+        assert_eq!(step.events[1..], [changed(TrustState::Revoked, ChangeReason::KeyChanged)]);
         assert!(other.tables.trusted.is_empty() && other.tables.revoked.is_empty());
 
         let mut same = us(Some(Some(key())));
         assert_eq!(found(&mut same, known(key())), Err(Rejection::NothingToDo));
         assert_eq!(same.tables.trusted.len(), 1);
+    }
+
+    #[test]
+    fn trust_that_ends_for_whatever_reason_cuts_the_tunnel_and_is_reported() {
+        let ended = |step: &Step| {
+            let at = |which: &dyn Fn(&Action) -> bool| {
+                step.effects.iter().filter(|effect| effect.when == When::Now && which(&effect.action)).count()
+            };
+            let cut = at(&|action| matches!(action, Action::Disconnect { peer, .. } if *peer == node(9)));
+            (cut, at(&|action| *action == Action::ReportRevoke { peer: node(9) }))
+        };
+        let trusting = |peer: &Actor| {
+            let mut us = us(None);
+            us.trusts(node(9), Some(peer.public_key()));
+            us
+        };
+        let (mut peer, other) = (Actor::new(9, 0x11), Actor::new(9, 0x22));
+        let revoke = peer.draft(at(0), node(7), crate::wire::message::Kind::Revoke, None);
+        let request = peer.draft(at(0), node(7), crate::wire::message::Kind::Request, None);
+        // It took its trust back; it is under another key; the registry names another; a transport saw another.
+        let steps = [
+            trusting(&peer).hear_from(at(0), &peer, &revoke, Way::open()),
+            trusting(&peer).hear_from(at(0), &other, &request, Way::registered(other.public_key())),
+            trusting(&peer).hear_from(at(0), &peer, &request, Way::registered(other.public_key())),
+            found(&mut trusting(&peer), known(other.public_key())),
+            trusting(&peer).command(at(0), Command::ReportKeyChange { peer: node(9), key: other.public_key() }),
+        ];
+        for step in steps {
+            assert_eq!(ended(&step.unwrap()), (1, 1));
+        }
+        // Nothing ends: a forger's revocation, and a key that is confirmed.
+        let forged = trusting(&peer).hear_from(at(0), &other, &revoke, Way::open()).unwrap();
+        assert_eq!(ended(&forged), (0, 0));
+        let confirmed = trusting(&peer).hear_from(at(0), &peer, &request, Way::registered(peer.public_key())).unwrap();
+        assert_eq!(ended(&confirmed), (0, 0));
     }
 
     #[test]
@@ -161,7 +212,8 @@ mod tests {
         let report = |us: &mut Actor| us.command(at(50), Command::ReportKeyChange { peer: node(9), key: key() });
         let mut other = us(Some(Some(other_key())));
         let step = report(&mut other).unwrap();
-        assert_eq!(step.events, [changed(TrustState::Revoked, ChangeReason::KeyChanged)]);
+        assert_eq!(loud(&step), Some((other_key().fingerprint(), key().fingerprint(), true)));
+        assert_eq!(step.events[1..], [changed(TrustState::Revoked, ChangeReason::KeyChanged)]);
         assert!(other.tables.trusted.is_empty());
         for record_key in [Some(Some(key())), Some(None), None] {
             let mut us = us(record_key);

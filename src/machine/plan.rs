@@ -5,6 +5,7 @@
 //! peer occurs twice in one table's changes.
 #![forbid(unsafe_code)]
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use super::arrival::latest_credible;
@@ -13,7 +14,7 @@ use super::event::{ChangeReason, Event, TrustState};
 use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
 use super::replay::Noted;
-use super::view::{Floor, Nonce, Outgoing, Pending, Revocation, TableChange, View};
+use super::view::{Floor, Nonce, Outgoing, Pending, Revocation, Source, TableChange, View};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, WallMillis};
@@ -34,6 +35,9 @@ pub(super) struct Plan<'a> {
     pub(super) effects: Vec<Effect>,
     pub(super) events: Vec<Event>,
     pub(super) noted: Option<Noted>,
+    /// What is told of another key than the known one.
+    mismatch: Option<Event>,
+    lost: bool,
     clamped: bool,
 }
 
@@ -53,6 +57,8 @@ impl<'a> Plan<'a> {
             effects: Vec::new(),
             events: Vec::new(),
             noted: None,
+            mismatch: None,
+            lost: false,
             clamped: false,
         }
     }
@@ -79,11 +85,21 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Trust is lost for a reason other than our own will. Says whether there was any.
+    /// Trust is lost for a reason other than our own will: the tunnel is cut and the registry is told, as when we revoke
+    /// . Says whether there was any.
     pub(super) fn lose_trust(&mut self, reason: ChangeReason) -> Option<TrustRecord> {
         let was = self.trusted.take()?;
+        self.lost = true;
         self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Revoked, reason });
+        self.act(When::Now, Action::Disconnect { peer: self.peer, within: Duration::ZERO });
+        self.act(When::Now, Action::ReportRevoke { peer: self.peer });
         Some(was)
+    }
+
+    /// the peer has, or shows, another key than the one that is known for it.
+    pub(super) fn notice_key(&mut self, source: Option<Source>, expected: PublicKey, shown: PublicKey) {
+        let (peer, expected, shown) = (self.peer, expected.fingerprint(), shown.fingerprint());
+        self.mismatch = Some(Event::KeyMismatch { peer, source, expected, shown, ended: false });
     }
 
     /// Binds an unbound record to a key that somebody vouches for.
@@ -158,10 +174,11 @@ impl<'a> Plan<'a> {
 
     /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
     pub(super) fn drop_message(self, rejection: Rejection) -> Result<Step, Rejection> {
+        let is_loud = self.mismatch.is_some();
         let step = self.finish(Outcome::Dropped(rejection));
         // A copy of a dropped message is worth remembering only where it would count for something the next time.
         let noted = step.noted.is_some_and(|noted| noted.authentic);
-        let nothing = step.changes.is_empty() && step.effects.is_empty() && !noted;
+        let nothing = step.changes.is_empty() && step.effects.is_empty() && !noted && !is_loud;
         if nothing { Err(rejection) } else { Ok(step) }
     }
 
@@ -191,7 +208,12 @@ impl<'a> Plan<'a> {
         if floor_changed {
             changes.push(TableChange::Floor(peer, Some(self.floor)));
         }
-        let Self { effects, events, clamped, noted, .. } = self;
+        let Self { effects, mut events, clamped, noted, mismatch, lost, .. } = self;
+        if let Some(Event::KeyMismatch { peer, source, expected, shown, .. }) = mismatch {
+            // Behind the message that showed the key, before what came of it.
+            let at = events.iter().take_while(|event| matches!(event, Event::Received { .. })).count();
+            events.insert(at, Event::KeyMismatch { peer, source, expected, shown, ended: lost });
+        }
         Step { changes, effects, events, outcome, clamped, noted }
     }
 }

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::arrival::{check_age, check_form, check_sender, check_stamp};
-use super::contradiction::is_contradicted;
+use super::contradiction::{is_contradicted, notice_other_key};
 use super::input::{Input, Lookup, Received};
 use super::outcome::{Rules, Step};
 use super::plan::Plan;
@@ -80,8 +80,8 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
         return plan.drop_message(Rejection::FloorClamped);
     }
     check_stamp(rules, now, plan.floor, message.key(), message.stamp())?;
-    if is_contradicted(received) {
-        return Err(Rejection::KeyMismatch);
+    if is_contradicted(&mut plan, received) {
+        return plan.drop_message(Rejection::KeyMismatch);
     }
     let standing = standing(&plan, received);
     if standing.is_authentic() {
@@ -92,6 +92,7 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
 
 /// What is left when nothing more can be wrong with a message.
 pub(super) fn dispatch(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    notice_other_key(&mut plan, received);
     revoke::farewell_again(&mut plan, received, standing);
     match received.message.kind() {
         Kind::Request => request::decide(plan, received, standing),
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
     use crate::machine::input::Command;
     use crate::machine::replay::Seen;
-    use crate::testing::actor::{Actor, Way, at, node, sent};
+    use crate::testing::actor::{Actor, Way, at, dropped, node, sent};
     use crate::wire::message::Message;
     use crate::wire::text::LOOKED_AT_BYTES_MAX;
     use crate::wire::text::tests::looked_at;
@@ -167,7 +168,8 @@ mod tests {
         us.trusts(peer.id(), Some(peer.public_key()));
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         let way = Way { path: Way::tunnel(peer.id()).path, ..Way::registered(Actor::new(1, 0x22).public_key()) };
-        assert_eq!(us.hear_from(at(0), &peer, &request, way), Err(Rejection::KeyMismatch));
+        assert_eq!(dropped(&us.hear_from(at(0), &peer, &request, way)), Some(Rejection::KeyMismatch));
+        us.trusts(peer.id(), Some(peer.public_key()));
         assert!(us.hear_from(at(0), &peer, &request, Way::registered(peer.public_key())).is_ok());
     }
 
@@ -202,7 +204,8 @@ mod tests {
         let (mut us, mut peer) = two();
         us.trusts(peer.id(), Some(Actor::new(1, 0x22).public_key()));
         let revoke = peer.draft(at(0), us.id(), Kind::Revoke, None);
-        assert_eq!(us.hear_from(at(0), &peer, &revoke, Way::tunnel(node(8))), Err(Rejection::NotAuthentic));
+        let answer = us.hear_from(at(0), &peer, &revoke, Way::tunnel(node(8)));
+        assert_eq!(dropped(&answer), Some(Rejection::NotAuthentic));
         assert!(us.hear_from(at(0), &peer, &revoke, Way::tunnel(peer.id())).is_ok());
     }
 

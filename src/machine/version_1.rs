@@ -18,8 +18,8 @@ use crate::wire::verify::ReplayKey;
 /// Rules.
 pub(super) fn receive(mut plan: Plan<'_>, received: &Received, key: ReplayKey) -> Result<Step, Rejection> {
     check_downgrade(plan.floor)?;
-    if is_contradicted(received) {
-        return Err(Rejection::KeyMismatch);
+    if is_contradicted(&mut plan, received) {
+        return plan.drop_message(Rejection::KeyMismatch);
     }
     let standing = standing(&plan, received);
     let authentic = standing.is_authentic();
@@ -42,7 +42,7 @@ mod tests {
     use crate::machine::effect::Action;
     use crate::machine::outcome::Outcome;
     use crate::machine::view::Floor;
-    use crate::testing::actor::{Actor, Way, at, mark, node, sent};
+    use crate::testing::actor::{Actor, Way, at, dropped, mark, node, sent};
 
     /// 9, which takes version 1, and 7, which speaks it.
     fn two() -> (Actor, Actor) {
@@ -290,7 +290,7 @@ mod tests {
         let (mut us, mut peer) = two();
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         let way = Way { lookup: Way::registered(us.public_key()).lookup, ..tunnel() };
-        assert_eq!(us.hear_v1(at(0), &peer, &request, way), Err(Rejection::KeyMismatch));
+        assert_eq!(dropped(&us.hear_v1(at(0), &peer, &request, way)), Some(Rejection::KeyMismatch));
         let way = registered_tunnel(&peer);
         assert!(us.hear_v1(at(0), &peer, &request, way).is_ok());
     }

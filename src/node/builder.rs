@@ -15,6 +15,7 @@ use super::housekeeper::Housekeeper;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LOOK_UPS_MAX, LookUps};
+use super::loud::Loud;
 use super::manager::HandshakeManager;
 use super::outbox::{CALLERS_MAX, Outbox, SENDERS_MAX};
 use super::poller::Poller;
@@ -134,6 +135,7 @@ impl Builder {
             relays: Outbox::new(CALLERS_MAX),
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
+            loud: Mutex::new(Loud::default()),
             open_keys: Mutex::new(OpenKeys::new(OPEN_KEYS_MAX)),
             asking: Mutex::new(HashSet::new()),
             cool_down: Mutex::new(CoolDown::default()),

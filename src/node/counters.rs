@@ -44,6 +44,13 @@ impl Counters {
         let _ = foreign::run(|| tracing::info!(name, since, "{what}"));
     }
 
+    /// Counts one that is told of in another way.
+    pub(crate) fn count(&self, name: &'static str) {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(name).or_default();
+        count.total = count.total.saturating_add(1);
+    }
+
     /// Every name that was counted, in the order of the alphabet.
     pub(crate) fn list(&self) -> Vec<(&'static str, u64)> {
         self.counts.lock().iter().map(|(name, count)| (*name, count.total)).collect()

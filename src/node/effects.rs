@@ -18,6 +18,7 @@ use crate::sync::{Deadline, OneShot};
 use crate::wire::message::Kind;
 use crate::wire::sign::{sign_draft, sign_draft_v1};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Shell {
     /// The deadline of a cut, if this is one. It runs from here, not from when the farewell is sent.
@@ -41,8 +42,12 @@ impl Shell {
             };
             let (peer, queue, lane, task) = match effect.action {
                 Action::Send(draft) => {
-                    // The letter holds the cut back until it left, or was dropped.
-                    let cut = cuts.iter().find(|(peer, _)| *peer == draft.to).and_then(|(_, cut)| cut.clone());
+                    // The letter holds the cut back until it left, or was dropped. An accept waits for it instead.
+                    let cut = cuts
+                        .iter()
+                        .filter(|_| draft.kind != Kind::Accept)
+                        .find(|(peer, _)| *peer == draft.to)
+                        .and_then(|(_, cut)| cut.clone());
                     let letter = Letter::new(self, draft.to, draft.kind, still, cut);
                     (draft.to, Queue::Messages, letter.lane(), sending(letter, draft, false))
                 }
@@ -287,10 +292,14 @@ impl Drop for Letter {
 /// Signs a letter and sends it, when its turn has come.
 fn sending(letter: Letter, draft: Draft, in_version_1: bool) -> Task {
     Box::new(move |turn| {
+        let shell = Arc::clone(&letter.shell);
+        if draft.kind == Kind::Accept {
+            // Old trust ended and new trust began: what tells of that must not be cut off with the old.
+            shell.cutter.wait(draft.to, Deadline::after(CUT_WAIT));
+        }
         if letter.is_called_off() {
             return letter.settle(Outcome::CalledOff);
         }
-        let shell = Arc::clone(&letter.shell);
         // A relay gets version 2 in any case.
         let signed: Result<Arc<[u8]>, _> = shell.sign(&draft).map(Arc::from);
         let bytes = signed.as_ref().ok().cloned();
@@ -314,6 +323,8 @@ pub(crate) fn relayable(kind: Kind, direct: &SendError) -> bool {
     kind.may_be_relayed() && !matches!(direct, SendError::Cancelled | SendError::TooLarge { .. })
 }
 
+/// How long an accept waits for a cut of its receiver, which is due at once.
+const CUT_WAIT: Duration = Duration::from_secs(1);
 const TOO_MANY_TO_RELAY: &str = "too many messages wait to be relayed; one was dropped";
 
 fn hand_over(registry: &dyn Registry, to: NodeId, kind: Kind, bytes: &[u8]) -> Result<(), RegistryError> {

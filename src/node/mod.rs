@@ -22,6 +22,7 @@ mod join_proof;
 mod keys;
 mod lines;
 mod look_up;
+mod loud;
 mod manager;
 mod outbox;
 mod pace;

@@ -17,6 +17,7 @@ use super::durable::Durable;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
+use super::loud::Loud;
 use super::outbox::Outbox;
 use super::random::Random;
 use super::registry::{Registry, RegistryEntry, Relaying};
@@ -26,6 +27,7 @@ use crate::error::WriteError;
 use crate::foreign;
 use crate::machine::arrival;
 use crate::machine::effect::Effect;
+use crate::machine::event::Event;
 use crate::machine::input::{self, Input, Lookup};
 use crate::machine::outcome::{Outcome, Rules};
 use crate::machine::rejection::Rejection;
@@ -65,6 +67,8 @@ pub(crate) struct Shell {
     pub(crate) counters: Counters,
     /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
     pub(crate) replay: Mutex<ReplayTable>,
+    /// When false and changed keys were told of; taken inside the store's writer lock alone.
+    pub(crate) loud: Mutex<Loud>,
     /// The keys of peers that we know, ready for checking signatures.
     pub(crate) open_keys: Mutex<OpenKeys>,
     /// The peers to whom a call of `request` is running.
@@ -134,22 +138,36 @@ impl Shell {
             {
                 received.seen = self.replay.lock().seen(now.tick, &key);
             }
-            let step = step(&self.rules, tables, now, input)?;
+            let mut step = step(&self.rules, tables, now, input)?;
+            let (mut shown, mut loud) = (0_usize, Vec::new());
+            step.events.retain(|event| {
+                let Event::KeyMismatch { peer, ended, .. } = event else { return true };
+                shown += 1;
+                let may_tell = self.loud.lock().may_tell(*peer, *ended, now.tick);
+                loud.extend(may_tell.then(|| event.clone()));
+                may_tell
+            });
             if let Some(noted) = step.noted {
                 self.replay.lock().note(now.tick, noted);
             }
             // Scheduled in here, so that whoever sees the change and then sends does not have that cut as well.
             let cuts: Vec<_> = step.effects.iter().filter_map(|effect| self.schedule_cut(&effect.action)).collect();
-            let value = (step.outcome, step.effects, cuts, step.clamped);
+            let value = (step.outcome, step.effects, cuts, step.clamped, shown, loud);
             Ok(Transaction { changes: step.changes, events: step.events, value })
         });
-        let ((outcome, effects, cuts, clamped), receipt) = decided.map_err(|error| match error {
+        let ((outcome, effects, cuts, clamped, shown, loud), receipt) = decided.map_err(|error| match error {
             TransactError::Refused(rejection) => NotDone::Refused(rejection),
             TransactError::Write(error) => NotDone::Store(error),
         })?;
         if clamped {
             let what = "a remembered stamp lay too far ahead of our clock and was moved back";
             self.counters.add("stamp_clamped", now.tick, &what);
+        }
+        (0..shown).for_each(|_| self.counters.count(Rejection::KeyMismatch.name()));
+        for event in loud {
+            if let Event::KeyMismatch { peer, source, expected, shown, ended } = event {
+                tracing::warn!(%peer, ?source, %expected, %shown, ended, "a peer has another key than the one known for it");
+            }
         }
         Ok(Done { outcome, effects, cuts, receipt })
     }
@@ -244,6 +262,8 @@ impl Shell {
         let result = foreign::run(|| self.process(received, may_wait));
         let (name, what, handled): (_, &dyn core::fmt::Display, _) = match &result {
             Ok(Ok(())) => return Handled::Done,
+            // Counted and told where it was decided.
+            Ok(Err(NotDone::Refused(Rejection::KeyMismatch))) => return Handled::Done,
             Ok(Err(NotDone::NotAsked)) => {
                 ("relayed_not_now", &"the registry cannot be asked about a relayed message", Handled::NotAsked)
             }

@@ -13,8 +13,9 @@ use crate::config::{HandshakeConfig, Limits, Policy};
 use crate::machine::arrival;
 use crate::machine::check;
 use crate::machine::effect::{Action, Draft};
+use crate::machine::event::Event;
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
-use crate::machine::outcome::{Rules, Step};
+use crate::machine::outcome::{Outcome, Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::step::step;
@@ -248,6 +249,27 @@ pub fn sent(step: &Step) -> Option<&Draft> {
 #[must_use]
 pub fn mark(ms: i64) -> Revocation {
     Revocation::new(at(ms).wall, RevocationId::new(1))
+}
+
+/// Why a message came to nothing, whether or not something was told of it.
+#[must_use]
+pub fn dropped(answer: &Result<Step, Rejection>) -> Option<Rejection> {
+    match answer {
+        Err(rejection) => Some(*rejection),
+        Ok(step) => match step.outcome {
+            Outcome::Dropped(rejection) => Some(rejection),
+            _ => None,
+        },
+    }
+}
+
+/// The fingerprints, expected and shown, that a step is loud about, and whether trust ended by it.
+#[must_use]
+pub fn loud(step: &Step) -> Option<(Fingerprint, Fingerprint, bool)> {
+    step.events.iter().find_map(|event| match event {
+        Event::KeyMismatch { expected, shown, ended, .. } => Some((*expected, *shown, *ended)),
+        _ => None,
+    })
 }
 
 /// The node with this number, which is not 0.

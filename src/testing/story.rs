@@ -72,7 +72,8 @@ fn after_our_revoke_both_sides_lose_trust_and_a_new_request_only_becomes_pending
 
     let farewell = a.hear_from(at(5010), &b, sent(&revoked).unwrap(), Way::open()).unwrap();
     assert!(matches!(farewell.outcome, Outcome::RevokedByPeer { was: Some(_) }));
-    assert!(matches!(farewell.effects[..], [Effect { when: When::Now, action: Action::Disconnect { .. } }]));
+    assert!(farewell.effects.iter().all(|effect| effect.when == When::Now));
+    assert!(matches!(farewell.effects[..], [Effect { action: Action::Disconnect { .. }, .. }, Effect { .. }]));
     assert!(a.tables.trusted.is_empty());
     assert!(a.tables.revoked.is_empty(), "the peer's revoke leaves no mark");
 

@@ -125,6 +125,7 @@ impl Seen<'_> {
             if !is_told {
                 return Err(format!("trust of {peer} changed and nobody was told"));
             }
+            self.an_end_is_no_secret(peer, was.and_then(|record| record.public_key))?;
             match is {
                 Some(record) => {
                     let granted = matches!(self.command(), Some((Command::Grant { record: of }, _)) if of == record);
@@ -140,11 +141,32 @@ impl Seen<'_> {
                         let other_key = was.and_then(|record| record.public_key) != Some(*it.message.key());
                         it.message.kind() == Kind::Revoke || other_key
                     });
-                    if !by_message {
+                    //
+                    let contradicted = self.received().is_some_and(|it| {
+                        let of_record = was.and_then(|record| record.public_key) == Some(*it.message.key());
+                        it.message.sender() == peer && of_record && is_contradicted(it)
+                    });
+                    if !(by_message || contradicted) {
                         return Err(format!("{peer} lost trust, and neither we nor anybody vouched for took it back"));
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// what ends trust without our operator cuts the tunnel and is reported at once.
+    fn an_end_is_no_secret(&self, peer: NodeId, was: Option<PublicKey>) -> Result<(), String> {
+        let is = self.after.trusted.get(&peer).map(|record| record.public_key);
+        if self.command().is_some() || (is.is_some() && (was.is_none() || is == Some(was))) {
+            return Ok(());
+        }
+        let effects = self.answer.as_ref().map_or(&[][..], |step| &step.effects[..]);
+        let any = |which: fn(&Action, NodeId) -> bool| effects.iter().any(|effect| which(&effect.action, peer));
+        let cut = any(|action, peer| matches!(action, Action::Disconnect { peer: of, .. } if *of == peer));
+        let reported = any(|action, peer| matches!(action, Action::ReportRevoke { peer: of } if *of == peer));
+        if self.before.trusted.contains_key(&peer) && !(cut && reported) {
+            return Err(format!("trust of {peer} ended, and neither tunnel nor registry noticed"));
         }
         Ok(())
     }
@@ -358,7 +380,12 @@ impl Seen<'_> {
     fn what_waits_stays_what_it_is(&self) -> Result<(), String> {
         for (peer, was) in &self.before.pending {
             let Some(is) = self.after.pending.get(peer) else { continue };
-            let replaced_by_right = self.vouched_from(*peer).is_some() && !was.authentic && is.authentic;
+            // what the registry contradicts does not count as vouched for any more.
+            let taken_back = self.received().is_some_and(
+                |it| matches!(&it.lookup, Lookup::Found { key, .. } if it.message.sender() == *peer && *key != was.key),
+            );
+            let replaced_by_right =
+                self.vouched_from(*peer).is_some() && (!was.authentic || taken_back) && is.authentic;
             if is.key != was.key && !replaced_by_right {
                 return Err(format!("the key that {peer} waits with was replaced"));
             }

@@ -4,6 +4,7 @@
 use super::law::Seen;
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::Outcome;
+use crate::machine::rejection::Rejection;
 use crate::peer::NodeId;
 use crate::time::Tick;
 
@@ -31,6 +32,12 @@ impl Seen<'_> {
             (Outcome::RevokedByPeer { .. }, Input::Message(it)) => {
                 let peer = it.message.sender();
                 self.is_known(peer, [false, false, false, self.before.revoked.contains_key(&peer)])
+            }
+            //
+            (Outcome::Dropped(Rejection::KeyMismatch), Input::Message(it)) => {
+                let (peer, shown) = (it.message.sender(), *it.message.key());
+                let still = self.after.trusted.get(&peer).is_some_and(|record| record.public_key == Some(shown));
+                if still { Err(format!("{peer} is trusted under a key that the registry contradicts")) } else { Ok(()) }
             }
             (Outcome::Kept { .. }, _) => self.is_kept(),
             _ => Ok(()),
