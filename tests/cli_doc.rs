@@ -82,7 +82,7 @@ const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
 #[test]
 fn every_json_has_the_documented_fields() {
     let examples = examples();
-    assert_eq!(examples.len(), 14, "{:?}", examples.keys());
+    assert_eq!(examples.len(), 15, "{:?}", examples.keys());
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");
     let check = |command: &str, told: &str| is_documented(&examples, command, 0, told);
@@ -109,6 +109,7 @@ fn every_json_has_the_documented_fields() {
     for command in ["list", "pending", "outgoing", "revoked", "status"] {
         check(command, &node.shows(command).to_string());
     }
+    check("registry", &out(&["registry", "list", "--json", "--home", text(&home)], 0));
     let count = |listing: &str, table: &str| node.ids(listing, table).len();
     assert_eq!((count("list", "trusted"), count("pending", "pending"), count("outgoing", "outgoing")), (1, 1, 1));
     let args = node.args(&["watch", "--json", "--count", "1", "--timeout", "60"]);
@@ -162,6 +163,7 @@ fn every_command_is_documented_and_answers_with_0_1_or_2() {
             "init" => vec!["--home", "/nonexistent/parent/home"],
             "node" | "list" | "pending" | "outgoing" | "revoked" | "status" | "watch" => vec!["--home", missing],
             "request" | "approve" | "reject" | "cancel" | "revoke" | "wait" => vec!["--home", missing, "9"],
+            "registry" => vec!["confirm", "--home", missing],
             "inspect" | "verify" | "export" | "compact" | "repair" => vec!["--dir", missing],
             "import" => vec!["--dir", missing, missing],
             "stress" => vec!["--dir", "/nonexistent/parent/store", "--threads", "1", "--seconds", "0"],

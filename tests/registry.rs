@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use trustkeep::config::{HandshakeConfig, Policy};
-use trustkeep::machine::event::Event;
+use trustkeep::machine::event::{ChangeReason, Event, TrustState};
 use trustkeep::machine::rejection::Rejection;
 use trustkeep::machine::view::Nonce;
 use trustkeep::node::{
     CommandError, Fetched, FileIdentity, HandshakeManager, Identity as _, Registry, RegistryEntry, RegistryError,
-    Relayed, Relaying, RequestOptions, Revision,
+    Relayed, Relaying, RequestOptions, Revision, StaticRegistry,
 };
 use trustkeep::wire::message::Kind;
 use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore};
@@ -178,8 +178,13 @@ fn who_writes_known_ids_takes_nothing_from_who_shows_their_keys() {
         drop(store.grant(TrustRecord::new(id(number), key_of(number))).unwrap());
     }
     drop(store.grant(TrustRecord::new(id(90), key_of(90))).unwrap());
+    // So that nothing but messages asks: the comparison has come and gone.
+    directory.fail(true);
     let (manager, _wire, _ends) =
         alone_with(Arc::clone(&store), |builder| builder.registry(registry).look_up_timeout(PATIENT));
+    eventually("the records were compared", || directory.asked() >= 61);
+    eventually("and nobody is asking", || directory.at_once.lock().unwrap().0 == 0);
+    directory.fail(false);
     directory.knows(90, key_of(91));
     directory.prompt.lock().unwrap().push(id(90));
     let (shut, before) = (directory.gate.close(), directory.asked());
@@ -253,6 +258,169 @@ fn a_lagging_replica_binds_no_replaced_key_however_many_strangers_were_looked_up
         manager.receive(arrived(message_from(&thief_of(2), Kind::Request, |draft| draft.stamp = later), 1));
         assert!(manager.is_trusted_with_key(id(2), &thief_of(2).public_key()));
     }
+}
+
+fn peers_file(dir: &std::path::Path, keys: &[(u32, PublicKey)]) -> StaticRegistry {
+    let path = dir.join("peers.toml");
+    let peer = |(id, key): &(u32, PublicKey)| format!("[[peer]]\nid = {id}\npublic_key = \"{}\"\n", key.to_base64());
+    std::fs::write(&path, keys.iter().map(peer).collect::<String>()).unwrap();
+    StaticRegistry::read(&path).unwrap()
+}
+
+#[test]
+fn after_a_restart_a_key_that_the_peers_file_replaced_is_trusted_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let grants = [(2, Some(key_of(2))), (3, Some(key_of(3))), (4, Some(key_of(4))), (5, None)];
+    {
+        let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+        let before = peers_file(dir.path(), &[(2, key_of(2)), (3, key_of(3)), (4, key_of(4))]);
+        let (manager, _wire, _ends) = alone_with(store, |builder| builder.registry(Arc::new(before)));
+        for (number, key) in grants {
+            drop(manager.store().grant(TrustRecord::new(id(number), key)).unwrap());
+        }
+        manager.shutdown().unwrap();
+    }
+    // Node 2's key was stolen; node 4 is not in the file any more.
+    let after = peers_file(dir.path(), &[(2, key_of(22)), (3, key_of(3)), (5, key_of(5))]);
+    let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+    let events = store.subscribe();
+    let (manager, _wire, ends) = alone_with(store, |builder| builder.registry(Arc::new(after)));
+    eventually("the stolen key is trusted no longer", || !manager.is_trusted(id(2)));
+    assert_eq!(ends.cut.recv_timeout(SOON), Ok(id(2)), "its tunnel is cut");
+    for number in [3, 4, 5] {
+        assert!(manager.is_trusted(id(number)), "{number}: the same key, absence, or no key to compare");
+    }
+    assert!(manager.registry_disagreement().is_none());
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.push(events.recv_timeout(SOON).unwrap());
+    }
+    let (expected, shown) = (key_of(22).fingerprint(), key_of(2).fingerprint());
+    let loud = Event::KeyMismatch { peer: id(2), source: None, expected, shown, ended: true };
+    let reason = ChangeReason::KeyChanged;
+    assert_eq!(told, [loud, Event::TrustChanged { peer: id(2), state: TrustState::Revoked, reason }]);
+    eventually("it is counted", || count(&manager, "key_mismatch") == 1);
+}
+
+#[test]
+fn a_start_is_not_delayed_by_the_comparison_which_asks_four_at_a_time_and_ends_with_the_node() {
+    let directory = Arc::new(Directory::default());
+    let registry = Arc::clone(&directory) as _;
+    let store = Arc::new(TrustStore::in_memory());
+    for number in 2..32 {
+        drop(store.grant(TrustRecord::new(id(number), key_of(number))).unwrap());
+        directory.knows(number, key_of(number));
+    }
+    directory.knows(31, key_of(200));
+    let shut = directory.gate.close();
+    let (manager, _wire, _ends) =
+        alone_with(Arc::clone(&store), |builder| builder.registry(registry).look_up_timeout(PATIENT));
+    eventually("four are asked about", || directory.asked() == 4);
+    std::thread::sleep(A_WHILE);
+    assert_eq!((directory.asked(), manager.trusted().len()), (4, 30));
+    let begun = Instant::now();
+    drop(shut);
+    eventually("the others are, too", || directory.asked() >= 30);
+    assert!(begun.elapsed() >= Duration::from_millis(20) * 22, "more than 50 a second");
+    eventually("the stolen key is trusted no longer", || manager.trusted().len() == 29);
+    assert!(!manager.is_trusted(id(31)) && directory.at_once.lock().unwrap().1 == 4);
+
+    // A node that stops does not wait for a registry that hangs.
+    let shut = directory.gate.close();
+    let registry = Arc::clone(&directory) as _;
+    let asked = directory.asked();
+    let (manager, _wire, _ends) = alone_with(store, |builder| builder.registry(registry).look_up_timeout(PATIENT));
+    eventually("it asks", || directory.asked() > asked);
+    manager.shutdown().unwrap();
+    drop(shut);
+}
+
+#[test]
+fn records_about_which_the_registry_gave_no_answer_stay_until_it_gives_one() {
+    let directory = Arc::new(Directory::default());
+    let registry = Arc::clone(&directory) as _;
+    let store = Arc::new(TrustStore::in_memory());
+    for number in 2..4 {
+        drop(store.grant(TrustRecord::new(id(number), key_of(number))).unwrap());
+    }
+    directory.fail(true);
+    let (manager, _wire, _ends) = alone_with(store, |builder| builder.registry(registry));
+    eventually("both were asked about", || directory.asked() >= 2);
+    std::thread::sleep(A_WHILE);
+    assert_eq!((manager.trusted().len(), manager.registry_disagreement()), (2, None));
+    // Once it can be asked, it is asked again.
+    directory.knows(2, key_of(200));
+    directory.knows(3, key_of(3));
+    directory.fail(false);
+    eventually("the stolen key is trusted no longer", || !manager.is_trusted(id(2)));
+    assert!(manager.is_trusted(id(3)));
+}
+
+/// A node that trusts `all` peers, of which its registry contradicts some.
+fn contradicted(all: u32, some: u32) -> (HandshakeManager, trustkeep::Subscription) {
+    let directory = Arc::new(Directory { does_not_block: true, ..Directory::default() });
+    let store = Arc::new(TrustStore::in_memory());
+    for number in 2..2 + all {
+        let key = key_of(number);
+        drop(store.grant(TrustRecord::new(id(number), key)).unwrap());
+        directory.knows(number, if number < 2 + some { thief_of(number).public_key() } else { key });
+    }
+    // The registry does not know these: they were not compared.
+    for number in 10_000..10_100 {
+        drop(store.grant(TrustRecord::new(id(number), key_of(7))).unwrap());
+    }
+    let events = store.subscribe();
+    let (manager, _wire, _ends) = alone_with(store, |builder| builder.registry(directory));
+    (manager, events)
+}
+
+#[test]
+fn a_registry_that_contradicts_too_many_ends_none_until_an_operator_confirms_it() {
+    for (all, some) in [(8, 8), (80, 9), (200, 21)] {
+        let (manager, events) = contradicted(all, some);
+        eventually("the disagreement is noticed", || manager.registry_disagreement().is_some());
+        let held = manager.registry_disagreement().unwrap();
+        assert_eq!((held.compared, held.contradicted.len()), (u64::from(all), some as usize));
+        assert_eq!(held.contradicted[0].peer, id(2));
+        assert_eq!((held.contradicted[0].trusted, held.contradicted[0].registered), {
+            (key_of(2), thief_of(2).public_key())
+        });
+        let told = events.recv_timeout(SOON).unwrap();
+        assert_eq!(told, Event::RegistryDisagrees { compared: all.into(), contradicted: some.into() });
+        assert_eq!((manager.trusted().len(), events.try_recv()), (all as usize + 100, None));
+        assert_eq!(count(&manager, "registry_disagrees"), 1);
+
+        let (ended, receipt) = manager.confirm_registry().unwrap();
+        receipt.wait_durable().unwrap();
+        assert_eq!((ended, manager.trusted().len()), (some as usize, (all - some) as usize + 100));
+        assert!(manager.is_trusted(id(2 + some)) != (all == some) && manager.registry_disagreement().is_none());
+        let nothing = manager.confirm_registry().unwrap_err();
+        assert!(matches!(nothing, CommandError::Refused(Rejection::NothingToDo)));
+    }
+}
+
+#[test]
+fn a_registry_that_contradicts_few_ends_them() {
+    for (all, some) in [(7, 7), (80, 8), (200, 20)] {
+        let (manager, _events) = contradicted(all, some);
+        eventually("they are ended", || manager.trusted().len() == (all - some) as usize + 100);
+        assert!(manager.registry_disagreement().is_none());
+        assert!(manager.confirm_registry().is_err());
+        eventually("all are counted", || count(&manager, "key_mismatch") == u64::from(some));
+    }
+}
+
+#[test]
+fn what_an_operator_did_meanwhile_needs_no_confirmation() {
+    let (manager, _events) = contradicted(8, 8);
+    eventually("the disagreement is noticed", || manager.registry_disagreement().is_some());
+    for number in 2..9 {
+        drop(manager.revoke(id(number)).unwrap());
+    }
+    drop(manager.store().grant(TrustRecord::new(id(9), key_of(100))).unwrap());
+    assert_eq!(manager.registry_disagreement(), None);
+    assert!(manager.confirm_registry().is_err());
+    assert!(manager.is_trusted_with_key(id(9), &key_of(100)));
 }
 
 #[test]

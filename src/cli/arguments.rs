@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::control::{Ask, Until};
 use super::policy::PolicyArguments;
@@ -64,6 +64,13 @@ pub(super) enum Command {
     Revoked(Listing),
     /// Show how a running node is doing
     Status(Listing),
+    /// Decide about a registry (the peers file) that contradicts so many trusted peers that none was ended
+    Registry {
+        /// What to do
+        action: RegistryAction,
+        #[command(flatten)]
+        of: Listing,
+    },
     /// Tell what happens at a running node, one line for each event, until Ctrl-C
     ///
     /// The first line says that it begins; nothing that happens after it is missed unless a line says so (`lagged`).
@@ -269,6 +276,15 @@ impl Operation {
             }
         }
     }
+}
+
+/// What an operator does about the registry of a running node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RegistryAction {
+    /// List the trusted peers that the registry knows under another key
+    List,
+    /// The registry is right: end the trust in each of them
+    Confirm,
 }
 
 /// A store: its directory, or the home that it is in.

@@ -43,7 +43,7 @@ use clap::Parser as _;
 use crate::clock::{Clock as _, SystemClock};
 use crate::error::{OpenError, PersistError};
 use crate::time::Now;
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, RegistryAction};
 use control::Ask;
 
 /// Runs the program with the arguments of this process.
@@ -63,6 +63,8 @@ pub fn main() -> ExitCode {
         Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
         Command::Revoked(listing) => operator::list(&listing, &Ask::Revoked),
         Command::Status(listing) => operator::list(&listing, &Ask::Status),
+        Command::Registry { action: RegistryAction::List, of } => operator::list(&of, &Ask::RegistryList),
+        Command::Registry { action: RegistryAction::Confirm, of } => operator::confirm_registry(&of),
         Command::Watch { home, count, timeout, json } => watch::watch(&home, count, timeout, json),
         Command::Completions { shell } => generated::completions(shell),
         Command::Man { out } => generated::man(out.as_deref()),

@@ -2,17 +2,27 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::arguments::{Listing, Operation};
 use super::control::client::ask;
-use super::control::{Ask, FailingSnapshots, Reply, Status};
+use super::control::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
 use super::home::Home;
 use super::{Answer, Failure, complain, now, print, rows};
 
 /// Asks for something to be done, or waited for.
 pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
     let (home, request) = operation.into_request();
-    match ask(&Home::new(&home), &request)? {
+    have_done(&home, &request)
+}
+
+/// Has trust ended wherever the registry contradicts it.
+pub(super) fn confirm_registry(of: &Listing) -> Result<Answer, Failure> {
+    have_done(&of.home, &Ask::RegistryConfirm)
+}
+
+fn have_done(home: &Path, request: &Ask) -> Result<Answer, Failure> {
+    match ask(&Home::new(home), request)? {
         Reply::Done { generation } => {
             print::to_stdout(|out| writeln!(out, "done, durable as of generation {generation}"))?;
             Ok(Answer::Yes)
@@ -55,6 +65,10 @@ pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> 
             none(out, revoked.is_empty())?;
             rows::print_revoked(out, &revoked, now().wall)
         })?,
+        Reply::Registry { contradicted, .. } => print::to_stdout(|out| {
+            none(out, contradicted.is_empty())?;
+            rows::print_contradicted(out, &contradicted)
+        })?,
         Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
         Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } | Reply::Event(_) => return Err(unexpected()),
     }
@@ -72,7 +86,14 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     writeln!(out, "generation   {generation}, durable {durable_generation}")?;
     let Status { trusted, pending, outgoing, revoked, .. } = status;
     writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
-    match (&status.failing, status.healthy) {
+    if let Some(RegistryDisagreement { compared, contradicted }) = &status.registry_disagreement {
+        writeln!(out, "registry     DISAGREES: of {compared} trusted peers it knows {contradicted} under another key")?;
+        writeln!(
+            out,
+            "             correct it and start again, or `trustkeep registry list` and `trustkeep registry confirm`"
+        )?;
+    }
+    match (&status.failing, status.healthy || status.registry_disagreement.is_some()) {
         (Some(failing), _) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
         (None, true) => writeln!(out, "saving       works")?,
         (None, false) => writeln!(out, "saving       STOPPED")?,
@@ -107,7 +128,13 @@ mod tests {
         assert!(text.contains("saving       works"), "no change is at risk: {text}");
         let line = "snapshots    FAIL since 2023-11-14T22:13:20.000Z (failed 3): store: write: disk\u{fffd} full\n";
         assert!(text.contains(line) && text.contains("4096 bytes in journals"), "{text}");
-        (status.failing, status.healthy) = (Some("no space".to_owned()), false);
+        status.healthy = false;
+        assert!(shown(&status).contains("saving       STOPPED"));
+        status.registry_disagreement = Some(RegistryDisagreement { compared: 80, contradicted: 9 });
+        let text = shown(&status);
+        assert!(text.contains("registry     DISAGREES: of 80 trusted peers it knows 9 under another key"), "{text}");
+        assert!(text.contains("saving       works"), "{text}");
+        status.failing = Some("no space".to_owned());
         assert!(shown(&status).contains("saving       FAILS: no space"));
     }
 }

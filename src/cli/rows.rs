@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::print::{age, table, table_with_texts, time};
+use crate::node::Contradiction;
 use crate::peer::{PublicKey, TrustRecord};
 use crate::tables::{Outgoing, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
@@ -47,6 +48,14 @@ pub(super) struct OutgoingRow {
 pub(super) struct RevokedRow {
     pub(super) node_id: u32,
     revoked_at: i64,
+}
+
+/// A trusted peer that the registry knows under another key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ContradictedRow {
+    node_id: u32,
+    trusted_fingerprint: String,
+    registered_fingerprint: String,
 }
 
 fn fingerprint(key: Option<&PublicKey>) -> Option<String> {
@@ -103,6 +112,16 @@ impl RevokedRow {
     }
 }
 
+impl From<&Contradiction> for ContradictedRow {
+    fn from(it: &Contradiction) -> Self {
+        Self {
+            node_id: it.peer.get(),
+            trusted_fingerprint: it.trusted.fingerprint().to_string(),
+            registered_fingerprint: it.registered.fingerprint().to_string(),
+        }
+    }
+}
+
 fn dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
 }
@@ -151,6 +170,14 @@ pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow], now: Wal
 pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| [row.node_id.to_string(), time(row.revoked_at), age(row.revoked_at, now)]);
     table(out, "REVOKED", ["ID", "REVOKED", "AGE"], cells)
+}
+
+pub(super) fn print_contradicted(out: &mut dyn Write, rows: &[ContradictedRow]) -> io::Result<()> {
+    let cells = rows.iter().map(|row| {
+        let ContradictedRow { node_id, trusted_fingerprint, registered_fingerprint } = row.clone();
+        [node_id.to_string(), trusted_fingerprint, registered_fingerprint]
+    });
+    table(out, "CONTRADICTED", ["ID", "TRUSTED FINGERPRINT", "REGISTERED FINGERPRINT"], cells)
 }
 
 /// The order of every listing.

@@ -67,7 +67,7 @@ impl Event {
             | Self::Revoked { peer }
             | Self::RevokedByPeer { peer }
             | Self::KeyMismatch { peer, .. } => Some(*peer),
-            Self::Lagged { .. } => None,
+            Self::RegistryDisagrees { .. } | Self::Lagged { .. } => None,
         }
     }
 
@@ -132,6 +132,10 @@ impl Serialize for Payload<'_> {
                 fields.serialize_entry("shown", &shown.to_string())?;
                 fields.serialize_entry("ended", ended)?;
             }
+            Event::RegistryDisagrees { compared, contradicted } => {
+                fields.serialize_entry("compared", compared)?;
+                fields.serialize_entry("contradicted", contradicted)?;
+            }
             Event::Lagged { lost } => fields.serialize_entry("lost", lost)?,
             Event::Approved { .. } | Event::Revoked { .. } | Event::RevokedByPeer { .. } => {}
         }
@@ -189,10 +193,14 @@ mod tests {
                 Event::KeyMismatch { peer, source: None, expected: fingerprint, shown: fingerprint, ended: true },
                 format!(r#"{{"source":null,"expected":"{fingerprint}","shown":"{fingerprint}","ended":true}}"#),
             ),
+            (
+                Event::RegistryDisagrees { compared: 80, contradicted: 9 },
+                r#"{"compared":80,"contradicted":9}"#.to_owned(),
+            ),
             (Event::Lagged { lost: 3 }, r#"{"lost":3}"#.to_owned()),
         ];
         for (event, payload) in events {
-            let of_nobody = matches!(event, Event::Lagged { .. });
+            let of_nobody = matches!(event, Event::Lagged { .. } | Event::RegistryDisagrees { .. });
             let peer = if of_nobody { "null" } else { "9" };
             let topic = event.topic();
             let whole = format!(r#"{{"topic":"{topic}","peer_node_id":{peer},"payload":{payload}}}"#);

@@ -128,6 +128,13 @@ pub enum Event {
         /// Whether trust in the peer ended by it.
         ended: bool,
     },
+    /// `registry.disagrees`: the registry contradicts so many trusted records that none was ended. The operator decides.
+    RegistryDisagrees {
+        /// How many records were compared.
+        compared: u64,
+        /// How many of them the registry knows under another key.
+        contradicted: u64,
+    },
     /// `lagged`: this subscriber was too slow, and this many events are missing here.
     Lagged {
         /// How many.
@@ -149,6 +156,7 @@ impl Event {
             Self::Revoked { .. } => "trust.revoked",
             Self::RevokedByPeer { .. } => "trust.revoked_by_peer",
             Self::KeyMismatch { .. } => "handshake.key_mismatch",
+            Self::RegistryDisagrees { .. } => "registry.disagrees",
             Self::Lagged { .. } => "lagged",
         }
     }

@@ -27,6 +27,22 @@ pub enum Input {
         /// What the registry said.
         lookup: Lookup,
     },
+    /// A trusted record was compared with the registry, and the registry names another key.
+    Compared {
+        /// The peer.
+        peer: NodeId,
+        /// The key that its record had when the registry was asked.
+        was: PublicKey,
+        /// The key that the registry names.
+        found: PublicKey,
+    },
+    /// The registry contradicts so many records that none is to be ended before an operator says so.
+    Disagreement {
+        /// How many records were compared.
+        compared: u64,
+        /// How many of them the registry contradicts.
+        contradicted: u64,
+    },
     /// [`housekeeping_every`](crate::config::HandshakeConfig::housekeeping_every) has passed.
     Housekeeping,
     /// The node starts, or housekeeping is due: entries about the node itself have no place in its tables.

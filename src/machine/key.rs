@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::approval::contradicts_caller;
-use super::event::ChangeReason;
+use super::event::{ChangeReason, Event};
 use super::input::Lookup;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
@@ -34,7 +34,7 @@ pub(super) fn change(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejecti
     end(plan)
 }
 
-/// the registry names this key.
+/// the registry names this key.
 fn contradict(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejection> {
     let bound = other_than(&plan, key)?;
     plan.notice_key(None, key, bound);
@@ -66,6 +66,34 @@ pub(super) fn back_fill(
         Some(None) => adopt(plan, *key),
         Some(Some(_)) => contradict(plan, *key),
         None => Err(Rejection::NothingToDo),
+    }
+}
+
+/// only if the record still has the key that was compared.
+pub(super) fn compared(
+    rules: &Rules,
+    view: &dyn View,
+    now: Now,
+    peer: NodeId,
+    was: PublicKey,
+    found: PublicKey,
+) -> Result<Step, Rejection> {
+    let plan = Plan::new(rules, view, now, peer);
+    if plan.trusted.is_none_or(|record| record.public_key != Some(was)) {
+        return Err(Rejection::NothingToDo);
+    }
+    contradict(plan, found)
+}
+
+/// nothing is ended; the operator is told.
+pub(super) fn disagreement(compared: u64, contradicted: u64) -> Step {
+    Step {
+        changes: Vec::new(),
+        effects: Vec::new(),
+        events: vec![Event::RegistryDisagrees { compared, contradicted }],
+        outcome: Outcome::Told,
+        clamped: false,
+        noted: None,
     }
 }
 
@@ -132,6 +160,35 @@ mod tests {
         let mut same = us(Some(Some(key())));
         assert_eq!(found(&mut same, known(key())), Err(Rejection::NothingToDo));
         assert_eq!(same.tables.trusted.len(), 1);
+    }
+
+    #[test]
+    fn a_comparison_ends_trust_under_the_key_that_was_compared_and_under_no_other() {
+        let compare = |us: &mut Actor, was, found| us.step(at(50), Input::Compared { peer: node(9), was, found });
+        let mut stolen = us(Some(Some(other_key())));
+        let step = compare(&mut stolen, other_key(), key()).unwrap();
+        assert_eq!(loud(&step), Some((key().fingerprint(), other_key().fingerprint(), true)));
+        assert!(stolen.tables.trusted.is_empty() && stolen.tables.revoked.is_empty());
+        // An operator was faster, or there is nothing to end.
+        for (record_key, was, found) in [
+            (Some(Some(key())), other_key(), key()),
+            (Some(Some(us(None).public_key())), other_key(), key()),
+            (Some(None), other_key(), key()),
+            (None, other_key(), key()),
+            (Some(Some(key())), key(), key()),
+        ] {
+            let mut us = us(record_key);
+            assert_eq!(compare(&mut us, was, found), Err(Rejection::NothingToDo));
+            assert_eq!(us.tables.trusted.len(), usize::from(record_key.is_some()));
+        }
+    }
+
+    #[test]
+    fn a_disagreement_is_told_and_ends_nothing() {
+        let mut us = us(Some(Some(key())));
+        let step = us.step(at(50), Input::Disagreement { compared: 80, contradicted: 9 }).unwrap();
+        assert_eq!(step.events, [Event::RegistryDisagrees { compared: 80, contradicted: 9 }]);
+        assert_eq!((step.changes.len(), step.effects.len(), us.tables.trusted.len()), (0, 0, 1));
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub enum Outcome {
         /// The trust in ourselves.
         was: Option<TrustRecord>,
     },
+    /// Nothing came of it but an event.
+    Told,
     /// Time has passed.
     Kept {
         /// Pending entries that were too old.

@@ -37,6 +37,8 @@ pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<St
         Input::Operator(command) => operator::decide(rules, view, now, command),
         Input::LookedUp { peer, lookup } => key::back_fill(rules, view, now, peer, &lookup),
         Input::OwnEntries => own_entries::forget(rules, view, now),
+        Input::Compared { peer, was, found } => key::compared(rules, view, now, peer, was, found),
+        Input::Disagreement { compared, contradicted } => Ok(key::disagreement(compared, contradicted)),
         Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::StartError;
+use super::comparison::Comparison;
 use super::cool_down::CoolDown;
 use super::counters::Counters;
 use super::cutter::Cutter;
@@ -144,12 +145,14 @@ impl Builder {
         });
         let housekeeper = Housekeeper::start(&shell).map_err(StartError::Thread)?;
         // From here on a failure drops the manager, which ends what was begun.
-        let mut manager = HandshakeManager { shell, housekeeper, poller: None, deliveries: Vec::new() };
+        let mut manager =
+            HandshakeManager { shell, housekeeper, comparison: None, poller: None, deliveries: Vec::new() };
         for sink in self.sinks {
             manager.deliveries.push(Delivery::start(&manager.shell, sink).map_err(StartError::Thread)?);
         }
         // Whoever subscribed, and every sink, hears of it; nothing is received yet.
         manager.shell.forget_ourselves();
+        manager.comparison = Comparison::start(&manager.shell).map_err(StartError::Thread)?;
         manager.poller = Poller::start(&manager.shell).map_err(StartError::Thread)?;
         let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
         manager.shell.transport.start(door).map_err(StartError::Transport)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use super::calls::{CommandError, RequestOptions};
+use super::comparison::{Comparison, RegistryDisagreement, end};
 use super::effects::relayable;
 use super::housekeeper::Housekeeper;
 use super::identity::Identity;
@@ -19,11 +20,12 @@ use super::shell::{NotDone, Shell};
 use super::sinks::Delivery;
 use super::tcp::remaining;
 use super::transport::{Received, Transport};
-use crate::error::PersistError;
+use crate::error::{PersistError, WriteError};
 use crate::foreign;
 use crate::machine::effect::{Action, Effect};
 use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::outcome::Outcome;
+use crate::machine::rejection::Rejection;
 use crate::machine::view::View as _;
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
@@ -42,6 +44,7 @@ use crate::tables::{Outgoing, Pending, Revocation};
 pub struct HandshakeManager {
     pub(super) shell: Arc<Shell>,
     pub(super) housekeeper: Housekeeper,
+    pub(super) comparison: Option<Comparison>,
     pub(super) poller: Option<Poller>,
     pub(super) deliveries: Vec<Delivery>,
 }
@@ -194,6 +197,33 @@ impl HandshakeManager {
         Ok(Revoked { receipt, was })
     }
 
+    /// What the comparison of trusted records with the registry, which every start begins, left for an operator to decide:
+    /// it contradicts too many of them. `None` if there is nothing to decide.
+    ///
+    /// Either correct the registry and start the node again, or [`confirm_registry`](Self::confirm_registry).
+    #[must_use]
+    pub fn registry_disagreement(&self) -> Option<RegistryDisagreement> {
+        self.comparison.as_ref()?.disagreement(&self.shell)
+    }
+
+    /// The registry is right: ends trust under every key of
+    /// [`registry_disagreement`](Self::registry_disagreement), and says in how many peers. The receipt is for all of it.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] with `NothingToDo` if there is nothing to decide.
+    pub fn confirm_registry(&self) -> Result<(usize, Receipt), CommandError> {
+        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let nothing = || CommandError::Refused(Rejection::NothingToDo);
+        let comparison = self.comparison.as_ref().ok_or_else(nothing)?;
+        let held = comparison.disagreement(&self.shell).ok_or_else(nothing)?;
+        let ended = held.contradicted.into_iter().filter(|it| end(&self.shell, *it)).count();
+        if self.registry_disagreement().is_none() {
+            comparison.settle();
+        }
+        let receipt = self.shell.store.newest().ok_or(CommandError::Store(WriteError::Closed(())))?;
+        Ok((ended, receipt))
+    }
+
     /// Hands in a message that a transport of your own received. Nothing is answered, whatever is wrong with it.
     ///
     /// # Ordering
@@ -298,12 +328,16 @@ impl HandshakeManager {
         // No new work.
         shell.in_flight.close();
         self.housekeeper.stop();
+        if let Some(comparison) = &self.comparison {
+            comparison.stop();
+        }
         if let Some(poller) = &self.poller {
             poller.stop();
         }
         // Those who deliver messages, and those who handle them.
         guarded(&|| shell.transport.stop_receiving(remaining(until)));
         let fetched = self.poller.as_ref().is_none_or(|poller| poller.wait(until));
+        let compared = self.comparison.as_ref().is_none_or(|comparison| comparison.wait(until));
         let handled = shell.in_flight.wait(until);
         // What they began. Released answers go to the outbox, and what it cannot send to the relays: in this order.
         shell.durable.close(until);
@@ -315,8 +349,15 @@ impl HandshakeManager {
             shell.store.end_subscription(delivery.subscription());
         }
         let told = self.deliveries.iter().map(|delivery| delivery.close(until)).fold(true, |all, one| all & one);
-        if !(fetched && handled && sent && told) {
-            tracing::warn!(fetched, handled, sent, told, "something still ran when the time to stop was over");
+        if !(fetched && compared && handled && sent && told) {
+            tracing::warn!(
+                fetched,
+                compared,
+                handled,
+                sent,
+                told,
+                "something still ran when the time to stop was over"
+            );
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod builder;
 mod calls;
+mod comparison;
 mod cool_down;
 mod counters;
 mod cutter;
@@ -40,6 +41,7 @@ mod transport;
 
 pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};
+pub use comparison::{Contradiction, RegistryDisagreement};
 pub use identity::{FileIdentity, Identity, IdentityError};
 pub use in_process::{InProcessMember, InProcessRegistry, JoinError};
 pub use manager::HandshakeManager;

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::events::EventRow;
-use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+use super::rows::{ContradictedRow, OutgoingRow, PendingRow, RevokedRow, TrustedRow};
 
 /// What is asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,10 @@ pub(super) enum Ask {
         timeout_ms: u64,
     },
     Status,
+    /// Whom the registry contradicts, if an operator has to decide that.
+    RegistryList,
+    /// The registry is right.
+    RegistryConfirm,
     /// Events from now on, until either end has enough; each is a reply of its own.
     Watch,
 }
@@ -94,6 +98,10 @@ pub(super) enum Reply {
     Revoked {
         revoked: Vec<RevokedRow>,
     },
+    Registry {
+        compared: u64,
+        contradicted: Vec<ContradictedRow>,
+    },
     Status(Box<Status>),
     /// One of those that [`Ask::Watch`] asks for.
     Event(EventRow),
@@ -109,6 +117,13 @@ pub(super) struct FailingSnapshots {
     pub(super) journal_bytes: u64,
 }
 
+/// The registry contradicts many trusted records, and an operator has to decide.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct RegistryDisagreement {
+    pub(super) compared: u64,
+    pub(super) contradicted: usize,
+}
+
 /// How a node is doing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Status {
@@ -119,12 +134,14 @@ pub(super) struct Status {
     pub(super) pid: u32,
     pub(super) generation: u64,
     pub(super) durable_generation: u64,
-    /// Whether saving works.
+    /// Whether saving works, and the registry does not contradict many trusted records.
     pub(super) healthy: bool,
     /// Why it does not.
     pub(super) failing: Option<String>,
     /// Why snapshots cannot be written, if they cannot.
     pub(super) failing_snapshots: Option<FailingSnapshots>,
+    /// How many trusted records the registry contradicts, if that is for an operator to decide.
+    pub(super) registry_disagreement: Option<RegistryDisagreement>,
     pub(super) trusted: usize,
     pub(super) pending: usize,
     pub(super) outgoing: usize,

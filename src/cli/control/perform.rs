@@ -5,11 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Ask, FailingSnapshots, Reply, Status, Until};
+use super::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until};
 use crate::cli::events::EventRow;
-use crate::cli::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+use crate::cli::rows::{ContradictedRow, OutgoingRow, PendingRow, RevokedRow, TrustedRow};
 use crate::cli::{log, now};
 use crate::error::PersistError;
+use crate::machine::rejection::Rejection;
 use crate::node::{CommandError, HandshakeManager, RequestOptions};
 use crate::peer::NodeId;
 use crate::store::Receipt;
@@ -70,6 +71,21 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
         Ask::Wait { peer, until, timeout_ms } => {
             done(id(peer).and_then(|peer| wait(manager, peer, until, Duration::from_millis(timeout_ms), go_on)))
         }
+        Ask::RegistryList => {
+            let held = manager.registry_disagreement();
+            let compared = held.as_ref().map_or(0, |held| held.compared);
+            let contradicted = held.iter().flat_map(|held| &held.contradicted).map(ContradictedRow::from).collect();
+            Reply::Registry { compared, contradicted }
+        }
+        Ask::RegistryConfirm => done(
+            manager
+                .confirm_registry()
+                .map_err(|error| match error {
+                    CommandError::Refused(Rejection::NothingToDo) => "the registry needs no decision".to_owned(),
+                    error => error.to_string(),
+                })
+                .and_then(|(_, receipt)| durable(receipt)),
+        ),
         Ask::Status => Reply::Status(Box::new(status(node))),
         Ask::Watch => Reply::Failed { message: "a watch is no single question".to_owned() },
     }
@@ -158,6 +174,10 @@ pub(super) fn watch(
 fn status(node: &Served) -> Status {
     let Served { manager, listen } = node;
     let (store, health) = (manager.store(), manager.store().health());
+    let registry_disagreement = manager.registry_disagreement().map(|held| {
+        let contradicted = held.contradicted.len();
+        RegistryDisagreement { compared: held.compared, contradicted }
+    });
     Status {
         node_id: manager.node_id().get(),
         public_key: manager.public_key().to_base64(),
@@ -166,7 +186,7 @@ fn status(node: &Served) -> Status {
         pid: std::process::id(),
         generation: health.generation.get(),
         durable_generation: health.durable_generation.get(),
-        healthy: health.is_ok(),
+        healthy: health.is_ok() && registry_disagreement.is_none(),
         failing: health.failing.map(|failing| failing.error.to_string()),
         failing_snapshots: health.failing_snapshots.map(|snapshots| FailingSnapshots {
             since: snapshots.since.as_millis(),
@@ -174,6 +194,7 @@ fn status(node: &Served) -> Status {
             error: snapshots.error.to_string(),
             journal_bytes: snapshots.journal_bytes,
         }),
+        registry_disagreement,
         trusted: store.snapshot().len(),
         pending: manager.pending().len(),
         outgoing: manager.outgoing().len(),

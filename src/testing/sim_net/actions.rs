@@ -5,7 +5,7 @@
 use super::node::Knows;
 use super::people::{ATTACKER, GHOSTS, attackers, pair_of};
 use super::world::{Event, World};
-use crate::machine::input::{Command, Input};
+use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::view::Nonce;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::testing::actor::node as id;
@@ -171,6 +171,13 @@ impl World {
         if self.chance.one_in(3) {
             // The registry is asked about somebody who may or may not be trusted.
             let (lookup, _) = self.look_up(node, peer);
+            let record = self.nodes[node].plain.trusted.get(&peer).and_then(|record| record.public_key);
+            if let (Lookup::Found { key: found, .. }, Some(was)) = (&lookup, record)
+                && self.chance.one_in(2)
+            {
+                // As when a node starts.
+                return self.step(node, Input::Compared { peer, was, found: *found }, None).map(drop);
+            }
             return self.step(node, Input::LookedUp { peer, lookup }, None).map(drop);
         }
         let command = match self.chance.below(4) {

@@ -175,6 +175,9 @@ impl Seen<'_> {
     fn other_key_is_known(&self, peer: NodeId, was: Option<PublicKey>) -> bool {
         match self.input {
             Input::LookedUp { peer: of, lookup: Lookup::Found { key, .. } } => *of == peer && Some(*key) != was,
+            Input::Compared { peer: of, was: compared, found } => {
+                *of == peer && Some(*compared) == was && found != compared
+            }
             Input::Operator(Command::ReportKeyChange { peer: of, key }) => *of == peer && Some(*key) != was,
             _ => false,
         }

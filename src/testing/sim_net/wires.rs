@@ -76,6 +76,10 @@ pub(super) fn said(input: &Input) -> String {
         }
         Input::Operator(command) => format!("is told {command:?}"),
         Input::LookedUp { peer, lookup } => format!("looked up {peer}: {lookup:?}"),
+        Input::Compared { peer, was, found } => {
+            format!("compared {peer}: {} with {}", was.fingerprint(), found.fingerprint())
+        }
+        Input::Disagreement { compared, contradicted } => format!("of {compared} compared {contradicted} differ"),
         Input::Housekeeping => "keeps house".to_owned(),
         Input::OwnEntries => "looks for itself".to_owned(),
     }

@@ -1,0 +1,92 @@
+//! A peers file that was changed while the node was down, as its operator meets it (R-158, R-159): few keys that changed
+//! end trust, many wait for `trustkeep registry confirm`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+mod program;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use program::{Node, init, run, text};
+use trustkeep::NodeId;
+use trustkeep::node::{FileIdentity, Identity as _};
+
+fn key(number: u8) -> String {
+    let identity = FileIdentity::from_seed(NodeId::new(1).unwrap(), &[number; 32]).unwrap();
+    identity.public_key().to_base64()
+}
+
+/// A home whose node trusts the peers 11 to 20, and whose peers file knows the first so many under another key.
+fn home(dir: &Path, other: u8) -> std::path::PathBuf {
+    let home = dir.join("seven");
+    init(&home, "7");
+    let trusted = (11..=20).map(|peer| format!(r#"{{"node_id":{peer},"public_key":"{}"}}"#, key(peer)));
+    let document = format!(r#"{{"trusted":[{}]}}"#, trusted.collect::<Vec<_>>().join(","));
+    let file = dir.join("trust.json");
+    std::fs::write(&file, document).unwrap();
+    assert_eq!(run(&["import", "--home", text(&home), text(&file)]).0, 0);
+    let peers = (11..=20).map(|peer| {
+        let of = if peer - 10 <= other { 100 + peer } else { peer };
+        format!("[[peer]]\nid = {peer}\npublic_key = \"{}\"\n", key(of))
+    });
+    std::fs::write(home.join("peers.toml"), peers.collect::<String>()).unwrap();
+    home
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn many_keys_that_changed_wait_for_the_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&home(dir.path(), 9), "127.0.0.1:0");
+    eventually("the status says so", || !node.shows("status")["registry_disagreement"].is_null());
+    let status = node.shows("status");
+    assert_eq!(status["registry_disagreement"], serde_json::json!({ "compared": 10, "contradicted": 9 }));
+    assert_eq!((&status["healthy"], &status["trusted"]), (&false.into(), &10.into()));
+    let (code, told, _) = run(&node.args(&["status"]));
+    let line = "registry     DISAGREES: of 10 trusted peers it knows 9 under another key";
+    assert!(code == 0 && told.contains(line) && told.contains("saving       works"), "{told}");
+
+    let (code, told, _) = run(&["registry", "list", "--json", "--home", text(&node.home)]);
+    let list: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((code, list["contradicted"].as_array().unwrap().len()), (0, 9));
+    let (code, told, _) = run(&["registry", "list", "--home", text(&node.home)]);
+    assert!(code == 0 && told.contains("REGISTERED FINGERPRINT"), "{told}");
+
+    let (code, told, err) = run(&["registry", "confirm", "--home", text(&node.home)]);
+    assert_eq!((code, err.as_str()), (0, ""), "{told}");
+    assert_eq!(node.ids("list", "trusted"), [20]);
+    assert_eq!(
+        (&node.shows("status")["healthy"], node.shows("status")["registry_disagreement"].is_null()),
+        (&true.into(), true)
+    );
+    let (code, told, err) = run(&["registry", "confirm", "--home", text(&node.home)]);
+    assert_eq!((code, told.as_str()), (1, ""));
+    assert!(err.contains("trustkeep: the registry needs no decision"), "{err}");
+}
+
+#[test]
+fn few_keys_that_changed_end_trust() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&home(dir.path(), 2), "127.0.0.1:0");
+    eventually("both are gone", || node.ids("list", "trusted").len() == 8);
+    let status = node.shows("status");
+    assert_eq!((&status["healthy"], status["registry_disagreement"].is_null()), (&true.into(), true));
+    let counters = status["counters"].as_array().unwrap();
+    assert!(counters.contains(&serde_json::json!(["key_mismatch", 2])), "{counters:?}");
+    let (code, told, _) = run(&["registry", "list", "--home", text(&node.home)]);
+    assert_eq!((code, told.as_str()), (0, "none\n"));
+}
