@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 63] = [
+const MUST_HAPPEN: [(&str, u64); 64] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -118,7 +118,8 @@ const MUST_HAPPEN: [(&str, u64); 63] = [
     ("peace: parted though the farewell was lost", 200),
     ("peace: trust", 190),
     ("peace: trust though an accept was lost", 200),
-    ("refused: fingerprint_required", 6),
+    ("refused: fingerprint_required", 60),
+    ("refused: registry_contradicts", 15),
     ("refused: revoked_needs_operator", 100),
     ("refused: store_full", 20),
     ("refused: wrong_fingerprint", 260),

@@ -53,11 +53,15 @@ pub enum Bend {
     BackFillCreates,
     DowngradeAllowed,
     CopiesCount,
+    SilenceIsConsent,
+    ApprovesWithoutAnswer,
+    ApprovesContradicted,
+    EndIsSecret,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -90,6 +94,10 @@ impl Bend {
         Self::BackFillCreates,
         Self::DowngradeAllowed,
         Self::CopiesCount,
+        Self::SilenceIsConsent,
+        Self::ApprovesWithoutAnswer,
+        Self::ApprovesContradicted,
+        Self::EndIsSecret,
     ];
 
     /// What the bent rules say.
@@ -109,6 +117,12 @@ impl Bend {
             Input::Message(received) => self.show_message(view, received),
             Input::Operator(Command::Approve { peer, fingerprint, .. }) if self == Self::ApprovesWhateverIsPending => {
                 *fingerprint = view.pending.get(peer).map(|entry| entry.key.fingerprint());
+            }
+            Input::Operator(Command::Approve { lookup, .. })
+                if (self == Self::ApprovesWithoutAnswer && *lookup == Lookup::Failed)
+                    || (self == Self::ApprovesContradicted && matches!(lookup, Lookup::Found { .. })) =>
+            {
+                *lookup = Lookup::Unknown;
             }
             Input::Operator(Command::Request { automatic, .. }) if self == Self::LiftsMarkAutomatically => {
                 *automatic = false;
@@ -157,6 +171,7 @@ impl Bend {
                     floor.spoke_v2 = false;
                 }
             }
+            Self::SilenceIsConsent if received.lookup == Lookup::Failed => received.lookup = Lookup::Unknown,
             Self::CopiesCount => received.seen = Heard::Never,
             Self::RevokedMarkForgotten => drop(view.revoked.remove(&peer)),
             Self::UnvouchedRevokes if kind == Kind::Revoke => vouch(received),
@@ -224,6 +239,9 @@ impl Bend {
             Self::LostFarewellStaysLost if matches!(input, Input::Message(_)) => {
                 step.effects
                     .retain(|effect| !matches!(&effect.action, Action::Send(draft) if draft.kind == Kind::Revoke));
+            }
+            Self::EndIsSecret if !matches!(input, Input::Operator(_)) => {
+                step.effects.retain(|effect| !matches!(effect.action, Action::ReportRevoke { .. }));
             }
             Self::FloorNeverMovedBack if step.clamped => return Err(Rejection::Stale),
             _ => {}
