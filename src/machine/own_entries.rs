@@ -14,6 +14,8 @@ use crate::time::Now;
 pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Result<Step, Rejection> {
     let mut plan = Plan::new(rules, view, now, rules.own_id);
     let was = plan.lose_trust(ChangeReason::OwnEntry);
+    // There is no tunnel to ourselves, and the registry was never told of such trust.
+    plan.effects.clear();
     (plan.pending, plan.outgoing, plan.revoked) = (None, None, None);
     if view.floor(rules.own_id).is_some() {
         // What the plan holds of a floor is written, and never taken out.
