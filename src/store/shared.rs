@@ -86,7 +86,7 @@ struct Core {
     version: Arc<Version>,
     keys: Upkeep,
     generation: u64,
-    /// The newest generation that changed anything but floors, or that somebody waits for.
+    /// The newest generation that changed anything but floors and repeats, or that somebody waits for.
     urgent: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,

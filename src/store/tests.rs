@@ -21,7 +21,9 @@ use crate::store::keeper::InMemory;
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
 use crate::tables::{Floor, TableChange};
+use crate::testing::actor::{Actor, Way, at};
 use crate::time::{Now, WallMillis};
+use crate::wire::message::Kind;
 
 fn raise_floor(store: &TrustStore, stamp: i64) -> Receipt {
     let peer = NodeId::new(7).unwrap();
@@ -88,6 +90,35 @@ fn floors_alone_wait_for_the_alarm_unless_somebody_waits_for_them() {
     let flushed = raise_floor(&store, 3);
     store.flush().unwrap();
     assert!(flushed.is_durable());
+}
+
+#[test]
+fn a_flood_of_repeats_is_saved_as_seldom_as_floors_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let store = TrustStore::options().clock(Arc::new(Still)).open(home.path().join("store")).unwrap();
+    let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+    let mut hear = |peer: &mut Actor, ms| {
+        let request = peer.draft(at(ms), us.id(), Kind::Request, None);
+        let changes = us.hear_from(at(ms), peer, &request, Way::open()).unwrap().changes;
+        let publish = |_: &Tables| Ok::<_, Infallible>(Transaction { changes, events: Vec::new(), value: () });
+        store.transact(publish).unwrap().1
+    };
+    let saved_at_once = |receipt: &Receipt| {
+        (0..6000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            receipt.is_durable()
+        })
+    };
+    assert!(saved_at_once(&hear(&mut peer, 0)), "a new entry");
+    let before = store.durable_generation();
+    let newest = (1..500).map(|ms| hear(&mut peer, ms)).last().unwrap();
+    // Long enough for a keeper that saves at once, and no matter how much longer it takes.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(store.durable_generation(), before, "not one save");
+    assert!(newest.generation().get() >= before.get() + 499);
+    // The next change that matters takes them along.
+    assert!(saved_at_once(&hear(&mut Actor::new(8, 0x22), 500)));
+    assert!(newest.is_durable());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(crate) struct Touched {
     /// The trusted table: readers need a new version.
     pub(crate) trusted: bool,
-    /// Any table but the floors: the keeper must be rung.
+    /// Anything but floors and repeats of peers that wait: the keeper must be rung.
     pub(crate) urgent: bool,
     /// Anything at all.
     pub(crate) any: bool,
@@ -30,6 +30,8 @@ pub(crate) struct Draft {
     sides: Option<Box<SideValues>>,
     membership: Vec<(NodeId, bool)>,
     trusted_len: usize,
+    /// How many pending entries change in nothing that an operator decides on.
+    repeats: usize,
 }
 
 impl Tables {
@@ -45,9 +47,17 @@ impl Tables {
                 }
             } else {
                 note(&self.sides, change, &mut draft);
+                draft.repeats += usize::from(self.is_repeat(change));
             }
         }
         draft
+    }
+
+    /// whether a peer that waits has only said once more what it said before.
+    fn is_repeat(&self, change: &TableChange) -> bool {
+        let TableChange::Pending(peer, Some(after)) = change else { return false };
+        let before = self.sides.pending.get(*peer);
+        before.is_some_and(|before| before != after && before.reads_like(after))
     }
 
     /// A draft that so many trusted records are about to be put into.
@@ -137,8 +147,8 @@ impl Draft {
     pub(crate) fn touched(&self) -> Touched {
         let trusted = !self.trusted.is_empty() || self.trusted_next.is_some();
         let (sides, floors) = self.sides.as_ref().map_or((0, 0), |sides| (sides.len(), sides.floors.len()));
-        let urgent = trusted || sides > floors;
-        Touched { trusted, urgent, any: urgent || floors > 0 }
+        let urgent = trusted || sides > floors + self.repeats;
+        Touched { trusted, urgent, any: urgent || sides > 0 }
     }
 }
 

@@ -52,6 +52,23 @@ pub struct Pending {
     pub proven_by: Option<PublicKey>,
 }
 
+impl Pending {
+    /// Whether an operator who decides about one decides about the other: they differ at most in when and how often the peer
+    /// has spoken. `others` may differ too, as long as there are as many: one source must not make them news for ever.
+    pub(crate) fn reads_like(&self, other: &Self) -> bool {
+        let Self { key, justification, source, authentic, kind, proven_by, .. } = self;
+        *key == other.key
+            && *justification == other.justification
+            && *source == other.source
+            && *authentic == other.authentic
+            && *kind == other.kind
+            && *proven_by == other.proven_by
+            && (self.conflicts == 0) == (other.conflicts == 0)
+            && self.others.len() == other.others.len()
+            && self.nonce.is_some() == other.nonce.is_some()
+    }
+}
+
 /// A key that was shown for a pending peer besides the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

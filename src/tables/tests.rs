@@ -4,7 +4,8 @@ use super::draft::Touched;
 use super::patch::{Patch, SideValues};
 use super::*;
 use crate::map::Value;
-use crate::testing::actor::mark;
+use crate::testing::actor::{Actor, Way, at, mark};
+use crate::wire::message::Kind;
 
 #[test]
 fn only_what_differs_counts_as_touched() {
@@ -29,6 +30,34 @@ fn only_what_differs_counts_as_touched() {
     // Other terms are a change, but nobody comes or goes.
     let other = granted.draft(&[TableChange::Trusted(peer, Some(record.network(7)))]);
     assert!(other.touched().trusted && other.membership().is_empty());
+}
+
+#[test]
+fn repeats_of_a_peer_that_waits_are_no_urgent_change_and_news_is() {
+    let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+    let mut tables = Tables::new(Mix::new(1));
+    // What the rules change when this is heard, as the keeper is told of it.
+    let mut heard = |us: &mut Actor, peer: &mut Actor, ms, way: Way| {
+        let request = peer.draft(at(ms), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(ms), peer, &request, way).unwrap();
+        let (next, touched) = tables.apply(&step.changes);
+        tables = next;
+        touched
+    };
+    let (news, repeat) =
+        (Touched { trusted: false, urgent: true, any: true }, Touched { trusted: false, urgent: false, any: true });
+    assert_eq!(heard(&mut us, &mut peer, 0, Way::open()), news, "a new entry");
+    for ms in 1..20 {
+        assert_eq!(heard(&mut us, &mut peer, ms, Way::open()), repeat, "the same again");
+    }
+    let (mut other, key) = (Actor::new(9, 0x22), peer.public_key());
+    assert_eq!(heard(&mut us, &mut other, 20, Way::open()), news, "the first conflict");
+    for ms in 21..40 {
+        assert!(!heard(&mut us, &mut other, ms, Way::open()).urgent, "one conflict more");
+    }
+    assert_eq!(heard(&mut us, &mut peer, 40, Way::registered(key)), news, "somebody vouches for it");
+    assert_eq!(heard(&mut us, &mut peer, 41, Way::registered(key)), repeat);
+    assert!(tables.apply(&[TableChange::Pending(peer.id(), None)]).1.urgent, "it waits no longer");
 }
 
 #[test]

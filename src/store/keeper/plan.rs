@@ -1,4 +1,4 @@
-//! When the keeper saves: at once for a restriction or a grant, within a second for floors alone, and again after a
+//! When the keeper saves: at once for a restriction or a grant, within a second for floors and repeats alone, and again after a
 //! failure with growing pauses. Pure: fed with ticks, owns no clock.
 //!
 //! INVARIANT I-P1: something unsaved is always followed by `Save` or by a wake-up time, never by an endless sleep.
@@ -12,7 +12,7 @@ use crate::time::Tick;
 pub(crate) struct Situation {
     /// The newest generation.
     pub(crate) newest: u64,
-    /// The newest generation that changed anything but floors.
+    /// The newest generation that changed anything but floors and repeats.
     pub(crate) urgent: u64,
     /// The newest durable generation.
     pub(crate) durable: u64,
