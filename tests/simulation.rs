@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 64] = [
+const MUST_HAPPEN: [(&str, u64); 67] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -104,6 +104,7 @@ const MUST_HAPPEN: [(&str, u64); 64] = [
     ("clock: back by years", 360),
     ("clock: forwards by less", 1000),
     ("clock: forwards by years", 350),
+    ("clock: stolen", 200),
     ("crash: between saves", 890),
     ("crash: during a save", 70),
     ("crash: during recovery", 460),
@@ -125,6 +126,8 @@ const MUST_HAPPEN: [(&str, u64); 64] = [
     ("refused: wrong_fingerprint", 260),
     ("rejected: bad_key", 10),
     ("rejected: bad_signature", 430),
+    ("rejected: below_former_floor", 2),
+    ("relay: answers itself", 200),
     ("rejected: downgrade", 200),
     ("rejected: from_future", 1900),
     ("rejected: key_mismatch", 280),
@@ -160,4 +163,4 @@ fn rules_that_are_bent_are_found_out() {
 }
 
 /// In so many networks each bent rule must show.
-const BEND_SEEDS: u64 = 200;
+const BEND_SEEDS: u64 = 800;

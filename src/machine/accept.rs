@@ -27,6 +27,10 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
         plan.lose_trust(ChangeReason::KeyChanged);
         return plan.drop_message(Rejection::KeyChanged);
     }
+    // there is nothing to decide about the key of a trusted record, and this may decide nothing.
+    if plan.is_doubtful && same_key {
+        return plan.drop_message(Rejection::BelowFormerFloor);
+    }
     // the first key that answers will do, if the node is so trusting.
     if !standing.is_authentic() && trusts_first_use(&plan, received) {
         let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(true);
@@ -54,15 +58,16 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
 }
 
 /// Nothing is known of this peer that the key could be at odds with: no record, no key that our caller named, no other
-/// key that waits. A relay is not trusted with first contacts: it could answer every request itself.
+/// key that waits. No relay is trusted with first contacts: it could answer every request that it had, by any way.
 fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
     let key = *received.message.key();
     plan.rules.policy.trust_on_first_use
         //
         && received.lookup != Lookup::Failed
+        && !plan.is_doubtful
         && !received.path.is_relayed()
         && plan.trusted.is_none()
-        && plan.outgoing.as_ref().is_some_and(|outgoing| outgoing.expected_key.is_none())
+        && plan.outgoing.as_ref().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
         && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)
 }
 

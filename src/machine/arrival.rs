@@ -10,11 +10,12 @@ use core::time::Duration;
 use super::outcome::Rules;
 use super::rejection::Rejection;
 use super::view::{Floor, View};
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, WallMillis};
 use crate::wire::decode::{self, Decoded};
 use crate::wire::message::{Kind, Message};
 use crate::wire::open_key::OpenKey;
+use crate::wire::verify::Verified;
 
 /// Rules: type, age, sender, and every field decoded. `relayed` says that it came by a relay.
 ///
@@ -107,6 +108,51 @@ pub(super) fn check_stamp(
     // A floor too far ahead says that some clock was wrong once; `step` moves it back when it sees it.
     let credible = floor.seen <= latest_credible(rules, now);
     if floor.key.as_ref() == Some(key) && credible && stamp <= floor.seen { Err(Rejection::Stale) } else { Ok(()) }
+}
+
+/// a message under the key of a trusted record that is as old as the trust, or older.
+///
+/// A stored floor under that key is newer knowledge, but for a revocation: nothing that was said before trust was given
+/// takes it back.
+pub(super) fn check_trust_age(
+    rules: &Rules,
+    now: Now,
+    trusted: Option<&TrustRecord>,
+    floor: Floor,
+    message: &Verified,
+) -> Result<(), Rejection> {
+    let key = Some(*message.key());
+    let Some(record) = trusted.filter(|record| record.public_key == key) else { return Ok(()) };
+    let (has_floor, is_revoke) = (floor.key == key, message.kind() == Kind::Revoke);
+    let counts = match (age_is_known(record), has_floor) {
+        (true, false) => true,
+        (true, true) => is_revoke,
+        (false, has_floor) => is_revoke && !has_floor,
+    };
+    let is_older = message.stamp() <= trusted_since(rules, now, record);
+    if counts && is_older { Err(Rejection::Stale) } else { Ok(()) }
+}
+
+/// a revocation from before this life of the node. Trust that was imported, or given by a program, while the node was
+/// down is younger than that.
+///
+/// # Errors
+/// [`Rejection::Stale`]: drop the message, answer nothing.
+pub fn check_life(rules: &Rules, now: Now, began: WallMillis, message: &Decoded) -> Result<(), Rejection> {
+    let too_old = began.min(now.wall).saturating_add(-millis(rules.config.future_skew_max));
+    let counts = message.kind() == Kind::Revoke && !message.is_version_1();
+    if counts && message.stamp() <= too_old { Err(Rejection::Stale) } else { Ok(()) }
+}
+
+/// The newest stamp that is too old to count under the key of this record: when it was granted, less the skew of clocks. A
+/// time from the future counts as now, and so does one that is not known.
+pub(super) fn trusted_since(rules: &Rules, now: Now, record: &TrustRecord) -> WallMillis {
+    let since = if age_is_known(record) { record.approved_at.min(now.wall) } else { now.wall };
+    since.saturating_add(-millis(rules.config.future_skew_max))
+}
+
+fn age_is_known(record: &TrustRecord) -> bool {
+    record.approved_at != WallMillis::default()
 }
 
 /// No honest clock is further ahead than this.

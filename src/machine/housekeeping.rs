@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::arrival::millis;
 use super::outcome::{Outcome, Rules, Step};
-use super::view::{TableChange, View};
+use super::view::{Floor, TableChange, View};
 use crate::peer::NodeId;
 use crate::time::{Now, Tick};
 
@@ -30,6 +30,16 @@ pub(super) fn sweep(rules: &Rules, view: &dyn View, now: Now) -> Step {
     Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false, noted: None }
 }
 
+/// what is saved as sent is what was sent, so that the next life need not skip what this one had reserved.
+pub(super) fn settle_reserves(view: &dyn View) -> Step {
+    let is_reserved = |(_, floor): &(NodeId, Floor)| floor.reserved > floor.sent;
+    let settled =
+        |(peer, floor): (NodeId, Floor)| TableChange::Floor(peer, Some(Floor { reserved: floor.sent, ..floor }));
+    let changes = view.floor_iter().filter(is_reserved).map(settled).collect();
+    let outcome = Outcome::Stopped;
+    Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false, noted: None }
+}
+
 /// When the floors are at their limit: those of peers in no other table, the longest silent first, until an eighth of
 /// the table is free (so that the next scan is a while away).
 fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
@@ -47,7 +57,7 @@ fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
     let mut by_age: Vec<_> = view
         .floor_iter()
         .filter(|(peer, _)| in_no_table(*peer))
-        .map(|(peer, floor)| (floor.seen.max(floor.sent), peer))
+        .map(|(peer, floor)| (floor.seen.max(floor.before).max(floor.sent), peer))
         .collect();
     by_age.sort_unstable();
     by_age.into_iter().take(too_many).map(|(_, peer)| peer).collect()
@@ -57,7 +67,6 @@ fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
 mod tests {
     use super::*;
     use crate::machine::input::Input;
-    use crate::machine::view::Floor;
     use crate::testing::actor::{Actor, Way, at, mark, node};
     use crate::time::WallMillis;
     use crate::wire::message::Kind;

@@ -43,6 +43,16 @@ pub enum Input {
         /// How many of them the registry contradicts.
         contradicted: u64,
     },
+    /// Our request to this peer is about to be handed to a relay, which may read its nonce and answer it. The hand-over waits
+    /// until this is durable.
+    Relaying {
+        /// The peer that was asked.
+        peer: NodeId,
+        /// Of the request.
+        nonce: Nonce,
+    },
+    /// The node stops in good order: nothing is sent after this.
+    Stopping,
     /// [`housekeeping_every`](crate::config::HandshakeConfig::housekeeping_every) has passed.
     Housekeeping,
     /// The node starts, or housekeeping is due: entries about the node itself have no place in its tables.

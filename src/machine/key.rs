@@ -22,6 +22,7 @@ pub(super) fn adopt(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejectio
         None if contradicts_caller(&plan, key) => Err(Rejection::OtherKeyExpected),
         None => {
             let record = plan.adopt_key(record, key);
+            plan.begin_trust(record);
             Ok(plan.finish(Outcome::KeyAdopted(record)))
         }
     }

@@ -30,4 +30,7 @@ mod request;
 mod revoke;
 mod version_1;
 
+#[cfg(test)]
+mod time_tests;
+
 pub use crate::event;

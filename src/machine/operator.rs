@@ -66,6 +66,13 @@ fn request(mut plan: Plan<'_>, justification: Text, expected_key: Option<PublicK
     plan.finish(Outcome::Requested { nonce, stamp })
 }
 
+/// Refused if it is no longer our newest request: then it is given to no relay.
+pub(super) fn relaying(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejection> {
+    let outgoing = plan.outgoing.as_mut().filter(|outgoing| outgoing.nonce == nonce).ok_or(Rejection::NothingToDo)?;
+    outgoing.relayed = true;
+    Ok(plan.finish(Outcome::Relaying))
+}
+
 /// Our own requests never fail for want of room: the oldest go.
 fn forget_oldest(plan: &mut Plan<'_>) {
     let too_many = (plan.view.outgoing_len() + 1).saturating_sub(plan.rules.limits.outgoing_max);
@@ -103,6 +110,7 @@ fn approve(
     // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
     // is believed. Of version 1 nobody knows when it was written.
     if pending.nonce.is_some() {
+        plan.restart_floor();
         plan.raise_floor(pending.key, pending.stamp);
         plan.clamp_seen();
     }
@@ -118,6 +126,8 @@ fn grant(mut plan: Plan<'_>, record: TrustRecord) -> Result<Step, Rejection> {
         return Err(Rejection::AlreadyTrusted);
     }
     plan.grant(record, ChangeReason::Direct)?;
+    plan.restart_floor();
+    plan.begin_trust(record);
     Ok(plan.finish(Outcome::Granted(record)))
 }
 

@@ -95,6 +95,10 @@ pub enum Outcome {
     },
     /// Nothing came of it but an event.
     Told,
+    /// A relay may have our newest request from now on.
+    Relaying,
+    /// What was sent is remembered, and nothing is reserved beyond it.
+    Stopped,
     /// Time has passed.
     Kept {
         /// Pending entries that were too old.

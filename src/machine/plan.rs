@@ -8,7 +8,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use super::arrival::latest_credible;
+use super::arrival::{latest_credible, millis, trusted_since};
 use super::effect::{Action, Draft, Effect, When};
 use super::event::{ChangeReason, Event, TrustState};
 use super::outcome::{Outcome, Rules, Step};
@@ -38,6 +38,8 @@ pub(super) struct Plan<'a> {
     /// What is told of another key than the known one.
     mismatch: Option<Event>,
     lost: bool,
+    /// the message is no newer than what its key had sent before our clock stepped back.
+    pub(super) is_doubtful: bool,
     clamped: bool,
 }
 
@@ -59,6 +61,7 @@ impl<'a> Plan<'a> {
             noted: None,
             mismatch: None,
             lost: false,
+            is_doubtful: false,
             clamped: false,
         }
     }
@@ -140,16 +143,23 @@ impl<'a> Plan<'a> {
 
     /// A draft to this peer without texts, stamped later than anything sent to it before.
     pub(super) fn draft(&mut self, kind: Kind, nonce: Nonce) -> Draft {
-        let (now, latest) = (self.now.wall, latest_credible(self.rules, self.now));
-        if self.floor.sent > latest {
+        let now = self.now.wall;
+        let third = millis(self.rules.config.future_skew_max) / 3;
+        let reserve = now.saturating_add(third.min(STAMP_RESERVE_MS));
+        // beyond two thirds of the skew, receivers whose clocks are behind would not hear us.
+        if self.floor.sent > now.saturating_add(third.saturating_mul(2)) {
             self.clamped = true;
-            self.floor.sent = latest;
-            self.floor.reserved = latest;
+            self.floor.sent = now.saturating_add(third);
+            self.floor.reserved = self.floor.sent;
         }
-        let stamp = now.max(self.floor.sent.saturating_add(1));
+        // a stamp from the reserve of an earlier life follows the clock, so that the next life, which may know
+        // nothing of this one, does not use it again.
+        let from_reserve = self.floor.sent == self.floor.reserved && self.floor.sent > now;
+        let earliest = if from_reserve { reserve } else { now };
+        let stamp = earliest.max(self.floor.sent.saturating_add(1));
         self.floor.sent = stamp;
         if stamp > self.floor.reserved {
-            self.floor.reserved = stamp.saturating_add(STAMP_RESERVE_MS);
+            self.floor.reserved = stamp.max(reserve);
         }
         let (justification, reason) = (String::new(), String::new());
         Draft { to: self.peer, kind, justification, reason, nonce, answers: None, stamp }
@@ -161,15 +171,43 @@ impl<'a> Plan<'a> {
         let too_far = self.floor.seen > latest;
         if too_far {
             self.clamped = true;
+            //
+            self.floor.before = self.floor.before.max(self.floor.seen);
             self.floor.seen = latest;
         }
         too_far
     }
 
+    /// whether a message under this key with this stamp may be a copy that only a step of our clock lets in again.
+    pub(super) fn is_below_former_floor(&self, key: PublicKey, stamp: WallMillis) -> bool {
+        self.floor.key == Some(key) && stamp <= self.floor.before
+    }
+
     /// Nothing as old as `stamp` is believed under `key` from now on. The key must be vouched for.
     pub(super) fn raise_floor(&mut self, key: PublicKey, stamp: WallMillis) {
-        let seen = if self.floor.key == Some(key) { self.floor.seen.max(stamp) } else { stamp };
-        self.floor = Floor { key: Some(key), seen, spoke_v2: true, ..self.floor };
+        let is_same = self.floor.key == Some(key);
+        let seen = if is_same { self.floor.seen.max(stamp) } else { stamp };
+        //
+        let before = if is_same && self.floor.before > seen { self.floor.before } else { Floor::EMPTY.before };
+        self.floor = Floor { key: Some(key), seen, before, spoke_v2: true, ..self.floor };
+    }
+
+    /// an operator believes this key from here on, whatever stamps our clock let it show before a step back.
+    pub(super) fn restart_floor(&mut self) {
+        self.clamp_seen();
+        self.floor.before = Floor::EMPTY.before;
+    }
+
+    /// trust under this key begins now, whatever the record says of its age. Nothing is written where the record's
+    /// age says the same.
+    pub(super) fn begin_trust(&mut self, record: TrustRecord) {
+        let Some(key) = record.public_key else { return };
+        let from = trusted_since(self.rules, self.now, &record.approved_at(self.now.wall));
+        if self.floor.key == Some(key) {
+            self.floor.seen = self.floor.seen.max(from);
+        } else if trusted_since(self.rules, self.now, &record) < from {
+            self.floor = Floor { key: Some(key), seen: from, before: Floor::EMPTY.before, ..self.floor };
+        }
     }
 
     /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
@@ -184,11 +222,12 @@ impl<'a> Plan<'a> {
 
     pub(super) fn finish(self, outcome: Outcome) -> Step {
         let Self { view, peer, .. } = self;
-        let in_a_table =
+        let is_in_a_table =
             self.trusted.is_some() || self.pending.is_some() || self.outgoing.is_some() || self.revoked.is_some();
+        let in_a_table = is_in_a_table || was_in_a_table(view, peer);
         let floor_before = view.floor(peer);
-        // A full table of floors takes no newcomer that nothing else is known about; one that enters a table brings
-        // its floor with it.
+        // A full table of floors takes no newcomer that nothing else is known about; one that enters or leaves a table
+        // brings its floor with it.
         let floor_fits = floor_before.is_some() || in_a_table || view.floor_len() < self.rules.limits.floors_max;
         let floor_changed = self.floor != floor_before.unwrap_or(Floor::EMPTY) && floor_fits;
 
@@ -218,7 +257,14 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// How far ahead a sent stamp is reserved. After a crash the next message carries a stamp up to this far ahead of the
+fn was_in_a_table(view: &dyn View, peer: NodeId) -> bool {
+    view.trusted(peer).is_some()
+        || view.pending(peer).is_some()
+        || view.outgoing(peer).is_some()
+        || view.revoked(peer).is_some()
+}
+
+/// How far ahead of the clock a sent stamp is reserved at most. After a crash the next message carries a stamp up to this far ahead of the
 /// clock, so it must stay well below the skew that receivers allow.
 const STAMP_RESERVE_MS: i64 = 10_000;
 
@@ -286,7 +332,8 @@ mod tests {
         stamp(&mut us, year);
         let step = us.request(at(0), node(9), None).unwrap();
         assert!(step.clamped);
-        assert_eq!(sent(&step).unwrap().stamp, at(30_001).wall);
+        // What receivers take whose clocks are 10 s behind, and no less than a reserve.
+        assert_eq!(sent(&step).unwrap().stamp, at(10_001).wall);
         assert!(!us.request(at(40_000), node(9), None).unwrap().clamped);
     }
 

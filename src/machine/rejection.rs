@@ -53,6 +53,8 @@ pub enum Rejection {
     KeyMismatch,
     /// The newest stamp seen from this peer lay too far ahead of our clock; it was moved back, this message was lost.
     FloorClamped,
+    /// Not newer than what was seen from this peer under this key before our clock stepped back.
+    BelowFormerFloor,
     /// Nobody but the sender vouches for its key, and this kind of message needs that.
     NotAuthentic,
     /// An answer from a peer that we have not asked.
@@ -131,6 +133,7 @@ impl Rejection {
             Self::WrongReceiver => "wrong_receiver",
             Self::KeyMismatch => "key_mismatch",
             Self::FloorClamped => "floor_clamped",
+            Self::BelowFormerFloor => "below_former_floor",
             Self::NotAuthentic => "not_authentic",
             Self::NotAsked => "not_asked",
             Self::WrongAnswer => "wrong_answer",
@@ -175,6 +178,7 @@ impl fmt::Display for Rejection {
             Self::WrongReceiver => "the message was verified for another receiver",
             Self::KeyMismatch => "the registry knows the sender under another key",
             Self::FloorClamped => "the newest stamp seen from this peer lay too far ahead and was moved back",
+            Self::BelowFormerFloor => "a message at least as new was seen from this peer before our clock stepped back",
             Self::NotAuthentic => "nobody vouches for the sender's key",
             Self::NotAsked => "an answer from a peer that was not asked",
             Self::WrongAnswer => "an answer to another request than the newest",

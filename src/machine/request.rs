@@ -46,8 +46,8 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
         }
         None => {}
     }
-    //
-    if plan.revoked.is_some() {
+    //
+    if plan.revoked.is_some() || plan.is_doubtful {
         return wait_for_operator(plan, received, standing);
     }
     //

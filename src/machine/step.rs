@@ -4,7 +4,7 @@
 //! one moves the floor, and the other finds the message stale.
 #![forbid(unsafe_code)]
 
-use super::arrival::{check_age, check_form, check_sender, check_stamp};
+use super::arrival::{check_age, check_form, check_sender, check_stamp, check_trust_age, trusted_since};
 use super::contradiction::{is_contradicted, notice_other_key};
 use super::input::{Input, Lookup, Received};
 use super::outcome::{Rules, Step};
@@ -39,6 +39,8 @@ pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<St
         Input::OwnEntries => own_entries::forget(rules, view, now),
         Input::Compared { peer, was, found } => key::compared(rules, view, now, peer, was, found),
         Input::Disagreement { compared, contradicted } => Ok(key::disagreement(compared, contradicted)),
+        Input::Relaying { peer, nonce } => operator::relaying(Plan::new(rules, view, now, peer), nonce),
+        Input::Stopping => Ok(housekeeping::settle_reserves(view)),
         Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),
     }
 }
@@ -82,13 +84,22 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
         return plan.drop_message(Rejection::FloorClamped);
     }
     check_stamp(rules, now, plan.floor, message.key(), message.stamp())?;
+    check_trust_age(rules, now, plan.trusted.as_ref(), plan.floor, message)?;
     if is_contradicted(&mut plan, received) {
         return plan.drop_message(Rejection::KeyMismatch);
     }
     let standing = standing(&plan, received);
+    let (key, mut stamp) = (*message.key(), message.stamp());
+    plan.is_doubtful = plan.is_below_former_floor(key, stamp);
     if standing.is_authentic() {
-        plan.raise_floor(*message.key(), message.stamp());
+        // What a record's age keeps out stays out when the record gets a floor of its own.
+        if let Some(record) = plan.trusted.filter(|it| it.public_key == Some(key) && plan.floor.key != Some(key)) {
+            stamp = stamp.max(trusted_since(rules, now, &record));
+        }
+        plan.raise_floor(key, stamp);
     }
+    // whoever vouches for its key, nobody vouches for its time.
+    let standing = if plan.is_doubtful { Standing::Unvouched } else { standing };
     dispatch(plan, received, standing)
 }
 
@@ -96,6 +107,10 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
 pub(super) fn dispatch(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
     notice_other_key(&mut plan, received);
     revoke::farewell_again(&mut plan, received, standing);
+    //
+    if plan.is_doubtful && matches!(received.message.kind(), Kind::Reject | Kind::Revoke) {
+        return plan.drop_message(Rejection::BelowFormerFloor);
+    }
     match received.message.kind() {
         Kind::Request => request::decide(plan, received, standing),
         Kind::Accept => accept::decide(plan, received, standing),

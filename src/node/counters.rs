@@ -18,6 +18,8 @@ use crate::time::Tick;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     counts: Mutex<BTreeMap<&'static str, Count>>,
+    /// By how much the newest stamp was off, by what came of it.
+    skews: Mutex<BTreeMap<&'static str, i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,21 @@ impl Counters {
         let mut counts = self.counts.lock();
         let count = counts.entry(name).or_default();
         count.total = count.total.saturating_add(1);
+    }
+
+    /// Keeps by how many milliseconds a stamp was ahead of our clock (or, below 0, behind it).
+    pub(crate) fn note_skew(&self, name: &'static str, millis: i64) {
+        self.skews.lock().insert(name, millis);
+    }
+
+    /// The newest was right.
+    pub(crate) fn forget_skew(&self, name: &'static str) {
+        self.skews.lock().remove(name);
+    }
+
+    /// The newest of each name, in the order of the alphabet.
+    pub(crate) fn skews(&self) -> Vec<(&'static str, i64)> {
+        self.skews.lock().iter().map(|(name, millis)| (*name, *millis)).collect()
     }
 
     /// Every name that was counted, in the order of the alphabet.

@@ -13,6 +13,8 @@ use super::shell::{Done, NotDone, Shell};
 use super::transport::{Dispatch, SendError};
 use crate::foreign;
 use crate::machine::effect::{Action, Draft, When};
+use crate::machine::input::Input;
+use crate::machine::view::Nonce;
 use crate::peer::{NodeId, TrustRecord};
 use crate::sync::{Deadline, OneShot};
 use crate::wire::message::Kind;
@@ -153,8 +155,24 @@ impl Shell {
         self.relaying != Relaying::No
     }
 
-    /// Has the registry relay a request of ours, and waits for its word as long as a look-up may take.
-    pub(crate) fn relay(&self, to: NodeId, kind: Kind, bytes: Vec<u8>) -> Result<(), RegistryError> {
+    /// Has the registry relay our request with this nonce, and waits for its word as long as a look-up may take. `None` if it
+    /// was called off meanwhile.
+    ///
+    /// The relay reads the nonce, and could answer in the peer's place. So that it may have it is durable first;
+    /// where no first use is trusted, a disk that does not take it holds the request up no longer than a look-up may.
+    pub(crate) fn relay_request(&self, to: NodeId, nonce: Nonce, bytes: Vec<u8>) -> Result<(), Option<RegistryError>> {
+        let marked = self.submit(Input::Relaying { peer: to, nonce }).map_err(|error| match error {
+            NotDone::Refused(_) => None,
+            NotDone::Store(_) | NotDone::Random(_) | NotDone::NotAsked => Some(RegistryError::NotSaved),
+        })?;
+        let saved = marked.receipt.wait_durable_timeout(self.registry_timeout);
+        if saved.is_err() && self.rules.policy.trust_on_first_use {
+            return Err(Some(RegistryError::NotSaved));
+        }
+        self.relay(to, Kind::Request, bytes).map_err(Some)
+    }
+
+    fn relay(&self, to: NodeId, kind: Kind, bytes: Vec<u8>) -> Result<(), RegistryError> {
         let Some(registry) = self.registry.clone() else { return Err(RegistryError::NoRelay) };
         let answer = Arc::new(OneShot::new());
         let of_task = Arc::clone(&answer);

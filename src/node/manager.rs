@@ -128,7 +128,7 @@ impl HandshakeManager {
         let Some(Action::Send(draft)) = draft else { return Ok(receipt) };
         let sent = shell.sign(&draft).and_then(|bytes| match shell.send(peer, &bytes) {
             Err(direct) if relayable(draft.kind, &direct) && shell.relays_messages() => {
-                Ok(shell.relay(peer, draft.kind, bytes).map_err(|relay| (direct, relay)))
+                Ok(shell.relay_request(peer, draft.nonce, bytes).map_err(|relay| (direct, relay)))
             }
             direct => direct.map(Ok),
         });
@@ -138,7 +138,7 @@ impl HandshakeManager {
         }
         match sent {
             Ok(Ok(())) => Ok(receipt),
-            Ok(Err((source, relay))) => Err(CommandError::NotSent { receipt, source, relay: Some(relay) }),
+            Ok(Err((source, relay))) => Err(CommandError::NotSent { receipt, source, relay }),
             Err(source) => Err(CommandError::NotSent { receipt, source, relay: None }),
         }
     }
@@ -299,6 +299,13 @@ impl HandshakeManager {
         self.shell.counters.list()
     }
 
+    /// By how many milliseconds the newest stamp was ahead of our clock (below 0: behind it), by why that mattered: `too_old`
+    /// and `from_future` of messages that were dropped for it, `answer` of the newest answer to a request of ours.
+    #[must_use]
+    pub fn skews(&self) -> Vec<(&'static str, i64)> {
+        self.shell.counters.skews()
+    }
+
     /// Stops: takes nothing new, finishes or cancels what is being received, waits for what runs in the background, and
     /// saves if anything changed.
     ///
@@ -343,6 +350,8 @@ impl HandshakeManager {
         shell.durable.close(until);
         let sent = shell.outbox.close(until) & shell.relays.close(until) & shell.reports.close(until);
         shell.cutter.close();
+        // Refused if the store was closed before: then this was done before, too.
+        drop(shell.submit(Input::Stopping));
         guarded(&|| shell.transport.stop_sending());
         // Nothing happens any more that sinks would hear of.
         for delivery in &self.deliveries {

@@ -227,6 +227,8 @@ pub enum RegistryError {
     NotRelayed,
     /// It no longer knows the revision that it was asked to go on from; ask from the beginning.
     RevisionUnknown,
+    /// That a relay may know our request is not durable yet: a relay is not given it before.
+    NotSaved,
     /// We are not the node that it gives this inbox to any more: another has taken our place.
     Replaced,
     /// It failed in its own way.
@@ -245,6 +247,7 @@ impl fmt::Display for RegistryError {
             Self::InboxFull { node } => write!(f, "too many relayed messages wait for node {node}"),
             Self::NotRelayed => f.write_str("the registry relays signed requests and answers of its own nodes only"),
             Self::RevisionUnknown => f.write_str("the registry no longer knows the revision to go on from"),
+            Self::NotSaved => f.write_str("the request was not saved in time, and is given to no relay before"),
             Self::Replaced => f.write_str("another has joined the registry as this node"),
             Self::Other(error) => f.write_str(&foreign::shown(error)),
         }

@@ -4,11 +4,12 @@
 
 use super::node::Knows;
 use super::people::{ATTACKER, GHOSTS, attackers, pair_of};
+use super::wires::from_host;
 use super::world::{Event, World};
 use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::view::Nonce;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
-use crate::testing::actor::node as id;
+use crate::testing::actor::{BEGIN_MS, node as id};
 use crate::wire::message::Kind;
 use crate::wire::sign::Draft;
 
@@ -209,6 +210,9 @@ impl World {
         const MINUTE: i64 = 60_000;
         const YEAR: i64 = 365 * 24 * 60 * MINUTE;
         let offset = self.nodes[node].offset;
+        if self.chance.one_in(8) {
+            return self.time_is_stolen(node);
+        }
         // Set right, mostly; a clock that is wrong hears nobody.
         let next = match self.chance.below(10) {
             0 => offset + self.chance.between(-40_000, 40_000),
@@ -226,6 +230,30 @@ impl World {
         self.tell(format!("the clock of {id} jumps by {} ms", next - offset));
     }
 
+    /// Whoever feeds a node its time sets it back to when messages were sent that they have captured, and sends them again.
+    fn time_is_stolen(&mut self, node: usize) {
+        let id = self.nodes[node].id;
+        let captured: Vec<_> = self.captured.iter().filter(|it| it.to == id).cloned().collect();
+        let Some(first) = captured.first().filter(|it| !captured.is_empty() && it.message.stamp_ms.is_some()) else {
+            return;
+        };
+        let begin = first.message.stamp_ms.unwrap_or(0);
+        self.nodes[node].offset = begin - BEGIN_MS - self.time;
+        self.happened.note("clock: stolen");
+        self.tell(format!("the clock of {id} is set back by whoever feeds it"));
+        // In the order in which they were sent, as fast as the clock that is set allows.
+        for it in captured.into_iter().take(16) {
+            let after = it.message.stamp_ms.map_or(0, |stamp| stamp - begin);
+            if (0..600_000).contains(&after) {
+                let (to, bytes) = (it.to, it.message.to_json());
+                for delay in [after, after + 31_000] {
+                    let (bytes, path) = (bytes.clone(), from_host(100));
+                    self.at(self.time + delay, Event::Deliver { to, bytes, path });
+                }
+            }
+        }
+    }
+
     /// Kills a node mostly, at whatever it is doing.
     fn node_stops(&mut self, node: usize) -> Result<(), String> {
         if !self.nodes[node].is_up {
@@ -233,7 +261,7 @@ impl World {
         }
         let id = self.nodes[node].id;
         if self.chance.one_in(5) {
-            self.nodes[node].shut_down()?;
+            self.nodes[node].shut_down(self.time, self.bend)?;
             self.happened.note("shut down");
             self.tell(format!("{id} is shut down"));
         } else {
@@ -241,7 +269,12 @@ impl World {
             self.happened.note(if in_save { "crash: during a save" } else { "crash: between saves" });
             self.tell(format!("{id} crashes"));
         }
-        let back = if self.chance.one_in(12) { 600_000 } else { self.chance.between(10, 60_000) };
+        let back = match self.chance.below(12) {
+            0 => 600_000,
+            // A supervisor that starts it again at once.
+            1..5 => self.chance.between(10, 1500),
+            _ => self.chance.between(10, 60_000),
+        };
         self.at(self.time + back, Event::Starts { node });
         Ok(())
     }

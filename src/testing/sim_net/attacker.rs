@@ -114,6 +114,14 @@ impl World {
         self.inject("spoke for itself", to, pair_of(attacker()).sign(attacker(), &draft).to_json());
     }
 
+    /// Answers the request with this nonce in somebody's place, straight from a host of its own.
+    pub(super) fn answer_as(&mut self, of: NodeId, to: NodeId, nonce: Nonce) {
+        let draft = self.draft(to, Kind::Accept, Some(nonce));
+        let bytes = attackers()[0].sign(of, &draft).to_json();
+        let delay = self.chance.between(10, 2000);
+        self.at(self.time + delay, Event::Deliver { to, bytes, path: from_host(101) });
+    }
+
     /// Under the id of a node and a key of the attacker's, with a nonce that it may have overheard.
     fn forge_captured(&mut self) {
         let (to, of) = (self.victim(), self.victim());

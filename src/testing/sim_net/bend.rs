@@ -57,11 +57,14 @@ pub enum Bend {
     ApprovesWithoutAnswer,
     ApprovesContradicted,
     EndIsSecret,
+    FormerFloorForgotten,
+    ReserveStaysAtTheEnd,
+    RelayedRequestForgotten,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -98,6 +101,9 @@ impl Bend {
         Self::ApprovesWithoutAnswer,
         Self::ApprovesContradicted,
         Self::EndIsSecret,
+        Self::FormerFloorForgotten,
+        Self::ReserveStaysAtTheEnd,
+        Self::RelayedRequestForgotten,
     ];
 
     /// What the bent rules say.
@@ -172,6 +178,16 @@ impl Bend {
                 }
             }
             Self::SilenceIsConsent if received.lookup == Lookup::Failed => received.lookup = Lookup::Unknown,
+            Self::FormerFloorForgotten => {
+                if let Some(floor) = view.floor.get_mut(&peer) {
+                    floor.before = Floor::EMPTY.before;
+                }
+            }
+            Self::RelayedRequestForgotten => {
+                if let Some(outgoing) = view.outgoing.get_mut(&peer) {
+                    outgoing.relayed = false;
+                }
+            }
             Self::CopiesCount => received.seen = Heard::Never,
             Self::RevokedMarkForgotten => drop(view.revoked.remove(&peer)),
             Self::UnvouchedRevokes if kind == Kind::Revoke => vouch(received),

@@ -3,6 +3,8 @@
 //!
 //! Each law looks at one step of one node: what it knew, what came, what it knew afterwards, what it sent. By induction
 //! they give the promises over whole lives; the state that comes back after a crash is compared by the node itself.
+//!
+//! 480 lines because the laws are judged over one view of one step, and read as one list.
 #![forbid(unsafe_code)]
 
 use core::time::Duration;
@@ -14,9 +16,10 @@ use crate::machine::event::Event;
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
+use crate::machine::view::Outgoing;
 use crate::peer::{NodeId, PublicKey};
 use crate::testing::model::PlainView;
-use crate::time::Now;
+use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 
 /// One step, as somebody sees it who stands beside the node.
@@ -30,6 +33,10 @@ pub(super) struct Seen<'a> {
     pub(super) meant: Option<PublicKey>,
     pub(super) answer: &'a Result<Step, Rejection>,
     pub(super) after: &'a PlainView,
+    /// If it is a message: the newest stamp that its key was ever vouched for with, whatever our clock did since.
+    pub(super) newest: Option<WallMillis>,
+    /// The nonces of all requests that a relay has had.
+    pub(super) given: &'a BTreeSet<[u8; 16]>,
 }
 
 /// Whether the message answers the newest request to its sender.
@@ -70,6 +77,7 @@ impl Seen<'_> {
     /// The first law that does not hold.
     pub(super) fn judge(&self) -> Result<(), String> {
         self.forms_are_kept()?;
+        self.nothing_old_decides()?;
         self.trust_moves_for_a_reason()?;
         self.marks_move_for_a_reason()?;
         self.requests_move_for_a_reason()?;
@@ -252,8 +260,11 @@ impl Seen<'_> {
         shares || allowed || policy.auto_approve
     }
 
-    ///
+    /// Whatever way the answer came: of a request that a relay has had, anybody may have read the nonce.
     fn is_first_use(&self, peer: NodeId, key: PublicKey, it: &Received) -> bool {
+        if self.before.outgoing.get(&peer).is_some_and(|outgoing| self.given.contains(&outgoing.nonce.0)) {
+            return false;
+        }
         let named = self.before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
         let other_waits = self.before.pending.get(&peer).is_some_and(|entry| entry.key != key);
         self.rules.policy.trust_on_first_use
@@ -262,6 +273,24 @@ impl Seen<'_> {
             && !self.before.trusted.contains_key(&peer)
             && named.is_none()
             && !other_waits
+    }
+
+    /// Nothing decides that is no newer than what its key was vouched for with before, however our clock stepped since
+    /// . It may wait for the operator.
+    fn nothing_old_decides(&self) -> Result<(), String> {
+        let Some(it) = self.received().filter(|it| !it.message.is_version_1()) else { return Ok(()) };
+        let (peer, stamp) = (it.message.sender(), it.message.stamp());
+        // Where the registry contradicts it, it is the registry that decides, and that is news.
+        if self.newest.is_none_or(|newest| stamp > newest) || is_contradicted(it) {
+            return Ok(());
+        }
+        let decided = self.before.trusted.get(&peer) != self.after.trusted.get(&peer)
+            || self.before.revoked.get(&peer) != self.after.revoked.get(&peer)
+            || self.before.outgoing.get(&peer) != self.after.outgoing.get(&peer);
+        if decided {
+            return Err(format!("{:?} of {peer} decided something, and newer was heard before", it.message.kind()));
+        }
+        Ok(())
     }
 
     /// What came in a form that nobody may use has no effect.
@@ -313,7 +342,10 @@ impl Seen<'_> {
                 }
                 _ => false,
             };
-            if !asked {
+            //
+            let relaying = matches!(self.input, Input::Relaying { peer: of, nonce } if of == peer && *nonce == is.nonce)
+                && was.is_some_and(|was| Outgoing { relayed: true, ..was.clone() } == *is);
+            if !(asked || relaying) {
                 return Err(format!("a request to {peer} appeared or changed, but nobody asked for it"));
             }
         }
@@ -373,7 +405,14 @@ impl Seen<'_> {
                     .pending
                     .get(peer)
                     .is_some_and(|entry| is.key == Some(entry.key) && entry.nonce.is_some());
-            if !(self.received().is_some_and(of_message) || approved) {
+            // trust that no message brought begins now, and what is older than clocks may differ is too old.
+            let record = self.after.trusted.get(peer);
+            let changed = record != self.before.trusted.get(peer) && record.is_some_and(|it| it.public_key == is.key);
+            let begun = self.received().is_none()
+                && changed
+                && self.now.wall.millis_since(is.seen)
+                    == i64::try_from(self.rules.config.future_skew_max.as_millis()).unwrap_or(0);
+            if !(self.received().is_some_and(of_message) || approved || begun) {
                 return Err(format!("the floor of {peer} was raised by somebody who proved nothing"));
             }
         }

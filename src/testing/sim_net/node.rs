@@ -11,9 +11,12 @@ use std::sync::Arc;
 
 use super::bend::Bend;
 use super::chance::Chance;
+use super::law::is_vouched_for;
 use crate::machine::effect::{Effect, When};
+use crate::machine::input::{Command, Input};
 use crate::machine::outcome::{Rules, Step};
 use crate::machine::replay::ReplayTable;
+use crate::machine::step::step;
 use crate::machine::view::Nonce;
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, PublicKey};
@@ -80,6 +83,8 @@ pub(super) struct Node {
     pub(super) since: BTreeMap<NodeId, u64>,
     /// The last stamp that was sent to each peer, for as long as the node has cause to remember it.
     pub(super) sent: BTreeMap<NodeId, WallMillis>,
+    /// The newest stamp under each key that was ever vouched for, or that an operator began anew from.
+    pub(super) newest: BTreeMap<(NodeId, [u8; 32]), WallMillis>,
     /// The times of entries as they were when they were first saved.
     originals: BTreeMap<(WallMillis, NodeId), WallMillis>,
     disk: SimDisk,
@@ -119,6 +124,7 @@ impl Node {
             published: BTreeMap::from([(0, PlainView::default())]),
             since: BTreeMap::new(),
             sent: BTreeMap::new(),
+            newest: BTreeMap::new(),
             originals: BTreeMap::new(),
             disk: SimDisk::new(),
             log: None,
@@ -237,7 +243,15 @@ impl Node {
     }
 
     /// Ends in good order, everything saved.
-    pub(super) fn shut_down(&mut self) -> Result<(), String> {
+    pub(super) fn shut_down(&mut self, time: i64, bend: Option<Bend>) -> Result<(), String> {
+        let stopped = step(&self.rules, &self.tables, self.now(time), Input::Stopping);
+        let stopped = stopped.map_err(|rejection| format!("a node may not stop: {rejection}"))?;
+        if bend != Some(Bend::ReserveStaysAtTheEnd) {
+            self.publish(&stopped)?;
+        }
+        if let Some(floor) = self.plain.floor.values().find(|floor| floor.reserved != floor.sent) {
+            return Err(format!("R-196: stopped in good order, and more is reserved than was sent: {floor:?}"));
+        }
         // A save that is under way is waited for.
         if let Some(saving) = self.saving.take()
             && saving.worked
@@ -251,6 +265,8 @@ impl Node {
             }
             log.close();
         }
+        // What is durable by now is not at the mercy of a crash while the next life recovers.
+        drop(self.disk.take_trail());
         self.is_up = false;
         self.life += 1;
         self.waiting.clear();
@@ -309,6 +325,11 @@ impl Node {
             // what was sent after the last save is protected as far as its reserve went.
             *last = (*last).min(found.floor.get(peer).map_or(WallMillis::new(i64::MIN), |floor| floor.reserved));
         }
+        self.newest.retain(|(peer, key), newest| {
+            let floor = found.floor.get(peer).filter(|floor| floor.key.is_some_and(|it| it.as_bytes() == key));
+            *newest = (*newest).min(floor.map_or(*newest, |floor| floor.seen.max(floor.before)));
+            floor.is_some()
+        });
         self.since = found.trusted.keys().map(|peer| (*peer, generation)).collect();
         (self.tables, self.plain, self.generation, self.version) = (tables, found, generation, generation);
         (self.durable, self.urgent) = (generation, generation);
@@ -319,6 +340,41 @@ impl Node {
 }
 
 impl Node {
+    /// Keeps what the law on old messages goes by, after a step that was taken.
+    pub(super) fn remember(&mut self, before: &PlainView, input: &Input, now: Now) {
+        let latest = now.wall.saturating_add(SKEW_MS);
+        match input {
+            Input::Message(it) if !it.message.is_version_1() => {
+                let (peer, key) = (it.message.sender(), *it.message.key());
+                let trusted = self.plain.trusted.get(&peer);
+                let believed = trusted != before.trusted.get(&peer)
+                    && trusted.is_some_and(|record| record.public_key == Some(key));
+                if is_vouched_for(before, it) || believed {
+                    let newest = self.newest.entry((peer, *key.as_bytes())).or_insert(it.message.stamp());
+                    *newest = (*newest).max(it.message.stamp());
+                }
+            }
+            // an operator begins anew, from what is approved.
+            Input::Operator(Command::Approve { peer, .. }) => {
+                if let Some(entry) = before.pending.get(peer).filter(|entry| entry.nonce.is_some()) {
+                    let newest = self.newest.entry((*peer, *entry.key.as_bytes())).or_insert(entry.stamp);
+                    *newest = if *newest > latest { entry.stamp } else { (*newest).max(entry.stamp) };
+                }
+            }
+            Input::Operator(Command::Grant { record }) => {
+                self.newest.iter_mut().filter(|((peer, _), _)| *peer == record.node_id).for_each(|(_, newest)| {
+                    *newest = if *newest > latest { now.wall.saturating_add(-SKEW_MS) } else { *newest };
+                });
+            }
+            _ => {}
+        }
+        // of each peer one key has a floor.
+        let floors = &self.plain.floor;
+        self.newest.retain(|(peer, key), _| {
+            floors.get(peer).is_some_and(|floor| floor.key.is_some_and(|it| it.as_bytes() == key))
+        });
+    }
+
     /// What a saved state is to look like when it is loaded at this moment. A time from the future counts as now, in
     /// memory alone: the file keeps it, until the entry changes or is written again.
     fn as_loaded(&mut self, saved: &PlainView, found: &PlainView, now: Now) -> PlainView {
@@ -337,6 +393,9 @@ impl Node {
         loaded
     }
 }
+
+/// How far clocks may differ.
+const SKEW_MS: i64 = 30_000;
 
 type Original<'a> = Entry<'a, (WallMillis, NodeId), WallMillis>;
 

@@ -10,7 +10,7 @@ use super::world::{Event, World};
 use crate::machine::input::{Input, Path};
 use crate::machine::outcome::Step;
 use crate::machine::rejection::Rejection;
-use crate::machine::view::Source;
+use crate::machine::view::{Nonce, Source};
 use crate::peer::NodeId;
 use crate::wire::message::{Kind, Message};
 
@@ -59,9 +59,53 @@ impl World {
                 path = Path::Relayed { handed_in_by: if self.chance.one_in(3) { attacker() } else { from } };
                 delay = self.chance.between(1000, 1_200_000);
                 self.happened.note("message: relayed");
+                if kind == Kind::Request
+                    && let Some(node) = self.nodes.iter().position(|it| it.id == from)
+                    && let Some(nonce) = self.nodes[node].plain.outgoing.get(&to).map(|outgoing| outgoing.nonce)
+                {
+                    let life = self.nodes[node].life;
+                    let handing = Handing { to, nonce, bytes: bytes.clone(), path, delay };
+                    self.at(self.time, Event::MeansToRelay { node, life, handing });
+                    continue;
+                }
             }
             self.at(self.time + delay, Event::Deliver { to, bytes: bytes.clone(), path });
         }
+    }
+}
+
+/// A request on its way to a relay.
+#[derive(Clone, Debug)]
+pub(super) struct Handing {
+    pub(super) to: NodeId,
+    pub(super) nonce: Nonce,
+    pub(super) bytes: Vec<u8>,
+    pub(super) path: Path,
+    pub(super) delay: i64,
+}
+
+impl World {
+    /// that the relay may know the request is published first, and durable before the relay has it.
+    pub(super) fn means_to_relay(&mut self, node: usize, handing: Handing) -> Result<(), String> {
+        if self.step(node, Input::Relaying { peer: handing.to, nonce: handing.nonce }, None)?.is_ok() {
+            let (life, generation) = (self.nodes[node].life, self.nodes[node].generation);
+            self.at(self.time + 900, Event::Relays { node, life, generation, handing });
+        }
+        Ok(())
+    }
+
+    /// The relay has the request, if it is durable that it may. It may be one that answers itself, by another way.
+    pub(super) fn relays(&mut self, node: usize, generation: u64, handing: Handing) {
+        if self.nodes[node].durable < generation {
+            return self.happened.note("relay: a request was not saved in time");
+        }
+        let Handing { to, nonce, bytes, path, delay } = handing;
+        self.given.insert(nonce.0);
+        if self.chance.one_in(2) {
+            self.happened.note("relay: answers itself");
+            self.answer_as(to, self.nodes[node].id, nonce);
+        }
+        self.at(self.time + delay, Event::Deliver { to, bytes, path });
     }
 }
 
@@ -80,6 +124,8 @@ pub(super) fn said(input: &Input) -> String {
             format!("compared {peer}: {} with {}", was.fingerprint(), found.fingerprint())
         }
         Input::Disagreement { compared, contradicted } => format!("of {compared} compared {contradicted} differ"),
+        Input::Relaying { peer, .. } => format!("gives its request to {peer} to a relay"),
+        Input::Stopping => "stops".to_owned(),
         Input::Housekeeping => "keeps house".to_owned(),
         Input::OwnEntries => "looks for itself".to_owned(),
     }

@@ -1,4 +1,6 @@
 //! The clock, the nodes and the wires between them, and what happens to each message and each step.
+//!
+//! 500 lines because everything that happens goes through one queue, and each kind of it is a few lines there.
 #![forbid(unsafe_code)]
 #![allow(clippy::indexing_slicing, reason = "nodes are numbered from 0 and none is ever taken away")]
 
@@ -10,7 +12,7 @@ use super::chance::Chance;
 use super::law::Seen;
 use super::node::{Keeper, Knows, Node};
 use super::people::{NODES_MAX, pair_of, policy};
-use super::wires::{came_to, said};
+use super::wires::{Handing, came_to, said};
 use super::{Happened, attacker::Captured};
 use crate::config::{Durability, HandshakeConfig, Limits};
 use crate::machine::arrival;
@@ -50,6 +52,19 @@ pub(super) enum Event {
         peer: NodeId,
         lookup: Lookup,
     },
+    /// A request that did not leave directly is for a relay.
+    MeansToRelay {
+        node: usize,
+        life: u32,
+        handing: Handing,
+    },
+    /// The relay gets it.
+    Relays {
+        node: usize,
+        life: u32,
+        generation: u64,
+        handing: Handing,
+    },
     SaveEnds {
         node: usize,
         life: u32,
@@ -85,6 +100,8 @@ pub(super) struct World {
     /// The next message like this is lost, calm or not.
     pub(super) lose: Option<(NodeId, Kind)>,
     pub(super) captured: Vec<Captured>,
+    /// The nonces of all requests that a relay has had.
+    pub(super) given: BTreeSet<[u8; 16]>,
     pub(super) happened: Happened,
     pub(super) story: VecDeque<String>,
 }
@@ -125,10 +142,24 @@ impl World {
             nodes.push(Node::new(Rules { own_id: *own_id, config, policy, limits }, offset, registry));
         }
         let (queue, captured, story) = (BTreeMap::new(), Vec::new(), VecDeque::new());
-        let (calm, lose, happened) = (false, None, Happened::default());
+        let (calm, lose, happened, given) = (false, None, Happened::default(), BTreeSet::new());
         let (time, events) = (0, 0);
-        let mut world =
-            Self { chance, bend, time, nodes, queue, events, tunnels, honest, calm, lose, captured, happened, story };
+        let mut world = Self {
+            chance,
+            bend,
+            time,
+            nodes,
+            queue,
+            events,
+            tunnels,
+            honest,
+            calm,
+            lose,
+            captured,
+            given,
+            happened,
+            story,
+        };
         for node in 0..world.nodes.len() {
             for peer in &ids {
                 world.registry_learns(node, *peer);
@@ -174,6 +205,13 @@ impl World {
             }
             Event::LookedUp { node, life, peer, lookup } if lives(&self.nodes[node], life) => {
                 self.step(node, Input::LookedUp { peer, lookup }, None).map(drop)
+            }
+            Event::MeansToRelay { node, life, handing } if lives(&self.nodes[node], life) => {
+                self.means_to_relay(node, handing)
+            }
+            Event::Relays { node, life, generation, handing } if lives(&self.nodes[node], life) => {
+                self.relays(node, generation, handing);
+                Ok(())
             }
             Event::SaveEnds { node, life } if lives(&self.nodes[node], life) => {
                 let worked = self.nodes[node].end_save(self.time);
@@ -308,9 +346,19 @@ impl World {
         }
         let line = format!("{} {} -> {}", it.id, said(&input), came_to(&answer));
         let rules = it.rules.clone();
+        let of_message = |received: &Received| {
+            let (peer, key) = (received.message.sender(), *received.message.key().as_bytes());
+            it.newest.get(&(peer, key)).copied()
+        };
+        let newest = if let Input::Message(received) = &input { of_message(received) } else { None };
+        let after = &it.plain;
+        let given = &self.given;
         let seen =
-            Seen { rules: &rules, now, before: &before, input: &input, meant, answer: &answer, after: &it.plain };
+            Seen { rules: &rules, now, before: &before, input: &input, meant, answer: &answer, after, newest, given };
         let judged = seen.judge().and_then(|()| seen.is_done());
+        if answer.is_ok() {
+            it.remember(&before, &input, now);
+        }
         self.tell(line);
         judged?;
         self.check(node)?;
