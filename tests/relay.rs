@@ -15,18 +15,21 @@
 mod common;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::*;
-use trustkeep::config::{HandshakeConfig, Policy};
+use trustkeep::clock::{Clock, SystemClock};
+use trustkeep::config::{HandshakeConfig, Limits, Policy};
 use trustkeep::machine::view::Source;
 use trustkeep::node::{
     CommandError, Fetched, Identity, InProcessMember, InProcessRegistry, JoinError, Registry, RegistryEntry,
     RegistryError, Relayed, Relaying, RequestOptions, Revision, SendError,
 };
+use trustkeep::time::Now;
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, NodeId, PublicKey, TrustRecord, TrustStore, WallMillis};
 
@@ -450,10 +453,15 @@ struct Far {
     /// Relaying, fetching and acknowledging wait here.
     gate: Gate,
     revision: Mutex<Revision>,
+    /// It knows nobody's key.
+    knows_nobody: bool,
 }
 
 impl Registry for Far {
     fn look_up(&self, _: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        if self.knows_nobody {
+            return Ok(None);
+        }
         let key = identity(2).public_key();
         Ok(Some(RegistryEntry::new(key).revision(*self.revision.lock().unwrap())))
     }
@@ -519,6 +527,110 @@ fn a_relay_that_fails_in_part_loses_nothing() {
     // Message 4 was older than 5, and 5 was handled once.
     assert_eq!(count(&a, "stale"), 1, "{:?}", a.counters());
     assert_eq!(count(&a, "not_acknowledged"), 3);
+    assert_eq!(a.pending().len(), 1);
+}
+
+/// A clock that the test turns.
+#[derive(Debug)]
+struct Turned {
+    behind_ms: AtomicI64,
+    ticks_ms: AtomicI64,
+}
+
+impl Clock for Turned {
+    fn now(&self) -> Now {
+        let (behind, ticks) = (self.behind_ms.load(Ordering::SeqCst), self.ticks_ms.load(Ordering::SeqCst));
+        let real = SystemClock.now();
+        Now { wall: real.wall.saturating_add(-behind), tick: real.tick.saturating_add(ticks) }
+    }
+}
+
+fn turned(limits: Limits, behind_ms: i64) -> (Arc<TrustStore>, Arc<Turned>) {
+    let clock = Arc::new(Turned { behind_ms: AtomicI64::new(behind_ms), ticks_ms: AtomicI64::new(0) });
+    let options = TrustStore::options().limits(limits).clock(Arc::clone(&clock) as _);
+    (Arc::new(options.in_memory().unwrap()), clock)
+}
+
+/// A relay that knows nobody.
+fn far_from_everybody() -> Arc<Far> {
+    Arc::new(Far { knows_nobody: true, ..Far::default() })
+}
+
+/// A request of node `number` in a relay's hands.
+fn handed_in(revision: u64, number: u32) -> Relayed {
+    Relayed::new(Revision(revision), id(number), signed(number, 1, Kind::Request))
+}
+
+fn acknowledged(far: &Far) -> Vec<u64> {
+    let mut told: Vec<u64> = far.acknowledged.lock().unwrap().iter().map(|revision| revision.0).collect();
+    told.sort_unstable();
+    told
+}
+
+#[test]
+fn a_relayed_request_that_meets_a_full_queue_comes_in_when_there_is_room() {
+    let full = [(1, 16, "pending_full"), (16, 1, "pending_source_full")];
+    for (pending_max, pending_per_source_max, name) in full {
+        let far = far_from_everybody();
+        // The last is from somebody else, and is not held up by those before.
+        let of = if name == "pending_full" { 4 } else { 3 };
+        let mut waits = handed_in(2, 4);
+        waits.from = id(of);
+        let mut first = handed_in(1, 3);
+        first.from = id(3);
+        *far.fetches.lock().unwrap() = [Fetched::all(vec![first, waits])].into();
+        let mut limits = Limits::default();
+        (limits.pending_max, limits.pending_per_source_max) = (pending_max, pending_per_source_max);
+        let (store, _clock) = turned(limits, 0);
+        let a = cut_off(1, store, Arc::clone(&far) as _);
+        eventually("it meets a full queue, more than once", || count(&a, name) >= 2);
+        assert_eq!((a.pending().len(), acknowledged(&far)), (1, vec![1]), "it is not lost");
+        assert_eq!(far.asked.lock().unwrap().last(), Some(&Revision(2)), "and holds nothing up");
+        drop(a.reject(id(3), "").unwrap());
+        eventually("there is room", || a.pending().first().is_some_and(|(peer, _)| *peer == id(4)));
+        eventually("it is acknowledged", || acknowledged(&far) == [1, 2]);
+    }
+}
+
+#[test]
+fn a_relayed_message_from_the_future_waits_for_our_clock_and_not_for_ever() {
+    let far = far_from_everybody();
+    *far.fetches.lock().unwrap() = [Fetched::all(vec![handed_in(1, 3), handed_in(2, 4)])].into();
+    let (store, clock) = turned(Limits::default(), 3_600_000);
+    let a = cut_off(1, store, Arc::clone(&far) as _);
+    eventually("our clock is behind", || count(&a, "from_future") >= 4);
+    assert!(a.pending().is_empty() && acknowledged(&far).is_empty());
+    let skews = a.skews();
+    assert!(matches!(skews[..], [("from_future", by)] if (3_590_000..=3_600_000).contains(&by)), "{skews:?}");
+    clock.behind_ms.store(0, Ordering::SeqCst);
+    eventually("it is set right", || a.pending().len() == 2 && acknowledged(&far) == [1, 2]);
+
+    // What is from the future for an hour is given up.
+    let far = far_from_everybody();
+    *far.fetches.lock().unwrap() = [Fetched::all(vec![handed_in(1, 3)])].into();
+    let (store, clock) = turned(Limits::default(), 36_000_000);
+    let a = cut_off(1, store, Arc::clone(&far) as _);
+    eventually("it is tried", || count(&a, "from_future") >= 2);
+    assert!(acknowledged(&far).is_empty());
+    clock.ticks_ms.store(3_600_000, Ordering::SeqCst);
+    eventually("it is given up", || acknowledged(&far) == [1]);
+}
+
+#[test]
+fn no_more_relayed_messages_wait_for_room_than_there_are_places() {
+    let far = far_from_everybody();
+    // One is let in; of the others of one sender four are kept.
+    let flood = (1..=9).map(|number| {
+        let mut message = handed_in(u64::from(number), 10 + number);
+        message.from = id(50);
+        message
+    });
+    *far.fetches.lock().unwrap() = [Fetched::all(flood.collect())].into();
+    let mut limits = Limits::default();
+    limits.pending_max = 1;
+    let (store, _clock) = turned(limits, 0);
+    let a = cut_off(1, store, Arc::clone(&far) as _);
+    eventually("the rest is given up", || acknowledged(&far) == [1, 6, 7, 8, 9]);
     assert_eq!(a.pending().len(), 1);
 }
 

@@ -23,7 +23,10 @@ pub(super) fn confirm_registry(of: &Listing) -> Result<Answer, Failure> {
 
 fn have_done(home: &Path, request: &Ask) -> Result<Answer, Failure> {
     match ask(&Home::new(home), request)? {
-        Reply::Done { generation } => {
+        Reply::Done { generation, warning } => {
+            if let Some(warning) = warning {
+                complain(warning);
+            }
             print::to_stdout(|out| writeln!(out, "done, durable as of generation {generation}"))?;
             Ok(Answer::Yes)
         }
@@ -102,6 +105,11 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let (since, error) = (print::time(*since), print::printable(error));
         writeln!(out, "snapshots    FAIL since {since} (failed {attempts}): {error}")?;
         writeln!(out, "             nothing is lost; {journal_bytes} bytes in journals, which grow")?;
+    }
+    for (name, millis) in &status.skews {
+        let by = std::time::Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
+        let side = if *millis < 0 { "behind" } else { "ahead of" };
+        writeln!(out, "clocks       {name}: the newest stamp was {by:.1} s {side} our clock")?;
     }
     let counters = status.counters.iter().filter(|(_, count)| *count > 0);
     print::table(out, "COUNTERS", ["NAME", "COUNT"], counters.map(|(name, count)| [name.clone(), count.to_string()]))

@@ -117,7 +117,9 @@ impl Builder {
         let look_up =
             |registry| LookUps::new(registry, self.look_up_timeout, LOOK_UPS_MAX, Arc::downgrade(&self.store));
         let look_ups = self.registry.clone().map(look_up);
+        let began = self.store.clock().now().wall;
         let shell = Arc::new(Shell {
+            began,
             replay: Mutex::new(ReplayTable::new(&rules)),
             rules,
             // One clock for both: a loaded entry's age is a difference of the store's ticks.

@@ -17,6 +17,7 @@ use super::shell::{Handled, Shell};
 use super::tcp::remaining;
 use crate::foreign;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
+use crate::time::Tick;
 
 /// The thread that fetches.
 pub(crate) struct Poller {
@@ -59,8 +60,8 @@ impl Poller {
         let (of_thread, shell) = (Arc::clone(&shared), Arc::downgrade(shell));
         spawn("trustkeep-relay", move || {
             let end = Ending(Arc::clone(&of_thread));
-            let tries = BTreeMap::new();
-            Fetching { shared: of_thread, shell, pace, relaying, after: Revision::NONE, tries }.run();
+            let (after, tries, later) = (Revision::NONE, BTreeMap::new(), Vec::new());
+            Fetching { shared: of_thread, shell, pace, relaying, after, tries, later }.run();
             drop(end);
         })?;
         Ok(Some(Self { shared }))
@@ -117,10 +118,19 @@ struct Fetching {
     shell: Weak<Shell>,
     pace: Pace,
     relaying: Relaying,
-    /// Everything up to here was handled.
+    /// Everything up to here was handled, or is in `later`.
     after: Revision,
     /// How often the registry could not be asked about the sender of a message.
     tries: BTreeMap<Revision, u32>,
+    /// Messages that may be taken later; their revisions are held.
+    later: Vec<Later>,
+}
+
+/// A message for which there was no room, or which our clock says is from the future.
+struct Later {
+    message: Relayed,
+    since: Tick,
+    next: Tick,
 }
 
 impl Fetching {
@@ -137,7 +147,12 @@ impl Fetching {
             let Some(shell) = self.shell.upgrade() else { return };
             let found = !fetched.messages.is_empty();
             // A defect in handling must not end fetching for good.
-            let whole = foreign::run(|| self.take(&shell, fetched)).unwrap_or_else(|_| {
+            let whole = foreign::run(|| {
+                let whole = self.take(&shell, fetched);
+                self.take_later(&shell);
+                whole
+            })
+            .unwrap_or_else(|_| {
                 shell.count("panicked", &"a panic while handling what a relay had");
                 false
             });
@@ -201,10 +216,11 @@ impl Fetching {
 
     /// Handles one message; false if that has to be done again.
     fn handle(&mut self, shell: &Arc<Shell>, message: Relayed) -> bool {
-        let Relayed { revision, from, bytes } = message;
+        let revision = message.revision;
         let tries = self.tries.get(&revision).copied().unwrap_or(0);
-        match shell.receive_relayed(from, bytes, tries < TRIES_MAX) {
-            Handled::Done => {}
+        let handled = shell.receive_relayed(message.from, message.bytes.clone(), tries < TRIES_MAX);
+        match handled {
+            Handled::Done | Handled::Later => {}
             Handled::NotNow => return false,
             Handled::NotAsked => {
                 self.tries.insert(revision, tries + 1);
@@ -212,6 +228,46 @@ impl Fetching {
             }
         }
         self.tries.remove(&revision);
+        let is_kept = matches!(handled, Handled::Later) && self.keeps_for_later(shell, &message);
+        is_kept || self.release(shell, revision)
+    }
+
+    /// false if that one is given up instead, as there are too many, or too many that this node handed in.
+    fn keeps_for_later(&mut self, shell: &Shell, message: &Relayed) -> bool {
+        let of_sender = self.later.iter().filter(|later| later.message.from == message.from).count();
+        if self.later.len() >= LATER_MAX || of_sender >= LATER_PER_SENDER_MAX {
+            return false;
+        }
+        let since = shell.clock.now().tick;
+        self.shared.state.lock().held.insert(message.revision);
+        self.later.push(Later { message: message.clone(), since, next: next_try(shell, since) });
+        true
+    }
+
+    /// Tries again what there was no room for; what has been tried for an hour is given up, and acknowledged.
+    fn take_later(&mut self, shell: &Arc<Shell>) {
+        let now = shell.clock.now().tick;
+        for mut later in core::mem::take(&mut self.later) {
+            if now < later.next {
+                self.later.push(later);
+                continue;
+            }
+            let revision = later.message.revision;
+            let again = match shell.receive_relayed(later.message.from, later.message.bytes.clone(), false) {
+                Handled::Done => false,
+                Handled::NotNow | Handled::NotAsked => true,
+                Handled::Later => now.millis_since(later.since) < LATER_WITHIN_MS,
+            };
+            if again || !self.release(shell, revision) {
+                self.shared.state.lock().held.insert(revision);
+                later.next = next_try(shell, now);
+                self.later.push(later);
+            }
+        }
+    }
+
+    /// Has a message acknowledged once all that was published is durable; false if that has to be tried again.
+    fn release(&self, shell: &Arc<Shell>, revision: Revision) -> bool {
         // Also of a message that came to nothing: perhaps for what its copy did a moment ago.
         let Some(receipt) = shell.store.newest() else { return false };
         self.shared.state.lock().held.insert(revision);
@@ -260,6 +316,11 @@ impl Fetching {
             }
         }
     }
+}
+
+/// What cannot be taken is tried as often as a calm relay is polled.
+fn next_try(shell: &Shell, now: Tick) -> Tick {
+    now.saturating_add(i64::try_from(shell.rules.config.relay_poll_max.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Acknowledges what is due, on one thread of those where the registry may take its time.
@@ -311,5 +372,10 @@ const HELD_MAX: usize = 1024;
 /// How often a message is put off because the registry cannot be asked about its sender. Then it is handled without the
 /// registry's word, which trusts nobody new.
 const TRIES_MAX: u32 = 8;
+/// Messages that may be taken later, altogether and of one who handed them in. Each is at most as long as a message.
+const LATER_MAX: usize = 64;
+const LATER_PER_SENDER_MAX: usize = 4;
+/// How long a message that cannot be taken is tried again.
+const LATER_WITHIN_MS: i64 = 60 * 60 * 1000;
 /// How long one watch waits; an interruption ends it sooner.
 const WATCH: Duration = Duration::from_secs(20);

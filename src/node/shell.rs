@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
@@ -37,7 +38,8 @@ use crate::machine::view::{Nonce, View as _};
 use crate::peer::NodeId;
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex};
-use crate::wire::message::Message;
+use crate::time::WallMillis;
+use crate::wire::message::{Kind, Message};
 use crate::wire::open_key::OpenKeys;
 use crate::wire::verify::verify;
 use std::sync::{Arc, Weak};
@@ -45,6 +47,8 @@ use std::sync::{Arc, Weak};
 /// Everything that a message, an operator's call or a timer needs.
 pub(crate) struct Shell {
     pub(crate) rules: Rules,
+    /// When this life of the node began.
+    pub(crate) began: WallMillis,
     pub(crate) store: Arc<TrustStore>,
     pub(crate) identity: Arc<dyn Identity>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -110,6 +114,8 @@ pub(crate) enum Handled {
     NotNow,
     /// The registry could not be asked about its sender. It may be tried again, a few times.
     NotAsked,
+    /// There is no room for it, or our clock is behind: it may be taken later.
+    Later,
 }
 
 /// What an input led to; its effects are the caller's to perform.
@@ -207,12 +213,14 @@ impl Shell {
     }
 
     /// `may_wait`: the message may come again.
-    fn process(self: &Arc<Self>, received: Received, may_wait: bool) -> Result<(), NotDone> {
+    fn process(self: &Arc<Self>, received: Received, may_wait: bool, skew: &Cell<i64>) -> Result<(), NotDone> {
         let now = self.clock.now();
         let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;
+        skew.set(message.stamp().millis_since(now.wall));
         let (relayed, mut was_open) = (received.path.is_relayed(), false);
         let open = |bytes: &[u8; 32]| self.open_keys.lock().get(bytes).inspect(|_| was_open = true);
         let decoded = arrival::decode_with(&self.rules, now, message, relayed, open).map_err(NotDone::Refused)?;
+        arrival::check_life(&self.rules, now, self.began, &decoded).map_err(NotDone::Refused)?;
         let sender = decoded.sender();
         let is_held = {
             let tables = self.store.tables().ok_or(NotDone::Store(WriteError::Reentrant(())))?;
@@ -233,13 +241,19 @@ impl Shell {
             return Err(NotDone::NotAsked);
         }
         let nonce = self.nonce()?;
+        let is_answer = matches!(verified.kind(), Kind::Accept | Kind::Reject) && !relayed;
         let (message, path, seen) = (verified, received.path, Seen::Never);
         let done = self.submit(Input::Message(input::Received { message, path, lookup, nonce, seen }))?;
         let outcome = done.outcome;
         self.perform(done);
         match outcome {
             Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
-            _ => Ok(()),
+            _ => {
+                if is_answer {
+                    self.compare_clocks(sender, skew.get());
+                }
+                Ok(())
+            }
         }
     }
 
@@ -259,7 +273,11 @@ impl Shell {
             self.count("stopping", &"a message came while the node was stopping");
             return Handled::NotNow;
         };
-        let result = foreign::run(|| self.process(received, may_wait));
+        let (relayed, skew) = (received.path.is_relayed(), Cell::new(0));
+        let result = foreign::run(|| self.process(received, may_wait, &skew));
+        if let Ok(Err(NotDone::Refused(rejection @ (Rejection::TooOld | Rejection::FromFuture)))) = &result {
+            return self.off_in_time(*rejection, skew.get(), relayed);
+        }
         let (name, what, handled): (_, &dyn core::fmt::Display, _) = match &result {
             Ok(Ok(())) => return Handled::Done,
             // Counted and told where it was decided.
@@ -267,7 +285,11 @@ impl Shell {
             Ok(Err(NotDone::NotAsked)) => {
                 ("relayed_not_now", &"the registry cannot be asked about a relayed message", Handled::NotAsked)
             }
-            Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection, Handled::Done),
+            Ok(Err(NotDone::Refused(rejection))) => {
+                // another time there may be room.
+                let full = matches!(rejection, Rejection::PendingFull | Rejection::PendingSourceFull);
+                (rejection.name(), rejection, if full && relayed { Handled::Later } else { Handled::Done })
+            }
             Ok(Err(NotDone::Store(error))) => ("store", error, Handled::NotNow),
             Ok(Err(NotDone::Random(error))) => ("random", error, Handled::NotNow),
             Err(_) => ("panicked", &"a panic while handling a message", Handled::Done),
@@ -275,7 +297,33 @@ impl Shell {
         self.count(name, what);
         handled
     }
+
+    /// what answers us was stamped a moment ago, so that a stamp further off says that one of the clocks is wrong.
+    fn compare_clocks(&self, peer: NodeId, skew: i64) {
+        if skew.unsigned_abs() <= SKEW_TOLD_MS {
+            self.counters.forget_skew("answer");
+        } else {
+            let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
+            self.counters.note_skew("answer", skew);
+            let what =
+                format_args!("the clock of node {peer}, which answered us, is {:.1} s {side} ours", by.as_secs_f64());
+            self.count("answer_skew", &what);
+        }
+    }
+
+    /// a message dropped for its time says by how much.
+    fn off_in_time(&self, rejection: Rejection, skew: i64, relayed: bool) -> Handled {
+        let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
+        self.counters.note_skew(rejection.name(), skew);
+        self.count(rejection.name(), &format_args!("{rejection}: {:.1} s {side} our clock", by.as_secs_f64()));
+        // it is our clock perhaps, and will be set right.
+        let later = relayed && rejection == Rejection::FromFuture;
+        if later { Handled::Later } else { Handled::Done }
+    }
 }
+
+/// From here on a difference of clocks is worth a word: a peer whose clock is further off soon hears nobody.
+const SKEW_TOLD_MS: u64 = 10_000;
 
 /// What a transport holds of us: it must not keep a node alive that its owner dropped.
 pub(crate) struct Door(pub(crate) Weak<Shell>);

@@ -77,6 +77,9 @@ pub(super) enum Reply {
     /// It is done, and durable as of this generation.
     Done {
         generation: u64,
+        /// Something that the operator should know besides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
     },
     /// What was waited for did not happen in time.
     No {
@@ -148,6 +151,9 @@ pub(super) struct Status {
     pub(super) revoked: usize,
     /// How often each thing went wrong since the start.
     pub(super) counters: Vec<(String, u64)>,
+    /// By how many milliseconds the newest stamp was ahead of our clock, by why that mattered.
+    #[serde(default)]
+    pub(super) skews: Vec<(String, i64)>,
 }
 
 /// The longest request, its newline included.

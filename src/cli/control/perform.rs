@@ -34,7 +34,10 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                 options = options.expected_key(key.parse().map_err(|error| format!("--key: {error}"))?);
             }
             match manager.request(peer, &justification, options) {
-                Ok(receipt) => durable(receipt),
+                Ok(receipt) => durable(receipt).map(|reply| match reply {
+                    Reply::Done { generation, .. } => Reply::Done { generation, warning: clock_warning(manager) },
+                    other => other,
+                }),
                 Err(error) => {
                     if let CommandError::NotSent { receipt, .. } = &error {
                         // That it is kept is true only now.
@@ -102,9 +105,18 @@ fn refused(peer: NodeId, error: &CommandError) -> String {
 /// Answers once the change is durable. It is in force either way.
 fn durable(receipt: Receipt) -> Result<Reply, String> {
     match receipt.wait_durable_timeout(DURABLE_WITHIN) {
-        Ok(()) => Ok(Reply::Done { generation: receipt.generation().get() }),
+        Ok(()) => Ok(Reply::Done { generation: receipt.generation().get(), warning: None }),
         Err(error) => Err(in_force(&error)),
     }
+}
+
+/// what the newest answer to a request says of our clock.
+fn clock_warning(manager: &HandshakeManager) -> Option<String> {
+    let skews = manager.skews();
+    let (_, millis) = skews.iter().find(|(name, _)| *name == "answer")?;
+    let by = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
+    let side = if *millis < 0 { "behind" } else { "ahead of" };
+    Some(format!("the newest answer to a request was stamped {by:.1} s {side} our clock: one of the clocks is wrong"))
 }
 
 fn in_force(error: &PersistError) -> String {
@@ -132,7 +144,7 @@ fn wait(
             let generation = manager.store().flush().map_err(|error| in_force(&error))?;
             // Still, now that it is durable?
             if is_so() {
-                return Ok(Reply::Done { generation: generation.get() });
+                return Ok(Reply::Done { generation: generation.get(), warning: clock_warning(manager) });
             }
         }
         let left = deadline.remaining();
@@ -200,6 +212,7 @@ fn status(node: &Served) -> Status {
         outgoing: manager.outgoing().len(),
         revoked: manager.revoked().len(),
         counters: counters(manager),
+        skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
     }
 }
 
