@@ -110,7 +110,7 @@ fn approve(
     // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
     // is believed. Of version 1 nobody knows when it was written.
     if pending.nonce.is_some() {
-        plan.restart_floor();
+        plan.restart_floor(Some(pending.key));
         plan.raise_floor(pending.key, pending.stamp);
         plan.clamp_seen();
     }
@@ -126,7 +126,7 @@ fn grant(mut plan: Plan<'_>, record: TrustRecord) -> Result<Step, Rejection> {
         return Err(Rejection::AlreadyTrusted);
     }
     plan.grant(record, ChangeReason::Direct)?;
-    plan.restart_floor();
+    plan.restart_floor(record.public_key);
     plan.begin_trust(record);
     Ok(plan.finish(Outcome::Granted(record)))
 }

@@ -193,9 +193,11 @@ impl<'a> Plan<'a> {
     }
 
     /// an operator believes this key from here on, whatever stamps our clock let it show before a step back.
-    pub(super) fn restart_floor(&mut self) {
-        self.clamp_seen();
-        self.floor.before = Floor::EMPTY.before;
+    pub(super) fn restart_floor(&mut self, key: Option<PublicKey>) {
+        if key.is_some() && self.floor.key == key {
+            self.clamp_seen();
+            self.floor.before = Floor::EMPTY.before;
+        }
     }
 
     /// trust under this key begins now, whatever the record says of its age. Nothing is written where the record's
