@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 pub use crate::wire::sign::Draft;
 
 /// Something to do outside the core, in the order of the list it stands in.
@@ -18,6 +18,8 @@ pub struct Effect {
     pub when: When,
     /// What.
     pub action: Action,
+    /// Of a message that answers a request: the key that signed the request. The answer is for whoever holds it.
+    pub answers: Option<PublicKey>,
 }
 
 /// When an effect is to be performed.

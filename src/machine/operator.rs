@@ -136,7 +136,7 @@ fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce) -> Result<Step, Reject
     let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
     if pending.kind == PendingKind::Request {
         let draft = plan.draft(Kind::Reject, nonce);
-        plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, pending.nonce);
+        plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, Some(pending.key), pending.nonce);
     }
     Ok(plan.finish(Outcome::Rejected))
 }

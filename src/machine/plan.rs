@@ -67,7 +67,7 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn act(&mut self, when: When, action: Action) {
-        self.effects.push(Effect { when, action });
+        self.effects.push(Effect { when, action, answers: None });
     }
 
     /// Every path to trust ends here. INVARIANT I-2.
@@ -121,14 +121,15 @@ impl<'a> Plan<'a> {
     /// An accept that answers the request with nonce `answers`, or that without one.
     pub(super) fn send_accept(&mut self, record: TrustRecord, nonce: Nonce, answers: Option<Nonce>) {
         let draft = self.draft(Kind::Accept, nonce);
-        self.answer(self.when_durable(record), draft, answers);
+        self.answer(self.when_durable(record), draft, record.public_key, answers);
     }
 
-    /// a request without a nonce was of version 1.
-    pub(super) fn answer(&mut self, when: When, draft: Draft, answers: Option<Nonce>) {
+    /// An answer to the request with nonce `answers` and under the key `asked_by`. R-64: a request without a nonce was of
+    /// version 1.
+    pub(super) fn answer(&mut self, when: When, draft: Draft, asked_by: Option<PublicKey>, answers: Option<Nonce>) {
         let draft = Draft { answers, ..draft };
         if answers.is_some() {
-            self.act(when, Action::Send(draft));
+            self.effects.push(Effect { when, action: Action::Send(draft), answers: asked_by });
         } else if self.rules.policy.accept_v1 {
             self.act(when, Action::SendVersion1(draft));
         }

@@ -27,7 +27,7 @@ fn befriended() -> (Actor, Actor) {
 fn request_pending_approve_accept_trusted_on_both_sides() {
     let (mut a, mut b) = two();
     let asked = a.request(at(0), b.id(), Some(b.public_key())).unwrap();
-    assert!(matches!(asked.effects[..], [Effect { when: When::Now, action: Action::Send(_) }]));
+    assert!(matches!(asked.effects[..], [Effect { when: When::Now, action: Action::Send(_), .. }]));
     let request = sent(&asked).unwrap();
 
     let heard = b.hear_from(at(10), &a, request, Way::open()).unwrap();

@@ -242,7 +242,7 @@ impl Bend {
                 _ => true,
             }),
             Self::FarewellWaitsForDisk => {
-                for Effect { action, when } in &mut step.effects {
+                for Effect { action, when, .. } in &mut step.effects {
                     if let Action::Disconnect { peer, .. } = action
                         && let Some(still) = view.trusted.get(peer)
                     {
