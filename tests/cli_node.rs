@@ -118,6 +118,25 @@ fn two_nodes_trust_each_other_and_part_by_command() {
 }
 
 #[test]
+fn two_nodes_of_which_one_has_no_address_trust_each_other_by_request_and_approve() {
+    let dir = tempfile::tempdir().unwrap();
+    let (homes, addresses) = homes(&dir, |key| format!("public_key = \"{key}\"\n"));
+    // Node 9 knows nothing of node 7: neither an address nor a key.
+    std::fs::write(homes[1].join("peers.toml"), "").unwrap();
+    let (seven, nine) = (Node::start(&homes[0], &addresses[0]), Node::start(&homes[1], &addresses[1]));
+    seven.does(&["request", "9", "behind a router"]);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    nine.does(&["approve", "7", seven.shows("status")["fingerprint"].as_str().unwrap()]);
+    // On a machine so busy that the approval came more than ten seconds after the request, the next one brings the answer.
+    while run(&seven.args(&["wait", "9", "--timeout", "20"])).0 != 0 {
+        run(&seven.args(&["request", "9"]));
+    }
+    assert_eq!((seven.ids("list", "trusted"), nine.ids("list", "trusted")), (vec![9], vec![7]));
+    // Node 9 itself has no way to node 7, and says so.
+    nine.refuses(&["request", "7", "--force"], &["no address of node 7 is known"]);
+}
+
+#[test]
 fn commands_without_a_running_node_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");

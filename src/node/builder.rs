@@ -22,6 +22,7 @@ use super::outbox::{CALLERS_MAX, Outbox, SENDERS_MAX};
 use super::poller::Poller;
 use super::random::{Random, SystemRandom};
 use super::registry::{Registry, Relaying};
+use super::replies::Replies;
 use super::shell::{Door, Shell};
 use super::sinks::{Delivery, EventSink};
 use super::transport::Transport;
@@ -136,6 +137,7 @@ impl Builder {
             outbox: Outbox::new(SENDERS_MAX),
             reports: Outbox::new(CALLERS_MAX),
             relays: Outbox::new(CALLERS_MAX),
+            replies: Mutex::new(Replies::default()),
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             loud: Mutex::new(Loud::default()),

@@ -9,13 +9,14 @@
 use super::cutter::Cut;
 use super::outbox::{Lane, Placed, Task};
 use super::registry::{Registry, RegistryError, Relaying};
+use super::replies::Asked;
 use super::shell::{Done, NotDone, Shell};
-use super::transport::{Dispatch, SendError};
+use super::transport::{Dispatch, Reply, SendError};
 use crate::foreign;
 use crate::machine::effect::{Action, Draft, When};
 use crate::machine::input::Input;
 use crate::machine::view::Nonce;
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::{Deadline, OneShot};
 use crate::wire::message::Kind;
 use crate::wire::sign::{sign_draft, sign_draft_v1};
@@ -50,7 +51,8 @@ impl Shell {
                         .filter(|_| draft.kind != Kind::Accept)
                         .find(|(peer, _)| *peer == draft.to)
                         .and_then(|(_, cut)| cut.clone());
-                    let letter = Letter::new(self, draft.to, draft.kind, still, cut);
+                    let mut letter = Letter::new(self, draft.to, draft.kind, still, cut);
+                    letter.asked = asked(effect.answers, &draft);
                     (draft.to, Queue::Messages, letter.lane(), sending(letter, draft, false))
                 }
                 Action::SendVersion1(draft) => {
@@ -142,9 +144,10 @@ impl Shell {
         to: NodeId,
         bytes: Arc<[u8]>,
         restricts: bool,
+        reply: Option<Reply>,
         done: impl FnOnce(Result<(), SendError>) + Send + 'static,
     ) {
-        let message = Dispatch::new(to, bytes, restricts, done);
+        let message = Dispatch::new(to, bytes, restricts, done).over(reply);
         if foreign::run(|| self.transport.dispatch(message)).is_err() {
             tracing::error!(%to, "the transport panicked while sending");
         }
@@ -247,6 +250,8 @@ struct Letter {
     kind: Kind,
     /// The grant that it tells of.
     still: Option<TrustRecord>,
+    /// The request that it answers.
+    asked: Option<Asked>,
     outcome: Outcome,
     /// Dropped last: the peer is cut off when its farewell has left, and not before.
     _cut: Option<Arc<Cut>>,
@@ -254,7 +259,7 @@ struct Letter {
 
 impl Letter {
     fn new(shell: &Arc<Shell>, to: NodeId, kind: Kind, still: Option<TrustRecord>, cut: Option<Arc<Cut>>) -> Self {
-        Self { shell: Arc::clone(shell), to, kind, still, outcome: Outcome::Dropped, _cut: cut }
+        Self { shell: Arc::clone(shell), to, kind, still, asked: None, outcome: Outcome::Dropped, _cut: cut }
     }
 
     fn lane(&self) -> Lane {
@@ -307,6 +312,11 @@ impl Drop for Letter {
     }
 }
 
+/// The request that this draft answers, if it answers one.
+fn asked(key: Option<PublicKey>, draft: &Draft) -> Option<Asked> {
+    Some(Asked { peer: draft.to, key: key?, nonce: draft.answers? })
+}
+
 /// Signs a letter and sends it, when its turn has come.
 fn sending(letter: Letter, draft: Draft, in_version_1: bool) -> Task {
     Box::new(move |turn| {
@@ -321,6 +331,7 @@ fn sending(letter: Letter, draft: Draft, in_version_1: bool) -> Task {
         // A relay gets version 2 in any case.
         let signed: Result<Arc<[u8]>, _> = shell.sign(&draft).map(Arc::from);
         let bytes = signed.as_ref().ok().cloned();
+        let reply = letter.asked.and_then(|asked| shell.replies.lock().take(&asked));
         let done = move |sent: Result<(), SendError>| {
             let gave_up = matches!(sent, Err(SendError::TimedOut { .. } | SendError::GaveWay | SendError::Cancelled));
             // The turn ends last: a node that stops waits for turns before it waits for the relay.
@@ -329,7 +340,7 @@ fn sending(letter: Letter, draft: Draft, in_version_1: bool) -> Task {
         };
         match signed {
             _ if in_version_1 => done(shell.send_v1(&draft)),
-            Ok(bytes) => shell.dispatch(draft.to, bytes, draft.kind == Kind::Revoke, done),
+            Ok(bytes) => shell.dispatch(draft.to, bytes, draft.kind == Kind::Revoke, reply, done),
             Err(error) => done(Err(error)),
         }
     })

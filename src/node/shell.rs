@@ -22,6 +22,7 @@ use super::loud::Loud;
 use super::outbox::Outbox;
 use super::random::Random;
 use super::registry::{Registry, RegistryEntry, Relaying};
+use super::replies::{Asked, Replies};
 use super::transport::{Inbox, Received, Transport};
 use crate::clock::Clock;
 use crate::error::WriteError;
@@ -66,6 +67,8 @@ pub(crate) struct Shell {
     pub(crate) reports: Outbox,
     /// Messages for the registry to relay; they hold up neither senders nor reports.
     pub(crate) relays: Outbox,
+    /// Requests whose connection is held open for the answer.
+    pub(crate) replies: Mutex<Replies>,
     pub(crate) durable: Durable,
     pub(crate) cutter: Cutter,
     pub(crate) counters: Counters,
@@ -242,9 +245,16 @@ impl Shell {
         }
         let nonce = self.nonce()?;
         let is_answer = matches!(verified.kind(), Kind::Accept | Kind::Reject) && !relayed;
+        let asked = (verified.kind() == Kind::Request)
+            .then(|| verified.nonce().map(|nonce| Asked { peer: sender, key: *verified.key(), nonce }))
+            .flatten();
         let (message, path, seen) = (verified, received.path, Seen::Never);
         let done = self.submit(Input::Message(input::Received { message, path, lookup, nonce, seen }))?;
         let outcome = done.outcome;
+        // of a request that was taken, before anything can answer it. A copy of one that came before is stale.
+        if let (Some(asked), Some(reply), false) = (asked, received.reply, matches!(outcome, Outcome::Dropped(_))) {
+            self.replies.lock().note(asked, reply);
+        }
         self.perform(done);
         match outcome {
             Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
@@ -333,5 +343,12 @@ impl Inbox for Door {
         if let Some(shell) = self.0.upgrade() {
             shell.receive(message);
         }
+    }
+
+    fn may_answer(&self, bytes: &[u8]) -> bool {
+        // Requests are all that is answered. To find the word costs less than to read the message twice, and a message that has it
+        // elsewhere is held in vain.
+        let request = Kind::Request.as_wire().as_bytes();
+        bytes.windows(request.len()).any(|part| part == request)
     }
 }

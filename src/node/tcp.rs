@@ -1,4 +1,5 @@
-//! The built-in transport: TCP, one message per connection, the sender half-closes, the receiver reads to the end.
+//! The built-in transport: TCP, one message per connection, the sender half-closes, the receiver reads to the end. The
+//! receiver of a request may answer over the same connection ([`tcp_answer`](super::tcp_answer)).
 //!
 //! Every step of sending has a deadline, and one deadline holds for all of them. Connecting and writing block no thread of
 //! the node ([`tcp_send`](super::tcp_send)); only the look-up of an address may, if the registry blocks. TCP proves nothing about who is at the
@@ -29,7 +30,8 @@ pub struct TcpConfig {
     pub listen: SocketAddr,
     /// How long one connection may take to deliver its message, from its first moment to its last byte. 10 seconds.
     pub receive_timeout: Duration,
-    /// How long sending one message may take, look-up and all addresses included. 5 seconds.
+    /// How long sending one message may take, look-up and all addresses included; an answer for which the connection of
+    /// its request is held then has `connect_timeout` more. 5 seconds.
     pub send_timeout: Duration,
     /// How long one address may take to answer a connection. 2 seconds.
     pub connect_timeout: Duration,
@@ -38,13 +40,21 @@ pub struct TcpConfig {
     pub close_wait: Duration,
     /// How long the registry may take to tell an address. 2 seconds.
     pub look_up_timeout: Duration,
-    /// Connections over which messages are sent at a time. One more ends one that has written its message, or else the
-    /// oldest; a farewell gives way to farewells only. Default: 256.
+    /// Connections over which messages are sent, or an answer is awaited, at a time. One more ends one that awaits an
+    /// answer, or else one that has written its message, or else the oldest; a farewell gives way to farewells only. Default: 256.
     pub sends_max: usize,
     /// Connections that are being received at a time; one more cuts off the oldest. 256.
     pub connections_max: usize,
     /// Of these, from one address (IPv6: one /64); one more cuts off the oldest from there. 16.
     pub connections_per_source_max: usize,
+    /// How long a connection whose message was sent stays open for an answer, at either end. With 0 no answer is taken or
+    /// given over the connection of a request. Default: 10 seconds.
+    pub answer_wait: Duration,
+    /// Connections that are held open for an answer of ours, beside those being received; one more closes the oldest.
+    /// Default: 64.
+    pub held_max: usize,
+    /// Of these, from one address (IPv6: one /64); one more closes the oldest from there. Default: 2.
+    pub held_per_source_max: usize,
 }
 
 impl TcpConfig {
@@ -67,6 +77,9 @@ impl Default for TcpConfig {
             sends_max: 256,
             connections_max: 256,
             connections_per_source_max: 16,
+            answer_wait: Duration::from_secs(10),
+            held_max: 64,
+            held_per_source_max: 2,
         }
     }
 }
@@ -79,6 +92,8 @@ pub struct TcpCounts {
     pub accepted: u64,
     /// Being received now.
     pub open: usize,
+    /// Held open for an answer now.
+    pub held: usize,
     /// Received whole and handled.
     pub received: u64,
     /// Not received whole: too large, too late, cut off or broken.
@@ -108,9 +123,10 @@ impl TcpTransport {
             io::ErrorKind::AddrInUse => ListenError::InUse { address },
             _ => ListenError::Io { address, source },
         })?;
-        let receiver = Receiver::new(listener, &config).map_err(|source| ListenError::Io { address, source })?;
-        let look_ups = LookUps::new(registry, config.look_up_timeout, ADDRESSES_MAX, Weak::new());
         let sender = Sender::new(&config);
+        let receiver =
+            Receiver::new(listener, &config, sender.clone()).map_err(|source| ListenError::Io { address, source })?;
+        let look_ups = LookUps::new(registry, config.look_up_timeout, ADDRESSES_MAX, Weak::new());
         Ok(Self { config, receiver, look_ups, sender })
     }
 
@@ -152,7 +168,11 @@ impl Transport for TcpTransport {
     fn dispatch(&self, message: Dispatch) {
         let until = Deadline::after(self.config.send_timeout);
         match self.addresses(message.to(), message.bytes()) {
-            Ok(addresses) => self.sender.send(message, addresses, until),
+            Ok(addresses) => {
+                let last = SendError::NoAddress { peer: message.to() };
+                self.sender.send(message, addresses, last, until);
+            }
+            Err(last @ SendError::LookUp(_)) => self.sender.send(message, Vec::new(), last, until),
             Err(error) => message.end(Err(error)),
         }
     }

@@ -12,7 +12,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::tcp::{TcpConfig, TcpCounts, positive};
-use super::transport::{Inbox, Received};
+use super::tcp_answer::Caller;
+use super::tcp_send::Sender;
+use super::transport::{Inbox, Received, Reply};
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::foreign;
 use crate::machine::view::Source;
@@ -29,6 +31,8 @@ struct Shared {
     timeout: Duration,
     connections_max: usize,
     per_source_max: usize,
+    /// Holds connections open for an answer, and hands on the answers that come to messages of ours.
+    sender: Sender,
     state: Mutex<State>,
     // The acceptor waits here when it backs off.
     stopping: Condvar,
@@ -52,12 +56,13 @@ struct State {
 }
 
 impl Receiver {
-    pub(crate) fn new(listener: TcpListener, config: &TcpConfig) -> io::Result<Self> {
+    pub(crate) fn new(listener: TcpListener, config: &TcpConfig, sender: Sender) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let shared = Shared {
             timeout: config.receive_timeout,
             connections_max: config.connections_max.max(1),
             per_source_max: config.connections_per_source_max.max(1),
+            sender,
             state: Mutex::new(State { listener: Some(Arc::new(listener)), ..State::default() }),
             stopping: Condvar::new(),
             permits: Condvar::new(),
@@ -72,7 +77,7 @@ impl Receiver {
 
     pub(crate) fn counts(&self) -> TcpCounts {
         let state = self.shared.state.lock();
-        TcpCounts { open: state.open.len(), ..state.counts }
+        TcpCounts { open: state.open.len(), held: self.shared.sender.held(), ..state.counts }
     }
 
     pub(crate) fn start(&self, inbox: Arc<dyn Inbox>) -> io::Result<()> {
@@ -87,6 +92,12 @@ impl Receiver {
         })?;
         state.threads += 1;
         state.inbox = Some(inbox);
+        let shared = Arc::clone(&self.shared);
+        self.shared.sender.answers_go_to(Some(Arc::new(move |stream, from, bytes| {
+            if let Err(error) = take(&shared, stream, from, Some(bytes)) {
+                tracing::warn!(%error, "an answer was dropped");
+            }
+        })));
         Ok(())
     }
 
@@ -95,6 +106,8 @@ impl Receiver {
         let until = Deadline::after(wait);
         let mut state = self.shared.state.lock();
         state.stopped = true;
+        // It holds this receiver, which holds it.
+        self.shared.sender.answers_go_to(None);
         for (_, (_, stream)) in state.open.drain() {
             drop(stream.shutdown(Shutdown::Both));
         }
@@ -136,7 +149,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.state.lock().stopped {
             return;
         }
-        let taken = accepted.and_then(|(stream, from)| take(shared, stream, from));
+        let taken = accepted.and_then(|(stream, from)| take(shared, stream, from, None));
         match taken {
             Ok(()) => pause = PAUSE_MIN,
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
@@ -158,12 +171,16 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Gives a new connection a slot and a thread.
-fn take(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+/// Gives a new connection a slot and a thread; or one of ours, over which an answer came whole.
+fn take(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, answer: Option<Vec<u8>>) -> io::Result<()> {
     let (source, stream) = (Source::from_address(from.ip()), Arc::new(stream));
     let until = Deadline::after(shared.timeout);
     let mut state = shared.state.lock();
-    state.counts.accepted += 1;
+    if answer.is_none() {
+        state.counts.accepted += 1;
+    } else if state.stopped {
+        return Ok(());
+    }
     let same = state.open.iter().filter(|(_, (other, _))| *other == source);
     let oldest_here = same.clone().map(|(id, _)| *id).min();
     let oldest = state.open.keys().copied().min();
@@ -188,7 +205,7 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> io::Result
     spawn("trustkeep-receive", move || {
         let shared = &*thread_shared;
         let _leaving = Leaving(shared);
-        let handled = foreign::run(|| handle(shared, id, source, thread_stream, until));
+        let handled = foreign::run(|| handle(shared, id, from, thread_stream, answer, until));
         let mut state = shared.state.lock();
         state.open.remove(&id);
         match handled {
@@ -206,9 +223,18 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> io::Result
     Ok(())
 }
 
-/// Reads one message and hands it on; false if there was none.
-fn handle(shared: &Shared, id: u64, source: Source, stream: Arc<TcpStream>, until: Deadline) -> bool {
-    let bytes = read_message(&stream, until);
+/// Reads one message, unless it is there already, and hands it on; false if there was none.
+fn handle(
+    shared: &Shared,
+    id: u64,
+    from: SocketAddr,
+    stream: Arc<TcpStream>,
+    answer: Option<Vec<u8>>,
+    until: Deadline,
+) -> bool {
+    // An answer is not answered: that would go on for ever.
+    let may_be_held = answer.is_none();
+    let bytes = answer.or_else(|| read_message(&stream, until));
     // Whoever waits for a permit still holds the slot: this is what slows a flood down to what we can handle.
     let mut state = shared.state.lock();
     while state.handling >= HANDLERS_MAX && state.open.contains_key(&id) {
@@ -228,10 +254,27 @@ fn handle(shared: &Shared, id: u64, source: Source, stream: Arc<TcpStream>, unti
     state.handling += 1;
     drop(state);
     let _permit = Permit(shared);
-    // Closed before the message is handled, so that the sender learns nothing from how long that takes.
-    drop(stream);
-    inbox.receive(Received::new(bytes, source));
+    // Closed or held before the message is handled, so that the sender learns nothing from how long that takes.
+    let reply = if may_be_held { hold(shared, inbox.as_ref(), stream, from, &bytes) } else { None };
+    let received = Received::new(bytes, Source::from_address(from.ip()));
+    inbox.receive(Received { reply, ..received });
     true
+}
+
+/// Holds the connection open if its message is one that may be answered; else closes it.
+fn hold(
+    shared: &Shared,
+    inbox: &dyn Inbox,
+    stream: Arc<TcpStream>,
+    address: SocketAddr,
+    bytes: &[u8],
+) -> Option<Reply> {
+    if !inbox.may_answer(bytes) {
+        return None;
+    }
+    // The slot is gone, so nobody else has the stream.
+    let stream = Arc::into_inner(stream)?;
+    shared.sender.hold(Caller { stream, address })
 }
 
 /// Gives the right to handle a message back, however that ends.

@@ -7,7 +7,7 @@
 use core::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::registry::RegistryError;
@@ -86,6 +86,7 @@ pub struct Dispatch {
     to: NodeId,
     bytes: Arc<[u8]>,
     restricts: bool,
+    reply: Option<Reply>,
     done: Option<Done>,
 }
 
@@ -100,7 +101,21 @@ impl Dispatch {
         restricts: bool,
         done: impl FnOnce(Result<(), SendError>) + Send + 'static,
     ) -> Self {
-        Self { to, bytes, restricts, done: Some(Box::new(done)) }
+        Self { to, bytes, restricts, reply: None, done: Some(Box::new(done)) }
+    }
+
+    /// With a connection that is held open for this message, as the transport handed it in with [`Received::reply`]. The
+    /// transport sends the message there if it knows no other way to the receiver, or if those fail.
+    #[must_use]
+    pub fn over(mut self, reply: Option<Reply>) -> Self {
+        self.reply = reply;
+        self
+    }
+
+    /// The connection that is held open for this message, if there is one.
+    #[must_use]
+    pub fn reply(&self) -> Option<&Reply> {
+        self.reply.as_ref()
     }
 
     /// The receiver.
@@ -154,9 +169,58 @@ impl fmt::Debug for Dispatch {
 
 /// Whoever takes what a transport received.
 pub trait Inbox: Send + Sync {
-    /// Takes one message. Nothing is answered; what comes of it is the taker's business.
+    /// Takes one message. What comes of it is the taker's business.
     fn receive(&self, message: Received);
+
+    /// Whether the connection over which these bytes came may be held open for an answer. Default: no.
+    ///
+    /// The answer must depend on the bytes alone. The sender sees that its connection is held, and must not learn by that
+    /// what became of its message.
+    ///
+    /// # Ordering
+    /// Called before [`receive`](Self::receive), and must not block.
+    fn may_answer(&self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
 }
+
+/// A connection that a transport holds open, for one answer to the message that came over it.
+///
+/// It is closed when its time is up, when it gives way to another, and after the answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    number: u64,
+    open: Weak<()>,
+}
+
+impl Reply {
+    /// A connection with a number that the transport gives it; it counts as open until the transport drops `open`.
+    #[must_use]
+    pub fn new(number: u64, open: &Arc<()>) -> Self {
+        Self { number, open: Arc::downgrade(open) }
+    }
+
+    /// The number that the transport gave it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether the transport still holds the connection.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.strong_count() > 0
+    }
+}
+
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number && self.open.ptr_eq(&other.open)
+    }
+}
+
+impl Eq for Reply {}
 
 /// One message as it arrived, with what the transport knows of its origin.
 #[derive(Clone, PartialEq, Eq)]
@@ -166,25 +230,33 @@ pub struct Received {
     pub bytes: Vec<u8>,
     /// How it came.
     pub path: Path,
+    /// The connection that is held open for an answer; `None` if there is none.
+    pub reply: Option<Reply>,
 }
 
 impl Received {
     /// A message whose sender the transport does not know.
     #[must_use]
     pub fn new(bytes: Vec<u8>, source: Source) -> Self {
-        Self { bytes, path: Path::Direct { authenticated: None, source } }
+        Self { bytes, path: Path::Direct { authenticated: None, source }, reply: None }
     }
 
     /// A message over a connection at whose other end the transport proved `peer` to be.
     #[must_use]
     pub fn authenticated(bytes: Vec<u8>, peer: NodeId) -> Self {
-        Self { bytes, path: Path::Direct { authenticated: Some(peer), source: Source::Node(peer) } }
+        Self { bytes, path: Path::Direct { authenticated: Some(peer), source: Source::Node(peer) }, reply: None }
     }
 
     /// A message that a relay brought, which says that it authenticated `handed_in_by` when it was handed in.
     #[must_use]
     pub fn relayed(bytes: Vec<u8>, handed_in_by: NodeId) -> Self {
-        Self { bytes, path: Path::Relayed { handed_in_by } }
+        Self { bytes, path: Path::Relayed { handed_in_by }, reply: None }
+    }
+
+    /// The same, with the connection that is held open for an answer.
+    #[must_use]
+    pub fn answerable(self, reply: Reply) -> Self {
+        Self { reply: Some(reply), ..self }
     }
 }
 
