@@ -112,12 +112,12 @@ fn every_json_has_the_documented_fields() {
     check("registry", &out(&["registry", "list", "--json", "--home", text(&home)], 0));
     let count = |listing: &str, table: &str| node.ids(listing, table).len();
     assert_eq!((count("list", "trusted"), count("pending", "pending"), count("outgoing", "outgoing")), (1, 1, 1));
-    let args = node.args(&["watch", "--json", "--count", "1", "--timeout", "60"]);
+    let args = node.args(&["watch", "--json", "--count", "2", "--timeout", "60"]);
     let mut watch = Command::new(env!("CARGO_BIN_EXE_trustkeep")).args(args).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
     node.does(&["revoke", "9"]);
-    for (number, line) in [first, lines.next().unwrap().unwrap()].iter().enumerate() {
+    for (number, line) in [first, lines.next().unwrap().unwrap(), lines.next().unwrap().unwrap()].iter().enumerate() {
         is_documented(&examples, "watch", number, line);
     }
     assert_eq!(watch.wait().unwrap().code(), Some(0));
@@ -164,6 +164,7 @@ fn every_command_is_documented_and_answers_with_0_1_or_2() {
             "node" | "list" | "pending" | "outgoing" | "revoked" | "status" | "watch" => vec!["--home", missing],
             "request" | "approve" | "reject" | "cancel" | "revoke" | "wait" => vec!["--home", missing, "9"],
             "registry" => vec!["confirm", "--home", missing],
+            "grant" => vec!["--home", missing, "9", KEY],
             "inspect" | "verify" | "export" | "compact" | "repair" => vec!["--dir", missing],
             "import" => vec!["--dir", missing, missing],
             "stress" => vec!["--dir", "/nonexistent/parent/store", "--threads", "1", "--seconds", "0"],

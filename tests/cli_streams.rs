@@ -372,6 +372,8 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
     };
     // Done, and said to be done.
     on_all(&["cancel", "11"], &|| drop(run(&node.args(&["request", "11"]))));
+    let key = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
+    on_all(&["grant", "11", key], &|| drop(run(&node.args(&["revoke", "11"]))));
     on_all(&["revoke", "11"], &|| drop(run(&node.args(&["request", "11"]))));
 
     let help = run(&["--help"]).1;

@@ -103,11 +103,11 @@ fn a_watch_tells_everything_in_order_and_ends_after_so_many() {
     let trust = |state: &str, reason: &str| json!({"state": state, "reason": reason});
     for (topic, payload) in [
         ("handshake.received", json!({"justification": "weather feed"})),
-        ("handshake.pending", json!({"justification": "weather feed", "fingerprint": fingerprint})),
-        ("trust.changed", trust("granted", "approved")),
+        ("handshake.pending", json!({"justification": "weather feed", "fingerprint": fingerprint, "replaces": null})),
         ("handshake.approved", json!({})),
-        ("trust.changed", trust("revoked", "revoked")),
+        ("trust.changed", trust("granted", "approved")),
         ("trust.revoked", json!({})),
+        ("trust.changed", trust("revoked", "revoked")),
     ] {
         assert_eq!(of_nine.event(), (topic.to_owned(), 7.into(), payload));
         let line = in_words.line();
@@ -275,7 +275,9 @@ fn listings_show_ages_and_warn_of_a_second_key() {
     node.refuses(&["approve", "5"], &["peer 5", "fingerprint"]);
     let fingerprint = node.shows("pending")["pending"][0]["fingerprint"].as_str().unwrap().to_owned();
     node.does(&["approve", "5", &fingerprint]);
-    node.does(&["approve", "6"]);
+    node.refuses(&["approve", "6"], &["peer 6", "fingerprint"]);
+    let fingerprint = node.shows("pending")["pending"][0]["fingerprint"].as_str().unwrap().to_owned();
+    node.does(&["approve", "6", &fingerprint]);
     assert_eq!(run(&node.args(&["pending"])).1, "none\n");
 }
 

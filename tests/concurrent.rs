@@ -62,7 +62,7 @@ fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
                     match call {
                         0 => drop(manager.request(peer, "x", RequestOptions::default())),
                         1 => drop(manager.request(peer, "x", RequestOptions::default().automatic(true).force(true))),
-                        2 => drop(manager.approve(peer, None)),
+                        2 => drop(manager.approve(peer, shown(manager, peer))),
                         3 => drop(manager.reject(peer, "no")),
                         4 => drop(manager.cancel(peer)),
                         5 => drop(manager.revoke(peer)),
@@ -113,7 +113,7 @@ fn of_two_operators_who_approve_one_does() {
                 .map(|_| {
                     scope.spawn(|| {
                         start.wait();
-                        match manager.approve(id(2), None) {
+                        match manager.approve(id(2), shown(&manager, id(2))) {
                             Ok(_) => 1,
                             Err(CommandError::Refused(_)) => 0,
                             Err(other) => panic!("{other:?}"),

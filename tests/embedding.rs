@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use trustkeep::clock::Clock;
 use trustkeep::config::{HandshakeConfig, Limits};
-use trustkeep::machine::event::{Event, TrustState};
+use trustkeep::machine::event::{ChangeReason, Event, TrustState};
 use trustkeep::node::{CommandError, RequestOptions};
 use trustkeep::wire::message::Kind;
 use trustkeep::{HandshakeManager, Now, PersistError, TrustRecord, TrustStore, WallMillis};
@@ -85,7 +85,7 @@ fn a_future_waits_for_the_grant_and_needs_no_runtime() {
         let other = scope.spawn(|| block_on(manager.store().trust_future(id(3))));
         eventually("all wait", || waiting(manager.store()) == 5);
         manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
-        drop(manager.approve(id(2), None).unwrap());
+        drop(manager.approve(id(2), shown(&manager, id(2))).unwrap());
         for waiter in waiters {
             assert!(waiter.join().unwrap());
         }
@@ -252,7 +252,8 @@ fn a_sink_hears_everything_in_order_and_the_last_of_it_before_the_end() {
         })
         .collect();
     assert_eq!(granted, (2..202).collect::<Vec<_>>());
-    assert_eq!(heard.last(), Some(&Event::Revoked { peer: id(2) }));
+    let lost = Event::TrustChanged { peer: id(2), state: TrustState::Revoked, reason: ChangeReason::Revoked };
+    assert_eq!(heard.last_chunk(), Some(&[Event::Revoked { peer: id(2) }, lost]));
 }
 
 #[test]

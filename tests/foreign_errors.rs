@@ -207,7 +207,7 @@ fn errors_that_panic_when_shown_or_dropped_cost_no_thread() {
     assert_eq!(said.matches("an error that cannot be shown").count(), 2, "{said}");
 
     // Answers and reports that fail are counted.
-    drop(manager.approve(id(2), None).unwrap());
+    drop(manager.approve(id(2), shown(&manager, id(2))).unwrap());
     eventually("not reported", || count(&manager, "not_reported") >= 1);
     eventually("not sent", || count(&manager, "not_sent") >= 1);
     drop(manager.revoke(id(2)).unwrap());

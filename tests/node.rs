@@ -106,7 +106,7 @@ fn trust_is_made_kept_over_a_restart_and_revoked() {
     until(&events_b, |event| matches!(event, Event::Pending { .. }));
     assert!(!b.manager.is_trusted(id(1)) && !a.manager.is_trusted(id(2)));
     assert_eq!(b.manager.pending()[0].0, id(1));
-    drop(b.manager.approve(id(1), None).unwrap());
+    drop(b.manager.approve(id(1), shown(&b.manager, id(1))).unwrap());
     assert!(a.manager.wait_for_trust(id(2), SOON));
     assert!(b.manager.revoked().is_empty());
 }
@@ -146,7 +146,7 @@ fn with_nobody_to_vouch_an_expected_key_decides() {
     // Without one, the answer is shown to an operator and trusted by nobody.
     drop(a.manager.request(id(2), "", ask()).unwrap());
     until(&events_b, |event| matches!(event, Event::Pending { .. }));
-    drop(b.manager.approve(id(1), None).unwrap());
+    drop(b.manager.approve(id(1), shown(&b.manager, id(1))).unwrap());
     until(&events_a, |event| matches!(event, Event::Pending { .. }));
     assert!(!a.manager.is_trusted(id(2)));
     // With it, the answer counts.
@@ -259,7 +259,7 @@ fn operators_hear_what_there_was_nothing_to_do_about() {
     let nothing = |result: Result<_, CommandError>| {
         assert!(matches!(result, Err(CommandError::Refused(Rejection::NothingToDo))), "{result:?}");
     };
-    nothing(b.manager.approve(id(1), None));
+    nothing(b.manager.approve(id(1), shown(&b.manager, id(1))));
     nothing(b.manager.reject(id(1), ""));
     nothing(b.manager.cancel(id(1)));
     nothing(b.manager.revoke(id(1)).map(|revoked| revoked.receipt));

@@ -151,7 +151,7 @@ fn a_registry_that_hangs_or_panics_binds_nothing_and_holds_up_nobody() {
         // While they hang, another peer's message is handled, and operators work.
         manager.receive(arrived(message_from(&identity(6), Kind::Request, |_| {}), 1));
         assert!(manager.pending().iter().any(|(peer, entry)| *peer == id(6) && entry.authentic));
-        drop(manager.approve(id(6), None).unwrap());
+        drop(manager.approve(id(6), shown(&manager, id(6))).unwrap());
         assert!(manager.is_trusted(id(6)));
         book.gate.open();
         for thread in hanging {
@@ -330,8 +330,8 @@ fn an_answer_waits_for_the_disk_and_a_revocation_does_not() {
     for number in [2, 3, 4] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }
-    let approved = manager.approve(id(2), None).unwrap();
-    drop(manager.approve(id(3), None).unwrap());
+    let approved = manager.approve(id(2), shown(&manager, id(2))).unwrap();
+    drop(manager.approve(id(3), shown(&manager, id(3))).unwrap());
     assert!(manager.is_trusted(id(2)) && !approved.is_durable());
     assert!(ends.sent.recv_timeout(A_WHILE).is_err(), "a grant was told before it was durable");
     // What restricts does not wait behind it: neither the farewell nor the cut.
@@ -356,7 +356,7 @@ fn whoever_prefers_latency_does_not_wait_for_the_disk() {
     let (manager, _wire, ends) = alone_with(store, |builder| builder.config(config));
     let _shut = disk.gate.close();
     manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
-    let approved = manager.approve(id(2), None).unwrap();
+    let approved = manager.approve(id(2), shown(&manager, id(2))).unwrap();
     assert_eq!(ends.next(), (id(2), "handshake_accept".to_owned()));
     assert!(!approved.is_durable());
     disk.gate.open();
@@ -376,7 +376,7 @@ fn stopping_waits_no_longer_than_it_may_and_once_only() {
     for number in [2, 3] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }
-    drop(manager.approve(id(3), None).unwrap());
+    drop(manager.approve(id(3), shown(&manager, id(3))).unwrap());
     assert_eq!(ends.next().0, id(3));
     drop(manager.reject(id(2), "").unwrap());
     assert_eq!(ends.next().0, id(2));
@@ -431,9 +431,9 @@ fn a_registry_that_hangs_or_panics_over_a_report_holds_up_no_message() {
     for number in [2, 3] {
         manager.receive(arrived(message_from(&identity(number), Kind::Request, |_| {}), 1));
     }
-    drop(manager.approve(id(2), None).unwrap());
+    drop(manager.approve(id(2), shown(&manager, id(2))).unwrap());
     assert_eq!(ends.next(), (id(2), "handshake_accept".to_owned()));
-    drop(manager.approve(id(3), None).unwrap());
+    drop(manager.approve(id(3), shown(&manager, id(3))).unwrap());
     assert_eq!(ends.next(), (id(3), "handshake_accept".to_owned()));
     // Whoever reports late reports what lasts: node 2 was trusted for a while, and the registry need not know.
     let events = manager.subscribe();

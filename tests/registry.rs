@@ -436,13 +436,13 @@ fn an_approval_needs_the_fingerprint_while_the_registry_does_not_answer() {
     let current = key_of(2).fingerprint();
     let refused = manager.approve(id(2), None).unwrap_err();
     assert!(
-        matches!(refused, CommandError::Refused(rejection) if rejection == Rejection::FingerprintRequired { current })
+        matches!(refused, CommandError::Refused(rejection) if rejection == Rejection::FingerprintRequired { current, others: [None; 4] })
     );
     assert!(!manager.is_trusted(id(2)));
     drop(manager.approve(id(2), Some(current)).unwrap());
     assert!(manager.is_trusted(id(2)));
     drop(shut);
-    drop(manager.approve(id(3), None).unwrap());
+    drop(manager.approve(id(3), shown(&manager, id(3))).unwrap());
     assert!(manager.is_trusted(id(3)), "it answers that it does not know");
 }
 

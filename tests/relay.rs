@@ -92,7 +92,7 @@ fn two_nodes_that_cannot_dial_each_other_come_to_trust_by_watching_and_by_pollin
         let (_, entry) = b.pending().remove(0);
         assert_eq!((entry.justification.as_str(), entry.source), ("weather feed", Source::Relay(id(1))));
         assert!(entry.authentic, "the registry vouches for the key");
-        drop(b.approve(id(1), None).unwrap());
+        drop(b.approve(id(1), shown(&b, id(1))).unwrap());
         assert!(a.wait_for_trust(id(2), SOON), "the answer arrives");
         assert!(a.trusted()[0].mutual);
         // Acknowledged, so that nothing waits any more.
@@ -686,7 +686,7 @@ fn a_relay_that_hangs_holds_up_no_operator_and_no_other_peer() {
     assert!(begun.elapsed() >= Duration::from_millis(300));
     *wire.cut_off.lock().unwrap() = false;
     // The relay hangs still, and so do its fetches.
-    drop(manager.approve(id(2), None).unwrap());
+    drop(manager.approve(id(2), shown(&manager, id(2))).unwrap());
     assert!(manager.is_trusted(id(2)));
     assert_eq!(ends.next(), (id(2), "handshake_accept".to_owned()));
     drop(manager.request(id(6), "", ask()).unwrap());

@@ -435,7 +435,7 @@ fn an_answer_is_checked_again_before_the_relay_gets_it() {
         assert!(matches!(asked, Err(CommandError::NotSent { relay: Some(RegistryError::TimedOut), .. })), "{asked:?}");
         assert_eq!(*post.asked.lock().unwrap(), 1);
         asks(&manager, 2, 0);
-        drop(manager.approve(id(2), None).unwrap());
+        drop(manager.approve(id(2), shown(&manager, id(2))).unwrap());
         eventually("the direct way fails", || net.tried(2).contains(&ACCEPT.to_owned()));
         if revoked {
             drop(manager.revoke(id(2)).unwrap());

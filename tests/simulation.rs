@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 67] = [
+const MUST_HAPPEN: [(&str, u64); 69] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -119,11 +119,13 @@ const MUST_HAPPEN: [(&str, u64); 67] = [
     ("peace: parted though the farewell was lost", 200),
     ("peace: trust", 190),
     ("peace: trust though an accept was lost", 200),
-    ("refused: fingerprint_required", 60),
+    ("refused: fingerprint_required", 140),
+    ("refused: other_entry", 130),
     ("refused: registry_contradicts", 15),
     ("refused: revoked_needs_operator", 100),
     ("refused: store_full", 20),
     ("refused: wrong_fingerprint", 260),
+    ("rejected: already_refused", 12),
     ("rejected: bad_key", 10),
     ("rejected: bad_signature", 430),
     ("rejected: below_former_floor", 2),

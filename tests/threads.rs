@@ -62,7 +62,7 @@ fn live(a: &HandshakeManager, b: &HandshakeManager) {
     let (one, two) = (a.node_id(), b.node_id());
     drop(a.request(two, "", RequestOptions::default().force(true)).unwrap());
     eventually("the request arrives", || !b.pending().is_empty() || b.is_trusted(one));
-    drop(b.approve(one, None));
+    drop(b.approve(one, shown(b, one)));
     assert!(a.wait_for_trust(two, SOON));
     drop(b.revoke(one).unwrap());
     b.store().flush().unwrap();

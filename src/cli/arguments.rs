@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::control::{Ask, Until};
 use super::policy::PolicyArguments;
+use crate::config::Limits;
 use crate::peer::NodeId;
 
 /// A trust store and handshake manager: who may talk to this node, and since when.
@@ -45,6 +46,8 @@ pub(super) enum Command {
         listen: Option<SocketAddr>,
         #[command(flatten)]
         policy: PolicyArguments,
+        #[command(flatten)]
+        pending: PendingLimits,
         /// Print the line that says the node is ready as JSON
         #[arg(long)]
         json: bool,
@@ -56,8 +59,13 @@ pub(super) enum Command {
     Operation(Operation),
     /// List the trusted peers of a running node
     List(Listing),
-    /// List the peers that wait for an operator
-    Pending(Listing),
+    /// List the peers that wait for an operator, with every key that they showed
+    Pending {
+        #[command(flatten)]
+        listing: Listing,
+        /// Only this peer
+        peer: Option<NodeId>,
+    },
     /// List the requests of the node itself that were not answered yet
     Outgoing(Listing),
     /// List the peers that the node has revoked
@@ -205,12 +213,25 @@ pub(super) enum Operation {
         #[arg(long)]
         force: bool,
     },
-    /// Trust a pending peer
+    /// Trust a pending peer, under one of the keys that `pending` shows
+    ///
+    /// Without a fingerprint, on a terminal, shows the keys and asks; elsewhere exits with 1, unless the registry or the
+    /// transport vouches for the key and no other is known or was seen.
     Approve {
         #[command(flatten)]
         to: Peer,
-        /// Of the key to approve; may be left out only while no other key was seen
+        /// Of the key to approve
         fingerprint: Option<String>,
+        /// The entry that you looked at, as `pending --json` names it: no other is approved
+        #[arg(long, value_name = "N")]
+        entry: Option<String>,
+    },
+    /// Trust a peer outright, under this key, whether it waits or not
+    Grant {
+        #[command(flatten)]
+        to: Peer,
+        /// Its key, in base64
+        key: String,
     },
     /// Refuse a pending peer
     Reject {
@@ -243,14 +264,35 @@ pub(super) enum Operation {
     },
 }
 
+/// How many peers may wait for an operator.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct PendingLimits {
+    /// How many peers may wait for an operator [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(super) pending_max: Option<u32>,
+    /// How many of them from one source: an authenticated node, else an address or IPv6 network [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(super) pending_per_source: Option<u32>,
+}
+
+impl PendingLimits {
+    pub(super) fn apply(self, limits: &mut Limits) {
+        let of = |given: Option<u32>, limit: &mut usize| {
+            *limit = given.and_then(|given| usize::try_from(given).ok()).unwrap_or(*limit);
+        };
+        of(self.pending_max, &mut limits.pending_max);
+        of(self.pending_per_source, &mut limits.pending_per_source_max);
+    }
+}
+
 /// A running node, and the peer that it is asked about.
 #[derive(Debug, Args)]
 pub(super) struct Peer {
     /// The home of the running node
     #[arg(long, value_name = "HOME")]
-    home: PathBuf,
+    pub(super) home: PathBuf,
     /// The peer's node id
-    peer: NodeId,
+    pub(super) peer: NodeId,
 }
 
 impl Operation {
@@ -264,9 +306,10 @@ impl Operation {
                 expected_key: key.clone(),
                 force,
             }),
-            Self::Approve { to, fingerprint } => {
-                request(to, &|peer| Ask::Approve { peer, fingerprint: fingerprint.clone() })
+            Self::Approve { to, fingerprint, entry } => {
+                request(to, &|peer| Ask::Approve { peer, fingerprint: fingerprint.clone(), entry: entry.clone() })
             }
+            Self::Grant { to, key } => request(to, &|peer| Ask::Grant { peer, key: key.clone() }),
             Self::Reject { to, reason } => request(to, &|peer| Ask::Reject { peer, reason: reason.clone() }),
             Self::Cancel { to } => request(to, &|peer| Ask::Cancel { peer }),
             Self::Revoke { to } => request(to, &|peer| Ask::Revoke { peer }),

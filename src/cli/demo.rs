@@ -70,7 +70,7 @@ impl Demo {
         self.done(&format!("pending: node {} shows the request with the fingerprint of {}'s key", b.id, a.id))?;
 
         let fingerprint = Some(a.key.fingerprint().to_string());
-        b.done(&Ask::Approve { peer: a.id.get(), fingerprint })?;
+        b.done(&Ask::Approve { peer: a.id.get(), fingerprint, entry: None })?;
         self.done(&format!("approve: node {} trusts node {}, durably", b.id, a.id))?;
         trusted(&a, &b)?;
         self.done("trusted on both sides, and durable on both")?;

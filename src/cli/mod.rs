@@ -6,6 +6,7 @@
 //! here.
 #![forbid(unsafe_code)]
 
+mod approve;
 mod arguments;
 mod compact;
 mod control;
@@ -41,9 +42,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::Limits;
 use crate::error::{OpenError, PersistError};
 use crate::time::Now;
-use arguments::{Arguments, Command, RegistryAction};
+use arguments::{Arguments, Command, Operation, RegistryAction};
 use control::Ask;
 
 /// Runs the program with the arguments of this process.
@@ -54,12 +56,17 @@ pub fn main() -> ExitCode {
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
-        Command::Node { home, listen, policy, json, stop_at_eof } => {
-            node::run(&home, listen, policy.into_policy(), json, stop_at_eof)
+        Command::Node { home, listen, policy, pending, json, stop_at_eof } => {
+            let mut limits = Limits::default();
+            pending.apply(&mut limits);
+            node::run(&home, listen, policy.into_policy(), limits, json, stop_at_eof)
+        }
+        Command::Operation(Operation::Approve { to, fingerprint, entry }) => {
+            approve::approve(&to.home, to.peer, fingerprint, entry)
         }
         Command::Operation(operation) => operator::operate(operation),
         Command::List(listing) => operator::list(&listing, &Ask::List),
-        Command::Pending(listing) => operator::list(&listing, &Ask::Pending),
+        Command::Pending { listing, peer } => operator::pending(&listing, peer),
         Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
         Command::Revoked(listing) => operator::list(&listing, &Ask::Revoked),
         Command::Status(listing) => operator::list(&listing, &Ask::Status),

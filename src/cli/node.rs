@@ -13,7 +13,7 @@ use super::control::server::Bound;
 use super::home::Home;
 use super::signals::{ending, unwatched};
 use super::{Answer, Failure, log, print};
-use crate::config::{DEFAULT_PORT, Policy};
+use crate::config::{DEFAULT_PORT, Limits, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
 use crate::sync::{Arc, Deadline, QueueReceiver, QueueSender, queue, spawn};
@@ -32,6 +32,7 @@ pub(super) fn run(
     home: &Path,
     listen: Option<SocketAddr>,
     policy: Policy,
+    limits: Limits,
     json: bool,
     stop_at_eof: bool,
 ) -> Result<Answer, Failure> {
@@ -43,7 +44,7 @@ pub(super) fn run(
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
 
-    let store = Arc::new(TrustStore::open(home.store())?);
+    let store = Arc::new(TrustStore::options().limits(limits).open(home.store())?);
     let control = Bound::new(&home.control())?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
     let transport = TcpTransport::bind(TcpConfig::listen(listen), Arc::clone(&registry) as _).map_err(Failure::new)?;

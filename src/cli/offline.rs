@@ -8,10 +8,13 @@ use serde::Serialize;
 use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow, by_id};
 use super::{Answer, Failure, complain, now, print, progress, rows};
 use crate::error::OpenError;
+use crate::machine::known;
+use crate::peer::NodeId;
 use crate::persist::Storage;
 use crate::persist::examine::{self, FileInfo, Finding, Progress, Report};
 use crate::persist::file::{Directory, LoadMode};
 use crate::tables::table::Table as _;
+use crate::tables::{Pending, Tables};
 
 #[derive(Serialize)]
 struct Inspected {
@@ -21,6 +24,11 @@ struct Inspected {
     outgoing: Vec<OutgoingRow>,
     revoked: Vec<RevokedRow>,
     files: Vec<FileRow>,
+}
+
+fn pending_row(tables: &Tables, peer: NodeId, entry: &Pending) -> PendingRow {
+    let replaces = known::replaced_key(tables, peer, &entry.key);
+    PendingRow::new(peer.get(), &known::shown(tables, peer, entry), replaces)
 }
 
 #[derive(Serialize)]
@@ -78,7 +86,7 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let inspected = Inspected {
         generation: snapshot.header.generation,
         trusted: by_id(tables.trusted.iter().map(|record| TrustedRow::from(&record)).collect(), |row| row.node_id),
-        pending: by_id(tables.sides.pending.iter().map(|(id, it)| PendingRow::new(id.get(), it)).collect(), |row| {
+        pending: by_id(tables.sides.pending.iter().map(|(id, it)| pending_row(tables, id, it)).collect(), |row| {
             row.node_id
         }),
         outgoing: by_id(tables.sides.outgoing.iter().map(|(id, it)| OutgoingRow::new(id.get(), it)).collect(), |row| {

@@ -2,27 +2,28 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use super::arguments::{Listing, Operation};
 use super::control::client::ask;
 use super::control::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
 use super::home::Home;
 use super::{Answer, Failure, complain, now, print, rows};
+use crate::peer::NodeId;
 
 /// Asks for something to be done, or waited for.
 pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
     let (home, request) = operation.into_request();
-    have_done(&home, &request)
+    done(&Home::new(&home), &request)
 }
 
 /// Has trust ended wherever the registry contradicts it.
 pub(super) fn confirm_registry(of: &Listing) -> Result<Answer, Failure> {
-    have_done(&of.home, &Ask::RegistryConfirm)
+    done(&Home::new(&of.home), &Ask::RegistryConfirm)
 }
 
-fn have_done(home: &Path, request: &Ask) -> Result<Answer, Failure> {
-    match ask(&Home::new(home), request)? {
+/// Asks for something to be done, and prints that it is.
+pub(super) fn done(home: &Home, request: &Ask) -> Result<Answer, Failure> {
+    match ask(home, request)? {
         Reply::Done { generation, warning } => {
             if let Some(warning) = warning {
                 complain(warning);
@@ -40,7 +41,19 @@ fn have_done(home: &Path, request: &Ask) -> Result<Answer, Failure> {
 
 /// Asks for a listing.
 pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> {
-    let reply = ask(&Home::new(&listing.home), request)?;
+    show_reply(listing, ask(&Home::new(&listing.home), request)?)
+}
+
+/// The same of the peers that wait, or of one of them.
+pub(super) fn pending(listing: &Listing, peer: Option<NodeId>) -> Result<Answer, Failure> {
+    let mut reply = ask(&Home::new(&listing.home), &Ask::Pending)?;
+    if let (Reply::Pending { pending }, Some(peer)) = (&mut reply, peer) {
+        pending.retain(|row| row.node_id == peer.get());
+    }
+    show_reply(listing, reply)
+}
+
+fn show_reply(listing: &Listing, reply: Reply) -> Result<Answer, Failure> {
     if listing.json {
         // Without the tag, which says no more than the command did.
         let mut value = serde_json::to_value(&reply).map_err(Failure::new)?;
@@ -78,7 +91,7 @@ pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> 
     Ok(Answer::Printed)
 }
 
-fn unexpected() -> Failure {
+pub(super) fn unexpected() -> Failure {
     Failure::hint("the node answered something else than was asked", "does it run the same release?")
 }
 
@@ -111,6 +124,8 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let side = if *millis < 0 { "behind" } else { "ahead of" };
         writeln!(out, "clocks       {name}: the newest stamp was {by:.1} s {side} our clock")?;
     }
+    let newcomers = status.refused_newcomers.iter().map(|(source, count)| [source.clone(), count.to_string()]);
+    print::table(out, "NEWCOMERS REFUSED", ["FROM", "COUNT"], newcomers)?;
     let counters = status.counters.iter().filter(|(_, count)| *count > 0);
     print::table(out, "COUNTERS", ["NAME", "COUNT"], counters.map(|(name, count)| [name.clone(), count.to_string()]))
 }

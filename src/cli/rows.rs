@@ -5,10 +5,10 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::print::{age, table, table_with_texts, time};
+use super::print::{age, printable, table, table_with_texts, time};
 use crate::node::Contradiction;
 use crate::peer::{PublicKey, TrustRecord};
-use crate::tables::{Outgoing, Pending, PendingKind, Revocation};
+use crate::tables::{OTHER_KEYS_MAX, OtherKey, Outgoing, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,21 @@ pub(super) struct PendingRow {
     authentic: bool,
     conflicts: u32,
     /// `request`, or `answered, key unvouched`: an answer to our own request, under a key that nobody vouches for.
+    kind: String,
+    /// Names what was looked at; 16 hexadecimal digits.
+    pub(super) entry: Option<String>,
+    /// Of the key that approving this one would replace.
+    replaces: Option<String>,
+    /// The other keys that the peer showed.
+    others: Vec<OtherRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OtherRow {
+    public_key: String,
+    fingerprint: String,
+    source: String,
+    first_seen: i64,
     kind: String,
 }
 
@@ -76,7 +91,19 @@ impl From<&TrustRecord> for TrustedRow {
 }
 
 impl PendingRow {
-    pub(super) fn new(peer: u32, entry: &Pending) -> Self {
+    /// `replaces` is the key that approving the first key would replace.
+    pub(super) fn new(peer: u32, entry: &Pending, replaces: Option<PublicKey>) -> Self {
+        let kind = |kind| match kind {
+            PendingKind::Request => "request".to_owned(),
+            PendingKind::AnsweredUnvouched => "answered, key unvouched".to_owned(),
+        };
+        let other = |other: &OtherKey| OtherRow {
+            public_key: other.key.to_base64(),
+            fingerprint: other.key.fingerprint().to_string(),
+            source: other.source.to_string(),
+            first_seen: other.first_seen.as_millis(),
+            kind: kind(other.kind),
+        };
         Self {
             node_id: peer,
             public_key: entry.key.to_base64(),
@@ -86,11 +113,23 @@ impl PendingRow {
             source: entry.source.to_string(),
             authentic: entry.authentic,
             conflicts: entry.conflicts,
-            kind: match entry.kind {
-                PendingKind::Request => "request".to_owned(),
-                PendingKind::AnsweredUnvouched => "answered, key unvouched".to_owned(),
-            },
+            kind: kind(entry.kind),
+            entry: (entry.number != 0).then(|| format!("{:016x}", entry.number)),
+            replaces: fingerprint(replaces.as_ref()),
+            others: entry.others.iter().map(other).collect(),
         }
+    }
+
+    /// Whether it is approved without a fingerprint.
+    pub(super) fn is_beyond_doubt(&self) -> bool {
+        self.authentic && self.conflicts == 0 && self.replaces.is_none()
+    }
+
+    /// Of every key that waits, the first one first.
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = &str> {
+        core::iter::once(&self.fingerprint)
+            .chain(self.others.iter().map(|other| &other.fingerprint))
+            .map(String::as_str)
     }
 }
 
@@ -139,7 +178,7 @@ pub(super) fn print_trusted(out: &mut dyn Write, rows: &[TrustedRow], now: WallM
     table(out, "TRUSTED", ["ID", "APPROVED", "AGE", "MUTUAL", "NETWORK", "FINGERPRINT"], cells)
 }
 
-/// With a warning for each peer that showed more than one key.
+/// With a warning for each peer that showed more than one key, or another than is known.
 pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
         let PendingRow { kind, source, fingerprint, .. } = row.clone();
@@ -148,13 +187,32 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     });
     let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND"];
     table_with_texts(out, "PENDING", columns, cells)?;
-    for PendingRow { node_id, conflicts, .. } in rows.iter().filter(|row| row.conflicts > 0) {
-        let times = if *conflicts == 1 { "once".to_owned() } else { format!("{conflicts} times") };
+    for row in rows.iter().filter(|row| row.conflicts > 0) {
+        let PendingRow { node_id, conflicts, replaces, others, .. } = row;
+        writeln!(out)?;
+        if let Some(known) = replaces {
+            writeln!(out, "WARNING: peer {node_id} replaces {known}: that key is known for it, and is another.")?;
+        }
+        let seen = conflicts - u32::from(replaces.is_some()).min(*conflicts);
+        if seen > 0 || !others.is_empty() {
+            let times = if seen <= 1 { "once".to_owned() } else { format!("{seen} times") };
+            writeln!(out, "WARNING: peer {node_id} showed another key as well, {times}.")?;
+        }
+        for OtherRow { fingerprint, source, first_seen, kind, .. } in others {
+            writeln!(out, "  also {fingerprint}, first {}, from {}, {kind}", time(*first_seen), printable(source))?;
+        }
         writeln!(
             out,
-            "\nWARNING: peer {node_id} showed another key as well, {times}. One of the two is an impostor's, or the peer has a\n  \
-             new key: ask its operator for the fingerprint, and name it: `trustkeep approve {node_id} FINGERPRINT`."
+            "  One of the keys is an impostor's, or the peer has a new key: ask its operator for the fingerprint, and name\n  \
+             it: `trustkeep approve {node_id} FINGERPRINT`."
         )?;
+        if others.len() >= OTHER_KEYS_MAX {
+            writeln!(
+                out,
+                "  No further key is kept. If the right one is not here: `trustkeep grant {node_id} KEY`, with the key that its\n  \
+                 operator says."
+            )?;
+        }
     }
     Ok(())
 }

@@ -113,9 +113,10 @@ impl Serialize for Payload<'_> {
         let mut fields = serializer.serialize_map(None)?;
         match self.0 {
             Event::Received { justification, .. } => fields.serialize_entry("justification", justification)?,
-            Event::Pending { justification, fingerprint, .. } => {
+            Event::Pending { justification, fingerprint, replaces, .. } => {
                 fields.serialize_entry("justification", justification)?;
                 fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
+                fields.serialize_entry("replaces", &replaces.map(|replaces| replaces.to_string()))?;
             }
             Event::AutoApproved { reason, label, .. } => {
                 fields.serialize_entry("reason", reason.name())?;
@@ -156,8 +157,12 @@ mod tests {
         let events = [
             (Event::Received { peer, justification: text() }, r#"{"justification":"why\n\"so\""}"#.to_owned()),
             (
-                Event::Pending { peer, justification: String::new(), fingerprint },
-                format!(r#"{{"justification":"","fingerprint":"{fingerprint}"}}"#),
+                Event::Pending { peer, justification: String::new(), fingerprint, replaces: Some(fingerprint) },
+                format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":"{fingerprint}"}}"#),
+            ),
+            (
+                Event::Pending { peer, justification: String::new(), fingerprint, replaces: None },
+                format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":null}}"#),
             ),
             (
                 Event::AutoApproved { peer, reason: AutoReason::AllowListed, label: Some("first".to_owned()) },

@@ -73,6 +73,9 @@ pub enum Event {
         justification: String,
         /// Of the key that would be approved.
         fingerprint: Fingerprint,
+        /// Of the key that this one would replace: the trusted record's, the last one that was vouched for, or the one that
+        /// our own request expects.
+        replaces: Option<Fingerprint>,
     },
     /// `handshake.auto_approved`: a rule approved a request.
     AutoApproved {

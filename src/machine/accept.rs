@@ -2,12 +2,15 @@
 //! decision if nobody does.
 #![forbid(unsafe_code)]
 
+use super::answer::forget_answer;
 use super::approval::contradicts_caller;
 use super::event::ChangeReason;
 use super::input::{Lookup, Received};
+use super::known::replaced_key;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::queue::enqueue;
+use super::refused::is_refused;
 use super::rejection::Rejection;
 use super::step::Standing;
 use super::view::PendingKind;
@@ -19,12 +22,18 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     if let Err(rejection) = answers_us(&plan, received) {
         return plan.drop_message(rejection);
     }
-    // the peer is under a new key, vouched for. The old trust ends; no new trust comes of this message.
+    if is_refused(&plan, received) {
+        return plan.drop_message(Rejection::AlreadyRefused);
+    }
+    // the peer is under a new key, vouched for. The old trust ends and so does our request; no new trust comes of
+    // this message.
     let record = plan.trusted;
     let same_key = record.is_some_and(|record| record.public_key == Some(key));
     let other_key = record.is_some_and(|record| record.public_key.is_some_and(|old| old != key));
     if other_key && standing.is_authentic() {
         plan.lose_trust(ChangeReason::KeyChanged);
+        plan.outgoing = None;
+        forget_answer(&mut plan);
         return plan.drop_message(Rejection::KeyChanged);
     }
     // there is nothing to decide about the key of a trusted record, and this may decide nothing.
@@ -57,8 +66,9 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     }
 }
 
-/// Nothing is known of this peer that the key could be at odds with: no record, no key that our caller named, no other
-/// key that waits. No relay is trusted with first contacts: it could answer every request that it had, by any way.
+/// Nothing is known of this peer that the key could be at odds with: no record, no key that was vouched for or that our
+/// caller named, no other key that waits. No relay is trusted with first contacts: it could answer every request that it
+/// had, by any way.
 fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
     let key = *received.message.key();
     plan.rules.policy.trust_on_first_use
@@ -67,6 +77,7 @@ fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
         && !plan.is_doubtful
         && !received.path.is_relayed()
         && plan.trusted.is_none()
+        && replaced_key(plan.view, plan.peer, &key).is_none()
         && plan.outgoing.as_ref().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
         && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)
 }
@@ -86,6 +97,7 @@ pub(super) fn answers_us(plan: &Plan<'_>, received: &Received) -> Result<(), Rej
 mod tests {
     use super::*;
     use crate::machine::event::{Event, TrustState};
+    use crate::machine::view::Floor;
     use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, sent};
     use crate::wire::message::Kind;
@@ -173,12 +185,14 @@ mod tests {
         let step = us.hear_from(at(60), &peer, &accept, Way::registered(peer_key())).unwrap();
         assert_eq!(step.outcome, Outcome::Dropped(Rejection::KeyChanged));
         assert!(us.tables.trusted.is_empty() && us.tables.pending.is_empty());
+        assert!(us.tables.outgoing.is_empty(), "and so does our request");
 
         // Its twin: nobody vouches, nothing is lost.
         let (mut us, peer, accept) = asked(None);
         let record = us.trusts(peer.id(), Some(Actor::new(1, 0x22).public_key()));
         us.hear_from(at(60), &peer, &accept, Way::open()).unwrap();
         assert_eq!(us.tables.trusted[&peer.id()], record);
+        assert!(us.tables.outgoing.contains_key(&peer.id()));
     }
 
     #[test]
@@ -213,7 +227,7 @@ mod tests {
         let request = peer.draft(at(20), us.id(), Kind::Request, None);
         us.hear_from(at(30), &peer, &request, Way::open()).unwrap();
         us.hear_from(at(60), &peer, &accept, Way::open()).unwrap();
-        let approved = us.approve(at(70), peer.id(), None).unwrap();
+        let approved = us.approve_shown(at(70), peer.id()).unwrap();
         assert_eq!(sent(&approved).unwrap().answers, Some(request.nonce));
 
         // The other way round: it answered first, and asks now.
@@ -226,7 +240,7 @@ mod tests {
         us.hear_from(at(66), &peer, &request, Way::from_host(2)).unwrap();
         let entry = &us.tables.pending[&peer.id()];
         assert_eq!((entry.justification.as_str(), entry.source), ("me too", charged_to));
-        let approved = us.approve(at(70), peer.id(), None).unwrap();
+        let approved = us.approve_shown(at(70), peer.id()).unwrap();
         assert_eq!(sent(&approved).unwrap().answers, Some(request.nonce));
     }
 
@@ -250,7 +264,11 @@ mod tests {
     fn a_first_use_is_none_where_another_key_is_known_or_named() {
         type Prepare = fn(&mut Actor);
         let other = || Actor::new(1, 0x22).public_key();
-        let cases: [(&str, Option<PublicKey>, Prepare); 4] = [
+        let cases: [(&str, Option<PublicKey>, Prepare); 5] = [
+            ("vouched for once", None, |us| {
+                let key = Some(Actor::new(9, 0x22).public_key());
+                us.tables.floor.insert(Actor::new(9, 0x22).id(), Floor { key, ..Floor::EMPTY });
+            }),
             ("named", Some(other()), |_| {}),
             ("trusted", None, |us| {
                 us.trusts(Actor::new(9, 0x11).id(), Some(Actor::new(1, 0x22).public_key()));

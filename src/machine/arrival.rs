@@ -190,7 +190,7 @@ mod tests {
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         us.hear_from(at(0), &peer, &request, Way::open()).unwrap();
         assert!(!us.tables.pending.is_empty() && !held(&us, &peer, &peer));
-        us.approve(at(0), peer.id(), None).unwrap();
+        us.approve_shown(at(0), peer.id()).unwrap();
         assert!(held(&us, &peer, &peer) && !held(&us, &other, &peer) && !held(&us, &peer, &other));
         // The floor remembers a key longer than the record.
         let request = peer.draft(at(1), us.id(), Kind::Request, None);

@@ -7,13 +7,15 @@
 //! - I-5: pending, pending per source and outgoing are within their limits.
 //! - I-6: every kept text is filtered and bounded.
 //! - I-7: of a floor, `sent` is at most `reserved`; nothing was seen, and nobody spoke version 2, without a key.
+//! - I-8: an answer to a request of ours waits only while we ask; of the keys that wait for a peer each occurs once, and of
+//!   the others no two came from one source.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 use std::collections::BTreeMap;
 
 use super::outcome::Rules;
-use super::view::{Source, View};
+use super::view::{OTHER_KEYS_MAX, OtherKey, Pending, PendingKind, Source, View};
 use crate::peer::NodeId;
 use crate::time::WallMillis;
 use crate::wire::text::Text;
@@ -81,11 +83,23 @@ pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Br
     }
     ensure(pending.is_none_or(|entry| *Text::filtered(&entry.justification) == *entry.justification), "I-6")?;
     ensure(outgoing.is_none_or(|entry| *Text::filtered(&entry.justification) == *entry.justification), "I-6")?;
+    let answers = |entry: &Pending| entry.keys().any(|it| it.kind == PendingKind::AnsweredUnvouched);
+    ensure(pending.is_none_or(|entry| outgoing.is_some() || !answers(entry)), "I-8")?;
+    ensure(pending.is_none_or(keys_are_apart), "I-8")?;
     if let Some(floor) = floor {
         ensure(floor.sent <= floor.reserved, "I-7")?;
         ensure(floor.key.is_some() || (floor.seen == WallMillis::new(0) && !floor.spoke_v2), "I-7")?;
     }
     Ok(())
+}
+
+fn keys_are_apart(entry: &Pending) -> bool {
+    let others = entry.others.iter().enumerate();
+    let apart = |(at, it): (usize, &OtherKey)| {
+        let later = entry.others.iter().skip(at + 1);
+        it.key != entry.key && later.into_iter().all(|other| other.key != it.key && other.source != it.source)
+    };
+    entry.others.len() <= OTHER_KEYS_MAX && others.into_iter().all(apart)
 }
 
 fn ensure(holds: bool, invariant: &'static str, peer: Option<NodeId>) -> Result<(), Broken> {

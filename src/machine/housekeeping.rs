@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use super::answer::without_answer;
 use super::arrival::millis;
 use super::outcome::{Outcome, Rules, Step};
+use super::refused;
 use super::view::{Floor, TableChange, View};
 use crate::peer::NodeId;
 use crate::time::{Now, Tick};
@@ -24,9 +26,13 @@ pub(super) fn sweep(rules: &Rules, view: &dyn View, now: Now) -> Step {
         floors_forgotten: floors.len(),
     };
     let mut changes = Vec::with_capacity(pending.len() + outgoing.len() + floors.len());
-    changes.extend(pending.into_iter().map(|peer| TableChange::Pending(peer, None)));
+    changes.extend(pending.iter().map(|peer| TableChange::Pending(*peer, None)));
+    // an answer goes with the request that it answers.
+    let left = outgoing.iter().filter(|peer| !pending.contains(peer));
+    changes.extend(left.filter_map(|peer| without_answer(view, *peer)));
     changes.extend(outgoing.into_iter().map(|peer| TableChange::Outgoing(peer, None)));
     changes.extend(floors.into_iter().map(|peer| TableChange::Floor(peer, None)));
+    changes.extend(refused::forget(rules, view, now));
     Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false, noted: None }
 }
 

@@ -156,12 +156,14 @@ pub enum Command {
         /// Not an operator's own wish: refused for a revoked peer.
         automatic: bool,
     },
-    /// Trust a pending peer under the key it is pending with.
+    /// Trust a pending peer under one of the keys that it waits with.
     Approve {
         /// Whom.
         peer: NodeId,
-        /// Of the key that was shown; may be left out only while no other key was seen.
+        /// Of the key; may be left out only where somebody vouches for the first key and no other is known.
         fingerprint: Option<Fingerprint>,
+        /// The number of the entry that was looked at; any will do if none is given.
+        entry: Option<u64>,
         /// 16 fresh random bytes.
         nonce: Nonce,
         /// What the registry says about the peer now.

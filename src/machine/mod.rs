@@ -10,6 +10,7 @@ pub mod arrival;
 pub mod check;
 pub mod effect;
 pub mod input;
+pub mod known;
 pub mod outcome;
 pub mod rejection;
 pub mod replay;
@@ -17,7 +18,9 @@ pub mod step;
 pub mod view;
 
 mod accept;
+mod answer;
 mod approval;
+mod approve;
 mod contradiction;
 mod housekeeping;
 mod key;
@@ -25,9 +28,11 @@ mod operator;
 mod own_entries;
 mod plan;
 mod queue;
+mod refused;
 mod reject;
 mod request;
 mod revoke;
+mod room;
 mod version_1;
 
 #[cfg(test)]

@@ -2,16 +2,18 @@
 //! nothing.
 #![forbid(unsafe_code)]
 
+use super::answer::{forget_answer, without_answer};
+use super::approve;
 use super::effect::{Action, Draft, When};
 use super::event::{ChangeReason, Event, TrustState};
-use super::input::{Command, Lookup};
+use super::input::Command;
 use super::key;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
-use super::reject::forget_answer;
+use super::refused;
 use super::rejection::Rejection;
 use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableChange, View};
-use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::Now;
 use crate::wire::message::Kind;
 use crate::wire::text::Text;
@@ -31,7 +33,9 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
             }
             Ok(request(plan, justification, expected_key, nonce))
         }
-        Command::Approve { peer, fingerprint, nonce, lookup } => approve(plan(peer)?, fingerprint, nonce, &lookup),
+        Command::Approve { peer, fingerprint, entry, nonce, lookup } => {
+            approve::approve(plan(peer)?, fingerprint, entry, nonce, &lookup)
+        }
         Command::Reject { peer, reason, nonce } => reject(plan(peer)?, reason, nonce),
         Command::Cancel { peer } => cancel(plan(peer)?),
         Command::Revoke { peer, nonce } => revoke(plan(peer)?, nonce),
@@ -46,6 +50,8 @@ fn request(mut plan: Plan<'_>, justification: Text, expected_key: Option<PublicK
     if plan.outgoing.is_none() {
         forget_oldest(&mut plan);
     }
+    // an answer to the old nonce answers nothing any more.
+    forget_answer(&mut plan);
     let justification = justification.into_string();
     // A key that was named once stays named until the request is cancelled or another key is named.
     let expected_key = expected_key.or(plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key));
@@ -79,45 +85,11 @@ fn forget_oldest(plan: &mut Plan<'_>) {
     if too_many > 0 {
         let mut by_age: Vec<_> = plan.view.outgoing_iter().map(|(peer, entry)| (entry.sent_tick, peer)).collect();
         by_age.sort_unstable();
-        plan.others.extend(by_age.into_iter().take(too_many).map(|(_, peer)| TableChange::Outgoing(peer, None)));
+        for (_, peer) in by_age.into_iter().take(too_many) {
+            plan.others.push(TableChange::Outgoing(peer, None));
+            plan.others.extend(without_answer(plan.view, peer));
+        }
     }
-}
-
-///
-fn approve(
-    mut plan: Plan<'_>,
-    fingerprint: Option<Fingerprint>,
-    nonce: Nonce,
-    lookup: &Lookup,
-) -> Result<Step, Rejection> {
-    let pending = plan.pending.clone().ok_or(Rejection::NothingToDo)?;
-    let current = pending.key.fingerprint();
-    if fingerprint.is_some_and(|shown| shown != current) {
-        return Err(Rejection::WrongFingerprint { current });
-    }
-    if let Lookup::Found { key, .. } = lookup
-        && *key != pending.key
-    {
-        return Err(Rejection::RegistryContradicts { current, registered: key.fingerprint() });
-    }
-    if fingerprint.is_none() && (pending.conflicts > 0 || *lookup == Lookup::Failed) {
-        return Err(Rejection::FingerprintRequired { current });
-    }
-    let mutual = plan.outgoing.is_some();
-    let record = TrustRecord::new(plan.peer, pending.key).approved_at(plan.now.wall).mutual(mutual);
-    plan.grant(record, ChangeReason::Approved)?;
-    plan.events.push(Event::Approved { peer: plan.peer });
-    // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
-    // is believed. Of version 1 nobody knows when it was written.
-    if pending.nonce.is_some() {
-        plan.restart_floor(Some(pending.key));
-        plan.raise_floor(pending.key, pending.stamp);
-        plan.clamp_seen();
-    }
-    if pending.kind == PendingKind::Request {
-        plan.send_accept(record, nonce, pending.nonce);
-    }
-    Ok(plan.finish(Outcome::Approved(record)))
 }
 
 ///
@@ -134,6 +106,7 @@ fn grant(mut plan: Plan<'_>, record: TrustRecord) -> Result<Step, Rejection> {
 ///
 fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce) -> Result<Step, Rejection> {
     let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
+    refused::remember(&mut plan, pending.keys());
     if pending.kind == PendingKind::Request {
         let draft = plan.draft(Kind::Reject, nonce);
         plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, Some(pending.key), pending.nonce);
@@ -202,7 +175,7 @@ mod tests {
         us.trusts(node(5), None);
         us.tables.revoked.insert(node(6), mark(0));
         let before = us.tables.clone();
-        assert_eq!(us.approve(at(50), node(5), None), Err(Rejection::NothingToDo));
+        assert_eq!(us.approve_shown(at(50), node(5)), Err(Rejection::NothingToDo));
         assert_eq!(refuse(&mut us, node(5), ""), Err(Rejection::NothingToDo));
         assert_eq!(us.command(at(50), Command::Cancel { peer: node(5) }), Err(Rejection::NothingToDo));
         assert_eq!(us.revoke(at(50), node(6)), Err(Rejection::NothingToDo));
@@ -274,99 +247,6 @@ mod tests {
     }
 
     #[test]
-    fn approval_takes_exactly_the_key_that_was_shown() {
-        let mut peer = Actor::new(9, 0x11);
-        let (mut us, _) = asked_by(&mut peer);
-        let current = peer.public_key().fingerprint();
-        let wrong = Actor::new(9, 0xBB).public_key().fingerprint();
-        assert_eq!(us.approve(at(50), peer.id(), Some(wrong)), Err(Rejection::WrongFingerprint { current }));
-        assert!(us.tables.trusted.is_empty());
-        us.approve(at(50), peer.id(), Some(current)).unwrap();
-        assert_eq!(us.tables.trusted[&peer.id()].public_key, Some(peer.public_key()));
-    }
-
-    #[test]
-    fn after_a_conflict_the_fingerprint_must_be_named_and_before_it_need_not() {
-        let mut peer = Actor::new(9, 0x11);
-        let (mut us, request) = asked_by(&mut peer);
-        us.hear_from(at(20), &Actor::new(9, 0xBB), &request, Way::open()).unwrap();
-        let current = peer.public_key().fingerprint();
-        assert_eq!(us.approve(at(50), peer.id(), None), Err(Rejection::FingerprintRequired { current }));
-        assert!(us.approve(at(50), peer.id(), Some(current)).is_ok());
-
-        let (mut us, _) = asked_by(&mut peer);
-        assert!(us.approve(at(50), peer.id(), None).is_ok());
-    }
-
-    #[test]
-    fn an_approval_heeds_what_the_registry_says_now() {
-        let mut peer = Actor::new(9, 0x11);
-        let (current, other) = (peer.public_key().fingerprint(), Actor::new(9, 0x22).public_key());
-        let found = |key| Lookup::Found { key, networks: Vec::new() };
-        // Another key: not even with the fingerprint.
-        for fingerprint in [None, Some(current)] {
-            let (mut us, _) = asked_by(&mut peer);
-            let refused = Rejection::RegistryContradicts { current, registered: other.fingerprint() };
-            assert_eq!(us.approve_as(at(50), peer.id(), fingerprint, found(other)), Err(refused));
-            assert!(us.tables.trusted.is_empty() && us.tables.pending.contains_key(&peer.id()));
-        }
-        // No answer: with the fingerprint alone.
-        let (mut us, _) = asked_by(&mut peer);
-        let refused = Err(Rejection::FingerprintRequired { current });
-        assert_eq!(us.approve_as(at(50), peer.id(), None, Lookup::Failed), refused);
-        assert!(us.approve_as(at(50), peer.id(), Some(current), Lookup::Failed).is_ok());
-        // The same key, or nothing to say: as ever.
-        for lookup in [found(peer.public_key()), Lookup::Unknown, Lookup::NotAsked] {
-            let (mut us, _) = asked_by(&mut peer);
-            assert!(us.approve_as(at(50), peer.id(), None, lookup).is_ok());
-            assert_eq!(us.tables.trusted[&peer.id()].public_key, Some(peer.public_key()));
-        }
-        // What was vouched for once is asked about like anything else.
-        let mut us = self::us();
-        let request = peer.draft(at(10), us.id(), Kind::Request, None);
-        us.hear_from(at(10), &peer, &request, Way::registered(peer.public_key())).unwrap();
-        assert!(us.tables.pending[&peer.id()].authentic);
-        let refused = us.approve_as(at(50), peer.id(), None, found(other));
-        assert!(matches!(refused, Err(Rejection::RegistryContradicts { .. })));
-    }
-
-    #[test]
-    fn approval_is_mutual_exactly_when_we_had_asked_too() {
-        let mut peer = Actor::new(9, 0x11);
-        let (mut us, _) = asked_by(&mut peer);
-        us.approve(at(50), peer.id(), None).unwrap();
-        assert!(!us.tables.trusted[&peer.id()].mutual);
-
-        let (mut us, _) = asked_by(&mut peer);
-        us.request(at(40), peer.id(), None).unwrap();
-        us.approve(at(50), peer.id(), None).unwrap();
-        assert!(us.tables.trusted[&peer.id()].mutual && us.tables.outgoing.is_empty());
-    }
-
-    #[test]
-    fn after_approval_nothing_older_than_the_approved_request_is_believed() {
-        let mut peer = Actor::new(9, 0x11);
-        let earlier = peer.draft(at(5), node(7), Kind::Revoke, None);
-        let (mut us, request) = asked_by(&mut peer);
-        us.approve(at(50), peer.id(), None).unwrap();
-        assert_eq!(us.hear_from(at(60), &peer, &earlier, Way::open()), Err(Rejection::Stale));
-        assert_eq!(us.hear_from(at(60), &peer, &request, Way::open()), Err(Rejection::Stale));
-        let later = peer.draft(at(55), us.id(), Kind::Revoke, None);
-        assert!(us.hear_from(at(60), &peer, &later, Way::open()).is_ok());
-    }
-
-    #[test]
-    fn approval_needs_room_in_the_store() {
-        let mut peer = Actor::new(9, 0x11);
-        let (mut us, _) = asked_by(&mut peer);
-        us.rules.limits.trusted_max = 0;
-        assert_eq!(us.approve(at(50), peer.id(), None), Err(Rejection::StoreFull));
-        assert!(us.tables.pending.contains_key(&peer.id()));
-        us.rules.limits.trusted_max = 1;
-        assert!(us.approve(at(50), peer.id(), None).is_ok());
-    }
-
-    #[test]
     fn a_refusal_answers_the_request_at_once() {
         let mut peer = Actor::new(9, 0x11);
         let (mut us, request) = asked_by(&mut peer);
@@ -404,6 +284,6 @@ mod tests {
         assert_eq!(report.action, Action::ReportRevoke { peer: peer.id() });
         assert!(step.effects.iter().all(|effect| effect.when == When::Now));
         let lost = Event::TrustChanged { peer: peer.id(), state: TrustState::Revoked, reason: ChangeReason::Revoked };
-        assert_eq!(step.events, [lost, Event::Revoked { peer: peer.id() }]);
+        assert_eq!(step.events, [Event::Revoked { peer: peer.id() }, lost]);
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Result<Step, R
     let own = rules.own_id;
     let others = [
         view.ignored(own).map(|_| TableChange::Ignored(own, None)),
-        view.refused(own).map(|_| TableChange::Refused(own, None)),
+        (!view.refused(own).is_empty()).then_some(TableChange::Refused(own, None)),
         view.owed(own).map(|_| TableChange::Owed(own, None)),
         view.revision(own).map(|_| TableChange::Revision(own, None)),
     ];

@@ -76,6 +76,10 @@ impl<'a> Plan<'a> {
         if is_new && self.view.trusted_len() >= self.rules.limits.trusted_max {
             return Err(Rejection::StoreFull);
         }
+        // whoever trusted the peer under its old key hears of that loss first.
+        if self.trusted.is_some_and(|old| old.public_key.is_some() && old.public_key != record.public_key) {
+            self.lose_trust(ChangeReason::KeyChanged);
+        }
         self.trusted = Some(record);
         self.pending = None;
         self.outgoing = None;
@@ -112,6 +116,9 @@ impl<'a> Plan<'a> {
         // INVARIANT I-4: nothing is left to decide about the key that the record has now.
         if self.pending.as_ref().is_some_and(|pending| pending.key == key) {
             self.pending = None;
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.others.retain(|other| other.key != key);
         }
         let reason = ChangeReason::KeyAdopted;
         self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Granted, reason });
@@ -256,6 +263,12 @@ impl<'a> Plan<'a> {
             let at = events.iter().take_while(|event| matches!(event, Event::Received { .. })).count();
             events.insert(at, Event::KeyMismatch { peer, source, expected, shown, ended: lost });
         }
+        // what came, what a rule made of it, what became of trust.
+        events.sort_by_key(|event| match event {
+            Event::Received { .. } => 0,
+            Event::TrustChanged { .. } => 2,
+            _ => 1,
+        });
         Step { changes, effects, events, outcome, clamped, noted }
     }
 }
@@ -375,7 +388,8 @@ mod tests {
         let mut peer = Actor::new(9, 0x11);
         let revoke = peer.draft(at(0), us.id(), Kind::Revoke, None);
         let way = Way::registered(peer.public_key());
-        assert!(us.hear_from(at(0), &peer, &revoke, way.clone()).is_err());
+        let dropped = us.hear_from(at(0), &peer, &revoke, way.clone()).unwrap();
+        assert_eq!((dropped.outcome, &dropped.changes[..]), (Outcome::Dropped(Rejection::NothingToRevoke), &[][..]));
         assert!(us.tables.floor.is_empty());
         let request = peer.draft(at(1), us.id(), Kind::Request, None);
         us.hear_from(at(1), &peer, &request, way).unwrap();

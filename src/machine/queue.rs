@@ -6,19 +6,24 @@
 
 use super::event::Event;
 use super::input::Received;
+use super::known::replaced_key;
 use super::plan::Plan;
+use super::refused::is_refused;
 use super::rejection::Rejection;
+use super::room::{make_room, moved};
 use super::step::Standing;
-use super::view::{Pending, PendingKind, Source, TableChange};
-use crate::peer::NodeId;
+use super::view::{OTHER_KEYS_MAX, OtherKey, Pending, PendingKind, RevocationId};
 
-/// Rules.
+/// Rules.
 pub(super) fn enqueue(
     plan: &mut Plan<'_>,
     received: &Received,
     standing: Standing,
     kind: PendingKind,
 ) -> Result<(), Rejection> {
+    if is_refused(plan, received) {
+        return Err(Rejection::AlreadyRefused);
+    }
     let message = &received.message;
     let fresh = Pending {
         key: *message.key(),
@@ -29,10 +34,12 @@ pub(super) fn enqueue(
         received_tick: plan.now.tick,
         source: received.path.source(),
         authentic: standing.is_authentic(),
-        conflicts: 0,
+        // A key that is known already and is another was seen first.
+        conflicts: u32::from(replaced_key(plan.view, plan.peer, message.key()).is_some()),
         kind,
         others: Vec::new(),
         proven_by: None,
+        number: RevocationId::drawn_from(received.nonce).get().max(1),
     };
     let entry = match plan.pending.take() {
         None => {
@@ -42,10 +49,9 @@ pub(super) fn enqueue(
         }
         Some(old) if old.key == fresh.key => {
             // whoever holds this key speaks version 2. And what version 1 says of its time keeps nothing out.
-            let (speaks_v2, spoke_v2) = (fresh.nonce.is_some(), old.nonce.is_some());
-            let refused = if spoke_v2 && !speaks_v2 {
+            let refused = if is_downgrade(old.nonce.is_some(), &fresh) {
                 Some(Rejection::Downgrade)
-            } else if speaks_v2 == spoke_v2 && fresh.stamp <= old.stamp {
+            } else if !renews(&old, &fresh) && !proves(&old, &fresh) {
                 Some(Rejection::Stale)
             } else {
                 None
@@ -56,78 +62,101 @@ pub(super) fn enqueue(
             }
             again(plan, old, fresh)
         }
-        Some(old) => {
-            let conflicts = old.conflicts.saturating_add(1);
-            if fresh.authentic && !old.authentic {
-                show(plan, &fresh);
-                Pending { conflicts, source: old.source, ..fresh }
-            } else {
-                Pending { conflicts, ..old }
-            }
+        Some(old) if proves(&old, &fresh) => replaced_by_right(plan, old, fresh),
+        Some(mut old) => {
+            old.conflicts = old.conflicts.saturating_add(1);
+            keep_other(&mut old.others, &fresh);
+            old
         }
     };
     plan.pending = Some(entry);
     Ok(())
 }
 
+const fn is_downgrade(spoke_v2: bool, fresh: &Pending) -> bool {
+    spoke_v2 && fresh.nonce.is_none()
+}
+
+/// Whether the message is newer than what waits, under the same key.
+fn renews(old: &Pending, fresh: &Pending) -> bool {
+    old.nonce.is_some() != fresh.nonce.is_some() || fresh.stamp > old.stamp
+}
+
+/// Whether somebody vouches now where nobody did.
+const fn proves(old: &Pending, fresh: &Pending) -> bool {
+    fresh.authentic && !old.authentic
+}
+
 /// The same key once more: what ties an answer to it is renewed, what the operator reads stays.
 fn again(plan: &mut Plan<'_>, old: Pending, fresh: Pending) -> Pending {
+    // what somebody vouches for comes from its true place, whoever delivered a copy of it before.
+    let source = if proves(&old, &fresh) { moved(plan, old.source, fresh.source) } else { old.source };
     let authentic = old.authentic || fresh.authentic;
+    let renews = renews(&old, &fresh);
     match (old.kind, fresh.kind) {
         // It has asked, and approving answers that; its answer to us adds nothing to what the operator must decide.
-        (PendingKind::Request, PendingKind::AnsweredUnvouched) => Pending { authentic, ..old },
+        (PendingKind::Request, PendingKind::AnsweredUnvouched) => Pending { authentic, source, ..old },
         // So far it had only answered. Now it asks, and has a text of its own.
-        (PendingKind::AnsweredUnvouched, PendingKind::Request) => {
+        (PendingKind::AnsweredUnvouched, PendingKind::Request) if renews => {
             show(plan, &fresh);
-            Pending { authentic, conflicts: old.conflicts, source: old.source, ..fresh }
+            let Pending { conflicts, others, number, .. } = old;
+            Pending { authentic, conflicts, source, others, number, ..fresh }
         }
-        _ => Pending {
+        _ if renews => Pending {
             nonce: fresh.nonce,
             stamp: fresh.stamp,
             received_at: fresh.received_at,
             received_tick: fresh.received_tick,
             authentic,
+            source,
             ..old
         },
+        _ => Pending { authentic, source, ..old },
     }
 }
 
-fn show(plan: &mut Plan<'_>, entry: &Pending) {
-    let (justification, fingerprint) = (entry.justification.clone(), entry.key.fingerprint());
-    plan.events.push(Event::Pending { peer: plan.peer, justification, fingerprint });
+/// a key that somebody vouches for takes the place of one that nobody does, which stays to be seen.
+fn replaced_by_right(plan: &mut Plan<'_>, old: Pending, fresh: Pending) -> Pending {
+    show(plan, &fresh);
+    let conflicts = old.conflicts.saturating_add(1);
+    let source = moved(plan, old.source, fresh.source);
+    let first = old.keys().next();
+    let is_own = |other: &OtherKey| other.key == fresh.key;
+    // A copy of its newest request may have been here before it.
+    let newer = old.others.iter().copied().find(|it| is_own(it) && it.kind == fresh.kind && it.stamp > fresh.stamp);
+    let newer = newer.filter(|it| it.nonce.is_some());
+    let (nonce, stamp) = newer.map_or((fresh.nonce, fresh.stamp), |it| (it.nonce, it.stamp));
+    let others = old.others.iter().filter(|it| !is_own(it) && it.source != old.source).copied();
+    let others = first.into_iter().chain(others).take(OTHER_KEYS_MAX).collect();
+    Pending { conflicts, source, nonce, stamp, others, ..fresh }
 }
 
-/// Finds room for a peer that is not pending yet: a vouched-for one takes the place of the oldest unvouched one.
-fn make_room(plan: &mut Plan<'_>, source: Source, authentic: bool) -> Result<(), Rejection> {
-    let (view, limits) = (plan.view, &plan.rules.limits);
-    let of_source = view.pending_iter().filter(|(_, entry)| entry.source == source).count();
-    let (full, of) = if of_source >= limits.pending_per_source_max {
-        (Rejection::PendingSourceFull, Some(source))
-    } else if view.pending_len() >= limits.pending_max {
-        (Rejection::PendingFull, None)
-    } else {
-        return Ok(());
-    };
-    if !authentic {
-        return Err(full);
+/// keeps another key, if there is room and its source has none here yet; or renews it.
+fn keep_other(others: &mut Vec<OtherKey>, fresh: &Pending) {
+    let &Pending { key, nonce, stamp, source, kind, received_at: first_seen, .. } = fresh;
+    if let Some(known) = others.iter_mut().find(|other| other.key == key) {
+        let is_newer = known.nonce.is_some() != nonce.is_some() || stamp > known.stamp;
+        let only_answers = known.kind == PendingKind::Request && kind == PendingKind::AnsweredUnvouched;
+        if is_newer && !only_answers && !is_downgrade(known.nonce.is_some(), fresh) {
+            (known.nonce, known.stamp, known.kind) = (nonce, stamp, kind);
+        }
+    } else if others.len() < OTHER_KEYS_MAX && others.iter().all(|other| other.source != source) {
+        others.push(OtherKey { key, nonce, stamp, source, first_seen, kind });
     }
-    let oldest = oldest_unvouched(plan, of).ok_or(full)?;
-    plan.others.push(TableChange::Pending(oldest, None));
-    Ok(())
 }
 
-fn oldest_unvouched(plan: &Plan<'_>, of: Option<Source>) -> Option<NodeId> {
-    plan.view
-        .pending_iter()
-        .filter(|(_, entry)| !entry.authentic && of.is_none_or(|source| entry.source == source))
-        .min_by_key(|(peer, entry)| (entry.received_tick, *peer))
-        .map(|(peer, _)| peer)
+pub(super) fn show(plan: &mut Plan<'_>, entry: &Pending) {
+    let (peer, justification, fingerprint) = (plan.peer, entry.justification.clone(), entry.key.fingerprint());
+    let replaces = replaced_key(plan.view, peer, &entry.key).map(|key| key.fingerprint());
+    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::input::Lookup;
     use crate::machine::outcome::{Outcome, Step};
+    use crate::machine::view::Source;
     use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, node};
     use crate::wire::message::Kind;
@@ -187,65 +216,80 @@ mod tests {
     fn a_vouched_for_key_replaces_an_unvouched_first_and_no_vouched_one() {
         let mut us = us();
         ask(&mut us, 10, 7, 0xBB, "forged", Way::from_host(2)).unwrap();
-        let charged_to = us.tables.pending[&node(7)].source;
+        let forged = us.tables.pending[&node(7)].clone();
+        // The true key was here before, through a copy that somebody sent.
+        ask(&mut us, 15, 7, 0xAA, "copied", Way::from_host(3)).unwrap();
         ask(&mut us, 20, 7, 0xAA, "true", Way::registered(key(0xAA))).unwrap();
         let entry = us.tables.pending[&node(7)].clone();
-        assert_eq!((entry.key, entry.authentic, entry.conflicts), (key(0xAA), true, 1));
-        assert_eq!((entry.justification.as_str(), entry.source), ("true", charged_to));
+        assert_eq!((entry.key, entry.authentic, entry.conflicts), (key(0xAA), true, 2));
+        assert_eq!((entry.justification.as_str(), entry.stamp), ("true", at(20).wall));
+        let registered = Way::registered(key(0xAA)).path.source();
+        assert!(entry.source == registered && entry.number != forged.number);
+        let others: Vec<_> = entry.others.iter().map(|it| (it.key, it.nonce, it.source)).collect();
+        assert_eq!(others, [(key(0xBB), forged.nonce, forged.source)], "what waited is shown still");
 
         ask(&mut us, 30, 7, 0xCC, "rival", Way::tunnel(node(7))).unwrap();
         let entry = &us.tables.pending[&node(7)];
-        assert_eq!((entry.key, entry.conflicts), (key(0xAA), 2));
+        assert_eq!((entry.key, entry.conflicts), (key(0xAA), 3));
     }
 
     #[test]
-    fn one_source_fills_its_share_and_another_still_gets_in() {
+    fn up_to_four_other_keys_are_kept_one_of_each_source_and_renewed() {
         let mut us = us();
-        us.rules.limits.pending_per_source_max = 2;
-        for id in [101, 102] {
-            ask(&mut us, 10, id, 0xAA, "", Way::from_host(1)).unwrap();
+        ask(&mut us, 10, 7, 0xA0, "first", Way::from_host(1)).unwrap();
+        // A second key of the same source as the first may be the true one behind the same address.
+        for (ms, seed, host) in
+            [(11, 0xA1, 1), (12, 0xA2, 1), (13, 0xA3, 3), (14, 0xA4, 4), (15, 0xA5, 5), (16, 0xA6, 6)]
+        {
+            ask(&mut us, ms, 7, seed, "", Way::from_host(host)).unwrap();
         }
-        assert_eq!(ask(&mut us, 10, 103, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
-        assert!(ask(&mut us, 10, 103, 0xAA, "", Way::from_host(2)).is_ok());
-        // Moving its entries elsewhere does not give it room either.
-        ask(&mut us, 20, 101, 0xAA, "", Way::from_host(2)).unwrap();
-        assert_eq!(ask(&mut us, 20, 104, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
+        let kept = |us: &Actor| us.tables.pending[&node(7)].others.iter().map(|it| it.key).collect::<Vec<_>>();
+        assert_eq!(kept(&us), [0xA1, 0xA3, 0xA4, 0xA5].map(key));
+        assert_eq!(us.tables.pending[&node(7)].conflicts, 6, "those that are not kept count, too");
+        // Renewed by news alone, from wherever; when it was first seen and where stays.
+        let before = us.tables.pending[&node(7)].others[1];
+        ask(&mut us, 30, 7, 0xA3, "", Way::from_host(9)).unwrap();
+        let renewed = us.tables.pending[&node(7)].others[1];
+        assert_eq!((renewed.stamp, renewed.source, renewed.first_seen), (at(30).wall, before.source, at(13).wall));
+        assert_ne!(renewed.nonce, before.nonce);
+        ask(&mut us, 20, 7, 0xA3, "", Way::from_host(9)).unwrap();
+        assert_eq!(us.tables.pending[&node(7)].others[1], renewed);
+        assert_eq!((kept(&us).len(), us.tables.pending[&node(7)].conflicts), (4, 8));
     }
 
     #[test]
-    fn a_full_queue_lets_known_peers_repeat_and_nobody_new_in() {
-        let mut us = us();
-        us.rules.limits.pending_max = 2;
-        for (id, host) in [(101, 1), (102, 2)] {
-            ask(&mut us, 10, id, 0xAA, "", Way::from_host(host)).unwrap();
+    fn an_authentic_copy_makes_the_entry_authentic_and_moves_it_to_its_true_source() {
+        let (us, mut peer) = (us(), Actor::new(7, 0xAA));
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        let older = peer.draft(at(9), us.id(), Kind::Request, None);
+        for again in [&request, &older] {
+            let mut us = self::us();
+            us.hear_from(at(20), &peer, &request, Way::from_host(6)).unwrap();
+            let before = us.tables.pending[&node(7)].clone();
+            us.hear_from(at(21), &peer, again, Way::tunnel(node(7))).unwrap();
+            let after = us.tables.pending[&node(7)].clone();
+            assert_eq!((after.authentic, after.source, after.number), (true, Source::Node(node(7)), before.number));
+            assert_eq!((after.nonce, after.stamp), (Some(request.nonce), request.stamp), "the newest request");
+            // And not back again.
+            assert_eq!(us.hear_from(at(22), &peer, &request, Way::from_host(6)), Err(Rejection::Stale));
+            assert_eq!(us.tables.pending[&node(7)], after);
         }
-        assert_eq!(ask(&mut us, 20, 103, 0xAA, "", Way::from_host(3)), Err(Rejection::PendingFull));
-        assert!(ask(&mut us, 20, 101, 0xAA, "", Way::from_host(1)).is_ok());
-    }
-
-    #[test]
-    fn a_vouched_for_request_takes_the_place_of_the_oldest_unvouched() {
-        let mut us = us();
-        us.rules.limits.pending_max = 2;
-        ask(&mut us, 10, 102, 0xAA, "", Way::from_host(1)).unwrap();
-        ask(&mut us, 11, 101, 0xAA, "", Way::from_host(2)).unwrap();
-        ask(&mut us, 20, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
-        assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(101), node(103)]);
-        ask(&mut us, 30, 104, 0xAA, "", Way::registered(key(0xAA))).unwrap();
-        // Now everyone in it is vouched for: nobody gives way.
-        let full = ask(&mut us, 40, 105, 0xAA, "", Way::registered(key(0xAA))).unwrap();
-        assert_eq!(full.outcome, Outcome::Dropped(Rejection::PendingFull));
-        assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(103), node(104)]);
-    }
-
-    #[test]
-    fn within_a_full_source_the_vouched_for_displaces_its_own_source_only() {
-        let mut us = us();
+        // Where its source has no room left, it stays where it is.
+        let mut us = self::us();
         us.rules.limits.pending_per_source_max = 1;
-        ask(&mut us, 10, 101, 0xAA, "", Way::from_host(2)).unwrap();
-        ask(&mut us, 20, 102, 0xAA, "", Way::from_host(1)).unwrap();
-        ask(&mut us, 30, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
-        assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(101), node(103)]);
+        ask(
+            &mut us,
+            5,
+            8,
+            0xAB,
+            "",
+            Way { lookup: Lookup::Found { key: key(0xAB), networks: vec![] }, ..Way::tunnel(node(7)) },
+        )
+        .unwrap();
+        us.hear_from(at(20), &peer, &request, Way::from_host(6)).unwrap();
+        us.hear_from(at(21), &peer, &request, Way::tunnel(node(7))).unwrap();
+        let after = &us.tables.pending[&node(7)];
+        assert!(after.authentic && after.source != Source::Node(node(7)));
     }
 
     #[test]

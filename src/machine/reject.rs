@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::accept::answers_us;
+use super::answer::forget_answer;
 use super::event::Event;
 use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::step::Standing;
-use super::view::PendingKind;
 
 /// Rule R-34.
 pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
@@ -23,13 +23,6 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     let reason = received.message.reason().to_string();
     plan.events.push(Event::Rejected { peer: plan.peer, reason });
     Ok(plan.finish(Outcome::Refused))
-}
-
-/// An answer that waits for the operator means nothing once the request that it answers is gone.
-pub(super) fn forget_answer(plan: &mut Plan<'_>) {
-    if plan.pending.as_ref().is_some_and(|pending| pending.kind == PendingKind::AnsweredUnvouched) {
-        plan.pending = None;
-    }
 }
 
 #[cfg(test)]

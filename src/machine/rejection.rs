@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use super::view::OTHER_KEYS_MAX;
 use crate::peer::{Fingerprint, InvalidKey};
 use crate::wire::decode::Undecodable;
 use crate::wire::message::ParseError;
@@ -67,6 +68,8 @@ pub enum Rejection {
     KeyChanged,
     /// A revocation from a peer that has nothing to lose here.
     NothingToRevoke,
+    /// An operator has refused this very message, or a later one under its key.
+    AlreadyRefused,
     /// As many peers as allowed are waiting for an operator.
     PendingFull,
     /// As many peers as allowed from one source are waiting for an operator.
@@ -89,16 +92,20 @@ pub enum Rejection {
     OtherKeyBound,
     /// Our own caller named another key for this peer: cancel that request, or name the other key.
     OtherKeyExpected,
-    /// The fingerprint is not, or no longer, that of the pending key.
+    /// The fingerprint is not, or no longer, that of a key that waits.
     WrongFingerprint {
-        /// The fingerprint of the pending key.
+        /// The fingerprint of the first key that waits.
         current: Fingerprint,
+        /// Those of the others, oldest first.
+        others: [Option<Fingerprint>; OTHER_KEYS_MAX],
     },
-    /// Other keys were seen for this peer, or the registry could not be asked about it: the fingerprint of the key to
-    /// approve must be given.
+    /// Nobody but the peer itself vouches for its key, another key is known or was seen for it, or the registry could not
+    /// be asked: the fingerprint of the key to approve must be given.
     FingerprintRequired {
-        /// The fingerprint of the pending key.
+        /// The fingerprint of the first key that waits.
         current: Fingerprint,
+        /// Those of the others, oldest first.
+        others: [Option<Fingerprint>; OTHER_KEYS_MAX],
     },
     /// The registry knows the pending peer under another key: refuse it, or correct the registry.
     RegistryContradicts {
@@ -107,6 +114,8 @@ pub enum Rejection {
         /// The fingerprint of the key that the registry names.
         registered: Fingerprint,
     },
+    /// The entry that was looked at waits no more; another one has its place.
+    OtherEntry,
 }
 
 impl Rejection {
@@ -140,6 +149,7 @@ impl Rejection {
             Self::PeerRevoked => "peer_revoked",
             Self::KeyChanged => "key_changed",
             Self::NothingToRevoke => "nothing_to_revoke",
+            Self::AlreadyRefused => "already_refused",
             Self::PendingFull => "pending_full",
             Self::PendingSourceFull => "pending_source_full",
             Self::StoreFull => "store_full",
@@ -152,6 +162,7 @@ impl Rejection {
             Self::WrongFingerprint { .. } => "wrong_fingerprint",
             Self::FingerprintRequired { .. } => "fingerprint_required",
             Self::RegistryContradicts { .. } => "registry_contradicts",
+            Self::OtherEntry => "other_entry",
         }
     }
 }
@@ -185,6 +196,7 @@ impl fmt::Display for Rejection {
             Self::PeerRevoked => "an answer from a revoked peer",
             Self::KeyChanged => "the peer answered under a new key; its trust was dropped",
             Self::NothingToRevoke => "a revocation from a peer that is in no table",
+            Self::AlreadyRefused => "an operator has refused this message",
             Self::PendingFull => "too many peers are pending",
             Self::PendingSourceFull => "too many peers from one source are pending",
             Self::StoreFull => "too many peers are trusted",
@@ -196,16 +208,16 @@ impl fmt::Display for Rejection {
             Self::RevokedNeedsOperator => "the peer was revoked: only an operator may ask it again",
             Self::OtherKeyBound => "the peer's record has another key",
             Self::OtherKeyExpected => "a request to this peer names another key",
-            Self::WrongFingerprint { current } => {
-                return write!(f, "the pending key has another fingerprint: {current}");
-            }
-            Self::FingerprintRequired { current } => {
-                let why = "other keys were seen for this peer, or the registry could not be asked";
-                return write!(f, "name the fingerprint to approve: {why} ({current})");
+            // No text has a stranger's fingerprint: it would be pasted.
+            Self::WrongFingerprint { .. } => "no key that waits has this fingerprint",
+            Self::FingerprintRequired { .. } => {
+                "nobody vouches for its key, another key is known, or the registry could not be asked: ask its operator for \
+                 the fingerprint, and name it"
             }
             Self::RegistryContradicts { .. } => {
                 "the registry knows this peer under another key than the pending one: reject it, or correct the registry"
             }
+            Self::OtherEntry => "the entry that was looked at waits no more, another has its place: look again",
         })
     }
 }

@@ -7,6 +7,7 @@ use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::queue::enqueue;
+use super::refused::is_refused;
 use super::rejection::Rejection;
 use super::step::Standing;
 use super::view::PendingKind;
@@ -46,6 +47,10 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
         }
         None => {}
     }
+    // no rule trusts what an operator refused.
+    if is_refused(&plan, received) {
+        return refuse_again(plan);
+    }
     //
     if plan.revoked.is_some() || plan.is_doubtful {
         return wait_for_operator(plan, received, standing);
@@ -68,8 +73,16 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     wait_for_operator(plan, received, standing)
 }
 
+fn refuse_again(mut plan: Plan<'_>) -> Result<Step, Rejection> {
+    plan.events.retain(|event| !matches!(event, Event::Received { .. }));
+    plan.drop_message(Rejection::AlreadyRefused)
+}
+
 ///
 fn wait_for_operator(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    if is_refused(&plan, received) {
+        return refuse_again(plan);
+    }
     if !is_news(&plan, received, standing) {
         plan.events.retain(|event| !matches!(event, Event::Received { .. }));
     }

@@ -19,6 +19,8 @@ pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rej
         return plan.drop_message(Rejection::NotAuthentic);
     }
     if plan.trusted.is_none() && plan.pending.is_none() && plan.outgoing.is_none() {
+        // Who takes trust back is not to keep a tunnel that came of it, though we hold nothing any more.
+        plan.act(When::Now, Action::Disconnect { peer: plan.peer, within: Duration::ZERO });
         return plan.drop_message(Rejection::NothingToRevoke);
     }
     let was = plan.lose_trust(ChangeReason::RevokedByPeer);
@@ -27,6 +29,7 @@ pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rej
     plan.events.push(Event::RevokedByPeer { peer: plan.peer });
     if was.is_none() {
         plan.act(When::Now, Action::Disconnect { peer: plan.peer, within: Duration::ZERO });
+        plan.act(When::Now, Action::ReportRevoke { peer: plan.peer });
     }
     Ok(plan.finish(Outcome::RevokedByPeer { was }))
 }
@@ -88,7 +91,30 @@ mod tests {
         let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
         let step = us.hear_from(at(20), &peer, &revoke, Way::registered(peer.public_key())).unwrap();
         assert_eq!(step.outcome, Outcome::Dropped(Rejection::NothingToRevoke));
-        assert!(step.events.is_empty() && step.effects.is_empty());
+        assert!(step.events.is_empty() && us.tables.trusted.is_empty());
+    }
+
+    #[test]
+    fn a_peers_own_revocation_is_reported_and_cuts_its_tunnel_whatever_we_hold() {
+        let actions = |step: &Step| step.effects.iter().map(|effect| effect.action.clone()).collect::<Vec<_>>();
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let id = peer.id();
+        let cut = Action::Disconnect { peer: id, within: Duration::ZERO };
+        let revoke = peer.draft(at(10), us.id(), Kind::Revoke, None);
+        let step = us.hear_from(at(20), &peer, &revoke, Way::tunnel(id)).unwrap();
+        assert_eq!(actions(&step), std::slice::from_ref(&cut), "nothing was held");
+
+        us.trusts(id, Some(peer.public_key()));
+        let revoke = peer.draft(at(30), us.id(), Kind::Revoke, None);
+        let step = us.hear_from(at(40), &peer, &revoke, Way::open()).unwrap();
+        assert_eq!(actions(&step), [cut, Action::ReportRevoke { peer: id }]);
+        // A forger's does neither.
+        us.trusts(id, Some(peer.public_key()));
+        let forger = Actor::new(9, 0xBB);
+        let forged = peer.draft(at(50), us.id(), Kind::Revoke, None);
+        let answer = us.hear_from(at(60), &forger, &forged, Way::open());
+        assert_eq!(dropped(&answer), Some(Rejection::NotAuthentic));
+        assert_eq!(actions(&answer.unwrap()), []);
     }
 
     #[test]

@@ -148,13 +148,15 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::input::Command;
+    use crate::machine::input::{Command, Path};
+    use crate::machine::outcome::Outcome;
     use crate::machine::replay::Seen;
+    use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, dropped, node, sent};
     use crate::wire::message::Message;
     use crate::wire::text::LOOKED_AT_BYTES_MAX;
     use crate::wire::text::tests::looked_at;
-    use crate::wire::verify::verify;
+    use crate::wire::verify::{Verified, verify};
 
     fn two() -> (Actor, Actor) {
         (Actor::new(7, 0xAA), Actor::new(9, 0x11))
@@ -254,11 +256,67 @@ mod tests {
         let mut other = Actor::new(8, 0x33);
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         let decoded = crate::wire::decode::decode(peer.sign(&request)).unwrap();
-        let Way { path, lookup } = Way::open();
-        let nonce = other.nonce();
         let message = verify(decoded, us.id()).unwrap();
-        let received = Received { message, path, lookup, nonce, seen: Seen::Never };
-        assert_eq!(other.step(at(0), Input::Message(received)), Err(Rejection::WrongReceiver));
+        // The same for what a relay brings, though `verify` would have refused it there.
+        for Way { path, lookup } in [Way::open(), Way::relayed(node(3)), Way::tunnel(peer.id())] {
+            let (message, nonce) = (message.clone(), other.nonce());
+            let received = Received { message, path, lookup, nonce, seen: Seen::Never };
+            assert_eq!(other.step(at(0), Input::Message(received)), Err(Rejection::WrongReceiver));
+        }
+    }
+
+    /// Keys that differ from this one in a single byte, one for each place.
+    fn twins(key: &PublicKey) -> Vec<PublicKey> {
+        let twin = |place: usize| {
+            let others = (1..=255_u8).map(|by| {
+                let mut bytes = *key.as_bytes();
+                bytes[place] ^= by;
+                bytes
+            });
+            others.into_iter().find_map(|bytes| PublicKey::from_bytes(bytes).ok()).unwrap()
+        };
+        (0..32).map(twin).collect()
+    }
+
+    #[test]
+    fn a_key_that_differs_in_one_byte_is_another_key() {
+        use base64::prelude::{BASE64_STANDARD, Engine as _};
+        let (_, mut peer) = two();
+        let key = peer.public_key();
+        // What `kind` under `shown` comes to, if everything that is known of the peer names `key`.
+        let mut comes = |kind, shown: &PublicKey, path: Path, lookup: Lookup, known: fn(&mut Actor, PublicKey)| {
+            let (mut us, _) = two();
+            known(&mut us, key);
+            let answers = us.tables.outgoing.get(&peer.id()).map(|outgoing| outgoing.nonce);
+            let draft = peer.draft(at(10), us.id(), kind, answers);
+            let mut message = peer.sign(&draft);
+            message.public_key = BASE64_STANDARD.encode(shown.as_bytes());
+            let message = Verified::believed(crate::wire::decode::decode(message).unwrap(), us.id());
+            let nonce = us.nonce();
+            us.step(at(20), Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never }))
+        };
+        let open = Way::open().path;
+        let trusted: fn(&mut Actor, PublicKey) = |us, key| {
+            us.trusts(node(9), Some(key));
+        };
+        let expected: fn(&mut Actor, PublicKey) = |us, key| drop(us.request(at(0), node(9), Some(key)).unwrap());
+        let registered = || Lookup::Found { key, networks: Vec::new() };
+        for twin in twins(&key) {
+            let revoked = comes(Kind::Revoke, &twin, open, Lookup::NotAsked, trusted);
+            assert_eq!(dropped(&revoked), Some(Rejection::NotAuthentic), "{twin:?}");
+            let rejected = comes(Kind::Reject, &twin, open, Lookup::NotAsked, expected);
+            assert_eq!(dropped(&rejected), Some(Rejection::NotAuthentic));
+            let asked = comes(Kind::Request, &twin, open, registered(), trusted);
+            assert_eq!(dropped(&asked), Some(Rejection::KeyMismatch));
+            let queued = comes(Kind::Accept, &twin, open, Lookup::NotAsked, expected).unwrap();
+            assert_eq!(queued.outcome, Outcome::Queued);
+        }
+        assert!(comes(Kind::Revoke, &key, open, Lookup::NotAsked, trusted).is_ok());
+        assert!(comes(Kind::Reject, &key, open, Lookup::NotAsked, expected).is_ok());
+        let accepted = comes(Kind::Accept, &key, open, Lookup::NotAsked, expected).unwrap();
+        assert!(matches!(accepted.outcome, Outcome::Trusted(_)));
+        let confirmed = comes(Kind::Request, &key, open, registered(), trusted).unwrap();
+        assert!(matches!(confirmed.outcome, Outcome::Confirmed(_)));
     }
 
     #[test]
@@ -305,5 +363,19 @@ mod tests {
         let input = Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never });
         assert_eq!(us.step(at(300_001), input.clone()), Err(Rejection::TooOld));
         assert!(us.step(at(300_000), input).is_ok());
+    }
+
+    #[test]
+    fn a_relayed_message_that_grew_too_old_during_the_look_up_is_dropped() {
+        let (mut us, mut peer) = two();
+        let request = peer.draft(at(0), us.id(), Kind::Request, None);
+        let decoded = crate::wire::decode::decode(peer.sign(&request)).unwrap();
+        let Way { path, lookup } = Way::relayed(node(3));
+        let (message, nonce) = (verify(decoded, us.id()).unwrap(), us.nonce());
+        let input = Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never });
+        let lifetime = 30 * 24 * 60 * 60 * 1000;
+        assert_eq!(us.step(at(lifetime + 1), input.clone()), Err(Rejection::TooOld));
+        assert_eq!(us.step(at(-30_001), input.clone()), Err(Rejection::FromFuture));
+        assert!(us.step(at(lifetime), input).is_ok());
     }
 }

@@ -136,7 +136,7 @@ mod tests {
         let (mut us, mut peer) = two();
         let request = peer.draft(at(5000), us.id(), Kind::Request, None);
         us.hear_v1(at(5000), &peer, &request, Way::open()).unwrap();
-        us.approve(at(5010), peer.id(), None).unwrap();
+        us.approve_shown(at(5010), peer.id()).unwrap();
         let floor = us.tables.floor.get(&peer.id()).copied().unwrap_or(Floor::EMPTY);
         assert_eq!((floor.key, floor.spoke_v2), (None, false));
         assert!(us.tables.trusted.contains_key(&peer.id()));
@@ -221,7 +221,7 @@ mod tests {
                 us.hear_from(at(0), &peer, &request, tunnel()).unwrap();
             }
             us.rules.policy.accept_v1 = accept_v1;
-            let step = us.approve(at(10), peer.id(), None).unwrap();
+            let step = us.approve_shown(at(10), peer.id()).unwrap();
             step.effects.into_iter().find_map(|effect| match effect.action {
                 Action::Send(draft) => Some((2, draft.answers == Some(request.nonce))),
                 Action::SendVersion1(draft) => Some((1, draft.answers.is_none())),

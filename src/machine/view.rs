@@ -9,8 +9,8 @@ use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
 pub use crate::tables::{
-    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation,
-    RevocationId, Source, TableChange,
+    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
+    RefusedRequest, Revocation, RevocationId, Source, TableChange,
 };
 use crate::time::WallMillis;
 
@@ -52,11 +52,11 @@ pub trait View {
     fn ignored_key(&self, key: &PublicKey) -> Option<WallMillis>;
     /// How many keys are ignored.
     fn ignored_keys_len(&self) -> usize;
-    /// The newest request of a peer that an operator refused.
-    fn refused(&self, peer: NodeId) -> Option<RefusedRequest>;
-    /// Every refused request, in no particular but repeatable order.
-    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, RefusedRequest)> + '_>;
-    /// How many refused requests are remembered.
+    /// The requests of a peer that an operator refused, oldest refusal first, each key once.
+    fn refused(&self, peer: NodeId) -> &[RefusedRequest];
+    /// The refused requests of every peer, in no particular but repeatable order.
+    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &[RefusedRequest])> + '_>;
+    /// Of how many peers refused requests are remembered.
     fn refused_len(&self) -> usize;
     /// The decision that a peer has not been told yet.
     fn owed(&self, peer: NodeId) -> Option<&Owed>;
@@ -145,12 +145,12 @@ impl View for Tables {
         self.sides.ignored_keys.len()
     }
 
-    fn refused(&self, peer: NodeId) -> Option<RefusedRequest> {
-        self.sides.refused.get(peer).copied()
+    fn refused(&self, peer: NodeId) -> &[RefusedRequest] {
+        self.sides.refused.get(peer).map_or(&[], |refused| refused)
     }
 
-    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, RefusedRequest)> + '_> {
-        Box::new(self.sides.refused.iter().map(|(peer, refused)| (peer, *refused)))
+    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &[RefusedRequest])> + '_> {
+        Box::new(self.sides.refused.iter().map(|(peer, refused)| (peer, refused.as_ref())))
     }
 
     fn refused_len(&self) -> usize {

@@ -18,6 +18,7 @@ use super::in_flight::InFlight;
 use super::look_up::{LOOK_UPS_MAX, LookUps};
 use super::loud::Loud;
 use super::manager::HandshakeManager;
+use super::newcomers::RefusedNewcomers;
 use super::outbox::{CALLERS_MAX, Outbox, SENDERS_MAX};
 use super::poller::Poller;
 use super::random::{Random, SystemRandom};
@@ -141,6 +142,7 @@ impl Builder {
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             loud: Mutex::new(Loud::default()),
+            newcomers: RefusedNewcomers::default(),
             open_keys: Mutex::new(OpenKeys::new(OPEN_KEYS_MAX)),
             asking: Mutex::new(HashSet::new()),
             cool_down: Mutex::new(CoolDown::default()),

@@ -27,11 +27,11 @@ use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::outcome::Outcome;
 use crate::machine::rejection::Rejection;
 use crate::machine::view::View as _;
-use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
 use crate::sync::Deadline;
 use crate::tables::table::Table as _;
-use crate::tables::{Outgoing, Pending, Revocation};
+use crate::tables::{Outgoing, Revocation};
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
 ///
@@ -143,28 +143,6 @@ impl HandshakeManager {
         }
     }
 
-    /// Trusts a pending peer under the key it is pending with, and answers it once that is durable.
-    ///
-    /// `fingerprint` is that of the key which the operator was shown; it may be left out only while no other key was
-    /// seen for this peer, and the registry, if there is one, can be asked.
-    ///
-    /// # Ordering
-    /// Blocks while the registry is asked about the peer, 2 seconds at most.
-    ///
-    /// # Errors
-    /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired`, `RegistryContradicts` or
-    /// `StoreFull`.
-    pub fn approve(&self, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Receipt, CommandError> {
-        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
-        let nonce = self.shell.nonce()?;
-        let lookup = if peer == self.shell.rules.own_id {
-            Lookup::NotAsked
-        } else {
-            self.shell.ask_registry(peer, Whom::Known, APPROVE_LOOK_UP_MAX)
-        };
-        self.command(Command::Approve { peer, fingerprint, nonce, lookup }).map(|(_, receipt)| receipt)
-    }
-
     /// Refuses a pending peer, and tells it so.
     ///
     /// # Errors
@@ -262,13 +240,6 @@ impl HandshakeManager {
     #[must_use]
     pub fn trusted(&self) -> Vec<TrustRecord> {
         self.shell.store.snapshot().iter().collect()
-    }
-
-    /// Every peer that waits for an operator at one moment, by id.
-    #[must_use]
-    pub fn pending(&self) -> Vec<(NodeId, Pending)> {
-        let tables = self.shell.store.tables();
-        sorted(tables.iter().flat_map(|tables| tables.pending_iter()).map(|(peer, entry)| (peer, entry.clone())))
     }
 
     /// Every request of ours that was not answered yet, at one moment, by id.
@@ -429,7 +400,5 @@ fn sorted<T>(entries: impl Iterator<Item = (NodeId, T)>) -> Vec<(NodeId, T)> {
     entries
 }
 
-/// How long an operator waits for the registry.
-const APPROVE_LOOK_UP_MAX: Duration = Duration::from_secs(2);
 /// How long after its time the cutting off of a peer is still waited for: threads may be late on a busy machine.
 const CUT_GRACE: Duration = Duration::from_secs(1);

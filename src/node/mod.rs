@@ -25,6 +25,7 @@ mod lines;
 mod look_up;
 mod loud;
 mod manager;
+mod newcomers;
 mod outbox;
 mod pace;
 mod poller;
@@ -41,6 +42,7 @@ mod tcp_connection;
 mod tcp_receive;
 mod tcp_send;
 mod transport;
+mod waiting;
 
 pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};

@@ -19,6 +19,7 @@ use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
 use super::loud::Loud;
+use super::newcomers::RefusedNewcomers;
 use super::outbox::Outbox;
 use super::random::Random;
 use super::registry::{Registry, RegistryEntry, Relaying};
@@ -72,6 +73,7 @@ pub(crate) struct Shell {
     pub(crate) durable: Durable,
     pub(crate) cutter: Cutter,
     pub(crate) counters: Counters,
+    pub(crate) newcomers: RefusedNewcomers,
     /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
     pub(crate) replay: Mutex<ReplayTable>,
     /// When false and changed keys were told of; taken inside the store's writer lock alone.
@@ -283,10 +285,17 @@ impl Shell {
             self.count("stopping", &"a message came while the node was stopping");
             return Handled::NotNow;
         };
-        let (relayed, skew) = (received.path.is_relayed(), Cell::new(0));
+        let (relayed, source, skew) = (received.path.is_relayed(), received.path.source(), Cell::new(0));
         let result = foreign::run(|| self.process(received, may_wait, &skew));
         if let Ok(Err(NotDone::Refused(rejection @ (Rejection::TooOld | Rejection::FromFuture)))) = &result {
             return self.off_in_time(*rejection, skew.get(), relayed);
+        }
+        if let Ok(Err(NotDone::Refused(full @ (Rejection::PendingFull | Rejection::PendingSourceFull)))) = &result {
+            //
+            let so_far = self.newcomers.add(source);
+            self.count(full.name(), &format_args!("{full}; from {source}, {so_far} refused so far"));
+            // another time there may be room.
+            return if relayed { Handled::Later } else { Handled::Done };
         }
         let (name, what, handled): (_, &dyn core::fmt::Display, _) = match &result {
             Ok(Ok(())) => return Handled::Done,
@@ -295,11 +304,7 @@ impl Shell {
             Ok(Err(NotDone::NotAsked)) => {
                 ("relayed_not_now", &"the registry cannot be asked about a relayed message", Handled::NotAsked)
             }
-            Ok(Err(NotDone::Refused(rejection))) => {
-                // another time there may be room.
-                let full = matches!(rejection, Rejection::PendingFull | Rejection::PendingSourceFull);
-                (rejection.name(), rejection, if full && relayed { Handled::Later } else { Handled::Done })
-            }
+            Ok(Err(NotDone::Refused(rejection))) => (rejection.name(), rejection, Handled::Done),
             Ok(Err(NotDone::Store(error))) => ("store", error, Handled::NotNow),
             Ok(Err(NotDone::Random(error))) => ("random", error, Handled::NotNow),
             Err(_) => ("panicked", &"a panic while handling a message", Handled::Done),

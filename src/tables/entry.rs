@@ -50,6 +50,18 @@ pub struct Pending {
     pub others: Vec<OtherKey>,
     /// The key that signed over to `key`, if the sender proved that: the entry is a rotation to be decided.
     pub proven_by: Option<PublicKey>,
+    /// Names this entry: random, drawn when it was opened and again when its key was replaced. An approval names what was
+    /// looked at by it. 0: the entry has no name, because an older release opened it or an import brought it.
+    pub number: u64,
+}
+
+impl Pending {
+    /// Every key that waits, the first one first: an operator may approve any of them.
+    pub fn keys(&self) -> impl Iterator<Item = OtherKey> + '_ {
+        let &Self { key, nonce, stamp, source, received_at, kind, .. } = self;
+        core::iter::once(OtherKey { key, nonce, stamp, source, first_seen: received_at, kind })
+            .chain(self.others.iter().copied())
+    }
 }
 
 impl Pending {
@@ -83,6 +95,8 @@ pub struct OtherKey {
     pub source: Source,
     /// When the first request under that key arrived, by our wall clock.
     pub first_seen: WallMillis,
+    /// Why it waits.
+    pub kind: PendingKind,
 }
 
 /// A request of ours that was not answered yet.
@@ -141,7 +155,7 @@ impl Revocation {
     }
 }
 
-/// The newest request of a peer that an operator refused: no copy of it waits again.
+/// A request of a peer that an operator refused: no copy of it waits again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefusedRequest {
@@ -200,6 +214,9 @@ impl Floor {
         spoke_v2: false,
     };
 }
+
+/// How many refused requests of one peer are remembered, oldest out first. One refusal may concern five keys.
+pub const REFUSED_PER_PEER_MAX: usize = 16;
 
 /// How many other keys a pending entry keeps.
 pub const OTHER_KEYS_MAX: usize = 4;

@@ -14,8 +14,8 @@ pub(crate) mod patch;
 pub(crate) mod table;
 
 pub use entry::{
-    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation,
-    RevocationId, Source,
+    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
+    RefusedRequest, Revocation, RevocationId, Source,
 };
 
 use std::sync::Arc;
@@ -54,8 +54,8 @@ macro_rules! side_tables {
             8 ignored_keys IgnoredKey crate::peer::PublicKey, crate::time::WallMillis
                 => crate::tables::table::ByKey<crate::time::WallMillis>;
             /// Of the requests that an operator refused.
-            9 refused Refused crate::peer::NodeId, crate::tables::RefusedRequest
-                => crate::tables::table::ById<crate::tables::RefusedRequest>;
+            9 refused Refused crate::peer::NodeId, std::sync::Arc<[crate::tables::RefusedRequest]>
+                => crate::tables::table::ById<std::sync::Arc<[crate::tables::RefusedRequest]>>;
             /// Of the decisions that a peer has not been told yet.
             10 owed Owed crate::peer::NodeId, std::sync::Arc<crate::tables::Owed>
                 => crate::tables::table::ById<std::sync::Arc<crate::tables::Owed>>;
@@ -122,7 +122,7 @@ impl Sides {
             .iter()
             .flat_map(|(_, it)| it.expected_key.into_iter().chain(it.refused.as_ref().map(|refused| refused.key)));
         let others = self.floors.iter().filter_map(|(_, floor)| floor.key);
-        let others = others.chain(self.refused.iter().map(|(_, refused)| refused.key));
+        let others = others.chain(self.refused.iter().flat_map(|(_, it)| it.iter().map(|refused| refused.key)));
         let marked = self.revoked_keys.iter().map(|(key, _)| key).chain(self.ignored_keys.iter().map(|(key, _)| key));
         let successors = self.successors.iter().flat_map(|(key, next)| [key, *next]);
         pending.chain(outgoing).chain(others).chain(marked).chain(successors)

@@ -223,7 +223,15 @@ impl Actor {
         lookup: Lookup,
     ) -> Result<Step, Rejection> {
         let nonce = self.nonce();
-        self.command(now, Command::Approve { peer, fingerprint, nonce, lookup })
+        self.command(now, Command::Approve { peer, fingerprint, entry: None, nonce, lookup })
+    }
+
+    /// Its operator looks at `peer`'s entry and approves the first key that it shows.
+    pub fn approve_shown(&mut self, now: Now, peer: NodeId) -> Result<Step, Rejection> {
+        let shown = self.tables.pending(peer).map(|entry| (entry.key.fingerprint(), entry.number));
+        let (fingerprint, entry) = shown.unzip();
+        let (nonce, lookup) = (self.nonce(), Lookup::NotAsked);
+        self.command(now, Command::Approve { peer, fingerprint, entry, nonce, lookup })
     }
 
     /// Its operator revokes `peer`.

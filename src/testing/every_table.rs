@@ -45,8 +45,16 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
         authentic: true,
         conflicts: u32::from(number),
         kind: PendingKind::Request,
-        others: vec![OtherKey { key: other, nonce: Some(nonce), stamp: at, source: wide, first_seen: at }],
+        others: vec![OtherKey {
+            key: other,
+            nonce: Some(nonce),
+            stamp: at,
+            source: wide,
+            first_seen: at,
+            kind: PendingKind::Request,
+        }],
         proven_by: Some(other),
+        number: u64::from(number),
     };
     let reason = format!("no {number}");
     let outgoing = Outgoing {
@@ -71,7 +79,7 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
         TableChange::RevokedKey(key, Some(Revocation::new(at, id))),
         TableChange::Ignored(peer(7)?, Some(at)),
         TableChange::IgnoredKey(other, Some(at)),
-        TableChange::Refused(peer(9)?, Some(RefusedRequest { key, stamp: at, at })),
+        TableChange::Refused(peer(9)?, Some([RefusedRequest { key, stamp: at, at }].into())),
         TableChange::Owed(peer(10)?, Some(Arc::new(owed))),
         TableChange::Successor(key, Some(other)),
         TableChange::Revision(peer(12)?, Some(u64::from(number))),
@@ -111,7 +119,10 @@ pub fn describe_tables(store: &TrustStore) -> Vec<String> {
         for other in &it.others {
             let (of, nonce, source) = (key(Some(other.key)), other.nonce.map(|nonce| nonce.0), other.source);
             let times = (other.stamp.as_millis(), other.first_seen.as_millis());
-            lines.push((2, id.to_string(), format!("also {of} {nonce:?} {times:?} {source:?}")));
+            lines.push((2, id.to_string(), format!("also {of} {nonce:?} {times:?} {source:?} {:?}", other.kind)));
+        }
+        if it.number != 0 {
+            lines.push((2, id.to_string(), format!("number {}", it.number)));
         }
         if it.proven_by.is_some() {
             lines.push((2, id.to_string(), format!("proven by {}", key(it.proven_by))));
@@ -153,8 +164,10 @@ pub fn describe_tables(store: &TrustStore) -> Vec<String> {
         lines.push((8, key(Some(of)), at.as_millis().to_string()));
     }
     for (id, it) in sides.refused.iter() {
-        let times = (it.stamp.as_millis(), it.at.as_millis());
-        lines.push((9, id.to_string(), format!("{} {times:?}", key(Some(it.key)))));
+        for it in it.iter() {
+            let times = (it.stamp.as_millis(), it.at.as_millis());
+            lines.push((9, id.to_string(), format!("{} {times:?}", key(Some(it.key)))));
+        }
     }
     for (id, it) in sides.owed.iter() {
         let nonces = (it.nonce.0, it.answers.map(|nonce| nonce.0));

@@ -149,7 +149,7 @@ impl Life {
             }
             Op::Approve { peer, fingerprint } => {
                 let fingerprint = fingerprint.map(|which| key(which).fingerprint());
-                self.operate(Command::Approve { peer, fingerprint, nonce, lookup: Lookup::NotAsked });
+                self.operate(Command::Approve { peer, fingerprint, entry: None, nonce, lookup: Lookup::NotAsked });
             }
             Op::Reject { peer } => self.operate(Command::Reject { peer, reason: Text::default(), nonce }),
             Op::Cancel { peer } => self.operate(Command::Cancel { peer }),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::machine::view::View;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
@@ -21,7 +22,7 @@ pub struct PlainView {
     pub revoked_keys: BTreeMap<[u8; 32], Revocation>,
     pub ignored: BTreeMap<NodeId, WallMillis>,
     pub ignored_keys: BTreeMap<[u8; 32], WallMillis>,
-    pub refused: BTreeMap<NodeId, RefusedRequest>,
+    pub refused: BTreeMap<NodeId, Arc<[RefusedRequest]>>,
     pub owed: BTreeMap<NodeId, Owed>,
     pub successors: BTreeMap<[u8; 32], PublicKey>,
     pub revisions: BTreeMap<NodeId, u64>,
@@ -41,7 +42,7 @@ impl PlainView {
             revoked_keys: sides.revoked_keys.iter().map(|(key, mark)| (*key.as_bytes(), *mark)).collect(),
             ignored: sides.ignored.iter().map(|(peer, at)| (peer, *at)).collect(),
             ignored_keys: sides.ignored_keys.iter().map(|(key, at)| (*key.as_bytes(), *at)).collect(),
-            refused: sides.refused.iter().map(|(peer, it)| (peer, *it)).collect(),
+            refused: sides.refused.iter().map(|(peer, it)| (peer, Arc::clone(it))).collect(),
             owed: sides.owed.iter().map(|(peer, it)| (peer, it.as_ref().clone())).collect(),
             successors: sides.successors.iter().map(|(key, next)| (*key.as_bytes(), *next)).collect(),
             revisions: sides.revisions.iter().map(|(peer, revision)| (peer, *revision)).collect(),
@@ -150,11 +151,11 @@ impl View for PlainView {
     fn ignored_keys_len(&self) -> usize {
         self.ignored_keys.len()
     }
-    fn refused(&self, peer: NodeId) -> Option<RefusedRequest> {
-        self.refused.get(&peer).copied()
+    fn refused(&self, peer: NodeId) -> &[RefusedRequest] {
+        self.refused.get(&peer).map_or(&[], |refused| refused)
     }
-    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, RefusedRequest)> + '_> {
-        Box::new(self.refused.iter().map(|(peer, refused)| (*peer, *refused)))
+    fn refused_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &[RefusedRequest])> + '_> {
+        Box::new(self.refused.iter().map(|(peer, refused)| (*peer, refused.as_ref())))
     }
     fn refused_len(&self) -> usize {
         self.refused.len()

@@ -35,7 +35,7 @@ fn request_pending_approve_accept_trusted_on_both_sides() {
     assert_eq!(heard.effects, [], "a queued request is not answered");
     let (justification, fingerprint) = ("weather feed".to_owned(), a.public_key().fingerprint());
     let received = Event::Received { peer: a.id(), justification: justification.clone() };
-    assert_eq!(heard.events, [received, Event::Pending { peer: a.id(), justification, fingerprint }]);
+    assert_eq!(heard.events, [received, Event::Pending { peer: a.id(), justification, fingerprint, replaces: None }]);
     assert!(b.tables.trusted.is_empty(), "nobody is trusted for asking");
 
     let approved = b.approve(at(1000), a.id(), Some(fingerprint)).unwrap();
@@ -45,7 +45,7 @@ fn request_pending_approve_accept_trusted_on_both_sides() {
     assert!(b.tables.pending.is_empty());
     let (state, reason) = (TrustState::Granted, ChangeReason::Approved);
     let changed = Event::TrustChanged { peer: a.id(), state, reason };
-    assert_eq!(approved.events, [changed, Event::Approved { peer: a.id() }]);
+    assert_eq!(approved.events, [Event::Approved { peer: a.id() }, changed]);
     // Whatever tells of the grant waits for the disk.
     assert!(approved.effects.iter().all(|effect| effect.when == When::OnceDurable { still: record }));
     let accept = sent(&approved).unwrap();
@@ -72,8 +72,9 @@ fn after_our_revoke_both_sides_lose_trust_and_a_new_request_only_becomes_pending
 
     let farewell = a.hear_from(at(5010), &b, sent(&revoked).unwrap(), Way::open()).unwrap();
     assert!(matches!(farewell.outcome, Outcome::RevokedByPeer { was: Some(_) }));
-    assert!(farewell.effects.iter().all(|effect| effect.when == When::Now));
-    assert!(matches!(farewell.effects[..], [Effect { action: Action::Disconnect { .. }, .. }, Effect { .. }]));
+    let [cut, report] = &farewell.effects[..] else { panic!("two effects: {:?}", farewell.effects) };
+    assert!(matches!(cut, Effect { when: When::Now, action: Action::Disconnect { .. }, .. }));
+    assert!(matches!(report, Effect { when: When::Now, action: Action::ReportRevoke { .. }, .. }));
     assert!(a.tables.trusted.is_empty());
     assert!(a.tables.revoked.is_empty(), "the peer's revoke leaves no mark");
 
@@ -84,7 +85,7 @@ fn after_our_revoke_both_sides_lose_trust_and_a_new_request_only_becomes_pending
     assert!(b.tables.trusted.is_empty() && b.tables.pending.contains_key(&a.id()));
     assert!(b.tables.revoked.contains_key(&a.id()));
 
-    b.approve(at(100_020), a.id(), None).unwrap();
+    b.approve_shown(at(100_020), a.id()).unwrap();
     assert!(b.tables.trusted.contains_key(&a.id()) && b.tables.revoked.is_empty());
 }
 
@@ -108,7 +109,7 @@ fn a_lost_accept_is_cured_by_asking_again() {
     let (mut a, mut b) = two();
     let asked = a.request(at(0), b.id(), Some(b.public_key())).unwrap();
     b.hear_from(at(10), &a, sent(&asked).unwrap(), Way::open()).unwrap();
-    let approved = b.approve(at(20), a.id(), None).unwrap();
+    let approved = b.approve_shown(at(20), a.id()).unwrap();
     let lost = sent(&approved).unwrap();
 
     let again = a.request(at(60_000), b.id(), None).unwrap();

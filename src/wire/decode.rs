@@ -238,6 +238,8 @@ mod tests {
     fn the_seconds_must_agree_with_the_stamp() {
         assert_eq!(refuses(|m| m.timestamp += 1), Undecodable::Field("timestamp"));
         assert_eq!(refuses(|m| m.timestamp -= 1), Undecodable::Field("timestamp"));
+        // 0 is a time like any other, not "not said".
+        assert_eq!(refuses(|m| m.timestamp = 0), Undecodable::Field("timestamp"));
     }
 
     #[test]

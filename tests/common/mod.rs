@@ -17,7 +17,7 @@ use trustkeep::node::{
 };
 use trustkeep::wire::message::Kind;
 use trustkeep::wire::sign::{Draft, sign_draft, sign_draft_v1};
-use trustkeep::{FileEntry, NodeId, PublicKey, Storage, StorageFile, TrustStore, WallMillis};
+use trustkeep::{FileEntry, Fingerprint, NodeId, PublicKey, Storage, StorageFile, TrustStore, WallMillis};
 
 /// Only a hang takes so long: no bound on how long something takes is shorter.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -51,6 +51,12 @@ pub fn black_hole() -> (SocketAddr, Vec<TcpStream>, rustix::fd::OwnedFd) {
         assert!(fill.len() < 100, "everybody is let in");
     }
     (address, fill, socket)
+}
+
+/// The fingerprint of the first key that this peer waits with.
+pub fn shown(manager: &HandshakeManager, peer: NodeId) -> Option<Fingerprint> {
+    let pending = manager.pending();
+    pending.iter().find(|(waits, _)| *waits == peer).map(|(_, entry)| entry.key.fingerprint())
 }
 
 /// The identity whose id and seed are this number.

@@ -146,7 +146,7 @@ impl Scene {
     fn approve(&self, peer: NodeId) -> Duration {
         let sent = self.network.sent.load(Ordering::SeqCst);
         let start = Instant::now();
-        drop(self.manager.approve(peer, None).unwrap());
+        drop(self.manager.approve(peer, Some(self.public.fingerprint())).unwrap());
         let took = start.elapsed();
         while self.network.sent.load(Ordering::SeqCst) == sent {
             std::thread::yield_now();

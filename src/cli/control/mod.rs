@@ -29,6 +29,11 @@ pub(super) enum Ask {
     Approve {
         peer: u32,
         fingerprint: Option<String>,
+        entry: Option<String>,
+    },
+    Grant {
+        peer: u32,
+        key: String,
     },
     Reject {
         peer: u32,
@@ -151,6 +156,8 @@ pub(super) struct Status {
     pub(super) revoked: usize,
     /// How often each thing went wrong since the start.
     pub(super) counters: Vec<(String, u64)>,
+    /// How many newcomers found no room among the pending, by their source, the most first.
+    pub(super) refused_newcomers: Vec<(String, u64)>,
     /// By how many milliseconds the newest stamp was ahead of our clock, by why that mattered.
     #[serde(default)]
     pub(super) skews: Vec<(String, i64)>,

@@ -12,7 +12,7 @@ use crate::cli::{log, now};
 use crate::error::PersistError;
 use crate::machine::rejection::Rejection;
 use crate::node::{CommandError, HandshakeManager, RequestOptions};
-use crate::peer::NodeId;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::store::Receipt;
 use crate::sync::{Arc, Deadline};
 
@@ -47,10 +47,19 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                 }
             }
         })),
-        Ask::Approve { peer, fingerprint } => done(id(peer).and_then(|peer| {
+        Ask::Approve { peer, fingerprint, entry } => done(id(peer).and_then(|peer| {
             let fingerprint = fingerprint.map(|text| text.parse()).transpose();
             let fingerprint = fingerprint.map_err(|error: crate::peer::InvalidFingerprint| error.to_string())?;
-            durable(manager.approve(peer, fingerprint).map_err(|error| refused(peer, &error))?)
+            let approved = match entry {
+                Some(entry) => manager.approve_entry(peer, number(&entry)?, fingerprint),
+                None => manager.approve(peer, fingerprint),
+            };
+            durable(approved.map_err(|error| not_approved(peer, &error))?)
+        })),
+        Ask::Grant { peer, key } => done(id(peer).and_then(|peer| {
+            let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
+            let record = TrustRecord::new(peer, key).approved_at(now().wall);
+            durable(manager.grant(record).map_err(|error| refused(peer, &error))?)
         })),
         Ask::Reject { peer, reason } => done(
             id(peer).and_then(|peer| durable(manager.reject(peer, &reason).map_err(|error| refused(peer, &error))?)),
@@ -63,7 +72,11 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
         ),
         Ask::List => Reply::Trusted { trusted: manager.trusted().iter().map(TrustedRow::from).collect() },
         Ask::Pending => Reply::Pending {
-            pending: manager.pending().iter().map(|(peer, entry)| PendingRow::new(peer.get(), entry)).collect(),
+            pending: manager
+                .pending_and_replaced()
+                .iter()
+                .map(|(peer, entry, replaces)| PendingRow::new(peer.get(), entry, *replaces))
+                .collect(),
         },
         Ask::Outgoing => Reply::Outgoing {
             outgoing: manager.outgoing().iter().map(|(peer, entry)| OutgoingRow::new(peer.get(), entry)).collect(),
@@ -100,6 +113,25 @@ fn id(peer: u32) -> Result<NodeId, String> {
 
 fn refused(peer: NodeId, error: &CommandError) -> String {
     format!("peer {peer}: {error}")
+}
+
+/// With the command that shows what waits: no text has a stranger's fingerprint.
+fn not_approved(peer: NodeId, error: &CommandError) -> String {
+    use Rejection::{FingerprintRequired, OtherEntry, WrongFingerprint};
+    let text = refused(peer, error);
+    match error {
+        CommandError::Refused(FingerprintRequired { .. } | WrongFingerprint { .. } | OtherEntry) => {
+            format!("{text}; see `trustkeep pending {peer}`")
+        }
+        _ => text,
+    }
+}
+
+/// The number of an entry, as `pending` shows it.
+fn number(text: &str) -> Result<u64, String> {
+    let is_number = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let number = if is_number { u64::from_str_radix(text, 16).ok() } else { None };
+    number.ok_or_else(|| "--entry: an entry is named by 16 lower-case hexadecimal digits".to_owned())
 }
 
 /// Answers once the change is durable. It is in force either way.
@@ -211,6 +243,11 @@ fn status(node: &Served) -> Status {
         pending: manager.pending().len(),
         outgoing: manager.outgoing().len(),
         revoked: manager.revoked().len(),
+        refused_newcomers: manager
+            .refused_newcomers()
+            .into_iter()
+            .map(|(source, count)| (source.to_string(), count))
+            .collect(),
         counters: counters(manager),
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
     }

@@ -4,6 +4,8 @@
 //! INVARIANT I-T2: a restriction stands above a grant, and no floor moves back, wherever either comes from; of an entry
 //! that says something else than the store does about the same peer in the same list, the store's stays.
 //! INVARIANT I-T3: memory is bounded by the tables that come out and the findings that are kept.
+//!
+//! More than 450 lines because every list is judged by the same rules against the same state.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -118,6 +120,10 @@ impl<'a> Taking<'a> {
             if record.is_some_and(|record| record.public_key == Some(entry.key)) {
                 let why = "the peer is trusted under this key already; nothing waits".to_owned();
                 self.settle(List::Pending, index, Some(id), Err(why));
+            } else if entry.kind == PendingKind::AnsweredUnvouched && !self.asks(id) {
+                //
+                let why = "an answer to a request that is not there any more; ask the peer again".to_owned();
+                self.settle(List::Pending, index, Some(id), Err(why));
             } else {
                 self.changes.pending.insert(id, Some(entry));
                 fresh_nonces += u64::from(is_fresh);
@@ -130,6 +136,14 @@ impl<'a> Taking<'a> {
         findings_left_out += notes.len().saturating_sub(room) as u64;
         findings.extend(notes.into_iter().take(room));
         Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces }
+    }
+
+    /// Whether a request of ours to this peer is open once everything is taken.
+    fn asks(&self, id: u32) -> bool {
+        match self.changes.outgoing.get(&id) {
+            Some(change) => change.is_some(),
+            None => NodeId::new(id).is_some_and(|peer| self.after.outgoing(peer).is_some()),
+        }
     }
 
     fn flush(&mut self) {
@@ -287,6 +301,7 @@ impl<'a> Taking<'a> {
             },
             others: Vec::new(),
             proven_by: None,
+            number: 0,
         };
         if let Some(old) = self.into.before.pending(peer) {
             entry.received_tick = old.received_tick;
@@ -294,6 +309,8 @@ impl<'a> Taking<'a> {
             if is_fresh {
                 entry.nonce = old.nonce;
             }
+            // What a document does not have is no difference.
+            (entry.number, entry.others, entry.proven_by) = (old.number, old.others.clone(), old.proven_by);
             return if *old == entry { Ok(Unchanged) } else { Err(OTHERWISE.to_owned()) };
         }
         if self.pending.contains_key(&peer.get()) {

@@ -10,7 +10,8 @@ use bincode::{Decode, Encode};
 use crate::config::TEXT_BYTES_MAX;
 use crate::peer::{NodeId, Nonce, PublicKey, RevocationId};
 use crate::tables::{
-    Floor, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation, Source,
+    Floor, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
+    RefusedRequest, Revocation, Source,
 };
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::Kind as MessageKind;
@@ -85,6 +86,7 @@ pub(super) struct PendingV2 {
     justification: String,
     others: Vec<OtherKeyV2>,
     proven_by: Option<[u8; 32]>,
+    number: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -94,6 +96,7 @@ struct OtherKeyV2 {
     stamp: i64,
     source: SourceV2,
     first_seen: i64,
+    unvouched_answer: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -148,9 +151,11 @@ impl StoredValue for Arc<Pending> {
                     stamp: other.stamp.as_millis(),
                     source: SourceV2::new(other.source),
                     first_seen: other.first_seen.as_millis(),
+                    unvouched_answer: other.kind == PendingKind::AnsweredUnvouched,
                 })
                 .collect(),
             proven_by: self.proven_by.map(StoredKey::stored),
+            number: self.number,
         }
     }
 
@@ -166,6 +171,7 @@ impl StoredValue for Arc<Pending> {
                 stamp: WallMillis::new(other.stamp),
                 source: other.source.read()?,
                 first_seen: WallMillis::new(other.first_seen),
+                kind: read_kind(other.unvouched_answer),
             })
         });
         Ok(Self::new(Pending {
@@ -178,9 +184,10 @@ impl StoredValue for Arc<Pending> {
             source: stored.source.read()?,
             authentic: stored.authentic,
             conflicts: stored.conflicts,
-            kind: if stored.unvouched_answer { PendingKind::AnsweredUnvouched } else { PendingKind::Request },
+            kind: read_kind(stored.unvouched_answer),
             others: others.collect::<Result<_, &'static str>>()?,
             proven_by: read_optional_key(stored.proven_by)?,
+            number: stored.number,
         }))
     }
 }
@@ -305,16 +312,27 @@ pub(super) struct RefusedV2 {
     at: i64,
 }
 
-impl StoredValue for RefusedRequest {
-    type Stored = RefusedV2;
+impl StoredValue for Arc<[RefusedRequest]> {
+    type Stored = Vec<RefusedV2>;
 
-    fn stored(&self) -> RefusedV2 {
-        RefusedV2 { key: *self.key.as_bytes(), stamp: self.stamp.as_millis(), at: self.at.as_millis() }
+    fn stored(&self) -> Vec<RefusedV2> {
+        let one = |it: &RefusedRequest| RefusedV2 {
+            key: *it.key.as_bytes(),
+            stamp: it.stamp.as_millis(),
+            at: it.at.as_millis(),
+        };
+        self.iter().map(one).collect()
     }
 
-    fn read(stored: RefusedV2, _now: Now) -> Result<Self, &'static str> {
-        let (stamp, at) = (WallMillis::new(stored.stamp), WallMillis::new(stored.at));
-        Ok(Self { key: read_key(stored.key)?, stamp, at })
+    fn read(stored: Vec<RefusedV2>, _now: Now) -> Result<Self, &'static str> {
+        if stored.is_empty() || stored.len() > REFUSED_PER_PEER_MAX {
+            return Err("no refused request, or more than a peer has");
+        }
+        let one = |it: RefusedV2| {
+            let (stamp, at) = (WallMillis::new(it.stamp), WallMillis::new(it.at));
+            Ok(RefusedRequest { key: read_key(it.key)?, stamp, at })
+        };
+        stored.into_iter().map(one).collect()
     }
 }
 
@@ -396,6 +414,10 @@ impl StoredValue for u64 {
     fn read(stored: Self, _now: Now) -> Result<Self, &'static str> {
         Ok(stored)
     }
+}
+
+fn read_kind(unvouched_answer: bool) -> PendingKind {
+    if unvouched_answer { PendingKind::AnsweredUnvouched } else { PendingKind::Request }
 }
 
 pub(super) fn read_key(bytes: [u8; 32]) -> Result<PublicKey, &'static str> {

@@ -56,6 +56,7 @@ fn other_key(seed: u8) -> OtherKey {
         stamp: WallMillis::new(1),
         source: Source::Relay(id(9)),
         first_seen: WallMillis::new(2),
+        kind: PendingKind::AnsweredUnvouched,
     }
 }
 
@@ -74,6 +75,7 @@ pub(super) fn full_tables() -> Tables {
         kind: PendingKind::AnsweredUnvouched,
         others: vec![other_key(5), other_key(6)],
         proven_by: Some(key(7)),
+        number: 0x0102_0304_0506_0708,
     };
     let outgoing = Outgoing {
         sent_at: WallMillis::new(1_772_531_000_000),
@@ -123,7 +125,7 @@ pub(super) fn full_tables() -> Tables {
         TableChange::IgnoredKey(key(10), Some(WallMillis::new(4))),
         TableChange::Refused(
             id(14),
-            Some(RefusedRequest { key: key(11), stamp: WallMillis::new(5), at: WallMillis::new(6) }),
+            Some([RefusedRequest { key: key(11), stamp: WallMillis::new(5), at: WallMillis::new(6) }].into()),
         ),
         TableChange::Owed(id(15), Some(Arc::new(owed))),
         TableChange::Successor(key(12), Some(key(13))),

@@ -53,6 +53,7 @@ impl Old for PendingV1 {
             kind: if self.unvouched_answer { PendingKind::AnsweredUnvouched } else { PendingKind::Request },
             others: Vec::new(),
             proven_by: None,
+            number: 0,
         }))
     }
 }

@@ -118,20 +118,32 @@ impl World {
             Some(peer) if !self.chance.one_in(6) => peer,
             _ => self.somebody(node),
         };
-        let (shown, right) = (self.nodes[node].plain.pending.get(&peer).map(|it| it.key), pair_of(peer).public);
-        let (meant, fingerprint) = match self.chance.below(6) {
-            0 | 1 => (Some(right), Some(right.fingerprint())),
+        let looked_at = self.nodes[node].plain.pending.get(&peer).cloned();
+        let (shown, right) = (looked_at.as_ref().map(|it| it.key), pair_of(peer).public);
+        let (meant, fingerprint) = match self.chance.below(12) {
+            0..3 => (Some(right), Some(right.fingerprint())),
             // A fingerprint that was read somewhere else: of a key that is nobody's here.
-            2 => (None, Some(pair_of(id(1)).public.fingerprint())),
+            3 | 4 => (None, Some(pair_of(id(1)).public.fingerprint())),
             _ if self.honest && shown.is_some_and(|key| key != right) => (Some(right), Some(right.fingerprint())),
-            3 => (shown, shown.map(|key| key.fingerprint())),
+            5..10 => (shown, shown.map(|key| key.fingerprint())),
+            10 if !self.honest => {
+                let keys: Vec<_> = looked_at.iter().flat_map(|it| it.keys()).map(|it| it.key).collect();
+                let any = self.chance.pick(&keys);
+                (any, any.map(|key| key.fingerprint()))
+            }
+            // Without looking.
             _ => (shown, None),
+        };
+        let entry = match self.chance.below(12) {
+            0..4 => looked_at.map(|it| it.number),
+            4 => Some(u64::from_le_bytes([1; 8])),
+            _ => None,
         };
         // Somebody's first fingerprint may be the right one after all.
         let meant = meant.or_else(|| (peer == id(1)).then_some(right));
         let nonce = Nonce(self.chance.bytes());
         let (lookup, _) = self.look_up(node, peer);
-        self.step(node, Input::Operator(Command::Approve { peer, fingerprint, nonce, lookup }), meant).map(drop)
+        self.step(node, Input::Operator(Command::Approve { peer, fingerprint, entry, nonce, lookup }), meant).map(drop)
     }
 
     fn operator_refuses(&mut self, node: usize) -> Result<(), String> {

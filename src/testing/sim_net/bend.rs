@@ -60,11 +60,15 @@ pub enum Bend {
     FormerFloorForgotten,
     ReserveStaysAtTheEnd,
     RelayedRequestForgotten,
+    EntryNotCompared,
+    DoubtsForgotten,
+    RefusedForgotten,
+    LossNotToldFirst,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 43] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -104,6 +108,10 @@ impl Bend {
         Self::FormerFloorForgotten,
         Self::ReserveStaysAtTheEnd,
         Self::RelayedRequestForgotten,
+        Self::EntryNotCompared,
+        Self::DoubtsForgotten,
+        Self::RefusedForgotten,
+        Self::LossNotToldFirst,
     ];
 
     /// What the bent rules say.
@@ -129,6 +137,12 @@ impl Bend {
                     || (self == Self::ApprovesContradicted && matches!(lookup, Lookup::Found { .. })) =>
             {
                 *lookup = Lookup::Unknown;
+            }
+            Input::Operator(Command::Approve { entry, .. }) if self == Self::EntryNotCompared => *entry = None,
+            Input::Operator(Command::Approve { peer, .. }) if self == Self::DoubtsForgotten => {
+                if let Some(entry) = view.pending.get_mut(peer) {
+                    (entry.authentic, entry.conflicts) = (true, 0);
+                }
             }
             Input::Operator(Command::Request { automatic, .. }) if self == Self::LiftsMarkAutomatically => {
                 *automatic = false;
@@ -188,6 +202,7 @@ impl Bend {
                     outgoing.relayed = false;
                 }
             }
+            Self::RefusedForgotten => drop(view.refused.remove(&peer)),
             Self::CopiesCount => received.seen = Heard::Never,
             Self::RevokedMarkForgotten => drop(view.revoked.remove(&peer)),
             Self::UnvouchedRevokes if kind == Kind::Revoke => vouch(received),
@@ -251,6 +266,7 @@ impl Bend {
                 }
             }
             Self::GrantIsNotTold => step.events.clear(),
+            Self::LossNotToldFirst => step.events.reverse(),
             Self::LostAcceptStaysLost if matches!(step.outcome, Outcome::Confirmed(_)) => step.effects.clear(),
             Self::LostFarewellStaysLost if matches!(input, Input::Message(_)) => {
                 step.effects

@@ -18,6 +18,7 @@ use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::view::Outgoing;
 use crate::peer::{NodeId, PublicKey};
+use crate::tables::PendingKind;
 use crate::testing::model::PlainView;
 use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
@@ -83,17 +84,18 @@ impl Seen<'_> {
         self.requests_move_for_a_reason()?;
         self.floors_move_for_a_reason()?;
         self.what_waits_stays_what_it_is()?;
+        self.who_waits_is_looked_at()?;
         self.news_of_grants_waits_and_restrictions_do_not()
     }
 
-    fn received(&self) -> Option<&Received> {
+    pub(super) fn received(&self) -> Option<&Received> {
         match self.input {
             Input::Message(received) => Some(received),
             _ => None,
         }
     }
 
-    fn command(&self) -> Option<(&Command, NodeId)> {
+    pub(super) fn command(&self) -> Option<(&Command, NodeId)> {
         match self.input {
             Input::Operator(command) => Some((
                 command,
@@ -400,11 +402,11 @@ impl Seen<'_> {
                     && (is_vouched_for(self.before, it) || both)
             };
             let approved = self.is_command(*peer, |it| matches!(it, Command::Approve { .. }))
-                && self
-                    .before
-                    .pending
-                    .get(peer)
-                    .is_some_and(|entry| is.key == Some(entry.key) && entry.nonce.is_some());
+                && self.before.pending.get(peer).is_some_and(|entry| {
+                    entry
+                        .keys()
+                        .any(|it| is.key == Some(it.key) && it.nonce.is_some() && (it.stamp <= is.seen || clamped))
+                });
             // trust that no message brought begins now, and what is older than clocks may differ is too old.
             let record = self.after.trusted.get(peer);
             let changed = record != self.before.trusted.get(peer) && record.is_some_and(|it| it.public_key == is.key);
@@ -428,8 +430,17 @@ impl Seen<'_> {
             );
             let replaced_by_right =
                 self.vouched_from(*peer).is_some() && (!was.authentic || taken_back) && is.authentic;
-            if is.key != was.key && !replaced_by_right {
+            // an answer to a request that is no more goes, and a request that waited behind it comes forward.
+            let asked = |tables: &PlainView| tables.outgoing.get(peer).map(|outgoing| outgoing.nonce);
+            let came_forward = was.kind == PendingKind::AnsweredUnvouched
+                && asked(self.before) != asked(self.after)
+                && is.kind == PendingKind::Request
+                && was.others.iter().any(|other| other.key == is.key && other.kind == PendingKind::Request);
+            if is.key != was.key && !replaced_by_right && !came_forward {
                 return Err(format!("the key that {peer} waits with was replaced"));
+            }
+            if is.key != was.key && is.number == was.number {
+                return Err(format!("the key that {peer} waits with was replaced, and the entry counts as the same"));
             }
             if is.conflicts < was.conflicts {
                 return Err(format!("a conflict about the key of {peer} was forgotten"));

@@ -114,7 +114,7 @@ impl World {
         let (peer, key) = (self.id(other), pair_of(self.id(other)).public);
         if self.nodes[node].plain.pending.contains_key(&peer) {
             let (fingerprint, nonce) = (Some(key.fingerprint()), Nonce(self.chance.bytes()));
-            let command = Command::Approve { peer, fingerprint, nonce, lookup: Lookup::NotAsked };
+            let command = Command::Approve { peer, fingerprint, entry: None, nonce, lookup: Lookup::NotAsked };
             self.step(node, Input::Operator(command), Some(key)).map(drop)?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::machine::input::{Command, Input};
 use crate::machine::outcome::Outcome;
 use crate::machine::rejection::Rejection;
 use crate::peer::NodeId;
+use crate::tables::{Pending, PendingKind};
 use crate::time::Tick;
 
 impl Seen<'_> {
@@ -61,8 +62,13 @@ impl Seen<'_> {
         let lifetime = i64::try_from(self.rules.config.entry_lifetime.as_millis()).unwrap_or(i64::MAX);
         let is_old = |since: Tick| self.now.tick.millis_since(since) > lifetime;
         let (before, after) = (self.before, self.after);
-        let pending =
-            before.pending.iter().all(|(peer, it)| is_old(it.received_tick) != after.pending.contains_key(peer));
+        // an answer goes with the request that it answers.
+        let answers_nothing = |peer: &NodeId, it: &Pending| {
+            let asked = before.outgoing.get(peer);
+            it.kind == PendingKind::AnsweredUnvouched && asked.is_none_or(|asked| is_old(asked.sent_tick))
+        };
+        let is_gone = |peer: &NodeId, it: &Pending| is_old(it.received_tick) || answers_nothing(peer, it);
+        let pending = before.pending.iter().all(|(peer, it)| is_gone(peer, it) != after.pending.contains_key(peer));
         let outgoing =
             before.outgoing.iter().all(|(peer, it)| is_old(it.sent_tick) != after.outgoing.contains_key(peer));
         if pending && outgoing { Ok(()) } else { Err("an entry is kept too long, or not long enough".to_owned()) }

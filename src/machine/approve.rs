@@ -1,0 +1,395 @@
+//! What becomes of an approval: trust in the key that the operator looked at, and in no other.
+#![forbid(unsafe_code)]
+
+use super::event::{ChangeReason, Event};
+use super::input::Lookup;
+use super::known::shown;
+use super::outcome::{Outcome, Step};
+use super::plan::Plan;
+use super::refused;
+use super::rejection::Rejection;
+use super::view::{Nonce, OtherKey, PendingKind};
+use crate::peer::{Fingerprint, TrustRecord};
+
+///
+pub(super) fn approve(
+    mut plan: Plan<'_>,
+    fingerprint: Option<Fingerprint>,
+    entry: Option<u64>,
+    nonce: Nonce,
+    lookup: &Lookup,
+) -> Result<Step, Rejection> {
+    let pending = plan.pending.clone().ok_or(Rejection::NothingToDo)?;
+    // 0 is no number: what has none is approved by a fingerprint.
+    if entry.is_some_and(|entry| entry == 0 || entry != pending.number) {
+        return Err(Rejection::OtherEntry);
+    }
+    let current = pending.key.fingerprint();
+    let mut rest = pending.others.iter().map(|other| other.key.fingerprint());
+    let others = core::array::from_fn(|_| rest.next());
+    let meant = match fingerprint {
+        Some(named) => pending.keys().find(|it| it.key.fingerprint() == named),
+        None => pending.keys().next(),
+    };
+    let OtherKey { key, nonce: answers, stamp, kind, .. } =
+        meant.ok_or(Rejection::WrongFingerprint { current, others })?;
+    let is_vouched_for = match lookup {
+        Lookup::Found { key: registered, .. } if *registered == key => true,
+        Lookup::Found { key: registered, .. } => {
+            let (current, registered) = (key.fingerprint(), registered.fingerprint());
+            return Err(Rejection::RegistryContradicts { current, registered });
+        }
+        Lookup::Failed => false,
+        Lookup::NotAsked | Lookup::Unknown => pending.authentic,
+    };
+    let is_disputed = shown(plan.view, plan.peer, &pending).conflicts > 0;
+    if fingerprint.is_none() && (is_disputed || !is_vouched_for) {
+        return Err(Rejection::FingerprintRequired { current, others });
+    }
+    let mutual = plan.outgoing.is_some();
+    let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual);
+    plan.grant(record, ChangeReason::Approved)?;
+    plan.events.push(Event::Approved { peer: plan.peer });
+    // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
+    // is believed. Of version 1 nobody knows when it was written.
+    if answers.is_some() {
+        plan.restart_floor(Some(key));
+        plan.raise_floor(key, stamp);
+        plan.clamp_seen();
+    }
+    // Who approves one of several keys refuses the others.
+    refused::remember(&mut plan, pending.keys().filter(|it| it.key != key));
+    if kind == PendingKind::Request {
+        plan.send_accept(record, nonce, answers);
+    }
+    Ok(plan.finish(Outcome::Approved(record)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::effect::Draft;
+    use crate::machine::event::TrustState;
+    use crate::machine::input::Command;
+    use crate::peer::NodeId;
+    use crate::testing::actor::{Actor, Way, at, dropped, mark, node, sent};
+    use crate::wire::message::Kind;
+
+    fn us() -> Actor {
+        Actor::new(7, 0xAA)
+    }
+
+    /// `us`, before whom `peer` has been pending since 10.
+    fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
+        let mut us = us();
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), peer, &request, Way::open()).unwrap();
+        (us, request)
+    }
+
+    fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
+        let (reason, nonce) = (reason.into(), us.nonce());
+        us.command(at(50), Command::Reject { peer, reason, nonce })
+    }
+
+    #[test]
+    fn approval_takes_exactly_the_key_that_was_shown() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        let current = peer.public_key().fingerprint();
+        let wrong = Actor::new(9, 0xBB).public_key().fingerprint();
+        assert_eq!(
+            us.approve(at(50), peer.id(), Some(wrong)),
+            Err(Rejection::WrongFingerprint { current, others: [None; 4] })
+        );
+        assert!(us.tables.trusted.is_empty());
+        us.approve(at(50), peer.id(), Some(current)).unwrap();
+        assert_eq!(us.tables.trusted[&peer.id()].public_key, Some(peer.public_key()));
+    }
+
+    #[test]
+    fn after_a_conflict_the_fingerprint_must_be_named_and_before_it_need_not() {
+        for rivals in [false, true] {
+            let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+            let request = peer.draft(at(10), us.id(), Kind::Request, None);
+            us.hear_from(at(10), &peer, &request, Way::registered(peer.public_key())).unwrap();
+            let (current, other) = (peer.public_key().fingerprint(), Actor::new(9, 0xBB));
+            if rivals {
+                us.hear_from(at(20), &other, &request, Way::open()).unwrap();
+                let others = [Some(other.public_key().fingerprint()), None, None, None];
+                let required = Err(Rejection::FingerprintRequired { current, others });
+                assert_eq!(us.approve(at(50), peer.id(), None), required);
+                assert!(us.approve(at(50), peer.id(), Some(current)).is_ok());
+            } else {
+                assert!(us.approve(at(50), peer.id(), None).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_its_sender_vouches_for_is_approved_by_its_fingerprint_alone() {
+        let mut peer = Actor::new(9, 0x11);
+        let current = peer.public_key().fingerprint();
+        let (mut us, _) = asked_by(&mut peer);
+        let number = us.tables.pending[&peer.id()].number;
+        let required = Err(Rejection::FingerprintRequired { current, others: [None; 4] });
+        assert_eq!(us.approve(at(50), peer.id(), None), required);
+        // Having looked at the entry is not having compared the key.
+        assert_eq!(approve_entry(&mut us, peer.id(), None, number), required);
+        assert!(us.tables.trusted.is_empty());
+        assert!(us.approve(at(50), peer.id(), Some(current)).is_ok());
+
+        // The transport's word, and the registry's, will do instead.
+        for way in [Way::tunnel(node(9)), Way::registered(peer.public_key())] {
+            let (mut us, mut peer) = (self::us(), Actor::new(9, 0x11));
+            let request = peer.draft(at(10), us.id(), Kind::Request, None);
+            us.hear_from(at(10), &peer, &request, way).unwrap();
+            assert!(us.approve(at(50), peer.id(), None).is_ok());
+        }
+    }
+
+    fn approve_entry(us: &mut Actor, peer: NodeId, named: Option<Fingerprint>, entry: u64) -> Result<Step, Rejection> {
+        let nonce = us.nonce();
+        us.command(
+            at(50),
+            Command::Approve { peer, fingerprint: named, entry: Some(entry), nonce, lookup: Lookup::NotAsked },
+        )
+    }
+
+    #[test]
+    fn no_text_has_the_fingerprint_of_a_key_that_waits() {
+        let current = Actor::new(9, 0x11).public_key().fingerprint();
+        let others = [Some(Actor::new(9, 0xBB).public_key().fingerprint()), None, None, None];
+        let refusals =
+            [Rejection::WrongFingerprint { current, others }, Rejection::FingerprintRequired { current, others }];
+        for refusal in refusals {
+            let text = refusal.to_string();
+            let has = |part: &str| text.contains(part);
+            let groups = |of: Fingerprint| of.to_string().split(':').map(str::to_owned).collect::<Vec<_>>();
+            assert!(!groups(current).iter().any(|group| has(group)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_approval_names_the_entry_that_was_looked_at() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        let way = || Way::tunnel(node(9));
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), &peer, &request, way()).unwrap();
+        let looked_at = us.tables.pending[&peer.id()].number;
+        // A repeat is the same entry.
+        let repeat = peer.draft(at(11), us.id(), Kind::Request, None);
+        us.hear_from(at(11), &peer, &repeat, way()).unwrap();
+        assert_eq!(us.tables.pending[&peer.id()].number, looked_at);
+        // Refused, and there again: another entry, though vouched for as well.
+        refuse(&mut us, peer.id(), "").unwrap();
+        let again = peer.draft(at(60), us.id(), Kind::Request, None);
+        us.hear_from(at(60), &peer, &again, way()).unwrap();
+        let current = us.tables.pending[&peer.id()].number;
+        let named = Some(peer.public_key().fingerprint());
+        for (fingerprint, entry) in [(None, looked_at), (named, looked_at), (None, 0), (named, 0)] {
+            assert_eq!(approve_entry(&mut us, peer.id(), fingerprint, entry), Err(Rejection::OtherEntry));
+        }
+        assert!(us.tables.trusted.is_empty() && current != looked_at);
+        assert!(approve_entry(&mut us, peer.id(), None, current).is_ok());
+        // One that an older release opened has no number to be named by.
+        let (mut us, _) = asked_by(&mut peer);
+        us.tables.pending.get_mut(&peer.id()).unwrap().number = 0;
+        assert_eq!(approve_entry(&mut us, peer.id(), named, 0), Err(Rejection::OtherEntry));
+        assert!(us.approve(at(50), peer.id(), named).is_ok());
+    }
+
+    /// `us`, which knows 9 under the key of 0x11 in one of the ways that there are, and before whom 9 waits under that of
+    /// 0xBB, vouched for or not.
+    fn known_otherwise(how: &str, way: Way) -> (Actor, Vec<Event>) {
+        let (mut us, mut peer, mut other) = (us(), Actor::new(9, 0x11), Actor::new(9, 0xBB));
+        let key = peer.public_key();
+        match how {
+            "record" => drop(us.trusts(peer.id(), Some(key))),
+            "floor" => {
+                us.trusts(peer.id(), Some(key));
+                let revoke = peer.draft(at(1), us.id(), Kind::Revoke, None);
+                us.hear_from(at(1), &peer, &revoke, Way::open()).unwrap();
+            }
+            "revoked" => {
+                let request = peer.draft(at(1), us.id(), Kind::Request, None);
+                us.hear_from(at(1), &peer, &request, Way::registered(key)).unwrap();
+                us.approve(at(1), peer.id(), None).unwrap();
+                us.revoke(at(2), peer.id()).unwrap();
+            }
+            "caller" => drop(us.request(at(1), peer.id(), Some(key)).unwrap()),
+            "imported" | "asked since" => {}
+            _ => panic!("{how}"),
+        }
+        let (kind, answers) = match (how, us.tables.outgoing.get(&peer.id())) {
+            ("caller", Some(outgoing)) => (Kind::Accept, Some(outgoing.nonce)),
+            _ => (Kind::Request, None),
+        };
+        let draft = other.draft(at(20), us.id(), kind, answers);
+        let events = us.hear_from(at(20), &other, &draft, way).unwrap().events;
+        if how == "asked since" {
+            us.request(at(30), peer.id(), Some(key)).unwrap();
+        } else if how == "imported" {
+            us.trusts(peer.id(), Some(key));
+            us.tables.pending.get_mut(&peer.id()).unwrap().conflicts = 0;
+        }
+        (us, events)
+    }
+
+    #[test]
+    fn a_key_other_than_a_known_one_is_a_conflict_from_the_start() {
+        use super::super::known::{replaced_key, shown};
+        let (old, new) = (Actor::new(9, 0x11).public_key(), Actor::new(9, 0xBB).public_key());
+        for how in ["record", "floor", "revoked", "caller", "imported", "asked since"] {
+            let (mut us, events) = known_otherwise(how, Way::open());
+            let entry = us.tables.pending[&node(9)].clone();
+            assert_eq!(replaced_key(&us.tables, node(9), &entry.key), Some(old), "{how}");
+            assert_eq!(shown(&us.tables, node(9), &entry).conflicts, 1, "{how}");
+            let told = events.iter().find_map(|event| match event {
+                Event::Pending { replaces, .. } => Some(*replaces),
+                _ => None,
+            });
+            let in_time = !matches!(how, "imported" | "asked since");
+            assert_eq!(told, Some(in_time.then(|| old.fingerprint())), "{how}");
+            let required = us.approve(at(50), node(9), None);
+            assert!(matches!(required, Err(Rejection::FingerprintRequired { .. })), "{how}: {required:?}");
+            let was = us.tables.trusted.get(&node(9)).copied();
+            assert_eq!(was.map(|record| record.public_key), matches!(how, "record" | "imported").then_some(Some(old)));
+
+            let approved = us.approve(at(50), node(9), Some(new.fingerprint())).unwrap();
+            let of = |event: &Event| match event {
+                Event::TrustChanged { state, reason, .. } => Some((*state, *reason)),
+                _ => None,
+            };
+            let mut told = vec![(TrustState::Granted, ChangeReason::Approved)];
+            if was.is_some() {
+                told.insert(0, (TrustState::Revoked, ChangeReason::KeyChanged));
+            }
+            assert_eq!(approved.events.iter().filter_map(of).collect::<Vec<_>>(), told, "{how}");
+        }
+        // Vouched for, too: somebody else vouched for, or named, another.
+        for how in ["floor", "revoked", "caller"] {
+            let (mut us, _) = known_otherwise(how, Way::tunnel(node(9)));
+            assert!(matches!(us.approve(at(50), node(9), None), Err(Rejection::FingerprintRequired { .. })), "{how}");
+        }
+        // The known key itself is none.
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.request(at(1), peer.id(), Some(old)).unwrap();
+        let request = peer.draft(at(20), us.id(), Kind::Request, None);
+        us.tables.revoked.insert(node(9), mark(0));
+        us.tables.outgoing.remove(&node(9));
+        us.hear_from(at(20), &peer, &request, Way::tunnel(node(9))).unwrap();
+        assert_eq!(us.tables.pending[&node(9)].conflicts, 0);
+    }
+
+    #[test]
+    fn an_outright_grant_under_another_key_tells_the_loss_of_the_old_one_first() {
+        let mut us = us();
+        let (old, new) = (Actor::new(9, 0x11).public_key(), Actor::new(9, 0xBB).public_key());
+        us.trusts(node(9), Some(old));
+        let step = us.command(at(50), Command::Grant { record: TrustRecord::new(node(9), new) }).unwrap();
+        let told = |state, reason| Event::TrustChanged { peer: node(9), state, reason };
+        let lost = told(TrustState::Revoked, ChangeReason::KeyChanged);
+        assert_eq!(step.events, [lost, told(TrustState::Granted, ChangeReason::Direct)]);
+        let again = us.command(at(50), Command::Grant { record: TrustRecord::new(node(9), new).mutual(true) }).unwrap();
+        assert_eq!(again.events, [told(TrustState::Granted, ChangeReason::Direct)], "the key is the same");
+    }
+
+    #[test]
+    fn approval_takes_any_of_the_keys_that_wait_and_answers_its_own_request() {
+        let (mut us, mut squatter, mut peer) = (us(), Actor::new(9, 0xBB), Actor::new(9, 0x11));
+        let first = squatter.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), &squatter, &first, Way::from_host(1)).unwrap();
+        let request = peer.draft(at(20), us.id(), Kind::Request, None);
+        us.hear_from(at(20), &peer, &request, Way::from_host(2)).unwrap();
+        let newer = peer.draft(at(30), us.id(), Kind::Request, None);
+        us.hear_from(at(30), &peer, &newer, Way::from_host(2)).unwrap();
+        let copy = us.hear_from(at(31), &peer, &request, Way::from_host(3)).unwrap();
+        assert_eq!((copy.outcome, us.tables.pending[&node(9)].conflicts), (Outcome::Queued, 3), "copies count, too");
+
+        let wrong = us.approve(at(50), node(9), Some(Actor::new(9, 0xCC).public_key().fingerprint()));
+        let others = [Some(peer.public_key().fingerprint()), None, None, None];
+        assert_eq!(wrong, Err(Rejection::WrongFingerprint { current: squatter.public_key().fingerprint(), others }));
+        let step = us.approve(at(50), node(9), Some(peer.public_key().fingerprint())).unwrap();
+        assert_eq!(us.tables.trusted[&node(9)].public_key, Some(peer.public_key()));
+        assert_eq!(sent(&step).unwrap().answers, Some(newer.nonce));
+        let floor = us.tables.floor[&node(9)];
+        assert_eq!((floor.key, floor.seen), (Some(peer.public_key()), newer.stamp));
+        // Who was not chosen was refused.
+        let back = us.hear_from(at(60), &squatter, &first, Way::from_host(1));
+        assert_eq!(dropped(&back), Some(Rejection::AlreadyRefused));
+    }
+
+    #[test]
+    fn an_approval_heeds_what_the_registry_says_now() {
+        let mut peer = Actor::new(9, 0x11);
+        let (current, other) = (peer.public_key().fingerprint(), Actor::new(9, 0x22).public_key());
+        let found = |key| Lookup::Found { key, networks: Vec::new() };
+        // Another key: not even with the fingerprint.
+        for fingerprint in [None, Some(current)] {
+            let (mut us, _) = asked_by(&mut peer);
+            let refused = Rejection::RegistryContradicts { current, registered: other.fingerprint() };
+            assert_eq!(us.approve_as(at(50), peer.id(), fingerprint, found(other)), Err(refused));
+            assert!(us.tables.trusted.is_empty() && us.tables.pending.contains_key(&peer.id()));
+        }
+        // No answer: with the fingerprint alone.
+        let (mut us, _) = asked_by(&mut peer);
+        let refused = Err(Rejection::FingerprintRequired { current, others: [None; 4] });
+        assert_eq!(us.approve_as(at(50), peer.id(), None, Lookup::Failed), refused);
+        assert!(us.approve_as(at(50), peer.id(), Some(current), Lookup::Failed).is_ok());
+        // The same key: it is vouched for. Nothing to say: as ever.
+        for (lookup, vouches) in [(found(peer.public_key()), true), (Lookup::Unknown, false), (Lookup::NotAsked, false)]
+        {
+            let (mut us, _) = asked_by(&mut peer);
+            let bare = us.approve_as(at(50), peer.id(), None, lookup.clone());
+            assert_eq!(bare.is_ok(), vouches, "{lookup:?}");
+            if !vouches {
+                us.approve_as(at(50), peer.id(), Some(current), lookup).unwrap();
+            }
+            assert_eq!(us.tables.trusted[&peer.id()].public_key, Some(peer.public_key()));
+        }
+        // What was vouched for once is asked about like anything else.
+        let mut us = self::us();
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), &peer, &request, Way::registered(peer.public_key())).unwrap();
+        assert!(us.tables.pending[&peer.id()].authentic);
+        let refused = us.approve_as(at(50), peer.id(), None, found(other));
+        assert!(matches!(refused, Err(Rejection::RegistryContradicts { .. })));
+    }
+
+    #[test]
+    fn approval_is_mutual_exactly_when_we_had_asked_too() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        us.approve_shown(at(50), peer.id()).unwrap();
+        assert!(!us.tables.trusted[&peer.id()].mutual);
+
+        let (mut us, _) = asked_by(&mut peer);
+        us.request(at(40), peer.id(), None).unwrap();
+        us.approve_shown(at(50), peer.id()).unwrap();
+        assert!(us.tables.trusted[&peer.id()].mutual && us.tables.outgoing.is_empty());
+    }
+
+    #[test]
+    fn after_approval_nothing_older_than_the_approved_request_is_believed() {
+        let mut peer = Actor::new(9, 0x11);
+        let earlier = peer.draft(at(5), node(7), Kind::Revoke, None);
+        let (mut us, request) = asked_by(&mut peer);
+        us.approve_shown(at(50), peer.id()).unwrap();
+        assert_eq!(us.hear_from(at(60), &peer, &earlier, Way::open()), Err(Rejection::Stale));
+        assert_eq!(us.hear_from(at(60), &peer, &request, Way::open()), Err(Rejection::Stale));
+        let later = peer.draft(at(55), us.id(), Kind::Revoke, None);
+        assert!(us.hear_from(at(60), &peer, &later, Way::open()).is_ok());
+    }
+
+    #[test]
+    fn approval_needs_room_in_the_store() {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, _) = asked_by(&mut peer);
+        us.rules.limits.trusted_max = 0;
+        assert_eq!(us.approve_shown(at(50), peer.id()), Err(Rejection::StoreFull));
+        assert!(us.tables.pending.contains_key(&peer.id()));
+        us.rules.limits.trusted_max = 1;
+        assert!(us.approve_shown(at(50), peer.id()).is_ok());
+    }
+}

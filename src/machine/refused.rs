@@ -1,0 +1,166 @@
+//! What an operator refused: no copy of it waits again, or is trusted by a rule, for as long as a copy could pass the
+//! checks of age.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::arrival::{latest_credible, millis};
+use super::input::Received;
+use super::outcome::Rules;
+use super::plan::Plan;
+use super::view::{OtherKey, REFUSED_PER_PEER_MAX, RefusedRequest, TableChange, View};
+use crate::peer::NodeId;
+use crate::time::Now;
+
+/// Whether the message is one that an operator refused, or an older one under the same key. Version 1 has no stamp that
+/// means anything; its copies are known by R-68.
+///
+/// A stamp further ahead than clocks may differ says that some clock was wrong once. A copy of that message is from the
+/// future, and the stamp must not keep younger ones out.
+pub(super) fn is_refused(plan: &Plan<'_>, received: &Received) -> bool {
+    let (message, latest) = (&received.message, latest_credible(plan.rules, plan.now));
+    let refused = |it: &RefusedRequest| it.key == *message.key() && message.stamp() <= it.stamp && it.stamp <= latest;
+    !message.is_version_1() && plan.view.refused(plan.peer).iter().any(refused)
+}
+
+/// Remembers that an operator refused what these keys waited with.
+pub(super) fn remember(plan: &mut Plan<'_>, keys: impl IntoIterator<Item = OtherKey>) {
+    let (view, peer, at) = (plan.view, plan.peer, plan.now.wall);
+    let mut refused = view.refused(peer).to_vec();
+    for OtherKey { key, stamp, .. } in keys.into_iter().filter(|it| it.nonce.is_some()) {
+        let before = refused.iter().find(|it| it.key == key).map(|it| it.stamp);
+        refused.retain(|it| it.key != key);
+        refused.push(RefusedRequest { key, stamp: before.map_or(stamp, |before| before.max(stamp)), at });
+    }
+    let max = plan.rules.limits.pending_max.saturating_mul(REFUSED_PER_PENDING);
+    if max == 0 || refused == view.refused(peer) {
+        return;
+    }
+    refused.drain(..refused.len().saturating_sub(REFUSED_PER_PEER_MAX));
+    if view.refused(peer).is_empty() && view.refused_len() >= max {
+        let last = |refused: &[RefusedRequest]| refused.iter().map(|it| it.at).max();
+        let oldest = view.refused_iter().map(|(peer, refused)| (last(refused), peer)).min();
+        plan.others.extend(oldest.map(|(_, peer)| TableChange::Refused(peer, None)));
+    }
+    plan.others.push(TableChange::Refused(peer, Some(refused.into())));
+}
+
+/// The refusals whose copies would be too old by now.
+pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Vec<TableChange> {
+    // A relayed message may be as old as an entry; our clock may be as wrong as clocks may be.
+    let passes = millis(rules.config.entry_lifetime).saturating_add(millis(rules.config.future_skew_max));
+    let too_old = |it: &RefusedRequest| now.wall.millis_since(it.stamp) > passes;
+    let concerned = view.refused_iter().filter(|(_, refused)| refused.iter().any(too_old));
+    let left = |refused: &[RefusedRequest]| -> Option<Arc<[RefusedRequest]>> {
+        let left: Vec<_> = refused.iter().copied().filter(|it| !too_old(it)).collect();
+        if left.is_empty() { None } else { Some(left.into()) }
+    };
+    // In an order of their own, whatever order the table has.
+    let changes: BTreeMap<NodeId, _> = concerned.map(|(peer, refused)| (peer, left(refused))).collect();
+    changes.into_iter().map(|(peer, left)| TableChange::Refused(peer, left)).collect()
+}
+
+/// Of how many peers refusals are remembered, for each place in the queue.
+const REFUSED_PER_PENDING: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::effect::Draft;
+    use crate::machine::input::Command;
+    use crate::machine::outcome::{Outcome, Step};
+    use crate::machine::rejection::Rejection;
+    use crate::testing::actor::{Actor, Way, at, dropped, node};
+    use crate::wire::message::Kind;
+    use crate::wire::text::Text;
+
+    fn us() -> Actor {
+        Actor::new(7, 0xAA)
+    }
+
+    /// `us`, before whom `peer` has been pending since 10.
+    fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
+        let mut us = us();
+        let request = peer.draft(at(10), us.id(), Kind::Request, None);
+        us.hear_from(at(10), peer, &request, Way::open()).unwrap();
+        (us, request)
+    }
+
+    fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
+        let (reason, nonce) = (reason.into(), us.nonce());
+        us.command(at(50), Command::Reject { peer, reason, nonce })
+    }
+
+    #[test]
+    fn what_an_operator_refused_does_not_come_back_by_a_copy() {
+        let day = 24 * 60 * 60 * 1000;
+        for other_way in [Way::open(), Way::from_host(7), Way::registered(Actor::new(9, 0x11).public_key())] {
+            let (mut peer, mut rival) = (Actor::new(9, 0x11), Actor::new(9, 0xBB));
+            let (mut us, request) = asked_by(&mut peer);
+            us.rules.policy = crate::config::Policy::default().auto_approve(true);
+            let theirs = rival.draft(at(11), us.id(), Kind::Request, None);
+            us.rules.policy = crate::config::Policy::default();
+            us.hear_from(at(11), &rival, &theirs, Way::from_host(2)).unwrap();
+            refuse(&mut us, peer.id(), "no").unwrap();
+            us.rules.policy = crate::config::Policy::default().auto_approve(true);
+            for (who, draft) in [(&peer, &request), (&rival, &theirs)] {
+                let way = if who.public_key() == peer.public_key() { other_way.clone() } else { Way::open() };
+                let copy = us.hear_from(at(60), who, draft, way);
+                assert_eq!(dropped(&copy), Some(Rejection::AlreadyRefused), "{copy:?}");
+            }
+            let late = us.hear_from(at(29 * day), &rival, &theirs, Way::relayed(node(3)));
+            assert_eq!(late, Err(Rejection::AlreadyRefused), "as late as a relay may bring it");
+            assert!(us.tables.pending.is_empty() && us.tables.trusted.is_empty());
+            // News is heard.
+            let news = rival.draft(at(29 * day), us.id(), Kind::Request, None);
+            assert!(us.hear_from(at(29 * day), &rival, &news, Way::open()).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_a_clock_that_was_a_year_ahead_shuts_nobody_out() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        let year = 365 * 24 * 60 * 60 * 1000;
+        let request = peer.draft(at(year), us.id(), Kind::Request, None);
+        us.hear_from(at(year), &peer, &request, Way::open()).unwrap();
+        refuse(&mut us, peer.id(), "").unwrap();
+        // All clocks are right again.
+        let request = peer.draft(at(100), us.id(), Kind::Request, None);
+        assert_eq!(us.hear_from(at(100), &peer, &request, Way::open()).unwrap().outcome, Outcome::Queued);
+    }
+
+    #[test]
+    fn what_an_operator_refused_is_remembered_within_bounds() {
+        let mut us = us();
+        us.rules.limits.pending_max = 1;
+        for id in 100..117 {
+            let mut peer = Actor::new(id, 0x11);
+            let request = peer.draft(at(i64::from(id)), us.id(), Kind::Request, None);
+            us.hear_from(at(i64::from(id)), &peer, &request, Way::open()).unwrap();
+            let (reason, nonce) = (Text::default(), us.nonce());
+            us.command(at(i64::from(id)), Command::Reject { peer: peer.id(), reason, nonce }).unwrap();
+        }
+        assert_eq!(us.tables.refused.keys().map(|id| id.get()).collect::<Vec<_>>(), (101..117).collect::<Vec<_>>());
+        // One peer under ever new keys has its share.
+        for seed in 0..20 {
+            let (mut peer, ms) = (Actor::new(116, seed), 200 + i64::from(seed));
+            let request = peer.draft(at(ms), us.id(), Kind::Request, None);
+            us.hear_from(at(ms), &peer, &request, Way::open()).unwrap();
+            let (reason, nonce) = (Text::default(), us.nonce());
+            us.command(at(ms), Command::Reject { peer: peer.id(), reason, nonce }).unwrap();
+        }
+        let of_peer = &us.tables.refused[&node(116)];
+        assert_eq!((of_peer.len(), of_peer.last().unwrap().key), (16, Actor::new(116, 19).public_key()));
+        // And all of it is forgotten once no copy could pass any more.
+        let lifetime = 30 * 24 * 60 * 60 * 1000;
+        let left = |us: &mut Actor, ms| {
+            us.step(at(ms), crate::machine::input::Input::Housekeeping).unwrap();
+            us.tables.refused.values().map(|refused| refused.len()).sum::<usize>()
+        };
+        assert_eq!(left(&mut us, lifetime + 30_101), 15 + 16);
+        assert_eq!(left(&mut us, lifetime + 30_102), 14 + 16);
+        assert_eq!(left(&mut us, lifetime + 30_210), 10);
+        assert_eq!(left(&mut us, lifetime + 30_220), 0);
+    }
+}

@@ -1,0 +1,202 @@
+//! Room among those who wait: how many may, in all and from one source, and who gives way to whom.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::plan::Plan;
+use super::rejection::Rejection;
+use super::view::{Source, TableChange};
+use crate::peer::NodeId;
+
+/// The source that an entry is charged to from now on: its true one, if there is room for it.
+pub(super) fn moved(plan: &mut Plan<'_>, from: Source, to: Source) -> Source {
+    if from != to && make_room(plan, to, true).is_ok() { to } else { from }
+}
+
+/// Finds room for a peer that is not pending yet.
+pub(super) fn make_room(plan: &mut Plan<'_>, source: Source, authentic: bool) -> Result<(), Rejection> {
+    let gives_way = find_room(plan, source, authentic)?;
+    plan.others.extend(gives_way.map(|peer| TableChange::Pending(peer, None)));
+    Ok(())
+}
+
+/// Who has to give way to an entry from this source, if anybody has to. A vouched-for one takes the place of the oldest
+/// unvouched; any other, in a full queue, that of the oldest unvouched of a source that takes more room.
+pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Result<Option<NodeId>, Rejection> {
+    let (view, limits, own) = (plan.view, &plan.rules.limits, plan.peer);
+    let entries = || view.pending_iter().filter(move |(peer, _)| *peer != own);
+    let oldest_unvouched = |of: &dyn Fn(Source) -> bool| {
+        let waiting = entries().filter(|(_, entry)| !entry.authentic && of(entry.source));
+        waiting.min_by_key(|(peer, entry)| (entry.received_tick, *peer)).map(|(peer, _)| peer)
+    };
+    let mut of_source = BTreeMap::<Source, usize>::new();
+    for (_, entry) in entries() {
+        *of_source.entry(entry.source).or_default() += 1;
+    }
+    let (site, own_count) = (site(source), of_source.get(&source).copied().unwrap_or_default());
+    let in_site = |other: Source| site.is_some() && self::site(other) == site;
+    let of_site: usize = of_source.iter().filter(|(other, _)| in_site(**other)).map(|(_, count)| count).sum();
+
+    let source_full = Rejection::PendingSourceFull;
+    if own_count >= limits.pending_per_source_max {
+        let oldest = if authentic { oldest_unvouched(&|other| other == source) } else { None };
+        oldest.ok_or(source_full).map(Some)
+    } else if of_site >= PENDING_PER_SITE_MAX {
+        let oldest = if authentic { oldest_unvouched(&in_site) } else { None };
+        oldest.ok_or(source_full).map(Some)
+    } else if of_source.values().sum::<usize>() < limits.pending_max {
+        Ok(None)
+    } else if authentic {
+        oldest_unvouched(&|_| true).ok_or(Rejection::PendingFull).map(Some)
+    } else {
+        // With it this source would have one more, and the other has to have two more than that.
+        let mut larger: Vec<_> = of_source.iter().filter(|(_, count)| **count >= own_count + 3).collect();
+        larger.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
+        let oldest = larger.into_iter().find_map(|(larger, _)| oldest_unvouched(&|other| other == *larger));
+        oldest.ok_or(Rejection::PendingFull).map(Some)
+    }
+}
+
+/// The first 48 bits of an IPv6 address: what one customer of a provider has at least.
+fn site(source: Source) -> Option<u128> {
+    match source {
+        Source::Address(IpAddr::V6(v6)) => Some(u128::from(v6) >> 80),
+        _ => None,
+    }
+}
+
+/// How many peers may wait from one IPv6 site, whose 65 536 networks are sources of their own.
+const PENDING_PER_SITE_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::input::{Lookup, Path};
+    use crate::machine::outcome::{Outcome, Step};
+    use crate::peer::PublicKey;
+    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::wire::message::Kind;
+
+    fn us() -> Actor {
+        Actor::new(9, 0x11)
+    }
+
+    /// `us` hears, at `ms`, a request of node `id` under the key of `seed`.
+    fn ask(us: &mut Actor, ms: i64, id: u32, seed: u8, text: &str, way: Way) -> Result<Step, Rejection> {
+        let mut asker = Actor::new(id, seed);
+        let mut draft = asker.draft(at(ms), us.id(), Kind::Request, None);
+        draft.justification = text.into();
+        draft.nonce.0[15] = u8::try_from(ms % 251).unwrap();
+        us.hear_from(at(ms), &asker, &draft, way)
+    }
+
+    fn key(seed: u8) -> PublicKey {
+        Actor::new(1, seed).public_key()
+    }
+
+    #[test]
+    fn one_source_fills_its_share_and_another_still_gets_in() {
+        let mut us = us();
+        us.rules.limits.pending_per_source_max = 2;
+        for id in [101, 102] {
+            ask(&mut us, 10, id, 0xAA, "", Way::from_host(1)).unwrap();
+        }
+        assert_eq!(ask(&mut us, 10, 103, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
+        assert!(ask(&mut us, 10, 103, 0xAA, "", Way::from_host(2)).is_ok());
+        // Moving its entries elsewhere does not give it room either.
+        ask(&mut us, 20, 101, 0xAA, "", Way::from_host(2)).unwrap();
+        assert_eq!(ask(&mut us, 20, 104, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
+    }
+
+    #[test]
+    fn a_full_queue_lets_known_peers_repeat_and_nobody_new_in() {
+        let mut us = us();
+        us.rules.limits.pending_max = 2;
+        for (id, host) in [(101, 1), (102, 2)] {
+            ask(&mut us, 10, id, 0xAA, "", Way::from_host(host)).unwrap();
+        }
+        assert_eq!(ask(&mut us, 20, 103, 0xAA, "", Way::from_host(3)), Err(Rejection::PendingFull));
+        assert!(ask(&mut us, 20, 101, 0xAA, "", Way::from_host(1)).is_ok());
+    }
+
+    #[test]
+    fn a_vouched_for_request_takes_the_place_of_the_oldest_unvouched() {
+        let mut us = us();
+        us.rules.limits.pending_max = 2;
+        ask(&mut us, 10, 102, 0xAA, "", Way::from_host(1)).unwrap();
+        ask(&mut us, 11, 101, 0xAA, "", Way::from_host(2)).unwrap();
+        ask(&mut us, 20, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(101), node(103)]);
+        ask(&mut us, 30, 104, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        // Now everyone in it is vouched for: nobody gives way.
+        let full = ask(&mut us, 40, 105, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        assert_eq!(full.outcome, Outcome::Dropped(Rejection::PendingFull));
+        assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(103), node(104)]);
+    }
+
+    #[test]
+    fn within_a_full_source_the_vouched_for_displaces_its_own_source_only() {
+        let mut us = us();
+        us.rules.limits.pending_per_source_max = 1;
+        ask(&mut us, 10, 101, 0xAA, "", Way::from_host(2)).unwrap();
+        ask(&mut us, 20, 102, 0xAA, "", Way::from_host(1)).unwrap();
+        ask(&mut us, 30, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(101), node(103)]);
+    }
+
+    #[test]
+    fn a_newcomer_takes_the_place_of_the_oldest_of_a_source_that_has_two_more() {
+        let mut us = us();
+        us.rules.limits.pending_max = 4;
+        for (ms, id, host) in [(10, 101, 1), (11, 102, 1), (12, 103, 1), (13, 104, 2)] {
+            ask(&mut us, ms, id, 0xAA, "", Way::from_host(host)).unwrap();
+        }
+        // It would have two then, and the other three: one more is not two more.
+        assert_eq!(ask(&mut us, 20, 105, 0xAA, "", Way::from_host(2)), Err(Rejection::PendingFull));
+        let ids = |us: &Actor| us.tables.pending.keys().map(|id| id.get()).collect::<Vec<_>>();
+        ask(&mut us, 21, 106, 0xAA, "", Way::from_host(3)).unwrap();
+        assert_eq!(ids(&us), [102, 103, 104, 106]);
+        // Now nobody has two more than a newcomer would have.
+        assert_eq!(ask(&mut us, 22, 107, 0xAA, "", Way::from_host(4)), Err(Rejection::PendingFull));
+        // Who is vouched for does not give way.
+        for id in [102, 103] {
+            us.tables.pending.get_mut(&node(id)).unwrap().authentic = true;
+        }
+        us.rules.limits.pending_max = 5;
+        ask(&mut us, 23, 108, 0xAA, "", Way::from_host(1)).unwrap();
+        ask(&mut us, 24, 109, 0xAA, "", Way::from_host(5)).unwrap();
+        assert_eq!(ids(&us), [102, 103, 104, 106, 109], "the one of three that nobody vouches for");
+        assert_eq!(ask(&mut us, 25, 110, 0xAA, "", Way::from_host(7)), Err(Rejection::PendingFull));
+    }
+
+    #[test]
+    fn sixteen_addresses_shut_nobody_out() {
+        let mut us = us();
+        for id in 1000..1256_u32 {
+            ask(&mut us, 10, id, 0xAA, "", Way::from_host(u8::try_from(id % 16).unwrap())).unwrap();
+        }
+        for id in 2000..2013_u32 {
+            ask(&mut us, 20, id, 0xAA, "", Way::from_host(u8::try_from(id - 1900).unwrap())).unwrap();
+        }
+        assert_eq!(us.tables.pending.len(), 256);
+    }
+
+    #[test]
+    fn an_ipv6_site_has_at_most_sixty_four_however_many_networks_it_has() {
+        let mut us = us();
+        let way = |network: u32, site: u32| {
+            let address = format!("2001:db8:{site:x}:{network:x}::1").parse().unwrap();
+            let path = Path::Direct { authenticated: None, source: Source::from_address(address) };
+            Way { path, lookup: Lookup::NotAsked }
+        };
+        for network in 0..64 {
+            ask(&mut us, 10, 1000 + network, 0xAA, "", way(network, 1)).unwrap();
+        }
+        assert_eq!(ask(&mut us, 20, 2000, 0xAA, "", way(999, 1)), Err(Rejection::PendingSourceFull));
+        assert!(ask(&mut us, 20, 2000, 0xAA, "", way(999, 2)).is_ok());
+        let vouched = Way { lookup: Lookup::Found { key: key(0xAA), networks: vec![] }, ..way(999, 1) };
+        ask(&mut us, 21, 2001, 0xAA, "", vouched).unwrap();
+        assert!(us.tables.pending.contains_key(&node(2001)) && !us.tables.pending.contains_key(&node(1000)));
+    }
+}

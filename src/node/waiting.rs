@@ -1,0 +1,93 @@
+//! The calls of a manager that are about peers who wait for an operator: who they are, and which of their keys is trusted.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::calls::CommandError;
+use super::look_up::Whom;
+use super::manager::HandshakeManager;
+use crate::machine::input::{Command, Lookup};
+use crate::machine::known;
+use crate::machine::view::View as _;
+use crate::peer::{Fingerprint, NodeId, PublicKey};
+use crate::store::Receipt;
+use crate::tables::{Pending, Source, Tables};
+
+impl HandshakeManager {
+    /// Trusts a pending peer under a key that it waits with, and answers it once that is durable.
+    ///
+    /// `fingerprint` is that of the key which the operator means: of any that the entry shows. It may be left out only
+    /// where somebody else than the peer vouches for the first key, no other is known for it, and the registry, if there
+    /// is one, can be asked.
+    ///
+    /// # Ordering
+    /// Blocks while the registry is asked about the peer, 2 seconds at most.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired`, `RegistryContradicts` or
+    /// `StoreFull`.
+    pub fn approve(&self, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Receipt, CommandError> {
+        self.approve_seen(peer, fingerprint, None)
+    }
+
+    /// The same, and the entry must be the one whose [`number`](Pending::number) was seen: not one that came in its place
+    /// since, though the key may be vouched for as well.
+    ///
+    /// # Errors
+    /// As [`approve`](Self::approve), and `OtherEntry`.
+    pub fn approve_entry(
+        &self,
+        peer: NodeId,
+        entry: u64,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Receipt, CommandError> {
+        self.approve_seen(peer, fingerprint, Some(entry))
+    }
+
+    fn approve_seen(
+        &self,
+        peer: NodeId,
+        fingerprint: Option<Fingerprint>,
+        entry: Option<u64>,
+    ) -> Result<Receipt, CommandError> {
+        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let nonce = self.shell.nonce()?;
+        let lookup = if peer == self.shell.rules.own_id {
+            Lookup::NotAsked
+        } else {
+            self.shell.ask_registry(peer, Whom::Known, APPROVE_LOOK_UP_MAX)
+        };
+        self.command(Command::Approve { peer, fingerprint, entry, nonce, lookup }).map(|(_, receipt)| receipt)
+    }
+
+    /// Every peer that waits for an operator at one moment, by id. A key that is known for the peer by now, and is another,
+    /// counts as a conflict.
+    #[must_use]
+    pub fn pending(&self) -> Vec<(NodeId, Pending)> {
+        self.pending_and_replaced().into_iter().map(|(peer, entry, _)| (peer, entry)).collect()
+    }
+
+    /// The same, each with the key that approving the entry's first key would replace: the trusted record's, the last one
+    /// that was vouched for, or the one that our own request expects.
+    #[must_use]
+    pub fn pending_and_replaced(&self) -> Vec<(NodeId, Pending, Option<PublicKey>)> {
+        let Some(tables) = self.shell.store.tables() else { return Vec::new() };
+        let tables: &Tables = &tables;
+        let look = |(peer, entry): (NodeId, &Pending)| {
+            (peer, known::shown(tables, peer, entry), known::replaced_key(tables, peer, &entry.key))
+        };
+        let mut entries: Vec<_> = tables.pending_iter().map(look).collect();
+        entries.sort_by_key(|(peer, ..)| *peer);
+        entries
+    }
+
+    /// From where peers asked for whom no room was left among the pending, and how often, the most refused first. At most
+    /// 1024 sources are counted; the least refused gives way.
+    #[must_use]
+    pub fn refused_newcomers(&self) -> Vec<(Source, u64)> {
+        self.shell.newcomers.list()
+    }
+}
+
+/// How long an operator waits for the registry.
+const APPROVE_LOOK_UP_MAX: Duration = Duration::from_secs(2);

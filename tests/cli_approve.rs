@@ -1,0 +1,216 @@
+//! An operator approves what was looked at: by a fingerprint in a script, by choosing a key on a terminal; and is shown
+//! every key that waits, and what it would replace.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+mod common;
+mod program;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Child;
+
+use common::{eventually, id, message_from};
+use program::{Node, init, run, text};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
+use trustkeep::node::{FileIdentity, Identity as _};
+use trustkeep::wire::message::Kind;
+
+/// Node 7 alone, which knows no peer.
+fn seven(home: &Path, settings: &[&str]) -> Node {
+    init(home, "7");
+    Node::start_with(home, "127.0.0.1:0", settings)
+}
+
+/// Node `peer` under the key of this seed.
+fn peer(peer: u32, seed: u8) -> FileIdentity {
+    FileIdentity::from_seed(id(peer), &[seed; 32]).unwrap()
+}
+
+fn fingerprint(of: &FileIdentity) -> String {
+    of.public_key().fingerprint().to_string()
+}
+
+/// The peer asks node 7; returns once `holds` of what is pending there.
+fn ask(node: &Node, peer: &FileIdentity, holds: impl Fn(&Value) -> bool) {
+    let message = message_from(peer, Kind::Request, |draft| draft.to = id(7));
+    let mut stream = TcpStream::connect(&node.listen).unwrap();
+    stream.write_all(&message).unwrap();
+    drop(stream);
+    eventually("the request is not shown", || holds(&node.shows("pending")["pending"]));
+}
+
+/// Node 9 waits under two keys, the first of them this one.
+fn two_keys(node: &Node, first: &FileIdentity, other: &FileIdentity) {
+    ask(node, first, |pending| pending[0]["node_id"] == 9);
+    ask(node, other, |pending| pending[0]["others"][0].is_object());
+}
+
+#[test]
+fn an_approval_in_a_script_names_the_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &[]);
+    let (squatter, genuine) = (peer(9, 0xBB), peer(9, 0x11));
+    two_keys(&node, &squatter, &genuine);
+    let row = node.shows("pending")["pending"][0].clone();
+    let entry = row["entry"].as_str().unwrap();
+    for args in [
+        &["approve", "9"][..],
+        &["approve", "9", "--entry", entry],
+        &["approve", "9", &fingerprint(&peer(9, 0x33))],
+        &["approve", "9", &fingerprint(&genuine), "--entry", "0000000000000001"],
+    ] {
+        let (code, out, err) = run(&node.args(args));
+        assert_eq!((code, out.as_str()), (1, ""), "{args:?}: {err}");
+        assert!(err.contains("see `trustkeep pending 9`"), "{args:?}: {err}");
+        for key in [&squatter, &genuine] {
+            let shown = fingerprint(key);
+            assert!(!shown.split(':').any(|group| err.contains(group)), "{args:?} prints a stranger's key: {err}");
+        }
+    }
+    node.refuses(&["approve", "9", "--entry", "9"], &["--entry", "16 lower-case"]);
+    assert_eq!(node.ids("list", "trusted"), [0; 0]);
+    // What it points to shows every key, and where they came from.
+    let (code, out, _) = run(&node.args(&["pending", "9"]));
+    assert_eq!(code, 0);
+    for word in [&fingerprint(&squatter)[..], &fingerprint(&genuine), "showed another key as well, once", "127.0.0.1"] {
+        assert!(out.contains(word), "{word:?} is not in: {out}");
+    }
+    assert_eq!(run(&node.args(&["pending", "10"])).1, "none\n");
+    assert_eq!(
+        (&row["fingerprint"], &row["others"][0]["fingerprint"]),
+        (&fingerprint(&squatter).into(), &fingerprint(&genuine).into())
+    );
+    // Any of them is taken.
+    node.does(&["approve", "9", &fingerprint(&genuine), "--entry", entry]);
+    assert_eq!(node.shows("list")["trusted"][0]["fingerprint"], fingerprint(&genuine));
+}
+
+#[test]
+fn a_waiting_peer_is_shown_with_the_key_that_it_would_replace() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    let node = seven(&home, &[]);
+    let (old, new) = (peer(9, 0x11), peer(9, 0xBB));
+    node.does(&["grant", "9", &old.public_key().to_base64()]);
+    ask(&node, &new, |pending| pending[0]["node_id"] == 9);
+    let row = node.shows("pending")["pending"][0].clone();
+    assert_eq!((&row["replaces"], &row["conflicts"]), (&fingerprint(&old).into(), &1.into()));
+    let warning = format!("WARNING: peer 9 replaces {}", fingerprint(&old));
+    let (_, out, _) = run(&node.args(&["pending"]));
+    assert!(out.contains(&warning) && !out.contains("showed another key"), "{out}");
+    // Offline as well.
+    let (_, out, _) = run(&["inspect", "--dir", text(&home.join("store"))]);
+    assert!(out.contains(&warning), "{out}");
+    node.refuses(&["approve", "9"], &["see `trustkeep pending 9`"]);
+    assert_eq!(node.shows("list")["trusted"][0]["fingerprint"], fingerprint(&old));
+
+    // A request that names a key after the entry waits.
+    let stranger = peer(10, 0x22);
+    ask(&node, &stranger, |pending| pending.as_array().unwrap().len() == 2);
+    assert_eq!(node.shows("pending")["pending"][1]["replaces"], Value::Null);
+    let (code, ..) = run(&node.args(&["request", "10", "--key", &new.public_key().to_base64()]));
+    assert_eq!(code, 1, "it is kept, and has no address");
+    let row = node.shows("pending")["pending"][1].clone();
+    assert_eq!((&row["replaces"], &row["conflicts"]), (&fingerprint(&new).into(), &1.into()));
+}
+
+/// The program with a terminal for everything; its input is typed by the test.
+struct Terminal {
+    child: Child,
+    master: std::fs::File,
+    drawn: String,
+}
+
+impl Terminal {
+    fn run(args: &[&str]) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let open = || std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
+        command.args(args).env("TERM", "xterm").stdin(open()).stdout(open()).stderr(open());
+        let child = command.spawn().unwrap();
+        Self { child, master: std::fs::File::from(master), drawn: String::new() }
+    }
+
+    /// Reads until these words were drawn, or to the end.
+    fn until(&mut self, words: &str) {
+        let mut part = [0; 4096];
+        while !self.drawn.contains(words) {
+            // At the end there is no end of file but an error.
+            let Ok(read @ 1..) = self.master.read(&mut part) else { break };
+            self.drawn.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+    }
+
+    /// Types an answer to the question; the exit code, and all that was drawn.
+    fn answer(mut self, typed: &str) -> (i32, String) {
+        self.until("approve none: ");
+        writeln!(self.master, "{typed}").unwrap();
+        self.end()
+    }
+
+    fn end(mut self) -> (i32, String) {
+        self.until("\0");
+        (self.child.wait().unwrap().code().unwrap(), self.drawn)
+    }
+}
+
+#[test]
+fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &[]);
+    let (squatter, genuine) = (peer(9, 0xBB), peer(9, 0x11));
+    two_keys(&node, &squatter, &genuine);
+    let approve = || Terminal::run(&node.args(&["approve", "9"]));
+    for typed in ["", "0", "3", "yes", "-1"] {
+        let (code, drawn) = approve().answer(typed);
+        assert!(code == 1 && drawn.contains("nothing was approved"), "{typed:?}: {drawn}");
+        for key in [&squatter, &genuine] {
+            assert!(drawn.contains(&fingerprint(key)), "{drawn}");
+        }
+    }
+    assert_eq!(node.ids("list", "trusted"), [0; 0]);
+
+    // What was shown is what is approved: not an entry that came in its place meanwhile.
+    let mut asked = approve();
+    asked.until("approve none: ");
+    node.does(&["reject", "9"]);
+    two_keys(&node, &squatter, &genuine);
+    let (code, drawn) = asked.answer("2");
+    assert!(code == 1 && drawn.contains("another has its place"), "{drawn}");
+    assert_eq!(node.ids("list", "trusted"), [0; 0]);
+
+    let (code, drawn) = approve().answer("2");
+    assert!(code == 0 && drawn.contains("durable"), "{drawn}");
+    assert_eq!(node.shows("list")["trusted"][0]["fingerprint"], fingerprint(&genuine));
+    // Nothing waits: nothing is asked.
+    let (code, drawn) = approve().end();
+    assert!(code == 1 && !drawn.contains("approve none"), "{drawn}");
+}
+
+#[test]
+fn limits_of_the_pending_are_settings_and_newcomers_that_find_no_room_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &["--pending-max", "2", "--pending-per-source", "1"]);
+    ask(&node, &peer(9, 0x11), |pending| pending[0]["node_id"] == 9);
+    let refused = |node: &Node| node.shows("status")["refused_newcomers"].clone();
+    assert_eq!(refused(&node), serde_json::json!([]));
+    ask(&node, &peer(10, 0x22), |_| refused(&node) == serde_json::json!([["127.0.0.1", 1]]));
+    assert_eq!(node.ids("pending", "pending"), [9]);
+    let (_, out, _) = run(&node.args(&["status"]));
+    assert!(out.contains("NEWCOMERS REFUSED") && out.contains("127.0.0.1"), "{out}");
+}
