@@ -356,6 +356,7 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
         answers.check(&[command, "--home", &home], 0, true);
         answers.check(&[command, "--json", "--home", &home], 0, true);
     }
+    answers.check(&["registry", "list", "--home", &home], 0, true);
     answers.check(&["request", "--home", &home, "11"], 1, false);
     answers.check(&["approve", "--home", &home, "11"], 1, false);
     answers.check(&["reject", "--home", &home, "11"], 1, false);
