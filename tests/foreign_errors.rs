@@ -130,7 +130,8 @@ impl Registry for Failing {
         };
         match *fetched {
             1..4 => Fetched::partly(Vec::new(), bad()),
-            4..6 => Fetched::partly(vec![message(2)], bad()),
+            // While the registry fails, a message is put off 8 times.
+            4..16 => Fetched::partly(vec![message(2)], bad()),
             _ if after < Revision(3) => Fetched::all(vec![message(3)]),
             _ => Fetched::partly(Vec::new(), bad()),
         }
