@@ -18,6 +18,8 @@ pub struct Limits {
     pub pending_per_source_max: usize,
     /// Our own unanswered requests; one more forgets the oldest. 4096.
     pub outgoing_max: usize,
+    /// Decisions that peers have not been told yet; one more forgets the oldest, a farewell last. 4096.
+    pub owed_max: usize,
     /// Peers whose newest stamps are remembered; peers in other tables are never forgotten. 1 million.
     pub floors_max: usize,
     /// Messages of version 1 that are remembered so that a copy is known for one. 8192.
@@ -35,6 +37,7 @@ impl Default for Limits {
             pending_max: 256,
             pending_per_source_max: 16,
             outgoing_max: 4096,
+            owed_max: 4096,
             floors_max: 1_000_000,
             replay_max: 8192,
             replay_per_node_max: 256,

@@ -2,7 +2,8 @@
 //!
 //! - `init` makes a home that is its owner's alone, and never replaces one;
 //! - a node refuses to start with a reason and a remedy, and stops so that nothing is lost;
-//! - every operator's command does what it says, durably, and says when it did not;
+//! - every operator's command does what it says, durably, and says when it did not, and whether the peer was told;
+//! - a refusal ends a wait at once, with its reason;
 //! - the control socket serves nothing malformed and is not held up by it.
 #![allow(
     clippy::unwrap_used,
@@ -134,6 +135,72 @@ fn two_nodes_of_which_one_has_no_address_trust_each_other_by_request_and_approve
     assert_eq!((seven.ids("list", "trusted"), nine.ids("list", "trusted")), (vec![9], vec![7]));
     // Node 9 itself has no way to node 7, and says so.
     nine.refuses(&["request", "7", "--force"], &["no address of node 7 is known"]);
+}
+
+#[test]
+fn commands_say_whether_the_peer_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (homes, addresses) = homes(&dir, |key| format!("public_key = \"{key}\"\n"));
+    let [seven, nine] = [0, 1].map(|which| Node::start(&homes[which], &addresses[which]));
+    let says = |node: &Node, command: &[&str]| {
+        let (code, out, err) = run(&node.args(command));
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out.lines().last().unwrap().to_owned()
+    };
+    seven.does(&["request", "9"]);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    assert!(seven.signal("KILL").code().is_none());
+    let print = nine.shows("pending")["pending"][0]["fingerprint"].as_str().unwrap().to_owned();
+    let told = says(&nine, &["approve", "7", &print]);
+    assert!(told.starts_with("not told yet: ") && told.ends_with("; the node tries again"), "{told}");
+    let owed = nine.shows("outgoing")["owed"][0].clone();
+    assert_eq!((&owed["node_id"], &owed["kind"], &owed["sent"]), (&7.into(), &"accept".into(), &false.into()));
+    assert!(owed["tries"].as_u64().unwrap() > 0 && owed["last_error"].is_string(), "{owed}");
+    let (_, shown, _) = run(&nine.args(&["outgoing"]));
+    assert!(shown.contains("OWED") && shown.contains("not told yet") && shown.contains("peer 7, after "), "{shown}");
+
+    // It hears of it without another command on either side.
+    let seven = Node::start(&homes[0], &addresses[0]);
+    seven.does(&["wait", "9"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !nine.shows("outgoing")["owed"].as_array().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "it is still owed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(says(&nine, &["revoke", "7"]), "told");
+}
+
+#[test]
+fn a_refusal_ends_the_wait_at_once_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let (seven, nine) = pair(&dir);
+    // Longer than the test may take: only the refusal can end it.
+    let asks = std::thread::spawn({
+        let args: Vec<String> =
+            seven.args(&["request", "9", "--wait", "3000"]).iter().map(ToString::to_string).collect();
+        move || run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    nine.does(&["wait", "7", "--until", "pending"]);
+    nine.does(&["reject", "7", "no room, sorry"]);
+    let refused = |(code, _, err): (i32, String, String)| {
+        assert_eq!(code, 1);
+        assert_eq!(err, "trustkeep: peer 9 refused\n      why | \"no room, sorry\"\n");
+    };
+    refused(asks.join().unwrap());
+    refused(run(&seven.args(&["wait", "9", "--timeout", "3000"])));
+    let entry = seven.shows("outgoing")["outgoing"][0].clone();
+    let nines = nine.shows("status")["fingerprint"].clone();
+    let refusal = &entry["refused"];
+    assert_eq!((&refusal["authentic"], &refusal["fingerprint"]), (&true.into(), &nines), "{entry}");
+    let (_, shown, _) = run(&seven.args(&["outgoing"]));
+    assert!(shown.contains("  refused\n      why | \"no room, sorry\""), "{shown}");
+
+    // Asking again waits again; its twin is trusted.
+    seven.does(&["request", "9"]);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    let print = seven.shows("status")["fingerprint"].as_str().unwrap().to_owned();
+    nine.does(&["approve", "7", &print]);
+    seven.does(&["wait", "9"]);
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn trust_is_made_kept_over_a_restart_and_revoked() {
 }
 
 #[test]
-fn a_rejection_arrives_and_leaves_nothing_behind() {
+fn a_rejection_arrives_and_leaves_nothing_but_its_reason() {
     let (home, book) = (tempfile::tempdir().unwrap(), Arc::new(Book::default()));
     let (a, b) = (open(home.path(), 1, &book, true), open(home.path(), 2, &book, true));
     let (events_a, events_b) = (a.manager.subscribe(), b.manager.subscribe());
@@ -121,8 +121,12 @@ fn a_rejection_arrives_and_leaves_nothing_behind() {
     assert_eq!((outgoing[0].0, outgoing[0].1.expected_key), (id(2), Some(b.manager.public_key())));
     until(&events_b, |event| matches!(event, Event::Pending { .. }));
     drop(b.manager.reject(id(1), "no room").unwrap());
-    until(&events_a, |event| *event == Event::Rejected { peer: id(2), reason: "no room".to_owned() });
-    assert!(a.manager.outgoing().is_empty() && b.manager.pending().is_empty());
+    let fingerprint = b.manager.public_key().fingerprint();
+    let rejected = Event::Rejected { peer: id(2), reason: "no room".to_owned(), fingerprint, authentic: true };
+    until(&events_a, |event| *event == rejected);
+    // What it leaves behind for a day says that, and counts for nothing.
+    let refused = a.manager.outgoing()[0].1.refused.clone();
+    assert!(refused.is_some_and(|refusal| refusal.authentic) && b.manager.pending().is_empty());
     assert!(!a.manager.is_trusted(id(2)) && !b.manager.is_trusted(id(1)));
 }
 

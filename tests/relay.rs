@@ -136,7 +136,8 @@ fn a_refusal_is_relayed_too_and_a_farewell_is_not() {
     drop(a.request(id(2), "", ask()).unwrap());
     eventually("the request arrives", || b.pending().len() == 1);
     drop(b.reject(id(1), "no room").unwrap());
-    eventually("the refusal arrives", || a.outgoing().is_empty() && hub.waiting(id(1)) == 0);
+    let refused = || a.outgoing()[0].1.refused.as_ref().is_some_and(|refusal| refusal.authentic);
+    eventually("the refusal arrives", || refused() && hub.waiting(id(1)) == 0);
     // A relay that would take anything is not even asked to take a farewell.
     let far = Arc::new(Far::default());
     let c = cut_off(1, in_memory(), Arc::clone(&far) as _);

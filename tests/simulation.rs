@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 69] = [
+const MUST_HAPPEN: [(&str, u64); 78] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -115,6 +115,15 @@ const MUST_HAPPEN: [(&str, u64); 69] = [
     ("message: relayed", 1300),
     ("news of a grant: left once durable", 4300),
     ("news of a grant: taken back before it left", 60),
+    ("a refusal", 20),
+    ("a refusal that nobody vouches for", 5),
+    ("owed no longer", 100),
+    ("owed: Accept", 100),
+    ("owed: Reject", 50),
+    ("owed: Revoke", 50),
+    ("tried again: Accept", 50),
+    ("tried again: Request", 300),
+    ("tried again: Revoke", 20),
     ("peace: parted", 190),
     ("peace: parted though the farewell was lost", 200),
     ("peace: trust", 190),

@@ -212,6 +212,9 @@ pub(super) enum Operation {
         /// Ask although the peer is trusted already: it may have lost its side of the trust
         #[arg(long)]
         force: bool,
+        /// Wait so many seconds until the peer is trusted; ends with 1 at once if it refuses
+        #[arg(long, value_name = "S", value_parser = seconds)]
+        wait: Option<Duration>,
     },
     /// Trust a pending peer, under one of the keys that `pending` shows
     ///
@@ -296,11 +299,23 @@ pub(super) struct Peer {
 }
 
 impl Operation {
-    /// The home of the node to ask, and what to ask of it.
-    pub(super) fn into_request(self) -> (PathBuf, Ask) {
+    /// The home of the node to ask, what to ask of it, and what then.
+    pub(super) fn into_requests(self) -> (PathBuf, Ask, Option<Ask>) {
+        let wait = match &self {
+            Self::Request { to, wait: Some(timeout), .. } => {
+                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                Some(Ask::Wait { peer: to.peer.get(), until: Until::Trusted, timeout_ms })
+            }
+            _ => None,
+        };
+        let (home, request) = self.into_request();
+        (home, request, wait)
+    }
+
+    fn into_request(self) -> (PathBuf, Ask) {
         let request = |to: Peer, request: &dyn Fn(u32) -> Ask| (to.home, request(to.peer.get()));
         match self {
-            Self::Request { to, justification, key, force } => request(to, &|peer| Ask::Request {
+            Self::Request { to, justification, key, force, wait: _ } => request(to, &|peer| Ask::Request {
                 peer,
                 justification: justification.clone(),
                 expected_key: key.clone(),

@@ -106,7 +106,7 @@ mod tests {
         for (event, beside) in [
             (Event::Received { peer, justification: forged() }, "peer 9"),
             (Event::Pending { peer, justification: forged(), fingerprint, replaces: None }, "fingerprint=\"10ba:682c"),
-            (Event::Rejected { peer, reason: forged() }, "peer 9"),
+            (Event::Rejected { peer, reason: forged(), fingerprint, authentic: false }, "authentic=false"),
         ] {
             let lines = shown(&event);
             assert!(
@@ -117,7 +117,7 @@ mod tests {
             assert!(lines[1..].iter().all(|line| line.starts_with("      why | \"") && line.len() <= 60), "{lines:?}");
         }
         // A single word is a text too.
-        let lines = shown(&Event::Rejected { peer, reason: "approved".to_owned() });
+        let lines = shown(&Event::Rejected { peer, reason: "approved".to_owned(), fingerprint, authentic: true });
         assert_eq!((lines[0].contains("approved"), lines[1].as_str()), (false, "      why | \"approved\""));
         let (state, reason) =
             (crate::machine::event::TrustState::Granted, crate::machine::event::ChangeReason::Approved);

@@ -50,7 +50,7 @@ pub(super) fn export(
         generation: snapshot.header.generation,
         trusted: tables.trusted.len(),
         pending: tables.sides.pending.len(),
-        outgoing: tables.sides.outgoing.len(),
+        outgoing: trust_json::open_requests(tables).count(),
         revoked: tables.sides.revoked.len(),
     };
     if json {

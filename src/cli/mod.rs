@@ -112,6 +112,13 @@ fn complain(message: impl fmt::Display) {
     }
 }
 
+/// Tells more of what went wrong: a line of a text of a peer's, which begins as no row does.
+fn complain_below(line: &str) {
+    if !log::put(line) {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+}
+
 /// What a command that could be carried out answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {

@@ -7,13 +7,25 @@ use super::arguments::{Listing, Operation};
 use super::control::client::ask;
 use super::control::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
 use super::home::Home;
-use super::{Answer, Failure, complain, now, print, rows};
+use super::{Answer, Failure, complain, complain_below, now, print, quoted, rows};
 use crate::peer::NodeId;
 
 /// Asks for something to be done, or waited for.
 pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
-    let (home, request) = operation.into_request();
-    done(&Home::new(&home), &request)
+    let (home, request, then) = operation.into_requests();
+    let home = Home::new(&home);
+    let reply = ask(&home, &request)?;
+    match (reply, then) {
+        // Trust may come of it all the same: the node tries again.
+        (Reply::NotSent { message }, Some(wait)) => {
+            complain(message);
+            tell(ask(&home, &wait)?)
+        }
+        (reply, then) => match (tell(reply)?, then) {
+            (Answer::Yes, Some(wait)) => tell(ask(&home, &wait)?),
+            (answer, _) => Ok(answer),
+        },
+    }
 }
 
 /// Has trust ended wherever the registry contradicts it.
@@ -23,7 +35,11 @@ pub(super) fn confirm_registry(of: &Listing) -> Result<Answer, Failure> {
 
 /// Asks for something to be done, and prints that it is.
 pub(super) fn done(home: &Home, request: &Ask) -> Result<Answer, Failure> {
-    match ask(home, request)? {
+    tell(ask(home, request)?)
+}
+
+fn tell(reply: Reply) -> Result<Answer, Failure> {
+    match reply {
         Reply::Done { generation, warning } => {
             if let Some(warning) = warning {
                 complain(warning);
@@ -31,7 +47,24 @@ pub(super) fn done(home: &Home, request: &Ask) -> Result<Answer, Failure> {
             print::to_stdout(|out| writeln!(out, "done, durable as of generation {generation}"))?;
             Ok(Answer::Yes)
         }
-        Reply::No { message } => {
+        Reply::Decided { generation, not_told } => {
+            print::to_stdout(|out| {
+                writeln!(out, "done, durable as of generation {generation}")?;
+                match not_told {
+                    None => writeln!(out, "told"),
+                    Some(why) => writeln!(out, "not told yet: {}; the node tries again", print::printable(&why)),
+                }
+            })?;
+            Ok(Answer::Yes)
+        }
+        Reply::Refused { message, reason } => {
+            complain(message);
+            for line in quoted::lines("why", &reason, quoted::columns()) {
+                complain_below(&line);
+            }
+            Ok(Answer::No)
+        }
+        Reply::No { message } | Reply::NotSent { message } => {
             complain(message);
             Ok(Answer::No)
         }
@@ -73,9 +106,10 @@ fn show_reply(listing: &Listing, reply: Reply) -> Result<Answer, Failure> {
             none(out, pending.is_empty())?;
             rows::print_pending(out, &pending, now().wall)
         })?,
-        Reply::Outgoing { outgoing } => print::to_stdout(|out| {
-            none(out, outgoing.is_empty())?;
-            rows::print_outgoing(out, &outgoing, now().wall)
+        Reply::Outgoing { outgoing, owed } => print::to_stdout(|out| {
+            none(out, outgoing.is_empty() && owed.is_empty())?;
+            rows::print_outgoing(out, &outgoing, now().wall)?;
+            rows::print_owed(out, &owed, now().wall)
         })?,
         Reply::Revoked { revoked } => print::to_stdout(|out| {
             none(out, revoked.is_empty())?;
@@ -86,7 +120,13 @@ fn show_reply(listing: &Listing, reply: Reply) -> Result<Answer, Failure> {
             rows::print_contradicted(out, &contradicted)
         })?,
         Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
-        Reply::Done { .. } | Reply::No { .. } | Reply::Failed { .. } | Reply::Event(_) => return Err(unexpected()),
+        Reply::Done { .. }
+        | Reply::Decided { .. }
+        | Reply::Refused { .. }
+        | Reply::NotSent { .. }
+        | Reply::No { .. }
+        | Reply::Failed { .. }
+        | Reply::Event(_) => return Err(unexpected()),
     }
     Ok(Answer::Printed)
 }

@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::print::{age, printable, table, table_with_texts, time};
-use crate::node::Contradiction;
+use crate::node::{Contradiction, Tries};
 use crate::peer::{PublicKey, TrustRecord};
-use crate::tables::{OTHER_KEYS_MAX, OtherKey, Outgoing, Pending, PendingKind, Revocation};
+use crate::tables::{OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Revocation};
 use crate::time::WallMillis;
+use crate::wire::message::Kind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TrustedRow {
@@ -57,6 +58,41 @@ pub(super) struct OutgoingRow {
     expected_key: Option<String>,
     fingerprint: Option<String>,
     justification: String,
+    /// How the running node fares with it; `null` offline.
+    #[serde(flatten)]
+    tried: Option<TriesRow>,
+    refused: Option<RefusedRow>,
+}
+
+/// How a running node fares with a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TriesRow {
+    /// `null` until the first try since the node started has ended.
+    sent: Option<bool>,
+    tries: u32,
+    last_error: Option<String>,
+    next_try: Option<i64>,
+}
+
+/// How a peer refused a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RefusedRow {
+    at: i64,
+    reason: String,
+    fingerprint: String,
+    authentic: bool,
+}
+
+/// A decision that its peer has not been told yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OwedRow {
+    pub(super) node_id: u32,
+    /// `accept`, `reject` or `revoke`.
+    kind: String,
+    decided_at: i64,
+    reason: String,
+    #[serde(flatten)]
+    tried: TriesRow,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,8 +177,73 @@ impl OutgoingRow {
             expected_key: entry.expected_key.map(|key| key.to_base64()),
             fingerprint: fingerprint(entry.expected_key.as_ref()),
             justification: entry.justification.clone(),
+            tried: None,
+            refused: entry.refused.as_ref().map(|refusal| RefusedRow {
+                at: refusal.at.as_millis(),
+                reason: refusal.reason.clone(),
+                fingerprint: refusal.key.fingerprint().to_string(),
+                authentic: refusal.authentic,
+            }),
         }
     }
+
+    pub(super) fn tried(self, tries: &Tries) -> Self {
+        Self { tried: Some(tries.into()), ..self }
+    }
+
+    /// What becomes of it, in few words.
+    fn state(&self, now: WallMillis) -> String {
+        let sent = match &self.tried {
+            None => "-".to_owned(),
+            Some(TriesRow { sent: Some(true), last_error: None, next_try, .. }) => soon("sent", *next_try, now),
+            Some(TriesRow { sent: Some(true), next_try, .. }) => soon("sent before", *next_try, now),
+            Some(TriesRow { sent: Some(false), next_try, .. }) => soon("not sent yet", *next_try, now),
+            Some(TriesRow { sent: None, next_try, .. }) => soon("not tried again yet", *next_try, now),
+        };
+        match &self.refused {
+            Some(RefusedRow { authentic: true, .. }) => "refused".to_owned(),
+            Some(RefusedRow { fingerprint, .. }) => format!("refused, unvouched, {fingerprint}"),
+            None => sent,
+        }
+    }
+}
+
+impl From<&Tries> for TriesRow {
+    fn from(it: &Tries) -> Self {
+        let Tries { tries, sent, last_error, next_try, .. } = it.clone();
+        Self { sent, tries, last_error, next_try: next_try.map(WallMillis::as_millis) }
+    }
+}
+
+impl OwedRow {
+    pub(super) fn new(peer: u32, entry: &Owed, tries: &Tries) -> Self {
+        let kind = match entry.kind {
+            Kind::Request => "request",
+            Kind::Accept => "accept",
+            Kind::Reject => "reject",
+            Kind::Revoke => "revoke",
+        };
+        let (kind, decided_at) = (kind.to_owned(), entry.since.as_millis());
+        Self { node_id: peer, kind, decided_at, reason: entry.reason.clone(), tried: tries.into() }
+    }
+}
+
+fn soon(what: &str, next: Option<i64>, now: WallMillis) -> String {
+    match next {
+        None => what.to_owned(),
+        Some(next) => format!("{what}, again in {} s", ((next - now.as_millis()).max(0) + 999) / 1000),
+    }
+}
+
+/// Why the last try failed, below a table of what was tried.
+fn print_errors<'a>(out: &mut dyn Write, tried: impl Iterator<Item = (u32, &'a TriesRow)>) -> io::Result<()> {
+    for (node_id, row) in tried {
+        if let Some(error) = &row.last_error {
+            let times = if row.tries == 1 { "1 try".to_owned() } else { format!("{} tries", row.tries) };
+            writeln!(out, "peer {node_id}, after {times}: {}", printable(error))?;
+        }
+    }
+    Ok(())
 }
 
 impl RevokedRow {
@@ -220,9 +321,21 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
 pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
         let (sent, age) = (time(row.sent_at), age(row.sent_at, now));
-        ([row.node_id.to_string(), sent, age, dash(row.fingerprint.as_ref())], row.justification.as_str())
+        let text = row.refused.as_ref().map_or(&row.justification, |refused| &refused.reason);
+        ([row.node_id.to_string(), sent, age, dash(row.fingerprint.as_ref()), row.state(now)], text.as_str())
     });
-    table_with_texts(out, "OUTGOING", ["ID", "SENT", "AGE", "EXPECTED FINGERPRINT"], cells)
+    table_with_texts(out, "OUTGOING", ["ID", "ASKED", "AGE", "EXPECTED FINGERPRINT", "STATE"], cells)?;
+    print_errors(out, rows.iter().filter_map(|row| Some((row.node_id, row.tried.as_ref()?))))
+}
+
+pub(super) fn print_owed(out: &mut dyn Write, rows: &[OwedRow], now: WallMillis) -> io::Result<()> {
+    let cells = rows.iter().map(|row| {
+        let (decided, age) = (time(row.decided_at), age(row.decided_at, now));
+        let state = soon("not told yet", row.tried.next_try, now);
+        [row.node_id.to_string(), row.kind.clone(), decided, age, state]
+    });
+    table(out, "OWED", ["ID", "KIND", "DECIDED", "AGE", "STATE"], cells)?;
+    print_errors(out, rows.iter().map(|row| (row.node_id, &row.tried)))
 }
 
 pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow], now: WallMillis) -> io::Result<()> {

@@ -52,8 +52,7 @@ pub(crate) fn write(
     let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
     lists.list("trusted", trusted, |id, record| TrustedEntry::new(id, &record))?;
     lists.list("pending", numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry, nonces))?;
-    lists
-        .list("outgoing", numbered(tables.sides.outgoing.iter()), |id, entry| OutgoingEntry::new(id, entry, nonces))?;
+    lists.list("outgoing", numbered(open_requests(tables)), |id, entry| OutgoingEntry::new(id, entry, nonces))?;
     lists.list("revoked", numbered(tables.sides.revoked.iter()), |id, at| RevokedEntry::new(id, *at))?;
     lists.list("floors", numbered(tables.sides.floors.iter()), FloorEntry::new)?;
     lists.out.write_all(b"\n}\n")
@@ -69,6 +68,12 @@ pub(crate) fn read(from: impl Read, into: Into<'_>) -> Result<(Taken, u64), serd
     Ok((taking.finish(), generation))
 }
 
+/// Requests that wait for an answer. One that was refused is kept to show that, and a document would make it wait again.
+pub(super) fn open_requests(tables: &Tables) -> impl Iterator<Item = (NodeId, &std::sync::Arc<Outgoing>)> {
+    let is_open = |entry: &Outgoing| entry.refused.as_ref().is_none_or(|refusal| !refusal.authentic);
+    tables.sides.outgoing.iter().filter(move |(_, entry)| is_open(entry))
+}
+
 /// With the numbers of peers.
 fn numbered<V>(entries: impl Iterator<Item = (NodeId, V)>) -> impl Iterator<Item = (u32, V)> {
     entries.map(|(peer, value)| (peer.get(), value))
@@ -77,7 +82,7 @@ fn numbered<V>(entries: impl Iterator<Item = (NodeId, V)>) -> impl Iterator<Item
 /// How many entries [`write`] will tell of.
 pub(crate) fn entries(tables: &Tables) -> usize {
     let sides = &tables.sides;
-    let waiting = sides.pending.len() + sides.outgoing.len();
+    let waiting = sides.pending.len() + open_requests(tables).count();
     tables.trusted.len() + waiting + sides.revoked.len() + sides.floors.len()
 }
 

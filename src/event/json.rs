@@ -79,8 +79,8 @@ impl Event {
     /// # Examples
     /// ```
     /// use trustkeep::{Event, NodeId};
-    /// let event = Event::Rejected { peer: NodeId::new(9).ok_or("no id")?, reason: "not \"you\"".to_owned() };
-    /// let json = r#"{"topic":"handshake.rejected","peer_node_id":9,"payload":{"reason":"not \"you\""}}"#;
+    /// let event = Event::Received { peer: NodeId::new(9).ok_or("no id")?, justification: "not \"you\"".to_owned() };
+    /// let json = r#"{"topic":"handshake.received","peer_node_id":9,"payload":{"justification":"not \"you\""}}"#;
     /// assert_eq!(event.to_json(), json);
     /// # Ok::<(), &str>(())
     /// ```
@@ -122,7 +122,11 @@ impl Serialize for Payload<'_> {
                 fields.serialize_entry("reason", reason.name())?;
                 fields.serialize_entry("label", label)?;
             }
-            Event::Rejected { reason, .. } => fields.serialize_entry("reason", reason)?,
+            Event::Rejected { reason, fingerprint, authentic, .. } => {
+                fields.serialize_entry("reason", reason)?;
+                fields.serialize_entry("authentic", authentic)?;
+                fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
+            }
             Event::TrustChanged { state, reason, .. } => {
                 fields.serialize_entry("state", state.name())?;
                 fields.serialize_entry("reason", reason.name())?;
@@ -173,7 +177,10 @@ mod tests {
                 r#"{"reason":"same_network","label":null}"#.to_owned(),
             ),
             (Event::Approved { peer }, "{}".to_owned()),
-            (Event::Rejected { peer, reason: text() }, r#"{"reason":"why\n\"so\""}"#.to_owned()),
+            (
+                Event::Rejected { peer, reason: text(), fingerprint, authentic: true },
+                format!(r#"{{"reason":"why\n\"so\"","authentic":true,"fingerprint":"{fingerprint}"}}"#),
+            ),
             (
                 Event::TrustChanged {
                     peer,

@@ -91,12 +91,17 @@ pub enum Event {
         /// Whom.
         peer: NodeId,
     },
-    /// `handshake.rejected`: the peer refused our request.
+    /// `handshake.rejected`: our request was refused.
     Rejected {
-        /// Who refused.
+        /// Whom we had asked.
         peer: NodeId,
-        /// Its reason, filtered.
+        /// The reason, filtered.
         reason: String,
+        /// Of the key that signed the refusal.
+        fingerprint: Fingerprint,
+        /// Whether somebody else than the sender vouches for that key. Then the request has ended. If not, the request
+        /// goes on: anybody who saw it can have sent this.
+        authentic: bool,
     },
     /// `trust.changed`: on every grant and every loss.
     TrustChanged {

@@ -78,7 +78,7 @@ fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
         && !received.path.is_relayed()
         && plan.trusted.is_none()
         && replaced_key(plan.view, plan.peer, &key).is_none()
-        && plan.outgoing.as_ref().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
+        && plan.asked().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
         && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn answers_us(plan: &Plan<'_>, received: &Received) -> Result<(), Rej
     if plan.revoked.is_some() {
         return Err(Rejection::PeerRevoked);
     }
-    let outgoing = plan.outgoing.as_ref().ok_or(Rejection::NotAsked)?;
+    let outgoing = plan.asked().ok_or(Rejection::NotAsked)?;
     // version 1 has nothing better than that we have asked.
     let answers_it = received.message.is_version_1() || received.message.answers() == Some(outgoing.nonce);
     if answers_it { Ok(()) } else { Err(Rejection::WrongAnswer) }

@@ -26,7 +26,7 @@ pub(super) fn approval(plan: &Plan<'_>, key: PublicKey, standing: Standing, look
     let by = |reason| Approval { reason, network: 0, label: None };
     let (policy, is_bound) = (&plan.rules.policy, standing == Standing::Bound);
     // we have asked it too, and the registry or our own caller vouches for the key.
-    if plan.outgoing.as_ref().is_some_and(|outgoing| is_bound || outgoing.expected_key == Some(key)) {
+    if plan.asked().is_some_and(|outgoing| is_bound || outgoing.expected_key == Some(key)) {
         return Some(by(AutoReason::Mutual));
     }
     //
@@ -46,7 +46,7 @@ pub(super) fn approval(plan: &Plan<'_>, key: PublicKey, standing: Standing, look
 
 /// Whether our own caller named another key for this peer. Then no rule may trust this one; an operator can.
 pub(super) fn contradicts_caller(plan: &Plan<'_>, key: PublicKey) -> bool {
-    plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key).is_some_and(|expected| expected != key)
+    plan.asked().and_then(|outgoing| outgoing.expected_key).is_some_and(|expected| expected != key)
 }
 
 #[cfg(test)]

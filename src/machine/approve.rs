@@ -46,7 +46,7 @@ pub(super) fn approve(
     if fingerprint.is_none() && (is_disputed || !is_vouched_for) {
         return Err(Rejection::FingerprintRequired { current, others });
     }
-    let mutual = plan.outgoing.is_some();
+    let mutual = plan.asked().is_some();
     let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual);
     plan.grant(record, ChangeReason::Approved)?;
     plan.events.push(Event::Approved { peer: plan.peer });

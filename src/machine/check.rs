@@ -9,6 +9,7 @@
 //! - I-7: of a floor, `sent` is at most `reserved`; nothing was seen, and nobody spoke version 2, without a key.
 //! - I-8: an answer to a request of ours waits only while we ask; of the keys that wait for a peer each occurs once, and of
 //!   the others no two came from one source.
+//! - I-9: no peer is owed a request, and as many peers are owed something as may be.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -18,6 +19,7 @@ use super::outcome::Rules;
 use super::view::{OTHER_KEYS_MAX, OtherKey, Pending, PendingKind, Source, View};
 use crate::peer::NodeId;
 use crate::time::WallMillis;
+use crate::wire::message::Kind;
 use crate::wire::text::Text;
 
 /// An invariant that does not hold.
@@ -48,6 +50,7 @@ pub fn check(rules: &Rules, view: &dyn View) -> Result<(), Broken> {
     let limits = &rules.limits;
     ensure(view.pending_len() <= limits.pending_max, "I-5", None)?;
     ensure(view.outgoing_len() <= limits.outgoing_max, "I-5", None)?;
+    ensure(view.owed_len() <= limits.owed_max, "I-9", None)?;
     let mut of_source = BTreeMap::<Source, usize>::new();
     for (_, entry) in view.pending_iter() {
         *of_source.entry(entry.source).or_default() += 1;
@@ -58,7 +61,8 @@ pub fn check(rules: &Rules, view: &dyn View) -> Result<(), Broken> {
     let pending = view.pending_iter().map(|(peer, _)| peer);
     let outgoing = view.outgoing_iter().map(|(peer, _)| peer);
     let floors = view.floor_iter().map(|(peer, _)| peer);
-    for peer in pending.chain(outgoing).chain(floors) {
+    let owed = view.owed_iter().map(|(peer, _)| peer);
+    for peer in pending.chain(outgoing).chain(owed).chain(floors) {
         check_peer(rules, view, peer)?;
     }
     Ok(())
@@ -70,8 +74,9 @@ pub fn check(rules: &Rules, view: &dyn View) -> Result<(), Broken> {
 /// The first [`Broken`] invariant: a mistake of ours.
 pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Broken> {
     let (trusted, pending, outgoing) = (view.trusted(peer), view.pending(peer), view.outgoing(peer));
-    let (revoked, floor) = (view.revoked(peer), view.floor(peer));
-    let known = trusted.is_some() || pending.is_some() || outgoing.is_some() || revoked.is_some() || floor.is_some();
+    let (revoked, owed, floor) = (view.revoked(peer), view.owed(peer), view.floor(peer));
+    let known = trusted.is_some() || pending.is_some() || outgoing.is_some() || revoked.is_some();
+    let known = known || owed.is_some() || floor.is_some();
     let ensure = |holds, invariant| ensure(holds, invariant, Some(peer));
 
     ensure(!known || peer != rules.own_id, "I-1")?;
@@ -86,6 +91,10 @@ pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Br
     let answers = |entry: &Pending| entry.keys().any(|it| it.kind == PendingKind::AnsweredUnvouched);
     ensure(pending.is_none_or(|entry| outgoing.is_some() || !answers(entry)), "I-8")?;
     ensure(pending.is_none_or(keys_are_apart), "I-8")?;
+    ensure(owed.is_none_or(|entry| *Text::filtered(&entry.reason) == *entry.reason), "I-6")?;
+    ensure(owed.is_none_or(|entry| entry.kind != Kind::Request), "I-9")?;
+    let refused = outgoing.and_then(|entry| entry.refused.as_ref());
+    ensure(refused.is_none_or(|refusal| *Text::filtered(&refusal.reason) == *refusal.reason), "I-6")?;
     if let Some(floor) = floor {
         ensure(floor.sent <= floor.reserved, "I-7")?;
         ensure(floor.key.is_some() || (floor.seen == WallMillis::new(0) && !floor.spoke_v2), "I-7")?;
@@ -109,10 +118,9 @@ fn ensure(holds: bool, invariant: &'static str, peer: Option<NodeId>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::view::Floor;
+    use crate::machine::view::{Floor, Nonce, Owed};
     use crate::peer::TrustRecord;
     use crate::testing::actor::{Actor, Way, at, mark, node};
-    use crate::wire::message::Kind;
 
     /// A node with one peer of each table, all in order; the damage is what the test does to it.
     fn damaged(damage: impl FnOnce(&mut Actor)) -> Option<&'static str> {
@@ -168,6 +176,26 @@ mod tests {
             }),
             None
         );
+        let owes = |kind, reason: &str| Owed {
+            kind,
+            nonce: Nonce([1; 16]),
+            answers: None,
+            reason: reason.to_owned(),
+            since: at(0).wall,
+            since_tick: at(0).tick,
+        };
+        for (owed, broken) in [
+            (owes(Kind::Accept, ""), None),
+            (owes(Kind::Request, ""), Some("I-9")),
+            (owes(Kind::Reject, "\n"), Some("I-6")),
+        ] {
+            assert_eq!(damaged(|us| drop(us.tables.owed.insert(node(6), owed))), broken);
+        }
+        let too_many = |us: &mut Actor| {
+            us.rules.limits.owed_max = 0;
+            us.tables.owed.insert(node(6), owes(Kind::Accept, ""));
+        };
+        assert_eq!(damaged(too_many), Some("I-9"));
         assert_eq!(damaged(|us| us.rules.limits.pending_max = 0), Some("I-5"));
         assert_eq!(damaged(|us| us.rules.limits.pending_per_source_max = 0), Some("I-5"));
         assert_eq!(damaged(|us| us.rules.limits.outgoing_max = 0), Some("I-5"));

@@ -30,7 +30,7 @@ pub(super) fn is_contradicted(plan: &mut Plan<'_>, received: &Received) -> bool 
 pub(super) fn notice_other_key(plan: &mut Plan<'_>, received: &Received) {
     let key = *received.message.key();
     let of_record = plan.trusted.and_then(|record| record.public_key);
-    let named = plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key);
+    let named = plan.asked().and_then(|outgoing| outgoing.expected_key);
     if let Some(expected) = of_record.or(named).filter(|expected| *expected != key) {
         plan.notice_key(Some(received.path.source()), expected, key);
     }
@@ -124,7 +124,8 @@ mod tests {
         let asked = us.request(at(30), peer.id(), Some(peer.public_key())).unwrap();
         let reject = peer.draft(at(35), us.id(), Kind::Reject, Some(sent(&asked).unwrap().nonce));
         us.hear_from(at(40), &peer, &reject, Way::unasked()).unwrap();
-        assert!(us.tables.outgoing.is_empty());
+        let refused = us.tables.outgoing[&peer.id()].refused.clone();
+        assert!(refused.is_some_and(|refusal| refusal.authentic));
     }
 
     #[test]

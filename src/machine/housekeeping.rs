@@ -1,13 +1,14 @@
-//! The passing of time: rules. Ages are measured by the tick, so a wall clock that jumps expires nothing.
+//! The passing of time: rules. Ages are measured by the tick, so a wall clock that jumps expires nothing.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 
 use super::answer::without_answer;
 use super::arrival::millis;
+use super::deliver;
 use super::outcome::{Outcome, Rules, Step};
 use super::refused;
-use super::view::{Floor, TableChange, View};
+use super::view::{Floor, Outgoing, TableChange, View};
 use crate::peer::NodeId;
 use crate::time::{Now, Tick};
 
@@ -16,21 +17,26 @@ pub(super) fn sweep(rules: &Rules, view: &dyn View, now: Now) -> Step {
     let expired = |since: Tick| now.tick.millis_since(since) > lifetime;
     let pending: BTreeSet<NodeId> =
         view.pending_iter().filter(|(_, entry)| expired(entry.received_tick)).map(|(peer, _)| peer).collect();
+    let is_over = |entry: &Outgoing| expired(entry.sent_tick) || deliver::is_refusal_over(entry, now);
     let outgoing: BTreeSet<NodeId> =
-        view.outgoing_iter().filter(|(_, entry)| expired(entry.sent_tick)).map(|(peer, _)| peer).collect();
+        view.outgoing_iter().filter(|(_, entry)| is_over(entry)).map(|(peer, _)| peer).collect();
+    let owed: BTreeSet<NodeId> =
+        view.owed_iter().filter(|(_, entry)| expired(entry.since_tick)).map(|(peer, _)| peer).collect();
     let floors = floors_to_forget(rules, view);
 
     let outcome = Outcome::Kept {
         pending_expired: pending.len(),
         outgoing_expired: outgoing.len(),
+        owed_expired: owed.len(),
         floors_forgotten: floors.len(),
     };
-    let mut changes = Vec::with_capacity(pending.len() + outgoing.len() + floors.len());
+    let mut changes = Vec::with_capacity(pending.len() + outgoing.len() + owed.len() + floors.len());
     changes.extend(pending.iter().map(|peer| TableChange::Pending(*peer, None)));
     // an answer goes with the request that it answers.
     let left = outgoing.iter().filter(|peer| !pending.contains(peer));
     changes.extend(left.filter_map(|peer| without_answer(view, *peer)));
     changes.extend(outgoing.into_iter().map(|peer| TableChange::Outgoing(peer, None)));
+    changes.extend(owed.into_iter().map(|peer| TableChange::Owed(peer, None)));
     changes.extend(floors.into_iter().map(|peer| TableChange::Floor(peer, None)));
     changes.extend(refused::forget(rules, view, now));
     Step { changes, effects: Vec::new(), events: Vec::new(), outcome, clamped: false, noted: None }
@@ -59,6 +65,7 @@ fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
             && view.pending(peer).is_none()
             && view.outgoing(peer).is_none()
             && view.revoked(peer).is_none()
+            && view.owed(peer).is_none()
     };
     let mut by_age: Vec<_> = view
         .floor_iter()
@@ -93,7 +100,10 @@ mod tests {
         let mut us = waiting();
         assert_eq!(us.step(at(LIFETIME_MS), Input::Housekeeping).unwrap().changes, []);
         let step = us.step(at(LIFETIME_MS + 1), Input::Housekeeping).unwrap();
-        assert_eq!(step.outcome, Outcome::Kept { pending_expired: 1, outgoing_expired: 1, floors_forgotten: 0 });
+        assert_eq!(
+            step.outcome,
+            Outcome::Kept { pending_expired: 1, outgoing_expired: 1, owed_expired: 0, floors_forgotten: 0 }
+        );
         assert!(us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
     }
 

@@ -5,9 +5,13 @@
 //! message.
 #![forbid(unsafe_code)]
 
+use super::deliver::Retried;
+use super::effect::Draft;
 use super::replay::Seen;
 use super::view::{Nonce, Source};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
+use crate::time::WallMillis;
+use crate::wire::message::Kind;
 use crate::wire::text::Text;
 use crate::wire::verify::Verified;
 
@@ -53,6 +57,29 @@ pub enum Input {
     },
     /// The node stops in good order: nothing is sent after this.
     Stopping,
+    /// It is time to try a message to a peer again.
+    Retry {
+        /// Whom it is for.
+        peer: NodeId,
+        /// Which of the two that may be outstanding.
+        what: Retried,
+        /// The nonce of the message, so that a newer one is not tried in place of it.
+        nonce: Nonce,
+    },
+    /// An accept, reject or farewell left.
+    Delivered {
+        /// Whom it was for.
+        peer: NodeId,
+        /// What it said.
+        kind: Kind,
+        /// Its stamp.
+        stamp: WallMillis,
+    },
+    /// A message left neither directly nor by a relay.
+    Undelivered {
+        /// The message.
+        draft: Draft,
+    },
     /// [`housekeeping_every`](crate::config::HandshakeConfig::housekeeping_every) has passed.
     Housekeeping,
     /// The node starts, or housekeeping is due: entries about the node itself have no place in its tables.

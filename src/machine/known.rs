@@ -13,7 +13,8 @@ use crate::peer::{NodeId, PublicKey};
 pub fn replaced_key(view: &dyn View, peer: NodeId, key: &PublicKey) -> Option<PublicKey> {
     let of_record = view.trusted(peer).and_then(|record| record.public_key);
     let of_floor = view.floor(peer).and_then(|floor| floor.key);
-    let of_caller = view.outgoing(peer).and_then(|outgoing| outgoing.expected_key);
+    let asked = view.outgoing(peer).filter(|asked| asked.refused.as_ref().is_none_or(|refusal| !refusal.authentic));
+    let of_caller = asked.and_then(|outgoing| outgoing.expected_key);
     [of_record, of_floor, of_caller].into_iter().flatten().find(|known| known != key)
 }
 

@@ -22,6 +22,7 @@ mod answer;
 mod approval;
 mod approve;
 mod contradiction;
+pub mod deliver;
 mod housekeeping;
 mod key;
 mod operator;

@@ -54,7 +54,7 @@ fn request(mut plan: Plan<'_>, justification: Text, expected_key: Option<PublicK
     forget_answer(&mut plan);
     let justification = justification.into_string();
     // A key that was named once stays named until the request is cancelled or another key is named.
-    let expected_key = expected_key.or(plan.outgoing.as_ref().and_then(|outgoing| outgoing.expected_key));
+    let expected_key = expected_key.or(plan.asked().and_then(|outgoing| outgoing.expected_key));
     plan.outgoing = Some(Outgoing {
         sent_at: plan.now.wall,
         sent_tick: plan.now.tick,
@@ -79,17 +79,22 @@ pub(super) fn relaying(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejecti
     Ok(plan.finish(Outcome::Relaying))
 }
 
-/// Our own requests never fail for want of room: the oldest go.
+/// Our own requests never fail for want of room: those that were refused go, then the oldest.
 fn forget_oldest(plan: &mut Plan<'_>) {
     let too_many = (plan.view.outgoing_len() + 1).saturating_sub(plan.rules.limits.outgoing_max);
     if too_many > 0 {
-        let mut by_age: Vec<_> = plan.view.outgoing_iter().map(|(peer, entry)| (entry.sent_tick, peer)).collect();
+        let mut by_age: Vec<_> =
+            plan.view.outgoing_iter().map(|(peer, entry)| (is_open(entry), entry.sent_tick, peer)).collect();
         by_age.sort_unstable();
-        for (_, peer) in by_age.into_iter().take(too_many) {
+        for (.., peer) in by_age.into_iter().take(too_many) {
             plan.others.push(TableChange::Outgoing(peer, None));
             plan.others.extend(without_answer(plan.view, peer));
         }
     }
+}
+
+fn is_open(entry: &Outgoing) -> bool {
+    entry.refused.as_ref().is_none_or(|refusal| !refusal.authentic)
 }
 
 ///

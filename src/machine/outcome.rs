@@ -9,6 +9,7 @@ use super::view::{Nonce, TableChange};
 use crate::config::{HandshakeConfig, Limits, Policy};
 use crate::peer::{NodeId, TrustRecord};
 use crate::time::WallMillis;
+use crate::wire::message::Kind;
 
 /// What the rules go by besides the tables; fixed while a node runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub enum Outcome {
     Queued,
     /// A peer refused our request.
     Refused,
+    /// Our request was refused under a key that nobody vouches for: that is shown, and ends nothing.
+    RefusedUnvouched,
     /// A peer revoked us.
     RevokedByPeer {
         /// The trust that was lost.
@@ -99,12 +102,26 @@ pub enum Outcome {
     Relaying,
     /// What was sent is remembered, and nothing is reserved beyond it.
     Stopped,
+    /// A message is to be sent once more.
+    Retried {
+        /// What it says.
+        kind: Kind,
+    },
+    /// A decision of ours could not be told; the peer is owed it from now on.
+    Owed {
+        /// What it says.
+        kind: Kind,
+    },
+    /// What a peer was owed has been told, or is no longer so.
+    NothingOwed,
     /// Time has passed.
     Kept {
         /// Pending entries that were too old.
         pending_expired: usize,
-        /// Outgoing entries that were too old.
+        /// Outgoing entries that were too old, and refusals that were shown for long enough.
         outgoing_expired: usize,
+        /// Decisions that no try could tell for as long.
+        owed_expired: usize,
         /// Floors of peers in no other table that were forgotten to make room.
         floors_forgotten: usize,
     },

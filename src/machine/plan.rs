@@ -14,7 +14,7 @@ use super::event::{ChangeReason, Event, TrustState};
 use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
 use super::replay::Noted;
-use super::view::{Floor, Nonce, Outgoing, Pending, Revocation, Source, TableChange, View};
+use super::view::{Floor, Nonce, Outgoing, Owed, Pending, Revocation, Source, TableChange, View};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, WallMillis};
@@ -29,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) pending: Option<Pending>,
     pub(super) outgoing: Option<Outgoing>,
     pub(super) revoked: Option<Revocation>,
+    /// What the peer has not been told yet; forgotten at the end if it is no longer so.
+    pub(super) owed: Option<Owed>,
     pub(super) floor: Floor,
     /// Changes of other peers' entries: those that make room.
     pub(super) others: Vec<TableChange>,
@@ -54,6 +56,7 @@ impl<'a> Plan<'a> {
             pending: view.pending(peer).cloned(),
             outgoing: view.outgoing(peer).cloned(),
             revoked: view.revoked(peer),
+            owed: view.owed(peer).cloned(),
             floor: view.floor(peer).unwrap_or(Floor::EMPTY),
             others: Vec::new(),
             effects: Vec::new(),
@@ -142,7 +145,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn when_durable(&self, still: TrustRecord) -> When {
+    pub(super) fn when_durable(&self, still: TrustRecord) -> When {
         match self.rules.config.durability {
             Durability::BeforeAnswer => When::OnceDurable { still },
             Durability::Eventually => When::Now,
@@ -230,10 +233,14 @@ impl<'a> Plan<'a> {
         if nothing { Err(rejection) } else { Ok(step) }
     }
 
-    pub(super) fn finish(self, outcome: Outcome) -> Step {
+    pub(super) fn finish(mut self, outcome: Outcome) -> Step {
         let Self { view, peer, .. } = self;
-        let is_in_a_table =
-            self.trusted.is_some() || self.pending.is_some() || self.outgoing.is_some() || self.revoked.is_some();
+        self.owed = self.owed.take().filter(|owed| self.still_owes(owed));
+        let is_in_a_table = self.trusted.is_some()
+            || self.pending.is_some()
+            || self.outgoing.is_some()
+            || self.revoked.is_some()
+            || self.owed.is_some();
         let in_a_table = is_in_a_table || was_in_a_table(view, peer);
         let floor_before = view.floor(peer);
         // A full table of floors takes no newcomer that nothing else is known about; one that enters or leaves a table
@@ -253,6 +260,9 @@ impl<'a> Plan<'a> {
         }
         if self.revoked != view.revoked(peer) {
             changes.push(TableChange::Revoked(peer, self.revoked));
+        }
+        if self.owed.as_ref() != view.owed(peer) {
+            changes.push(TableChange::Owed(peer, self.owed.map(Arc::new)));
         }
         if floor_changed {
             changes.push(TableChange::Floor(peer, Some(self.floor)));
@@ -278,6 +288,7 @@ fn was_in_a_table(view: &dyn View, peer: NodeId) -> bool {
         || view.pending(peer).is_some()
         || view.outgoing(peer).is_some()
         || view.revoked(peer).is_some()
+        || view.owed(peer).is_some()
 }
 
 /// How far ahead of the clock a sent stamp is reserved at most. After a crash the next message carries a stamp up to this far ahead of the

@@ -78,6 +78,8 @@ pub enum Rejection {
     // Of messages and commands.
     /// As many peers as allowed are trusted.
     StoreFull,
+    /// As many peers as allowed are owed a decision, all of them as urgent as this one.
+    OwedFull,
 
     // Of commands.
     /// The peer is this node itself.
@@ -153,6 +155,7 @@ impl Rejection {
             Self::PendingFull => "pending_full",
             Self::PendingSourceFull => "pending_source_full",
             Self::StoreFull => "store_full",
+            Self::OwedFull => "owed_full",
             Self::PeerIsUs => "peer_is_us",
             Self::NothingToDo => "nothing_to_do",
             Self::AlreadyTrusted => "already_trusted",
@@ -200,6 +203,7 @@ impl fmt::Display for Rejection {
             Self::PendingFull => "too many peers are pending",
             Self::PendingSourceFull => "too many peers from one source are pending",
             Self::StoreFull => "too many peers are trusted",
+            Self::OwedFull => "too many peers are owed a decision",
             Self::PeerIsUs => {
                 "the peer is this node itself; an entry about it, as an import may leave, goes when the node starts"
             }

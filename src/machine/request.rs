@@ -57,7 +57,7 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     }
     //
     if let Some(Approval { reason, network, label }) = approval(&plan, key, standing, &received.lookup) {
-        let mutual = plan.outgoing.is_some();
+        let mutual = plan.asked().is_some();
         let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual).network(network);
         if let Err(full) = plan.grant(record, ChangeReason::Auto(reason)) {
             return plan.drop_message(full);

@@ -18,7 +18,7 @@ pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rej
     if !standing.is_authentic() {
         return plan.drop_message(Rejection::NotAuthentic);
     }
-    if plan.trusted.is_none() && plan.pending.is_none() && plan.outgoing.is_none() {
+    if plan.trusted.is_none() && plan.pending.is_none() && plan.asked().is_none() {
         // Who takes trust back is not to keep a tunnel that came of it, though we hold nothing any more.
         plan.act(When::Now, Action::Disconnect { peer: plan.peer, within: Duration::ZERO });
         return plan.drop_message(Rejection::NothingToRevoke);

@@ -11,7 +11,7 @@ use super::outcome::{Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::view::View;
-use super::{accept, housekeeping, key, operator, own_entries, reject, request, revoke, version_1};
+use super::{accept, deliver, housekeeping, key, operator, own_entries, reject, request, revoke, version_1};
 use crate::time::Now;
 use crate::wire::message::Kind;
 
@@ -41,6 +41,9 @@ pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<St
         Input::Disagreement { compared, contradicted } => Ok(key::disagreement(compared, contradicted)),
         Input::Relaying { peer, nonce } => operator::relaying(Plan::new(rules, view, now, peer), nonce),
         Input::Stopping => Ok(housekeeping::settle_reserves(view)),
+        Input::Retry { peer, what, nonce } => deliver::retry(Plan::new(rules, view, now, peer), what, nonce),
+        Input::Delivered { peer, kind, stamp } => deliver::delivered(Plan::new(rules, view, now, peer), kind, stamp),
+        Input::Undelivered { draft } => deliver::undelivered(Plan::new(rules, view, now, draft.to), draft),
         Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),
     }
 }
@@ -139,8 +142,7 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
     };
     let by_caller = caller_suffices
         && plan
-            .outgoing
-            .as_ref()
+            .asked()
             .is_some_and(|outgoing| outgoing.expected_key == Some(*key) && message.answers() == Some(outgoing.nonce));
     if by_transport || by_record || by_caller { Standing::Authentic } else { Standing::Unvouched }
 }

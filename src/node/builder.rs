@@ -24,6 +24,7 @@ use super::poller::Poller;
 use super::random::{Random, SystemRandom};
 use super::registry::{Registry, Relaying};
 use super::replies::Replies;
+use super::retry::Retries;
 use super::shell::{Door, Shell};
 use super::sinks::{Delivery, EventSink};
 use super::transport::Transport;
@@ -139,6 +140,7 @@ impl Builder {
             reports: Outbox::new(CALLERS_MAX),
             relays: Outbox::new(CALLERS_MAX),
             replies: Mutex::new(Replies::default()),
+            retries: Retries::new(),
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             loud: Mutex::new(Loud::default()),
@@ -162,6 +164,7 @@ impl Builder {
         manager.poller = Poller::start(&manager.shell).map_err(StartError::Thread)?;
         let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
         manager.shell.transport.start(door).map_err(StartError::Transport)?;
+        manager.shell.retries.start(&manager.shell).map_err(StartError::Thread)?;
         Ok(manager)
     }
 }

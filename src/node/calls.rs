@@ -61,8 +61,8 @@ pub enum CommandError {
         /// How long it has to wait.
         left: Duration,
     },
-    /// The request was entered, and will be answered if it ever arrives, but it could be neither sent nor relayed. Ask
-    /// again later.
+    /// The request was entered, and will be answered if it ever arrives, but it could be neither sent nor relayed. The
+    /// node tries again by itself.
     NotSent {
         /// When the entry is durable.
         receipt: Receipt,
@@ -88,10 +88,10 @@ impl fmt::Display for CommandError {
                 write!(f, "this peer was asked a moment ago; ask again in {} s", left.as_secs_f64().ceil())
             }
             Self::NotSent { source, relay: None, .. } => {
-                write!(f, "the request is kept, but could not be sent: {source}")
+                write!(f, "the request is kept and tried again, but could not be sent: {source}")
             }
             Self::NotSent { source, relay: Some(relay), .. } => {
-                write!(f, "the request is kept, but could not be sent: {source}; nor relayed: {relay}")
+                write!(f, "the request is kept and tried again, but could not be sent: {source}; nor relayed: {relay}")
             }
             Self::Store(error) => error.fmt(f),
             Self::Random(error) => write!(f, "no random bytes: {}", foreign::shown(error)),

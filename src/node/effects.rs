@@ -10,12 +10,13 @@ use super::cutter::Cut;
 use super::outbox::{Lane, Placed, Task};
 use super::registry::{Registry, RegistryError, Relaying};
 use super::replies::Asked;
+use super::retry::Ended;
 use super::shell::{Done, NotDone, Shell};
 use super::transport::{Dispatch, Reply, SendError};
 use crate::foreign;
 use crate::machine::effect::{Action, Draft, When};
 use crate::machine::input::Input;
-use crate::machine::view::Nonce;
+use crate::machine::view::{Nonce, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::{Deadline, OneShot};
 use crate::wire::message::Kind;
@@ -51,13 +52,14 @@ impl Shell {
                         .filter(|_| draft.kind != Kind::Accept)
                         .find(|(peer, _)| *peer == draft.to)
                         .and_then(|(_, cut)| cut.clone());
-                    let mut letter = Letter::new(self, draft.to, draft.kind, still, cut);
-                    letter.asked = asked(effect.answers, &draft);
-                    (draft.to, Queue::Messages, letter.lane(), sending(letter, draft, false))
+                    let (to, asked) = (draft.to, asked(effect.answers, &draft));
+                    let mut letter = Letter::new(self, draft, false, still, cut);
+                    letter.asked = asked;
+                    (to, Queue::Messages, letter.lane(), sending(letter))
                 }
                 Action::SendVersion1(draft) => {
-                    let letter = Letter::new(self, draft.to, draft.kind, still, None);
-                    (draft.to, Queue::Messages, letter.lane(), sending(letter, draft, true))
+                    let (to, letter) = (draft.to, Letter::new(self, draft, true, still, None));
+                    (to, Queue::Messages, letter.lane(), sending(letter))
                 }
                 Action::LookUp { peer } => (peer, Queue::Reports, Lane::Ordinary, self.looking_up(peer)),
                 Action::ReportGrant { record } => {
@@ -193,17 +195,24 @@ impl Shell {
     /// The one place that hears what became of each message that the node sent by itself.
     ///
     /// Here belongs whatever is to be done about a message that did not leave.
-    fn settled(&self, to: NodeId, outcome: &Outcome) {
-        match outcome {
-            Outcome::Left | Outcome::CalledOff | Outcome::Dropped => {}
-            Outcome::Failed { direct, relay: None } => {
-                self.count("not_sent", &format_args!("a message to node {to} was not sent: {direct}"));
+    fn settled(&self, letter: &Letter) {
+        let (draft, failed) = (&letter.draft, |why: &str, owed| Ended::Failed { why: why.to_owned(), owed });
+        let ended = match &letter.outcome {
+            Outcome::Left { relayed } => Ended::Left { relayed: *relayed },
+            Outcome::CalledOff => failed("it was called off", false),
+            Outcome::Dropped => failed("there was no room for it, or the node was stopping", true),
+            Outcome::Failed { direct, relay } => {
+                let why = not_sent(direct, relay.as_ref());
+                self.count("not_sent", &format_args!("a message to node {} was not sent: {why}", draft.to));
+                Ended::Failed { why, owed: !matches!(direct, SendError::TooLarge { .. }) }
             }
-            Outcome::Failed { direct, relay: Some(relay) } => {
-                let what = format_args!("a message to node {to} was not sent: {direct}; nor relayed: {relay}");
-                self.count("not_sent", &what);
-            }
-        }
+        };
+        // version 1 is told to who asks in it, and to nobody else.
+        let ended = match ended {
+            Ended::Failed { why, .. } if letter.in_version_1 => Ended::Failed { why, owed: false },
+            ended => ended,
+        };
+        self.note_ended(draft, ended);
     }
 
     /// Signs and sends a message of version 1, to a peer that the transport authenticates or not at all.
@@ -233,7 +242,7 @@ enum Queue {
 /// What became of a message.
 enum Outcome {
     /// It left, directly or by the relay.
-    Left,
+    Left { relayed: bool },
     /// What it tells of was no longer so when its turn came.
     CalledOff,
     /// There was no room for it, its grant never became durable, or the node stopped.
@@ -246,8 +255,8 @@ enum Outcome {
 /// [`Shell::settled`]; a letter that is dropped tells it too.
 struct Letter {
     shell: Arc<Shell>,
-    to: NodeId,
-    kind: Kind,
+    draft: Draft,
+    in_version_1: bool,
     /// The grant that it tells of.
     still: Option<TrustRecord>,
     /// The request that it answers.
@@ -258,17 +267,36 @@ struct Letter {
 }
 
 impl Letter {
-    fn new(shell: &Arc<Shell>, to: NodeId, kind: Kind, still: Option<TrustRecord>, cut: Option<Arc<Cut>>) -> Self {
-        Self { shell: Arc::clone(shell), to, kind, still, asked: None, outcome: Outcome::Dropped, _cut: cut }
+    fn new(
+        shell: &Arc<Shell>,
+        draft: Draft,
+        in_version_1: bool,
+        still: Option<TrustRecord>,
+        cut: Option<Arc<Cut>>,
+    ) -> Self {
+        shell.retries.telling(&draft);
+        Self { shell: Arc::clone(shell), draft, in_version_1, still, asked: None, outcome: Outcome::Dropped, _cut: cut }
     }
 
     fn lane(&self) -> Lane {
-        if self.kind == Kind::Revoke { Lane::First } else { Lane::Ordinary }
+        if self.draft.kind == Kind::Revoke { Lane::First } else { Lane::Ordinary }
     }
 
-    /// Whether the grant that it tells of was taken back or changed.
+    /// Whether what it tells is no longer so: the grant was taken back or changed, the request was cancelled or renewed,
+    /// or the peer that is refused is trusted by now.
     fn is_called_off(&self) -> bool {
-        self.still.is_some_and(|still| self.shell.store.get(still.node_id) != Some(still))
+        if let Some(still) = self.still {
+            return self.shell.store.get(still.node_id) != Some(still);
+        }
+        let Draft { to, kind, nonce, .. } = self.draft;
+        match kind {
+            Kind::Request => {
+                let tables = self.shell.store.tables();
+                tables.is_some_and(|tables| tables.outgoing(to).is_none_or(|entry| entry.nonce != nonce))
+            }
+            Kind::Accept => false,
+            Kind::Reject | Kind::Revoke => self.shell.store.is_trusted(to),
+        }
     }
 
     fn settle(mut self, outcome: Outcome) {
@@ -278,8 +306,8 @@ impl Letter {
     /// Goes on when the direct way has ended.
     fn sent(self, bytes: Option<Arc<[u8]>>, sent: Result<(), SendError>) {
         match (sent, bytes) {
-            (Ok(()), _) => self.settle(Outcome::Left),
-            (Err(direct), Some(bytes)) if relayable(self.kind, &direct) && self.shell.relays_messages() => {
+            (Ok(()), _) => self.settle(Outcome::Left { relayed: false }),
+            (Err(direct), Some(bytes)) if relayable(self.draft.kind, &direct) && self.shell.relays_messages() => {
                 self.relay(bytes, direct);
             }
             (Err(direct), _) => self.settle(Outcome::Failed { direct, relay: None }),
@@ -287,15 +315,33 @@ impl Letter {
     }
 
     /// Has the registry relay it when it comes to it, if what it tells of is still so.
+    ///
+    /// A request is marked first, durably: the relay reads its nonce.
     fn relay(self, bytes: Arc<[u8]>, direct: SendError) {
-        let (shell, to) = (Arc::clone(&self.shell), self.to);
+        if self.draft.kind != Kind::Request {
+            return self.hand_over(bytes, direct);
+        }
+        let (shell, to, nonce) = (Arc::clone(&self.shell), self.draft.to, self.draft.nonce);
+        match shell.submit(Input::Relaying { peer: to, nonce }) {
+            Ok(marked) => {
+                let release = Box::new(move || self.hand_over(bytes, direct));
+                let placed = shell.durable.put(Some(to), marked.receipt, release);
+                shell.note_lost(placed, &"too many requests wait for the disk; one was dropped");
+            }
+            Err(NotDone::Refused(_)) => self.settle(Outcome::CalledOff),
+            Err(_) => self.settle(Outcome::Failed { direct, relay: Some(RegistryError::NotSaved) }),
+        }
+    }
+
+    fn hand_over(self, bytes: Arc<[u8]>, direct: SendError) {
+        let (shell, to) = (Arc::clone(&self.shell), self.draft.to);
         let task: Task = Box::new(move |turn| {
             let Some(registry) = self.shell.registry.clone() else { return };
             if self.is_called_off() {
                 return self.settle(Outcome::CalledOff);
             }
-            let outcome = match hand_over(registry.as_ref(), self.to, self.kind, &bytes) {
-                Ok(()) => Outcome::Left,
+            let outcome = match hand_over(registry.as_ref(), self.draft.to, self.draft.kind, &bytes) {
+                Ok(()) => Outcome::Left { relayed: true },
                 Err(relay) => Outcome::Failed { direct, relay: Some(relay) },
             };
             self.settle(outcome);
@@ -308,7 +354,10 @@ impl Letter {
 
 impl Drop for Letter {
     fn drop(&mut self) {
-        self.shell.settled(self.to, &self.outcome);
+        // It may end by a panic of the task that holds it.
+        if foreign::run(|| self.shell.settled(self)).is_err() {
+            tracing::error!(to = %self.draft.to, "a panic while noting what became of a message");
+        }
     }
 }
 
@@ -318,9 +367,9 @@ fn asked(key: Option<PublicKey>, draft: &Draft) -> Option<Asked> {
 }
 
 /// Signs a letter and sends it, when its turn has come.
-fn sending(letter: Letter, draft: Draft, in_version_1: bool) -> Task {
+fn sending(letter: Letter) -> Task {
     Box::new(move |turn| {
-        let shell = Arc::clone(&letter.shell);
+        let (shell, draft, in_version_1) = (Arc::clone(&letter.shell), letter.draft.clone(), letter.in_version_1);
         if draft.kind == Kind::Accept {
             // Old trust ended and new trust began: what tells of that must not be cut off with the old.
             shell.cutter.wait(draft.to, Deadline::after(CUT_WAIT));
@@ -354,6 +403,14 @@ pub(crate) fn relayable(kind: Kind, direct: &SendError) -> bool {
 
 /// How long an accept waits for a cut of its receiver, which is due at once.
 const CUT_WAIT: Duration = Duration::from_secs(1);
+/// Why a message left neither way.
+pub(crate) fn not_sent(direct: &SendError, relay: Option<&RegistryError>) -> String {
+    match relay {
+        None => direct.to_string(),
+        Some(relay) => format!("{direct}; nor relayed: {relay}"),
+    }
+}
+
 const TOO_MANY_TO_RELAY: &str = "too many messages wait to be relayed; one was dropped";
 
 fn hand_over(registry: &dyn Registry, to: NodeId, kind: Kind, bytes: &[u8]) -> Result<(), RegistryError> {

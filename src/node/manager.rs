@@ -88,7 +88,7 @@ impl HandshakeManager {
     /// # Errors
     /// [`CommandError::Refused`] with `AlreadyTrusted` (unless forced), with `RevokedNeedsOperator` (if automatic);
     /// [`CommandError::AlreadyInFlight`]; [`CommandError::CoolingDown`] (if automatic); [`CommandError::NotSent`], after
-    /// which the entry stays.
+    /// which the entry stays and the node tries again by itself.
     pub fn request(&self, peer: NodeId, justification: &str, options: RequestOptions) -> Result<Receipt, CommandError> {
         let shell = &self.shell;
         let _inside = shell.in_flight.enter().ok_or(CommandError::Stopped)?;
@@ -116,11 +116,15 @@ impl HandshakeManager {
             automatic: options.automatic,
         };
         let mut done = shell.submit(Input::Operator(command))?;
-        shell.cool_down.lock().note(peer, shell.clock.now().tick, pause);
+        let now = shell.clock.now().tick;
+        shell.cool_down.lock().note(peer, now, pause);
         let receipt = done.receipt.clone();
         let ours = |effect: &Effect| matches!(&effect.action, Action::Send(draft) if draft.to == peer);
         let at = done.effects.iter().position(ours);
         let draft = at.map(|at| done.effects.remove(at).action);
+        if let Some(Action::Send(draft)) = &draft {
+            shell.retries.asking(peer, draft.nonce, now);
+        }
         shell.perform(done);
         // A peer that was just revoked, by either side, is about to be cut off: that must not hit this request.
         let patience = shell.rules.config.farewell_max.saturating_add(CUT_GRACE);
@@ -128,16 +132,17 @@ impl HandshakeManager {
         let Some(Action::Send(draft)) = draft else { return Ok(receipt) };
         let sent = shell.sign(&draft).and_then(|bytes| match shell.send(peer, &bytes) {
             Err(direct) if relayable(draft.kind, &direct) && shell.relays_messages() => {
-                Ok(shell.relay_request(peer, draft.nonce, bytes).map_err(|relay| (direct, relay)))
+                Ok(shell.relay_request(peer, draft.nonce, bytes).map(|()| true).map_err(|relay| (direct, relay)))
             }
-            direct => direct.map(Ok),
+            direct => direct.map(|()| Ok(false)),
         });
         // Whichever way it went, its answer may come through the relay: the peer need not be able to dial us.
         if let Some(poller) = &self.poller {
             poller.hurry();
         }
+        shell.note_asked(&draft, &sent);
         match sent {
-            Ok(Ok(())) => Ok(receipt),
+            Ok(Ok(_)) => Ok(receipt),
             Ok(Err((source, relay))) => Err(CommandError::NotSent { receipt, source, relay }),
             Err(source) => Err(CommandError::NotSent { receipt, source, relay: None }),
         }
@@ -242,7 +247,7 @@ impl HandshakeManager {
         self.shell.store.snapshot().iter().collect()
     }
 
-    /// Every request of ours that was not answered yet, at one moment, by id.
+    /// Every request of ours that was not answered yet, and for a day those that were refused, at one moment, by id.
     #[must_use]
     pub fn outgoing(&self) -> Vec<(NodeId, Outgoing)> {
         let tables = self.shell.store.tables();
@@ -309,6 +314,7 @@ impl HandshakeManager {
         if let Some(comparison) = &self.comparison {
             comparison.stop();
         }
+        shell.retries.stop();
         if let Some(poller) = &self.poller {
             poller.stop();
         }
@@ -343,7 +349,14 @@ impl HandshakeManager {
 
     pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
         let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let decided = match &command {
+            Command::Approve { peer, .. } | Command::Reject { peer, .. } | Command::Revoke { peer, .. } => Some(*peer),
+            _ => None,
+        };
         let done = self.shell.submit(Input::Operator(command))?;
+        if let Some(peer) = decided {
+            self.shell.retries.decided(peer);
+        }
         let answer = (done.outcome, done.receipt.clone());
         self.shell.perform(done);
         Ok(answer)
@@ -394,7 +407,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-fn sorted<T>(entries: impl Iterator<Item = (NodeId, T)>) -> Vec<(NodeId, T)> {
+pub(super) fn sorted<T>(entries: impl Iterator<Item = (NodeId, T)>) -> Vec<(NodeId, T)> {
     let mut entries: Vec<_> = entries.collect();
     entries.sort_by_key(|(peer, _)| *peer);
     entries

@@ -24,6 +24,7 @@ use super::outbox::Outbox;
 use super::random::Random;
 use super::registry::{Registry, RegistryEntry, Relaying};
 use super::replies::{Asked, Replies};
+use super::retry::Retries;
 use super::transport::{Inbox, Received, Transport};
 use crate::clock::Clock;
 use crate::error::WriteError;
@@ -70,6 +71,8 @@ pub(crate) struct Shell {
     pub(crate) relays: Outbox,
     /// Requests whose connection is held open for the answer.
     pub(crate) replies: Mutex<Replies>,
+    /// What did not leave, or was not answered, and is tried again.
+    pub(crate) retries: Retries,
     pub(crate) durable: Durable,
     pub(crate) cutter: Cutter,
     pub(crate) counters: Counters,

@@ -179,8 +179,10 @@ pub struct Owed {
     pub answers: Option<Nonce>,
     /// The reason of a reject, filtered.
     pub reason: String,
-    /// When it was decided, by our wall clock.
+    /// When it was decided, by our wall clock: the stamp of the first message that told it.
     pub since: WallMillis,
+    /// The same by the tick; not saved, made anew at load.
+    pub since_tick: Tick,
 }
 
 /// The newest stamps exchanged with a peer, so that nothing older is believed or sent again.

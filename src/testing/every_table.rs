@@ -68,7 +68,7 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
         refused: Some(Refusal { at, tick: Tick::new(0), reason: reason.clone(), key: other, authentic: true }),
     };
     let floor = Floor { key: Some(key), seen: at, before: at, sent: at, reserved: at, spoke_v2: true };
-    let owed = Owed { kind: Kind::Reject, nonce, answers: Some(nonce), reason, since: at };
+    let owed = Owed { kind: Kind::Reject, nonce, answers: Some(nonce), reason, since: at, since_tick: Tick::new(0) };
     let record = TrustRecord::new(peer(1)?, key).approved_at(at).mutual(true).network(u16::from(number));
     Some(vec![
         TableChange::Trusted(peer(1)?, Some(record)),

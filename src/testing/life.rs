@@ -32,7 +32,7 @@ use crate::machine::step::step;
 use crate::machine::view::{Nonce, TableChange, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::OnceLock;
-use crate::tables::side_tables;
+use crate::tables::{Outgoing, side_tables};
 use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 use crate::wire::open_key::OpenKey;
@@ -228,7 +228,17 @@ impl Life {
             assert!([0, kept].contains(&new.network) || Some(new.network) == network, "not the network we share");
         } else if !is_vouched_for {
             assert!(old == new || (is_contradicted && new.is_none()), "trust was lost to an unvouched message");
-            assert_eq!(before.outgoing, after.outgoing);
+            // a refusal that nobody vouches for is shown, and nothing else of the request changes.
+            let unrefused = |tables: &PlainView| {
+                let mut outgoing = tables.outgoing.clone();
+                if let Some(entry) = outgoing.get_mut(&peer) {
+                    entry.refused = None;
+                }
+                outgoing
+            };
+            assert_eq!(unrefused(&before), unrefused(after));
+            let refused = |tables: &PlainView| tables.outgoing.get(&peer).and_then(|entry| entry.refused.clone());
+            assert!(refused(&before) == refused(after) || refused(after).is_some_and(|it| !it.authentic));
             // A floor in the future may be moved back by any message under its key; never forward by an unvouched one. A
             // farewell may leave all the same, under the key that was vouched for last.
             let seen =
@@ -331,16 +341,22 @@ impl Known<'_> {
         let (message, tables) = (&self.received.message, &self.us.tables);
         let (peer, key) = (message.sender(), *message.key());
         let by_record = tables.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key));
-        let named = tables.outgoing.get(&peer).is_some_and(|entry| entry.expected_key == Some(key));
+        let named = self.asked().is_some_and(|entry| entry.expected_key == Some(key));
         let heard = self.received.lookup != Lookup::Failed || message.kind() != Kind::Accept;
         let by_caller = named && message.kind() != Kind::Request && self.answers_us() && heard;
         let by_signature = !message.is_version_1() && (by_record || by_caller);
         by_signature || self.is_bound() || self.is_authenticated()
     }
 
+    /// Our request to the sender, unless the sender refused it.
+    fn asked(&self) -> Option<&Outgoing> {
+        let is_open = |entry: &&Outgoing| entry.refused.as_ref().is_none_or(|refusal| !refusal.authentic);
+        self.us.tables.outgoing.get(&self.received.message.sender()).filter(is_open)
+    }
+
     fn answers_us(&self) -> bool {
-        let (message, asked) = (&self.received.message, self.us.tables.outgoing.get(&self.received.message.sender()));
-        asked.is_some_and(|entry| message.is_version_1() || message.answers() == Some(entry.nonce))
+        let message = &self.received.message;
+        self.asked().is_some_and(|entry| message.is_version_1() || message.answers() == Some(entry.nonce))
     }
 
     /// The first of our networks that the sender has as well.
@@ -354,7 +370,7 @@ impl Known<'_> {
     fn may_be_trusted(&self) -> bool {
         let (message, policy, tables) = (&self.received.message, &self.us.rules.policy, &self.us.tables);
         let (peer, key) = (message.sender(), *message.key());
-        let asked = tables.outgoing.get(&peer);
+        let asked = self.asked();
         let named = asked.and_then(|entry| entry.expected_key);
         let counts = !message.is_version_1() || self.is_authenticated();
         if !counts || tables.revoked.contains_key(&peer) {

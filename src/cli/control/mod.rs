@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::events::EventRow;
-use super::rows::{ContradictedRow, OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+use super::rows::{ContradictedRow, OutgoingRow, OwedRow, PendingRow, RevokedRow, TrustedRow};
 
 /// What is asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,9 +86,25 @@ pub(super) enum Reply {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
     },
+    /// It is done, and durable as of this generation.
+    Decided {
+        generation: u64,
+        /// Why the peer could not be told of it yet; the node tries again. `null` if the peer was told.
+        not_told: Option<String>,
+    },
     /// What was waited for did not happen in time.
     No {
         message: String,
+    },
+    /// A request was entered, durably, but did not leave; the node tries again.
+    NotSent {
+        message: String,
+    },
+    /// What was waited for will not happen: the peer refused.
+    Refused {
+        message: String,
+        /// A text of the peer's, filtered.
+        reason: String,
     },
     /// It was not done, or not all of it, for this reason.
     Failed {
@@ -102,6 +118,7 @@ pub(super) enum Reply {
     },
     Outgoing {
         outgoing: Vec<OutgoingRow>,
+        owed: Vec<OwedRow>,
     },
     Revoked {
         revoked: Vec<RevokedRow>,

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until};
 use crate::cli::events::EventRow;
-use crate::cli::rows::{ContradictedRow, OutgoingRow, PendingRow, RevokedRow, TrustedRow};
+use crate::cli::rows::{ContradictedRow, OutgoingRow, OwedRow, PendingRow, RevokedRow, TrustedRow};
 use crate::cli::{log, now};
 use crate::error::PersistError;
 use crate::machine::rejection::Rejection;
-use crate::node::{CommandError, HandshakeManager, RequestOptions};
+use crate::node::{CommandError, HandshakeManager, RequestOptions, Told};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::store::Receipt;
 use crate::sync::{Arc, Deadline};
+use crate::tables::{Outgoing, Owed, Refusal};
 
 /// A running node, as its control socket serves it.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                     if let CommandError::NotSent { receipt, .. } = &error {
                         // That it is kept is true only now.
                         durable(receipt.clone())?;
+                        return Ok(Reply::NotSent { message: refused(peer, &error) });
                     }
                     Err(refused(peer, &error))
                 }
@@ -54,22 +56,22 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                 Some(entry) => manager.approve_entry(peer, number(&entry)?, fingerprint),
                 None => manager.approve(peer, fingerprint),
             };
-            durable(approved.map_err(|error| not_approved(peer, &error))?)
+            decided(manager, peer, approved.map_err(|error| not_approved(peer, &error))?)
         })),
         Ask::Grant { peer, key } => done(id(peer).and_then(|peer| {
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
             let record = TrustRecord::new(peer, key).approved_at(now().wall);
             durable(manager.grant(record).map_err(|error| refused(peer, &error))?)
         })),
-        Ask::Reject { peer, reason } => done(
-            id(peer).and_then(|peer| durable(manager.reject(peer, &reason).map_err(|error| refused(peer, &error))?)),
-        ),
+        Ask::Reject { peer, reason } => done(id(peer).and_then(|peer| {
+            decided(manager, peer, manager.reject(peer, &reason).map_err(|error| refused(peer, &error))?)
+        })),
         Ask::Cancel { peer } => {
             done(id(peer).and_then(|peer| durable(manager.cancel(peer).map_err(|error| refused(peer, &error))?)))
         }
-        Ask::Revoke { peer } => done(
-            id(peer).and_then(|peer| durable(manager.revoke(peer).map_err(|error| refused(peer, &error))?.receipt)),
-        ),
+        Ask::Revoke { peer } => done(id(peer).and_then(|peer| {
+            decided(manager, peer, manager.revoke(peer).map_err(|error| refused(peer, &error))?.receipt)
+        })),
         Ask::List => Reply::Trusted { trusted: manager.trusted().iter().map(TrustedRow::from).collect() },
         Ask::Pending => Reply::Pending {
             pending: manager
@@ -79,7 +81,8 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                 .collect(),
         },
         Ask::Outgoing => Reply::Outgoing {
-            outgoing: manager.outgoing().iter().map(|(peer, entry)| OutgoingRow::new(peer.get(), entry)).collect(),
+            outgoing: manager.outgoing().iter().map(|(peer, entry)| outgoing(manager, *peer, entry)).collect(),
+            owed: manager.owed().iter().map(|(peer, entry)| owed(manager, *peer, entry)).collect(),
         },
         Ask::Revoked => Reply::Revoked {
             revoked: manager.revoked().iter().map(|(peer, at)| RevokedRow::new(peer.get(), *at)).collect(),
@@ -105,6 +108,14 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
         Ask::Status => Reply::Status(Box::new(status(node))),
         Ask::Watch => Reply::Failed { message: "a watch is no single question".to_owned() },
     }
+}
+
+fn outgoing(manager: &HandshakeManager, peer: NodeId, entry: &Outgoing) -> OutgoingRow {
+    OutgoingRow::new(peer.get(), entry).tried(&manager.tries_of_request(peer, entry))
+}
+
+fn owed(manager: &HandshakeManager, peer: NodeId, entry: &Owed) -> OwedRow {
+    OwedRow::new(peer.get(), entry, &manager.tries_of_owed(peer, entry))
 }
 
 fn id(peer: u32) -> Result<NodeId, String> {
@@ -151,6 +162,17 @@ fn clock_warning(manager: &HandshakeManager) -> Option<String> {
     Some(format!("the newest answer to a request was stamped {by:.1} s {side} our clock: one of the clocks is wrong"))
 }
 
+/// The same, and whether the peer was told: for a moment that is waited for, and no longer.
+fn decided(manager: &HandshakeManager, peer: NodeId, receipt: Receipt) -> Result<Reply, String> {
+    let done = durable(receipt)?;
+    let Reply::Done { generation, warning } = done else { return Ok(done) };
+    Ok(match manager.wait_told(peer, TOLD_WITHIN) {
+        Told::Nothing => Reply::Done { generation, warning },
+        Told::Told => Reply::Decided { generation, not_told: None },
+        Told::NotYet(why) => Reply::Decided { generation, not_told: Some(why) },
+    })
+}
+
 fn in_force(error: &PersistError) -> String {
     format!("it is in force, but would not survive a crash yet: {error}; the node goes on trying to save it")
 }
@@ -179,6 +201,11 @@ fn wait(
                 return Ok(Reply::Done { generation: generation.get(), warning: clock_warning(manager) });
             }
         }
+        // an authentic refusal is the answer. One that nobody vouches for is none.
+        if let Some(refusal) = refusal(manager, peer).filter(|_| until == Until::Trusted) {
+            let message = format!("peer {peer} refused");
+            return Ok(Reply::Refused { message, reason: refusal.reason });
+        }
         let left = deadline.remaining();
         if !go_on() {
             return Err("the node is stopping".to_owned());
@@ -190,6 +217,12 @@ fn wait(
         // Whatever happened, look again.
         drop(events.recv_timeout(left.min(SLICE)));
     }
+}
+
+/// The authentic refusal of our newest request to this peer, for as long as it stands.
+fn refusal(manager: &HandshakeManager, peer: NodeId) -> Option<Refusal> {
+    let refused = manager.outgoing().into_iter().find(|(asked, _)| *asked == peer)?.1.refused;
+    refused.filter(|refusal| refusal.authentic)
 }
 
 /// Tells of every event from now on, until `tell` fails or `go_on` says no. Events from before that moment are told, too.
@@ -261,6 +294,8 @@ fn counters(manager: &HandshakeManager) -> Vec<(String, u64)> {
     counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
+/// How long a command waits for the first try to tell a peer.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// A disk that fails for longer is worth an answer.
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a wait asks whether anybody still wants to know.

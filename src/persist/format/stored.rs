@@ -363,19 +363,21 @@ impl StoredValue for Arc<Owed> {
         }
     }
 
-    fn read(stored: OwedV2, _now: Now) -> Result<Self, &'static str> {
+    fn read(stored: OwedV2, now: Now) -> Result<Self, &'static str> {
         let kind = match stored.kind {
             1 => MessageKind::Accept,
             2 => MessageKind::Reject,
             3 => MessageKind::Revoke,
             _ => return Err("a decision of an unknown kind"),
         };
+        let (since, since_tick) = read_time(stored.since, now);
         Ok(Self::new(Owed {
             kind,
             nonce: Nonce(stored.nonce),
             answers: stored.answers.map(Nonce),
             reason: read_text(stored.reason)?,
-            since: WallMillis::new(stored.since),
+            since,
+            since_tick,
         }))
     }
 }

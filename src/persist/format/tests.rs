@@ -107,6 +107,7 @@ pub(super) fn full_tables() -> Tables {
         answers: Some(Nonce([6; 16])),
         reason: "no".into(),
         since: WallMillis::new(1_772_000_000_001),
+        since_tick: Tick::new(-531_994_999),
     };
     let record = TrustRecord::new(id(7), key(4)).approved_at(WallMillis::new(-5)).mutual(true).network(513);
     let other = Pending { source: Source::Node(id(3)), nonce: None, kind: PendingKind::Request, ..pending.clone() };

@@ -6,6 +6,7 @@ use super::node::Knows;
 use super::people::{ATTACKER, GHOSTS, attackers, pair_of};
 use super::wires::from_host;
 use super::world::{Event, World};
+use crate::machine::deliver::Retried;
 use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::view::Nonce;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
@@ -49,6 +50,7 @@ impl World {
                 self.old_release_speaks(node);
                 Ok(())
             }
+            31..34 if self.nodes[node].is_up => self.node_tries_again(node),
             26 => {
                 let peer = self.somebody(node);
                 self.registry_learns(node, peer);
@@ -144,6 +146,18 @@ impl World {
         let nonce = Nonce(self.chance.bytes());
         let (lookup, _) = self.look_up(node, peer);
         self.step(node, Input::Operator(Command::Approve { peer, fingerprint, entry, nonce, lookup }), meant).map(drop)
+    }
+
+    /// The timer of what is tried again has run out for one message.
+    fn node_tries_again(&mut self, node: usize) -> Result<(), String> {
+        let plain = &self.nodes[node].plain;
+        let owed = plain.owed.iter().map(|(peer, it)| (*peer, Retried::Answer, it.nonce));
+        let asked = plain.outgoing.iter().map(|(peer, it)| (*peer, Retried::Request, it.nonce));
+        let due: Vec<_> = owed.chain(asked).collect();
+        match self.chance.pick(&due) {
+            None => Ok(()),
+            Some((peer, what, nonce)) => self.step(node, Input::Retry { peer, what, nonce }, None).map(drop),
+        }
     }
 
     fn operator_refuses(&mut self, node: usize) -> Result<(), String> {

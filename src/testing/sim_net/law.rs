@@ -10,6 +10,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
+use super::told::asked;
 use crate::config::Durability;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
@@ -42,7 +43,7 @@ pub(super) struct Seen<'a> {
 
 /// Whether the message answers the newest request to its sender.
 pub(super) fn answers_newest(before: &PlainView, received: &Received) -> bool {
-    let (message, outgoing) = (&received.message, before.outgoing.get(&received.message.sender()));
+    let (message, outgoing) = (&received.message, asked(before, received.message.sender()));
     // in version 1 that we have asked must do.
     outgoing.is_some_and(|outgoing| message.is_version_1() || message.answers() == Some(outgoing.nonce))
 }
@@ -59,7 +60,7 @@ pub(super) fn is_vouched_for(before: &PlainView, received: &Received) -> bool {
         Lookup::NotAsked | Lookup::Unknown | Lookup::Failed => {}
     }
     let by_record = before.trusted.get(&peer).is_some_and(|record| record.public_key == Some(*message.key()));
-    let named = before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
+    let named = asked(before, peer).and_then(|outgoing| outgoing.expected_key);
     // a registry that was not heard might contradict our caller; a reject trusts nobody.
     let caller_counts = match message.kind() {
         Kind::Accept => received.lookup != Lookup::Failed,
@@ -70,7 +71,7 @@ pub(super) fn is_vouched_for(before: &PlainView, received: &Received) -> bool {
 }
 
 /// Whether the registry contradicts the message.
-fn is_contradicted(received: &Received) -> bool {
+pub(super) fn is_contradicted(received: &Received) -> bool {
     matches!(&received.lookup, Lookup::Found { key, .. } if key != received.message.key())
 }
 
@@ -85,6 +86,7 @@ impl Seen<'_> {
         self.floors_move_for_a_reason()?;
         self.what_waits_stays_what_it_is()?;
         self.who_waits_is_looked_at()?;
+        self.what_is_owed_is_so()?;
         self.news_of_grants_waits_and_restrictions_do_not()
     }
 
@@ -207,7 +209,7 @@ impl Seen<'_> {
             };
             return may && self.meant == Some(key);
         }
-        let named = self.before.outgoing.get(&peer).map(|outgoing| outgoing.expected_key);
+        let named = asked(self.before, peer).map(|outgoing| outgoing.expected_key);
         let against_caller = named.flatten().is_some_and(|expected| expected != key);
         let was = self.before.trusted.get(&peer).map(|record| record.public_key);
         // a record without a key gets one.
@@ -267,7 +269,7 @@ impl Seen<'_> {
         if self.before.outgoing.get(&peer).is_some_and(|outgoing| self.given.contains(&outgoing.nonce.0)) {
             return false;
         }
-        let named = self.before.outgoing.get(&peer).and_then(|outgoing| outgoing.expected_key);
+        let named = asked(self.before, peer).and_then(|outgoing| outgoing.expected_key);
         let other_waits = self.before.pending.get(&peer).is_some_and(|entry| entry.key != key);
         self.rules.policy.trust_on_first_use
             && it.lookup != Lookup::Failed
@@ -337,13 +339,15 @@ impl Seen<'_> {
             if was == Some(is) {
                 continue;
             }
-            let named = was.and_then(|was| was.expected_key);
-            let asked = match self.command() {
-                Some((Command::Request { expected_key, .. }, of)) if of == *peer => {
-                    is.expected_key == expected_key.or(named)
-                }
-                _ => false,
-            };
+            let named = asked(self.before, *peer).and_then(|was| was.expected_key);
+            let by_refusal = was.is_some_and(|was| self.is_refused(*peer, was, is));
+            let asked = by_refusal
+                || match self.command() {
+                    Some((Command::Request { expected_key, .. }, of)) if of == *peer => {
+                        is.expected_key == expected_key.or(named)
+                    }
+                    _ => false,
+                };
             //
             let relaying = matches!(self.input, Input::Relaying { peer: of, nonce } if of == peer && *nonce == is.nonce)
                 && was.is_some_and(|was| Outgoing { relayed: true, ..was.clone() } == *is);
@@ -355,6 +359,11 @@ impl Seen<'_> {
             let full = self.before.outgoing.len() >= self.rules.limits.outgoing_max;
             let made_room = full && matches!(self.command(), Some((Command::Request { .. }, _)));
             let expired = matches!(self.input, Input::Housekeeping);
+            // the refusal is shown for a day.
+            let refused = self.received().is_some_and(|it| it.message.kind() == Kind::Reject);
+            if refused && self.vouched_from(*peer).is_some() {
+                return Err(format!("the refusal of {peer} is not shown"));
+            }
             let by_command = self.command().is_some_and(|(_, of)| of == *peer);
             let answered = self.vouched_from(*peer).is_some() || self.after.trusted.contains_key(peer);
             if !(made_room || expired || by_command || answered) {

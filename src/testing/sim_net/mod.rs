@@ -21,6 +21,7 @@ mod node;
 mod peace;
 mod people;
 mod results;
+mod told;
 mod waiting;
 mod wires;
 mod world;

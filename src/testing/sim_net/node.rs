@@ -389,6 +389,19 @@ impl Node {
             let original = self.originals.entry((WallMillis::new(i64::from(it.nonce.0[0])), *peer));
             (it.sent_at, it.sent_tick) = anew(it.sent_at, original, found, now);
         }
+        for (peer, it) in &mut loaded.outgoing {
+            let Some(refusal) = &mut it.refused else { continue };
+            let found = found.outgoing.get(peer).and_then(|it| it.refused.as_ref()).map(|it| it.at);
+            // Of one entry some keys refuse it, one after the other.
+            let which = i64::from(it.nonce.0[0]) + 1000 * (1 + i64::from(refusal.key.as_bytes()[0]));
+            let original = self.originals.entry((WallMillis::new(which), *peer));
+            (refusal.at, refusal.tick) = anew(refusal.at, original, found, now);
+        }
+        for (peer, it) in &mut loaded.owed {
+            let found = found.owed.get(peer).map(|it| it.since);
+            let original = self.originals.entry((WallMillis::new(-1 - i64::from(it.nonce.0[0])), *peer));
+            (it.since, it.since_tick) = anew(it.since, original, found, now);
+        }
         loaded.floor.values_mut().for_each(|it| it.sent = it.reserved);
         loaded
     }

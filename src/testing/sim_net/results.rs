@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::law::Seen;
+use super::told::asked;
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::Outcome;
 use crate::machine::rejection::Rejection;
 use crate::peer::NodeId;
-use crate::tables::{Pending, PendingKind};
+use crate::tables::{Outgoing, Pending, PendingKind};
 use crate::time::Tick;
 
 impl Seen<'_> {
@@ -20,7 +21,7 @@ impl Seen<'_> {
             (Outcome::Trusted(record) | Outcome::Approved(record) | Outcome::Granted(record), _) => {
                 let peer = record.node_id;
                 self.is_known(peer, [true, false, false, false])?;
-                let asked = self.before.outgoing.contains_key(&peer);
+                let asked = asked(self.before, peer).is_some();
                 let mutual_if_asked = !matches!(outcome.0, Outcome::Granted(_)) && record.mutual != asked;
                 if self.after.trusted.get(&peer) != Some(&record) || mutual_if_asked {
                     return Err(format!("{peer} is trusted otherwise than was said"));
@@ -69,8 +70,20 @@ impl Seen<'_> {
         };
         let is_gone = |peer: &NodeId, it: &Pending| is_old(it.received_tick) || answers_nothing(peer, it);
         let pending = before.pending.iter().all(|(peer, it)| is_gone(peer, it) != after.pending.contains_key(peer));
-        let outgoing =
-            before.outgoing.iter().all(|(peer, it)| is_old(it.sent_tick) != after.outgoing.contains_key(peer));
-        if pending && outgoing { Ok(()) } else { Err("an entry is kept too long, or not long enough".to_owned()) }
+        // a refusal is shown for a day.
+        let is_shown = |it: &Outgoing| {
+            let day = 24 * 60 * 60 * 1000;
+            it.refused.as_ref().is_none_or(|it| !it.authentic || self.now.tick.millis_since(it.tick) <= day)
+        };
+        let outgoing = before.outgoing.iter().all(|(peer, it)| {
+            let stays = !is_old(it.sent_tick) && is_shown(it);
+            stays == after.outgoing.contains_key(peer)
+        });
+        let owed = before.owed.iter().all(|(peer, it)| is_old(it.since_tick) != after.owed.contains_key(peer));
+        if pending && outgoing && owed {
+            Ok(())
+        } else {
+            Err("an entry is kept too long, or not long enough".to_owned())
+        }
     }
 }

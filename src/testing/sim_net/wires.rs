@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::attacker::Captured;
 use super::people::{attacker, pair_of};
 use super::world::{Event, World};
+use crate::machine::event::{Event as Told, TrustState};
 use crate::machine::input::{Input, Path};
-use crate::machine::outcome::Step;
+use crate::machine::outcome::{Outcome, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::view::{Nonce, Source};
 use crate::peer::NodeId;
@@ -107,6 +108,38 @@ impl World {
         }
         self.at(self.time + delay, Event::Deliver { to, bytes, path });
     }
+
+    /// Counts what a step came to.
+    pub(super) fn note(&mut self, input: &Input, answer: &Result<Step, Rejection>) {
+        let kind = if matches!(input, Input::Message(_)) { "rejected" } else { "refused" };
+        let step = match answer {
+            Err(rejection) => return self.happened.note(format!("{kind}: {}", rejection.name())),
+            Ok(step) => step,
+        };
+        if let Outcome::Dropped(rejection) = step.outcome {
+            self.happened.note(format!("{kind}: {}", rejection.name()));
+        }
+        if let Outcome::Kept { pending_expired, outgoing_expired, .. } = step.outcome {
+            (0..pending_expired + outgoing_expired).for_each(|_| self.happened.note("an entry was too old"));
+        }
+        match step.outcome {
+            Outcome::Owed { kind } => self.happened.note(format!("owed: {kind:?}")),
+            Outcome::Retried { kind } => self.happened.note(format!("tried again: {kind:?}")),
+            Outcome::NothingOwed => self.happened.note("owed no longer"),
+            Outcome::Refused => self.happened.note("a refusal"),
+            Outcome::RefusedUnvouched => self.happened.note("a refusal that nobody vouches for"),
+            _ => {}
+        }
+        if step.clamped {
+            self.happened.note("a stamp moved back");
+        }
+        for event in &step.events {
+            if let Told::TrustChanged { state, reason, .. } = event {
+                let what = if *state == TrustState::Granted { "grant" } else { "loss" };
+                self.happened.note(format!("{what}: {reason:?}"));
+            }
+        }
+    }
 }
 
 pub(super) fn said(input: &Input) -> String {
@@ -126,6 +159,9 @@ pub(super) fn said(input: &Input) -> String {
         Input::Disagreement { compared, contradicted } => format!("of {compared} compared {contradicted} differ"),
         Input::Relaying { peer, .. } => format!("gives its request to {peer} to a relay"),
         Input::Stopping => "stops".to_owned(),
+        Input::Retry { peer, what, .. } => format!("tries its {what:?} to {peer} again"),
+        Input::Delivered { peer, kind, .. } => format!("has told {peer} {kind:?}"),
+        Input::Undelivered { draft } => format!("could not send {:?} to {}", draft.kind, draft.to),
         Input::Housekeeping => "keeps house".to_owned(),
         Input::OwnEntries => "looks for itself".to_owned(),
     }

@@ -18,7 +18,7 @@ use crate::config::{Durability, HandshakeConfig, Limits};
 use crate::machine::arrival;
 use crate::machine::check;
 use crate::machine::effect::{Action, Draft, Effect, When};
-use crate::machine::event::{Event as Told, TrustState};
+
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Rules, Step};
 use crate::machine::rejection::Rejection;
@@ -388,29 +388,6 @@ impl World {
         Ok(())
     }
 
-    fn note(&mut self, input: &Input, answer: &Result<Step, Rejection>) {
-        let kind = if matches!(input, Input::Message(_)) { "rejected" } else { "refused" };
-        let step = match answer {
-            Err(rejection) => return self.happened.note(format!("{kind}: {}", rejection.name())),
-            Ok(step) => step,
-        };
-        if let Outcome::Dropped(rejection) = step.outcome {
-            self.happened.note(format!("{kind}: {}", rejection.name()));
-        }
-        if let Outcome::Kept { pending_expired, outgoing_expired, .. } = step.outcome {
-            (0..pending_expired + outgoing_expired).for_each(|_| self.happened.note("an entry was too old"));
-        }
-        if step.clamped {
-            self.happened.note("a stamp moved back");
-        }
-        for event in &step.events {
-            if let Told::TrustChanged { state, reason, .. } = event {
-                let what = if *state == TrustState::Granted { "grant" } else { "loss" };
-                self.happened.note(format!("{what}: {reason:?}"));
-            }
-        }
-    }
-
     /// Does what a step asks for at once, and lets the rest wait for the disk.
     fn perform(&mut self, node: usize, step: Step, input: &Input) -> Result<(), String> {
         for effect in step.effects {
@@ -468,9 +445,17 @@ impl World {
         }
         let (from, life) = (it.id, it.life);
         match effect.action {
+            Action::Send(draft) if !self.calm && draft.kind != Kind::Request && self.chance.one_in(5) => {
+                self.tell(format!("{from} cannot send {:?} to {}", draft.kind, draft.to));
+                self.step(node, Input::Undelivered { draft }, None).map(drop)?;
+            }
             Action::Send(draft) => {
                 self.tell(format!("{from} sends {} {:?} stamped {:?}", draft.to, draft.kind, draft.stamp));
                 self.send(from, draft.to, &pair_of(from).sign(from, &draft), draft.kind);
+                let (peer, kind, stamp) = (draft.to, draft.kind, draft.stamp);
+                if self.nodes[node].plain.owed.contains_key(&peer) {
+                    self.step(node, Input::Delivered { peer, kind, stamp }, None).map(drop)?;
+                }
             }
             // over a tunnel, or not at all.
             Action::SendVersion1(draft) if self.tunnels.contains(&(from, draft.to)) => {
