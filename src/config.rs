@@ -22,6 +22,8 @@ pub struct Limits {
     pub owed_max: usize,
     /// Peers whose newest stamps are remembered; peers in other tables are never forgotten. 1 million.
     pub floors_max: usize,
+    /// Old keys of trusted peers whose successors are remembered. 1 million; beyond it every new key waits for the operator.
+    pub successors_max: usize,
     /// Messages of version 1 that are remembered so that a copy is known for one. 8192.
     pub replay_max: usize,
     /// Of these, from one sender. 256.
@@ -39,6 +41,7 @@ impl Default for Limits {
             outgoing_max: 4096,
             owed_max: 4096,
             floors_max: 1_000_000,
+            successors_max: 1_000_000,
             replay_max: 8192,
             replay_per_node_max: 256,
             subscription_events_max: 1024,
@@ -105,6 +108,22 @@ impl Default for HandshakeConfig {
     }
 }
 
+/// What a node does when a trusted peer comes with a new key that its old key has named as the successor.
+///
+/// Whoever has the old key can name one, the thief of it as well. So nothing but [`Ask`](Self::Ask) and
+/// [`Refuse`](Self::Refuse) leaves the question to somebody who can find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnRotation {
+    /// The new key waits for the operator, shown as proven by the old key; trust under the old key stands meanwhile.
+    #[default]
+    Ask,
+    /// The new key takes the place of the old one at once.
+    Take,
+    /// Messages under the new key are dropped.
+    Refuse,
+}
+
 /// Whom a node trusts without asking its operator, and what else it takes that it need not. By default nobody, and
 /// nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,6 +140,8 @@ pub struct Policy {
     pub trust_on_first_use: bool,
     /// Take messages of version 1, from peers that the transport authenticated. Off.
     pub accept_v1: bool,
+    /// What becomes of a trusted peer's new key that its old key has named. The operator is asked.
+    pub on_rotation: OnRotation,
 }
 
 impl Policy {
@@ -156,6 +177,13 @@ impl Policy {
     #[must_use]
     pub const fn accept_v1(mut self, on: bool) -> Self {
         self.accept_v1 = on;
+        self
+    }
+
+    /// The same, doing this when a trusted peer's old key names a new one.
+    #[must_use]
+    pub const fn on_rotation(mut self, on_rotation: OnRotation) -> Self {
+        self.on_rotation = on_rotation;
         self
     }
 }

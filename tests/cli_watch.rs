@@ -103,7 +103,10 @@ fn a_watch_tells_everything_in_order_and_ends_after_so_many() {
     let trust = |state: &str, reason: &str| json!({"state": state, "reason": reason});
     for (topic, payload) in [
         ("handshake.received", json!({"justification": "weather feed"})),
-        ("handshake.pending", json!({"justification": "weather feed", "fingerprint": fingerprint, "replaces": null})),
+        (
+            "handshake.pending",
+            json!({"justification": "weather feed", "fingerprint": fingerprint, "replaces": null, "proven_by": null}),
+        ),
         ("handshake.approved", json!({})),
         ("trust.changed", trust("granted", "approved")),
         ("trust.revoked", json!({})),

@@ -105,7 +105,10 @@ mod tests {
         let fingerprint = crate::testing::actor::Actor::new(9, 0x11).public_key().fingerprint();
         for (event, beside) in [
             (Event::Received { peer, justification: forged() }, "peer 9"),
-            (Event::Pending { peer, justification: forged(), fingerprint, replaces: None }, "fingerprint=\"10ba:682c"),
+            (
+                Event::Pending { peer, justification: forged(), fingerprint, replaces: None, proven_by: None },
+                "fingerprint=\"10ba:682c",
+            ),
             (Event::Rejected { peer, reason: forged(), fingerprint, authentic: false }, "authentic=false"),
         ] {
             let lines = shown(&event);

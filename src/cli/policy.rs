@@ -1,9 +1,9 @@
 //! Whom a node of the program trusts without asking its operator: the settings of `node`. By default nobody.
 #![forbid(unsafe_code)]
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::config::{Allowed, Policy};
+use crate::config::{Allowed, OnRotation, Policy};
 use crate::peer::{NodeId, PublicKey};
 
 /// What a node takes that it need not; all of it off unless given.
@@ -28,14 +28,35 @@ pub(super) struct PolicyArguments {
     /// Show the operator requests of protocol version 1, too; over TCP nothing else of version 1 is believed
     #[arg(long)]
     accept_v1: bool,
+    /// What to do when a trusted peer comes with a new key that its old key has named
+    #[arg(long, value_enum, default_value = "ask")]
+    on_rotation: Rotations,
+}
+
+/// What to do with a trusted peer's new key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Rotations {
+    /// Show it to the operator, as proven by the old key
+    #[default]
+    Ask,
+    /// Trust it in the place of the old one: whoever has stolen the old key can do the same
+    Take,
+    /// Drop what comes under it
+    Refuse,
 }
 
 impl PolicyArguments {
     pub(super) fn into_policy(self) -> Policy {
-        let Self { own_networks, allow, auto_approve, trust_on_first_use, accept_v1 } = self;
+        let Self { own_networks, allow, auto_approve, trust_on_first_use, accept_v1, on_rotation } = self;
+        let on_rotation = match on_rotation {
+            Rotations::Ask => OnRotation::Ask,
+            Rotations::Take => OnRotation::Take,
+            Rotations::Refuse => OnRotation::Refuse,
+        };
         let policy = Policy::default().own_networks(own_networks);
         let policy = allow.into_iter().fold(policy, Policy::allow);
-        policy.auto_approve(auto_approve).trust_on_first_use(trust_on_first_use).accept_v1(accept_v1)
+        let policy = policy.auto_approve(auto_approve).trust_on_first_use(trust_on_first_use).accept_v1(accept_v1);
+        policy.on_rotation(on_rotation)
     }
 }
 
@@ -85,6 +106,14 @@ mod tests {
                 Policy::default().trust_on_first_use(true),
             ),
             (PolicyArguments { accept_v1: true, ..Default::default() }, Policy::default().accept_v1(true)),
+            (
+                PolicyArguments { on_rotation: Rotations::Take, ..Default::default() },
+                Policy::default().on_rotation(OnRotation::Take),
+            ),
+            (
+                PolicyArguments { on_rotation: Rotations::Refuse, ..Default::default() },
+                Policy::default().on_rotation(OnRotation::Refuse),
+            ),
         ] {
             assert_eq!(given.into_policy(), policy);
         }

@@ -38,6 +38,8 @@ pub(super) struct PendingRow {
     pub(super) entry: Option<String>,
     /// Of the key that approving this one would replace.
     replaces: Option<String>,
+    /// Of the trusted record's key, if that key named this one as its successor.
+    proven_by: Option<String>,
     /// The other keys that the peer showed.
     others: Vec<OtherRow>,
 }
@@ -153,6 +155,7 @@ impl PendingRow {
             entry: (entry.number != 0).then(|| format!("{:016x}", entry.number)),
             replaces: fingerprint(replaces.as_ref()),
             others: entry.others.iter().map(other).collect(),
+            proven_by: fingerprint(entry.proven_by.as_ref()),
         }
     }
 
@@ -288,6 +291,16 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     });
     let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND"];
     table_with_texts(out, "PENDING", columns, cells)?;
+    for PendingRow { node_id, proven_by, .. } in rows {
+        if let Some(old) = proven_by {
+            writeln!(
+                out,
+                "\nNEW KEY: peer {node_id} is trusted and shows a new key, proven by the old key {old}.\n  \
+                 Whoever has stolen the old key can prove as much: ask its operator for the fingerprint of the new one, and\n  \
+                 name it: `trustkeep approve {node_id} FINGERPRINT`. Until then the old key counts."
+            )?;
+        }
+    }
     for row in rows.iter().filter(|row| row.conflicts > 0) {
         let PendingRow { node_id, conflicts, replaces, others, .. } = row;
         writeln!(out)?;

@@ -6,7 +6,7 @@
 
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
-use super::{AutoReason, ChangeReason, Event, TrustState};
+use super::{AutoReason, ChangeReason, Event, RotationFault, TrustState};
 use crate::peer::NodeId;
 
 impl AutoReason {
@@ -37,7 +37,19 @@ impl ChangeReason {
             Self::RevokedByPeer => "revoked_by_peer",
             Self::KeyChanged => "key_changed",
             Self::KeyAdopted => "key_adopted",
+            Self::KeyRotated => "key_rotated",
             Self::OwnEntry => "own_entry",
+        }
+    }
+}
+
+impl RotationFault {
+    /// Its name in JSON: `second_successor` or `revoked_key`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SecondSuccessor => "second_successor",
+            Self::RevokedKey => "revoked_key",
         }
     }
 }
@@ -64,6 +76,7 @@ impl Event {
             | Self::Approved { peer }
             | Self::Rejected { peer, .. }
             | Self::TrustChanged { peer, .. }
+            | Self::RotationRefused { peer, .. }
             | Self::Revoked { peer }
             | Self::RevokedByPeer { peer }
             | Self::KeyMismatch { peer, .. } => Some(*peer),
@@ -113,10 +126,11 @@ impl Serialize for Payload<'_> {
         let mut fields = serializer.serialize_map(None)?;
         match self.0 {
             Event::Received { justification, .. } => fields.serialize_entry("justification", justification)?,
-            Event::Pending { justification, fingerprint, replaces, .. } => {
+            Event::Pending { justification, fingerprint, replaces, proven_by, .. } => {
                 fields.serialize_entry("justification", justification)?;
                 fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
                 fields.serialize_entry("replaces", &replaces.map(|replaces| replaces.to_string()))?;
+                fields.serialize_entry("proven_by", &proven_by.map(|key| key.to_string()))?;
             }
             Event::AutoApproved { reason, label, .. } => {
                 fields.serialize_entry("reason", reason.name())?;
@@ -141,6 +155,11 @@ impl Serialize for Payload<'_> {
                 fields.serialize_entry("compared", compared)?;
                 fields.serialize_entry("contradicted", contradicted)?;
             }
+            Event::RotationRefused { old, new, fault, .. } => {
+                fields.serialize_entry("old_fingerprint", &old.to_string())?;
+                fields.serialize_entry("new_fingerprint", &new.to_string())?;
+                fields.serialize_entry("reason", fault.name())?;
+            }
             Event::Lagged { lost } => fields.serialize_entry("lost", lost)?,
             Event::Approved { .. } | Event::Revoked { .. } | Event::RevokedByPeer { .. } => {}
         }
@@ -157,16 +176,30 @@ mod tests {
     fn every_event_is_one_object_with_the_fields_of_its_topic() {
         let peer = node(9);
         let text = || "why\n\"so\"".to_owned();
-        let fingerprint = Actor::new(9, 0x11).public_key().fingerprint();
+        let [fingerprint, old] = [0x11, 0x22].map(|seed| Actor::new(9, seed).public_key().fingerprint());
         let events = [
             (Event::Received { peer, justification: text() }, r#"{"justification":"why\n\"so\""}"#.to_owned()),
             (
-                Event::Pending { peer, justification: String::new(), fingerprint, replaces: Some(fingerprint) },
-                format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":"{fingerprint}"}}"#),
+                Event::Pending {
+                    peer,
+                    justification: String::new(),
+                    fingerprint,
+                    replaces: Some(fingerprint),
+                    proven_by: Some(old),
+                },
+                format!(
+                    r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":"{fingerprint}","proven_by":"{old}"}}"#
+                ),
             ),
             (
-                Event::Pending { peer, justification: String::new(), fingerprint, replaces: None },
-                format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":null}}"#),
+                Event::Pending { peer, justification: String::new(), fingerprint, replaces: None, proven_by: None },
+                format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":null,"proven_by":null}}"#),
+            ),
+            (
+                Event::RotationRefused { peer, old, new: fingerprint, fault: RotationFault::SecondSuccessor },
+                format!(
+                    r#"{{"old_fingerprint":"{old}","new_fingerprint":"{fingerprint}","reason":"second_successor"}}"#
+                ),
             ),
             (
                 Event::AutoApproved { peer, reason: AutoReason::AllowListed, label: Some("first".to_owned()) },
@@ -234,11 +267,13 @@ mod tests {
             ChangeReason::KeyChanged,
             ChangeReason::KeyAdopted,
             ChangeReason::OwnEntry,
+            ChangeReason::KeyRotated,
         ];
         let names: std::collections::BTreeSet<_> = auto.iter().chain(&others).map(|reason| reason.name()).collect();
-        assert_eq!(names.len(), 13);
+        assert_eq!(names.len(), 14);
         let promised = include_str!("../../docs/cli.md");
-        for name in names {
+        let faults = [RotationFault::SecondSuccessor, RotationFault::RevokedKey].map(RotationFault::name);
+        for name in names.into_iter().chain(faults) {
             assert!(promised.contains(&format!("`{name}`")), "{name} is not in docs/cli.md");
         }
     }

@@ -41,8 +41,20 @@ pub enum ChangeReason {
     KeyChanged,
     /// A record that had no key yet was bound to one.
     KeyAdopted,
+    /// Its old key named another as its successor, and the node takes such keys.
+    KeyRotated,
     /// The record was about the node itself, which is no peer.
     OwnEntry,
+}
+
+/// Why the statement of an old key about its successor counts no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RotationFault {
+    /// The key named two successors: somebody else has it, too.
+    SecondSuccessor,
+    /// The old key or the new one is revoked.
+    RevokedKey,
 }
 
 /// Whether trust was granted or lost.
@@ -76,6 +88,8 @@ pub enum Event {
         /// Of the key that this one would replace: the trusted record's, the last one that was vouched for, or the one that
         /// our own request expects.
         replaces: Option<Fingerprint>,
+        /// Of the trusted record's key, if that key named the one that would be approved as its successor.
+        proven_by: Option<Fingerprint>,
     },
     /// `handshake.auto_approved`: a rule approved a request.
     AutoApproved {
@@ -111,6 +125,17 @@ pub enum Event {
         state: TrustState,
         /// Why.
         reason: ChangeReason,
+    },
+    /// `trust.rotation_refused`: no statement of this old key about a successor counts any more. Told once for each key.
+    RotationRefused {
+        /// In whose name the statement came.
+        peer: NodeId,
+        /// Of the old key, which signed it.
+        old: Fingerprint,
+        /// Of the new key, in the message that led to this.
+        new: Fingerprint,
+        /// Why.
+        fault: RotationFault,
     },
     /// `trust.revoked`: we revoked a peer.
     Revoked {
@@ -161,6 +186,7 @@ impl Event {
             Self::Approved { .. } => "handshake.approved",
             Self::Rejected { .. } => "handshake.rejected",
             Self::TrustChanged { .. } => "trust.changed",
+            Self::RotationRefused { .. } => "trust.rotation_refused",
             Self::Revoked { .. } => "trust.revoked",
             Self::RevokedByPeer { .. } => "trust.revoked_by_peer",
             Self::KeyMismatch { .. } => "handshake.key_mismatch",

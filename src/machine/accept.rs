@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::queue::enqueue;
 use super::refused::is_refused;
 use super::rejection::Rejection;
+use super::rotation;
 use super::step::Standing;
 use super::view::PendingKind;
 use crate::peer::TrustRecord;
@@ -39,6 +40,10 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     // there is nothing to decide about the key of a trusted record, and this may decide nothing.
     if plan.is_doubtful && same_key {
         return plan.drop_message(Rejection::BelowFormerFloor);
+    }
+    //
+    if !standing.is_authentic() && rotation::is_taken(&plan, received) {
+        return rotation::take(plan, received, true);
     }
     // the first key that answers will do, if the node is so trusting.
     if !standing.is_authentic() && trusts_first_use(&plan, received) {

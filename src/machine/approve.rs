@@ -35,6 +35,8 @@ pub(super) fn approve(
         meant.ok_or(Rejection::WrongFingerprint { current, others })?;
     let is_vouched_for = match lookup {
         Lookup::Found { key: registered, .. } if *registered == key => true,
+        // a registry that still names the replaced key contradicts nothing.
+        Lookup::Found { key: registered, .. } if key == pending.key && pending.proven_by == Some(*registered) => false,
         Lookup::Found { key: registered, .. } => {
             let (current, registered) = (key.fingerprint(), registered.fingerprint());
             return Err(Rejection::RegistryContradicts { current, registered });
@@ -42,12 +44,18 @@ pub(super) fn approve(
         Lookup::Failed => false,
         Lookup::NotAsked | Lookup::Unknown => pending.authentic,
     };
-    let is_disputed = shown(plan.view, plan.peer, &pending).conflicts > 0;
+    let is_disputed = pending.proven_by.is_some() || shown(plan.view, plan.peer, &pending).conflicts > 0;
     if fingerprint.is_none() && (is_disputed || !is_vouched_for) {
         return Err(Rejection::FingerprintRequired { current, others });
     }
     let mutual = plan.asked().is_some();
     let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual);
+    // A peer that proved the new key by the old one is the same peer: what was known of it besides its key stays.
+    let proven_by = pending.proven_by.filter(|_| key == pending.key);
+    let record = match plan.trusted.filter(|was| proven_by.is_some() && was.public_key == proven_by) {
+        Some(was) => record.mutual(mutual || was.mutual).network(was.network),
+        None => record,
+    };
     plan.grant(record, ChangeReason::Approved)?;
     plan.events.push(Event::Approved { peer: plan.peer });
     // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older

@@ -4,7 +4,7 @@
 //! - I-2: no peer is both trusted and revoked.
 //! - I-3: no revoked peer has an outgoing entry.
 //! - I-4: no trusted peer is pending under the key that it is trusted with.
-//! - I-5: pending, pending per source and outgoing are within their limits.
+//! - I-5: pending, pending per source, outgoing and successors are within their limits.
 //! - I-6: every kept text is filtered and bounded.
 //! - I-7: of a floor, `sent` is at most `reserved`; nothing was seen, and nobody spoke version 2, without a key.
 //! - I-8: an answer to a request of ours waits only while we ask; of the keys that wait for a peer each occurs once, and of
@@ -51,6 +51,7 @@ pub fn check(rules: &Rules, view: &dyn View) -> Result<(), Broken> {
     ensure(view.pending_len() <= limits.pending_max, "I-5", None)?;
     ensure(view.outgoing_len() <= limits.outgoing_max, "I-5", None)?;
     ensure(view.owed_len() <= limits.owed_max, "I-9", None)?;
+    ensure(view.successors_len() <= limits.successors_max, "I-5", None)?;
     let mut of_source = BTreeMap::<Source, usize>::new();
     for (_, entry) in view.pending_iter() {
         *of_source.entry(entry.source).or_default() += 1;

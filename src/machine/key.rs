@@ -38,6 +38,10 @@ pub(super) fn change(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejecti
 /// the registry names this key.
 fn contradict(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejection> {
     let bound = other_than(&plan, key)?;
+    // it has not heard of the new key yet.
+    if plan.has_replaced(&key) {
+        return Err(Rejection::NothingToDo);
+    }
     plan.notice_key(None, key, bound);
     end(plan)
 }

@@ -34,6 +34,7 @@ mod reject;
 mod request;
 mod revoke;
 mod room;
+pub mod rotation;
 mod version_1;
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use super::arrival::{latest_credible, millis, trusted_since};
 use super::effect::{Action, Draft, Effect, When};
-use super::event::{ChangeReason, Event, TrustState};
+use super::event::{ChangeReason, Event, RotationFault, TrustState};
 use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
 use super::replay::Noted;
+use super::rotation::leads_to;
 use super::view::{Floor, Nonce, Outgoing, Owed, Pending, Revocation, Source, TableChange, View};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
@@ -42,6 +43,11 @@ pub(super) struct Plan<'a> {
     lost: bool,
     /// the message is no newer than what its key had sent before our clock stepped back.
     pub(super) is_doubtful: bool,
+    /// The key of the record, if it named the key in the message as its successor.
+    pub(super) proven: Option<PublicKey>,
+    pub(super) rotation_fault: Option<RotationFault>,
+    /// What is to be remembered of a key that named a successor.
+    successor: Option<(PublicKey, PublicKey)>,
     clamped: bool,
 }
 
@@ -65,6 +71,9 @@ impl<'a> Plan<'a> {
             mismatch: None,
             lost: false,
             is_doubtful: false,
+            proven: None,
+            rotation_fault: None,
+            successor: None,
             clamped: false,
         }
     }
@@ -223,6 +232,32 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Remembers which key another one named as its successor. False if there is no room.
+    pub(super) fn remember_successor(&mut self, old: PublicKey, new: PublicKey) -> bool {
+        let known = self.view.successor(&old);
+        if known.is_none() && self.view.successors_len() >= self.rules.limits.successors_max {
+            return false;
+        }
+        self.successor = (known != Some(new)).then_some((old, new));
+        true
+    }
+
+    /// Whether that will be remembered once this step is published.
+    pub(super) fn remembers_successor(&self, old: &PublicKey, new: &PublicKey) -> bool {
+        self.successor == Some((*old, *new)) || self.view.successor(old) == Some(*new)
+    }
+
+    /// Whether this is the key of the record.
+    pub(super) fn is_of_record(&self, key: &PublicKey) -> bool {
+        self.trusted.is_some_and(|record| record.public_key == Some(*key))
+    }
+
+    /// Whether the record has a key to which statements led from this one: this one has been replaced.
+    pub(super) fn has_replaced(&self, old: &PublicKey) -> bool {
+        let current = self.trusted.and_then(|record| record.public_key);
+        current.is_some_and(|current| leads_to(self.view, old, &current))
+    }
+
     /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
     pub(super) fn drop_message(self, rejection: Rejection) -> Result<Step, Rejection> {
         let is_loud = self.mismatch.is_some();
@@ -234,8 +269,13 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn finish(mut self, outcome: Outcome) -> Step {
-        let Self { view, peer, .. } = self;
+        let (view, peer) = (self.view, self.peer);
         self.owed = self.owed.take().filter(|owed| self.still_owes(owed));
+        // What the old key has proven is of no interest once that is not the record's key any more.
+        let of_record = self.trusted.and_then(|record| record.public_key);
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.proven_by != of_record) {
+            pending.proven_by = None;
+        }
         let is_in_a_table = self.trusted.is_some()
             || self.pending.is_some()
             || self.outgoing.is_some()
@@ -249,6 +289,7 @@ impl<'a> Plan<'a> {
         let floor_changed = self.floor != floor_before.unwrap_or(Floor::EMPTY) && floor_fits;
 
         let mut changes = self.others;
+        changes.extend(self.successor.map(|(old, new)| TableChange::Successor(old, Some(new))));
         if self.trusted != view.trusted(peer) {
             changes.push(TableChange::Trusted(peer, self.trusted));
         }

@@ -38,12 +38,12 @@ pub(super) fn enqueue(
         conflicts: u32::from(replaced_key(plan.view, plan.peer, message.key()).is_some()),
         kind,
         others: Vec::new(),
-        proven_by: None,
+        proven_by: plan.proven,
         number: RevocationId::drawn_from(received.nonce).get().max(1),
     };
     let entry = match plan.pending.take() {
         None => {
-            make_room(plan, fresh.source, fresh.authentic)?;
+            make_room(plan, fresh.source, fresh.is_backed())?;
             show(plan, &fresh);
             fresh
         }
@@ -62,7 +62,9 @@ pub(super) fn enqueue(
             }
             again(plan, old, fresh)
         }
-        Some(old) if proves(&old, &fresh) => replaced_by_right(plan, old, fresh),
+        Some(old) if proves(&old, &fresh) || fresh.is_backed() && !old.is_backed() => {
+            replaced_by_right(plan, old, fresh)
+        }
         Some(mut old) => {
             old.conflicts = old.conflicts.saturating_add(1);
             keep_other(&mut old.others, &fresh);
@@ -93,14 +95,18 @@ fn again(plan: &mut Plan<'_>, old: Pending, fresh: Pending) -> Pending {
     let source = if proves(&old, &fresh) { moved(plan, old.source, fresh.source) } else { old.source };
     let authentic = old.authentic || fresh.authentic;
     let renews = renews(&old, &fresh);
+    if fresh.proven_by.is_some() && old.proven_by.is_none() {
+        show(plan, &Pending { justification: old.justification.clone(), ..fresh.clone() });
+    }
+    let old = Pending { proven_by: old.proven_by.or(fresh.proven_by), ..old };
     match (old.kind, fresh.kind) {
         // It has asked, and approving answers that; its answer to us adds nothing to what the operator must decide.
         (PendingKind::Request, PendingKind::AnsweredUnvouched) => Pending { authentic, source, ..old },
         // So far it had only answered. Now it asks, and has a text of its own.
         (PendingKind::AnsweredUnvouched, PendingKind::Request) if renews => {
             show(plan, &fresh);
-            let Pending { conflicts, others, number, .. } = old;
-            Pending { authentic, conflicts, source, others, number, ..fresh }
+            let Pending { conflicts, others, number, proven_by, .. } = old;
+            Pending { authentic, conflicts, source, others, number, proven_by, ..fresh }
         }
         _ if renews => Pending {
             nonce: fresh.nonce,
@@ -148,7 +154,8 @@ fn keep_other(others: &mut Vec<OtherKey>, fresh: &Pending) {
 pub(super) fn show(plan: &mut Plan<'_>, entry: &Pending) {
     let (peer, justification, fingerprint) = (plan.peer, entry.justification.clone(), entry.key.fingerprint());
     let replaces = replaced_key(plan.view, peer, &entry.key).map(|key| key.fingerprint());
-    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces });
+    let proven_by = entry.proven_by.map(|key| key.fingerprint());
+    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces, proven_by });
 }
 
 #[cfg(test)]

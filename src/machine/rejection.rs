@@ -6,6 +6,7 @@
 use core::fmt;
 
 use super::view::OTHER_KEYS_MAX;
+use crate::event::RotationFault;
 use crate::peer::{Fingerprint, InvalidKey};
 use crate::wire::decode::Undecodable;
 use crate::wire::message::ParseError;
@@ -70,6 +71,14 @@ pub enum Rejection {
     NothingToRevoke,
     /// An operator has refused this very message, or a later one under its key.
     AlreadyRefused,
+    /// The key in the message named another as its successor.
+    KeyReplaced,
+    /// A trusted peer's new key, named by its old one, which this node was told not to take.
+    RotationRefused,
+    /// The key that named this one as its successor named another, too.
+    SecondSuccessor,
+    /// The key that named this one as its successor is revoked, or this one is.
+    RotationRevokedKey,
     /// As many peers as allowed are waiting for an operator.
     PendingFull,
     /// As many peers as allowed from one source are waiting for an operator.
@@ -152,6 +161,10 @@ impl Rejection {
             Self::KeyChanged => "key_changed",
             Self::NothingToRevoke => "nothing_to_revoke",
             Self::AlreadyRefused => "already_refused",
+            Self::KeyReplaced => "key_replaced",
+            Self::RotationRefused => "rotation_refused",
+            Self::SecondSuccessor => "second_successor",
+            Self::RotationRevokedKey => "rotation_revoked_key",
             Self::PendingFull => "pending_full",
             Self::PendingSourceFull => "pending_source_full",
             Self::StoreFull => "store_full",
@@ -200,6 +213,10 @@ impl fmt::Display for Rejection {
             Self::KeyChanged => "the peer answered under a new key; its trust was dropped",
             Self::NothingToRevoke => "a revocation from a peer that is in no table",
             Self::AlreadyRefused => "an operator has refused this message",
+            Self::KeyReplaced => "the key in the message was replaced by another",
+            Self::RotationRefused => "a new key that the old key named, which this node does not take",
+            Self::SecondSuccessor => "the old key of the sender named another new key as well: it may be stolen",
+            Self::RotationRevokedKey => "a new key that a revoked key named, or that is revoked",
             Self::PendingFull => "too many peers are pending",
             Self::PendingSourceFull => "too many peers from one source are pending",
             Self::StoreFull => "too many peers are trusted",
@@ -245,6 +262,15 @@ impl From<Undecodable> for Rejection {
             Undecodable::Version => Self::UnknownVersion,
             Undecodable::Key(error) => Self::BadKey(error),
             Undecodable::Field(name) => Self::BadField(name),
+        }
+    }
+}
+
+impl From<RotationFault> for Rejection {
+    fn from(fault: RotationFault) -> Self {
+        match fault {
+            RotationFault::SecondSuccessor => Self::SecondSuccessor,
+            RotationFault::RevokedKey => Self::RotationRevokedKey,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::queue::enqueue;
 use super::refused::is_refused;
 use super::rejection::Rejection;
+use super::rotation;
 use super::step::Standing;
 use super::view::PendingKind;
 use crate::peer::TrustRecord;
@@ -39,6 +40,11 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
                 return Ok(plan.finish(Outcome::Confirmed(record)));
             }
             return wait_for_operator(plan, received, standing);
+        }
+        //
+        Some(_) if !standing.is_authentic() && rotation::is_taken(&plan, received) => {
+            let mutual = plan.outgoing.is_some();
+            return rotation::take(plan, received, mutual);
         }
         // nobody tears trust down without being vouched for.
         Some(_) if !standing.is_authentic() => return wait_for_operator(plan, received, standing),
@@ -100,7 +106,8 @@ fn is_news(plan: &Plan<'_>, received: &Received, standing: Standing) -> bool {
             || plan.now.tick.millis_since(entry.received_tick) >= REPEAT_TOLD_AFTER_MS;
     }
     // The powers of two: the first conflict is told at once, and four thousand million of them as 32 events.
-    let takes_the_place = standing.is_authentic() && !entry.authentic;
+    let backed = standing.is_authentic() || plan.proven.is_some();
+    let takes_the_place = (standing.is_authentic() && !entry.authentic) || (backed && !entry.is_backed());
     takes_the_place || entry.conflicts.saturating_add(1).is_power_of_two()
 }
 

@@ -27,7 +27,7 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
     let (view, limits, own) = (plan.view, &plan.rules.limits, plan.peer);
     let entries = || view.pending_iter().filter(move |(peer, _)| *peer != own);
     let oldest_unvouched = |of: &dyn Fn(Source) -> bool| {
-        let waiting = entries().filter(|(_, entry)| !entry.authentic && of(entry.source));
+        let waiting = entries().filter(|(_, entry)| !entry.is_backed() && of(entry.source));
         waiting.min_by_key(|(peer, entry)| (entry.received_tick, *peer)).map(|(peer, _)| peer)
     };
     let mut of_source = BTreeMap::<Source, usize>::new();

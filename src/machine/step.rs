@@ -11,7 +11,7 @@ use super::outcome::{Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::view::View;
-use super::{accept, deliver, housekeeping, key, operator, own_entries, reject, request, revoke, version_1};
+use super::{accept, deliver, housekeeping, key, operator, own_entries, reject, request, revoke, rotation, version_1};
 use crate::time::Now;
 use crate::wire::message::Kind;
 
@@ -88,6 +88,12 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
     }
     check_stamp(rules, now, plan.floor, message.key(), message.stamp())?;
     check_trust_age(rules, now, plan.trusted.as_ref(), plan.floor, message)?;
+    //
+    if plan.has_replaced(message.key()) {
+        notice_other_key(&mut plan, received);
+        return plan.drop_message(Rejection::KeyReplaced);
+    }
+    rotation::look(&mut plan, received);
     if is_contradicted(&mut plan, received) {
         return plan.drop_message(Rejection::KeyMismatch);
     }
@@ -100,6 +106,9 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
             stamp = stamp.max(trusted_since(rules, now, &record));
         }
         plan.raise_floor(key, stamp);
+    }
+    if let Some(rejection) = rotation::heed(&mut plan, received, standing) {
+        return plan.drop_message(rejection);
     }
     // whoever vouches for its key, nobody vouches for its time.
     let standing = if plan.is_doubtful { Standing::Unvouched } else { standing };
@@ -132,6 +141,10 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
     }
     if matches!(&received.lookup, Lookup::Found { key: known, .. } if known == key) {
         return Standing::Bound;
+    }
+    // the old key's word weighs no more than the registry's. The operator decides, whatever the transport says.
+    if matches!(&received.lookup, Lookup::Found { key: known, .. } if plan.proven == Some(*known)) {
+        return Standing::Unvouched;
     }
     let by_record = plan.trusted.is_some_and(|record| record.public_key == Some(*key));
     // a registry that could not be asked might contradict our caller. A reject trusts nobody.

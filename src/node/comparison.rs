@@ -17,6 +17,7 @@ use super::shell::{NotDone, Shell};
 use super::tcp::remaining;
 use crate::foreign;
 use crate::machine::input::Input;
+use crate::machine::rotation::leads_to;
 use crate::peer::{NodeId, PublicKey};
 use crate::sync::{Condvar, Deadline, Mutex, OneShot, spawn};
 
@@ -245,6 +246,8 @@ impl Shared {
         let Some(trusted) = key_of(shell, peer) else { return Compared::Nothing };
         match self.ask(shell, peer, may_block) {
             Ok(Some(RegistryEntry { key: Some(key), .. })) if key == trusted => Compared::Same,
+            // it has not heard of the new key yet, and knows the peer.
+            Ok(Some(RegistryEntry { key: Some(key), .. })) if has_led_to(shell, &key, &trusted) => Compared::Same,
             Ok(Some(RegistryEntry { key: Some(registered), .. })) => {
                 Compared::Other(Contradiction { peer, trusted, registered })
             }
@@ -331,6 +334,10 @@ pub(crate) fn end(shell: &Arc<Shell>, it: Contradiction) -> bool {
 
 fn key_of(shell: &Shell, peer: NodeId) -> Option<PublicKey> {
     shell.store.get(peer).and_then(|record| record.public_key)
+}
+
+fn has_led_to(shell: &Shell, old: &PublicKey, new: &PublicKey) -> bool {
+    shell.store.tables().is_some_and(|tables| leads_to(tables.as_ref(), old, new))
 }
 
 /// Questions at a time, and how long after the last one begins: 50 a second.

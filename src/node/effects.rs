@@ -130,7 +130,10 @@ impl Shell {
     pub(crate) fn sign(&self, draft: &Draft) -> Result<Vec<u8>, SendError> {
         foreign::run(|| {
             let key = self.identity.public_key();
-            sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes)).to_json()
+            let message = sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
+            // Of another key it would make the message one that is refused.
+            let rotation = self.identity.rotation().filter(|it| *it.new_key() == key);
+            message.carrying(rotation.as_ref()).to_json()
         })
         .map_err(|_| SendError::Panicked)
     }

@@ -18,6 +18,7 @@ use super::identity_file;
 use super::random::Random;
 use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
+use crate::wire::rotation::Rotation;
 
 /// A node's own id and key pair.
 pub trait Identity: Send + Sync {
@@ -29,6 +30,12 @@ pub trait Identity: Send + Sync {
 
     /// The Ed25519 signature of `message` under our key.
     fn sign(&self, message: &[u8]) -> [u8; 64];
+
+    /// The statement by which the key before this one named it as its successor; our messages carry it. None for a first
+    /// key.
+    fn rotation(&self) -> Option<Rotation> {
+        None
+    }
 }
 
 /// An identity whose secret seed lives in memory, and usually in a file.

@@ -36,6 +36,7 @@ use crate::machine::input::{self, Input, Lookup};
 use crate::machine::outcome::{Outcome, Rules};
 use crate::machine::rejection::Rejection;
 use crate::machine::replay::{ReplayTable, Seen};
+use crate::machine::rotation;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, View as _};
 use crate::peer::NodeId;
@@ -166,6 +167,8 @@ impl Shell {
             }
             // Scheduled in here, so that whoever sees the change and then sends does not have that cut as well.
             let cuts: Vec<_> = step.effects.iter().filter_map(|effect| self.schedule_cut(&effect.action)).collect();
+            let contested = step.events.iter().find(|event| matches!(event, Event::RotationRefused { .. })).cloned();
+            loud.extend(contested);
             let value = (step.outcome, step.effects, cuts, step.clamped, shown, loud);
             Ok(Transaction { changes: step.changes, events: step.events, value })
         });
@@ -179,8 +182,16 @@ impl Shell {
         }
         (0..shown).for_each(|_| self.counters.count(Rejection::KeyMismatch.name()));
         for event in loud {
-            if let Event::KeyMismatch { peer, source, expected, shown, ended } = event {
-                tracing::warn!(%peer, ?source, %expected, %shown, ended, "a peer has another key than the one known for it");
+            match event {
+                Event::KeyMismatch { peer, source, expected, shown, ended } => {
+                    tracing::warn!(%peer, ?source, %expected, %shown, ended, "a peer has another key than the one known for it");
+                }
+                // Once for each old key, and only its holder can bring that about.
+                Event::RotationRefused { peer, old, new, fault } => {
+                    let reason = fault.name();
+                    tracing::warn!(%peer, %old, %new, reason, "an old key named a successor, and its word is refused");
+                }
+                _ => {}
             }
         }
         Ok(Done { outcome, effects, cuts, receipt })
@@ -230,7 +241,7 @@ impl Shell {
         let decoded = arrival::decode_with(&self.rules, now, message, relayed, open).map_err(NotDone::Refused)?;
         arrival::check_life(&self.rules, now, self.began, &decoded).map_err(NotDone::Refused)?;
         let sender = decoded.sender();
-        let is_held = {
+        let (is_held, is_of_use) = {
             let tables = self.store.tables().ok_or(NotDone::Store(WriteError::Reentrant(())))?;
             // Before the signature is checked, so that copies of the only message of a peer are cheap too. A stranger can
             // name no key here but one that we hold already.
@@ -239,8 +250,9 @@ impl Shell {
                 self.open_keys.lock().note(decoded.open_key());
             }
             arrival::check_floor(&self.rules, now, tables.floor(sender), &decoded).map_err(NotDone::Refused)?;
-            is_held
+            (is_held, rotation::is_of_use(tables.as_ref(), &decoded))
         };
+        let decoded = if is_of_use { decoded } else { decoded.without_statement() };
         let verified = verify(decoded, self.rules.own_id).map_err(|error| NotDone::Refused(Rejection::from(error)))?;
         // anybody can write an id; who has signed with a key that we hold is somebody we know.
         let whom = if is_held { Whom::Known } else { Whom::Stranger };

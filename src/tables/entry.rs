@@ -79,6 +79,12 @@ impl Pending {
             && self.others.len() == other.others.len()
             && self.nonce.is_some() == other.nonce.is_some()
     }
+
+    /// Whether there is more behind its key than the sender: somebody vouched for it, or the trusted record's key named it.
+    #[must_use]
+    pub const fn is_backed(&self) -> bool {
+        self.authentic || self.proven_by.is_some()
+    }
 }
 
 /// A key that was shown for a pending peer besides the first one.

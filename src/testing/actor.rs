@@ -18,11 +18,13 @@ use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::replay::{ReplayTable, Seen};
+use crate::machine::rotation;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, Revocation, RevocationId, Source, View as _};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::{Kind, Message};
+use crate::wire::rotation::Rotation;
 use crate::wire::sign::{sign_draft, sign_draft_v1};
 use crate::wire::verify::verify;
 
@@ -35,6 +37,8 @@ pub struct Actor {
     pub tables: PlainView,
     /// Which messages of version 1 it has seen.
     pub replay: ReplayTable,
+    /// What its messages carry.
+    pub rotation: Option<Rotation>,
     seed: [u8; 32],
     // Made when it is first wanted: many never sign.
     key: OnceCell<SigningKey>,
@@ -103,7 +107,7 @@ impl Actor {
         let (config, policy, limits) = (HandshakeConfig::default(), Policy::default(), Limits::default());
         let rules = Rules { own_id: node(id), config, policy, limits };
         let (replay, tables) = (ReplayTable::new(&rules), PlainView::default());
-        Self { rules, tables, replay, seed: [seed; 32], key: OnceCell::new(), nonces: 0 }
+        Self { rules, tables, replay, rotation: None, seed: [seed; 32], key: OnceCell::new(), nonces: 0 }
     }
 
     /// Its id.
@@ -139,7 +143,21 @@ impl Actor {
     /// Signs a draft.
     #[must_use]
     pub fn sign(&self, draft: &Draft) -> Message {
-        sign_draft(self.id(), &self.public_key(), draft, |bytes| self.key().sign(bytes).to_bytes())
+        let message = sign_draft(self.id(), &self.public_key(), draft, |bytes| self.signature(bytes));
+        message.carrying(self.rotation.as_ref())
+    }
+
+    /// Its signature of these bytes.
+    #[must_use]
+    pub fn signature(&self, bytes: &[u8]) -> [u8; 64] {
+        self.key().sign(bytes).to_bytes()
+    }
+
+    /// Its key names the other's as its successor.
+    #[must_use]
+    pub fn signs_over_to(&self, new: &Self, now: Now) -> Rotation {
+        let keys = (self.public_key(), new.public_key());
+        Rotation::sign(self.id(), keys.0, keys.1, now.wall, |bytes| self.signature(bytes)).expect("two keys")
     }
 
     /// Signs a draft in version 1.
@@ -176,6 +194,8 @@ impl Actor {
         let Way { path, lookup } = way;
         let decoded = arrival::decode(&self.rules, now, Message::parse(bytes)?, path.is_relayed())?;
         arrival::check_floor(&self.rules, now, self.tables.floor(decoded.sender()), &decoded)?;
+        let is_of_use = rotation::is_of_use(&self.tables, &decoded);
+        let decoded = if is_of_use { decoded } else { decoded.without_statement() };
         let message = verify(decoded, self.id())?;
         let nonce = self.nonce();
         self.step(now, Input::Message(Received { message, path, lookup, nonce, seen: Seen::Never }))

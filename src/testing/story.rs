@@ -35,7 +35,10 @@ fn request_pending_approve_accept_trusted_on_both_sides() {
     assert_eq!(heard.effects, [], "a queued request is not answered");
     let (justification, fingerprint) = ("weather feed".to_owned(), a.public_key().fingerprint());
     let received = Event::Received { peer: a.id(), justification: justification.clone() };
-    assert_eq!(heard.events, [received, Event::Pending { peer: a.id(), justification, fingerprint, replaces: None }]);
+    assert_eq!(
+        heard.events,
+        [received, Event::Pending { peer: a.id(), justification, fingerprint, replaces: None, proven_by: None }]
+    );
     assert!(b.tables.trusted.is_empty(), "nobody is trusted for asking");
 
     let approved = b.approve(at(1000), a.id(), Some(fingerprint)).unwrap();

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::message::{Kind, Message, Nonce};
 use super::open_key::OpenKey;
+use super::rotation::{RawStatement, RotationField};
 use crate::peer::{InvalidKey, NodeId, PublicKey};
 use crate::time::WallMillis;
 
@@ -61,6 +62,7 @@ pub struct Decoded {
     pub(super) nonce_text: String,
     pub(super) answers_text: String,
     pub(super) signature: [u8; 64],
+    pub(super) statement: Option<RawStatement>,
 }
 
 impl Decoded {
@@ -98,6 +100,18 @@ impl Decoded {
     #[must_use]
     pub const fn stamp(&self) -> WallMillis {
         self.stamp
+    }
+
+    /// What it says of the key before the one in it.
+    #[must_use]
+    pub const fn statement(&self) -> Option<&RawStatement> {
+        self.statement.as_ref()
+    }
+
+    /// The same message as if it carried no statement: for a receiver to whom that says nothing.
+    #[must_use]
+    pub fn without_statement(self) -> Self {
+        Self { statement: None, ..self }
     }
 }
 
@@ -146,6 +160,7 @@ pub fn decode_with(message: Message, known: impl FnOnce(&[u8; 32]) -> Option<Ope
             nonce_text,
             answers_text,
             signature,
+            statement: None,
         });
     }
     let stamp = WallMillis::new(message.stamp_ms.ok_or(Undecodable::Field("stamp_ms"))?);
@@ -164,6 +179,8 @@ pub fn decode_with(message: Message, known: impl FnOnce(&[u8; 32]) -> Option<Ope
         text => Some(Nonce(exactly(text).ok_or(Undecodable::Field("answers"))?)),
     };
     let signature = exactly(&message.signature2.unwrap_or_default()).ok_or(Undecodable::Field("signature2"))?;
+    let statement = message.rotation.as_ref().map(|field| statement(field).ok_or(Undecodable::Field("rotation")));
+    let statement = statement.transpose()?;
     let Message { justification, reason, .. } = Message { nonce: None, answers: None, signature2: None, ..message };
     Ok(Decoded {
         is_version_1,
@@ -178,7 +195,13 @@ pub fn decode_with(message: Message, known: impl FnOnce(&[u8; 32]) -> Option<Ope
         nonce_text,
         answers_text,
         signature,
+        statement,
     })
+}
+
+fn statement(field: &RotationField) -> Option<RawStatement> {
+    let (old_key, signature) = (exactly(&field.old_key)?, exactly(&field.signature)?);
+    Some(RawStatement { old_key, at: WallMillis::new(field.stamp_ms?), signature })
 }
 
 /// Strict standard base64 (padded, no whitespace, no stray bits) of exactly `N` bytes.

@@ -8,6 +8,7 @@ use core::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::rotation::{Rotation, RotationField};
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::peer::NodeId;
 pub use crate::peer::Nonce;
@@ -109,6 +110,8 @@ pub struct Message {
     pub(crate) stamp_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signature2: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rotation: Option<RotationField>,
 }
 
 /// `null` stands for an absent field, as some writers of JSON cannot leave a field out.
@@ -174,6 +177,13 @@ impl Message {
             && empty(&self.nonce)
             && empty(&self.answers)
             && empty(&self.signature2)
+            && self.rotation.is_none()
+    }
+
+    /// The same message, which carries this statement about its key. No signature covers it but the statement's own.
+    #[must_use]
+    pub fn carrying(self, rotation: Option<&Rotation>) -> Self {
+        Self { rotation: rotation.map(RotationField::from), ..self }
     }
 }
 
@@ -223,7 +233,7 @@ mod tests {
         };
         assert_eq!(named("null"), named("\"\""));
         assert_eq!(named("null"), parse("{}").unwrap());
-        let nulls = r#"{"node_id":null,"timestamp":null,"v":null,"nonce":null,"answers":null,"stamp_ms":null,"signature2":null}"#;
+        let nulls = r#"{"node_id":null,"timestamp":null,"v":null,"nonce":null,"answers":null,"stamp_ms":null,"signature2":null,"rotation":null}"#;
         assert_eq!(parse(nulls).unwrap(), parse("{}").unwrap());
         assert!(parse(nulls).unwrap().is_version_1());
     }

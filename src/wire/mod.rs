@@ -10,6 +10,7 @@
 pub mod decode;
 pub mod message;
 pub mod open_key;
+pub mod rotation;
 pub mod sign;
 pub mod text;
 pub mod verify;

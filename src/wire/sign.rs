@@ -118,6 +118,7 @@ pub fn sign_draft(own_id: NodeId, own_key: &PublicKey, draft: &Draft, sign: impl
         answers: Some(answers),
         stamp_ms: Some(draft.stamp.as_millis()),
         signature2: Some(STANDARD.encode(signature)),
+        rotation: None,
     }
 }
 
@@ -143,6 +144,7 @@ pub fn sign_draft_v1(
         answers: None,
         stamp_ms: None,
         signature2: None,
+        rotation: None,
     }
 }
 

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::decode::Decoded;
 use super::message::{Kind, Nonce};
 use super::open_key::OpenKey;
+use super::rotation::Rotation;
 use super::sign::{Signed, signing_bytes_v1, signing_bytes_v2};
 use super::text::Text;
 use crate::peer::{NodeId, PublicKey};
@@ -43,20 +44,22 @@ pub struct Verified {
     justification: Text,
     reason: Text,
     receiver: NodeId,
+    rotation: Option<Rotation>,
 }
 
 impl Verified {
     /// A message that counts as signed though nobody has looked: for tests of what comes after.
     #[cfg(any(test, feature = "__testing"))]
     pub(crate) fn believed(message: Decoded, receiver: NodeId) -> Self {
-        Self::new(message, receiver)
+        let rotation = message.statement.and_then(|raw| Rotation::believed(message.sender, &raw, *message.key.key()));
+        Self::new(message, receiver, rotation)
     }
 
     /// The only way to a value, so that no text as sent goes any further.
-    fn new(message: Decoded, receiver: NodeId) -> Self {
+    fn new(message: Decoded, receiver: NodeId, rotation: Option<Rotation>) -> Self {
         let (justification, reason) = (Text::filtered(&message.justification), Text::filtered(&message.reason));
         let message = Decoded { justification: String::new(), reason: String::new(), ..message };
-        Self { message, justification, reason, receiver }
+        Self { message, justification, reason, receiver, rotation }
     }
 
     /// Whether it is of version 1: then the key signed neither what it says nor when, only that something goes from the
@@ -134,19 +137,25 @@ impl Verified {
     pub const fn reason(&self) -> &Text {
         &self.reason
     }
+
+    /// The statement that it carries, by which another key named this one as its successor.
+    #[must_use]
+    pub const fn rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()
+    }
 }
 
-/// Verifies a message under the key in it.
+/// Verifies a message under the key in it, and the statement that it carries under the key in that.
 ///
 /// # Errors
 /// [`BadSignature`]: drop the message.
 ///
 /// # Complexity
-/// One strict Ed25519 verification, some tens of microseconds: do the cheap checks first, and hold no lock.
+/// One strict Ed25519 verification for each, some tens of microseconds: do the cheap checks first, and hold no lock.
 pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignature> {
     if message.is_version_1 {
         check(message.key.signed(&signing_bytes_v1(message.sender, receiver), &message.signature))?;
-        return Ok(Verified::new(message, receiver));
+        return Ok(Verified::new(message, receiver, None));
     }
     let bytes = signing_bytes_v2(&Signed {
         kind: message.kind,
@@ -160,7 +169,9 @@ pub fn verify(message: Decoded, receiver: NodeId) -> Result<Verified, BadSignatu
         reason: &message.reason,
     });
     check(message.key.signed(&bytes, &message.signature))?;
-    Ok(Verified::new(message, receiver))
+    let statement = message.statement.map(|raw| raw.check(message.sender, message.key.key()));
+    let rotation = statement.transpose().map_err(|_| BadSignature)?;
+    Ok(Verified::new(message, receiver, rotation))
 }
 
 /// Checks a version-1 signature. It proves only that the key once signed something from `sender` to `receiver`.

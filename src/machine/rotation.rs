@@ -1,0 +1,145 @@
+//! Keys that name their successor: what a receiver makes of the statement of a trusted peer's old key.
+//!
+//! INVARIANT: nothing here makes a message authentic. A statement says that the holder of the old key wanted the new one;
+//! a thief of the old key can say so too. So the statement counts only where nobody else vouches for the new key, and
+//! what is proven by it waits for the operator unless the node was told otherwise.
+//!
+//! The table of successors has, for an old key, the one new key that it was seen to name; or the old key itself, if it
+//! named two or a revoked key is concerned: then no statement of it counts any more.
+#![forbid(unsafe_code)]
+
+use super::approval::contradicts_caller;
+use super::event::{ChangeReason, Event, RotationFault};
+use super::input::{Lookup, Received};
+use super::outcome::{Outcome, Step};
+use super::plan::Plan;
+use super::rejection::Rejection;
+use super::step::Standing;
+use super::view::View;
+use crate::config::OnRotation;
+use crate::peer::PublicKey;
+use crate::wire::decode::Decoded;
+use crate::wire::message::Kind;
+
+/// Whether a statement in this message says anything to us: it is about the key of the sender's record, about a key that
+/// we have seen a statement of, or about a revoked key. If not it need not be checked.
+#[must_use]
+pub fn is_of_use(view: &dyn View, message: &Decoded) -> bool {
+    let Some(old) = message.statement().and_then(|raw| PublicKey::from_bytes(*raw.old_key()).ok()) else {
+        // What names no key at all must be refused, and not ignored.
+        return true;
+    };
+    let sender = message.sender();
+    view.trusted(sender).is_some_and(|record| record.public_key == Some(old))
+        || view.successor(&old).is_some()
+        || view.revoked_key(&old).is_some()
+}
+
+/// Whether statements led from the one key to the other, by few steps or in one.
+#[must_use]
+pub fn leads_to(view: &dyn View, old: &PublicKey, new: &PublicKey) -> bool {
+    let mut key = *old;
+    for _ in 0..STEPS_MAX {
+        match view.successor(&key) {
+            Some(next) if next == *new => return next != *old,
+            Some(next) if next != key => key = next,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// So many changes of key of one peer are followed; it may have made them in as many years.
+const STEPS_MAX: usize = 16;
+
+/// Looks at the statement in a message, before anything else is decided about it.
+pub(super) fn look(plan: &mut Plan<'_>, received: &Received) {
+    match proof(plan, received) {
+        Ok(_) if plan.rules.policy.on_rotation == OnRotation::Refuse => {}
+        Ok(proven) => plan.proven = proven,
+        Err(fault) => plan.rotation_fault = Some(fault),
+    }
+}
+
+/// The key of the record, if it signed over to the key in the message and nothing speaks against that.
+fn proof(plan: &Plan<'_>, received: &Received) -> Result<Option<PublicKey>, RotationFault> {
+    let Some(rotation) = received.message.rotation() else { return Ok(None) };
+    let (old, new, view) = (*rotation.old_key(), *rotation.new_key(), plan.view);
+    let of_record = plan.is_of_record(&old);
+    //
+    if view.revoked_key(&old).is_some() || (of_record && view.revoked_key(&new).is_some()) {
+        return Err(RotationFault::RevokedKey);
+    }
+    if view.successor(&old).is_some_and(|known| known != new) {
+        return Err(RotationFault::SecondSuccessor);
+    }
+    Ok(of_record.then_some(old))
+}
+
+/// What becomes of the statement, once it is known who vouches for the message otherwise. `Some`: the message is dropped.
+pub(super) fn heed(plan: &mut Plan<'_>, received: &Received, standing: Standing) -> Option<Rejection> {
+    let rotation = received.message.rotation()?;
+    let (old, new) = (*rotation.old_key(), *rotation.new_key());
+    if let Some(fault) = plan.rotation_fault {
+        contest(plan, old, new, fault);
+        // Who is vouched for by somebody else needs no statement, and loses nothing by a bad one.
+        return (!standing.is_authentic()).then_some(fault.into());
+    }
+    if standing.is_authentic() {
+        plan.proven = None;
+        return None;
+    }
+    let of_record = plan.is_of_record(&old);
+    if of_record && plan.rules.policy.on_rotation == OnRotation::Refuse {
+        return Some(Rejection::RotationRefused);
+    }
+    if plan.proven.is_some() && matches!(received.message.kind(), Kind::Request | Kind::Accept) {
+        plan.remember_successor(old, new);
+    }
+    None
+}
+
+/// from now on no statement of this key counts, and what waits by one is proven by nobody. Told once.
+fn contest(plan: &mut Plan<'_>, old: PublicKey, new: PublicKey, fault: RotationFault) {
+    if plan.view.successor(&old) == Some(old) || !plan.remember_successor(old, old) {
+        return;
+    }
+    if let Some(pending) = plan.pending.as_mut().filter(|pending| pending.proven_by == Some(old)) {
+        pending.proven_by = None;
+        pending.conflicts = pending.conflicts.saturating_add(1);
+    }
+    let (old, new) = (old.fingerprint(), new.fingerprint());
+    plan.events.push(Event::RotationRefused { peer: plan.peer, old, new, fault });
+}
+
+/// whether the node takes the new key without its operator. What speaks against it has the operator decide.
+pub(super) fn is_taken(plan: &Plan<'_>, received: &Received) -> bool {
+    let key = *received.message.key();
+    // A registry that names the old key, or that could not be asked, is a second opinion that is missing.
+    let unopposed = matches!(received.lookup, Lookup::NotAsked | Lookup::Unknown);
+    let remembered = |old: PublicKey| plan.remembers_successor(&old, &key);
+    plan.rules.policy.on_rotation == OnRotation::Take
+        && unopposed
+        //
+        && !plan.is_doubtful
+        && !contradicts_caller(plan, key)
+        && plan.proven.is_some_and(remembered)
+}
+
+/// Replaces the key of the record by the one in the message.
+pub(super) fn take(mut plan: Plan<'_>, received: &Received, mutual: bool) -> Result<Step, Rejection> {
+    let message = &received.message;
+    let Some(was) = plan.lose_trust(ChangeReason::KeyChanged) else { return Err(Rejection::NotAuthentic) };
+    let record = was.key(*message.key()).approved_at(plan.now.wall).mutual(was.mutual || mutual);
+    if let Err(full) = plan.grant(record, ChangeReason::KeyRotated) {
+        return plan.drop_message(full);
+    }
+    plan.raise_floor(*message.key(), message.stamp());
+    if message.kind() == Kind::Request {
+        plan.send_accept(record, received.nonce, message.nonce());
+    }
+    Ok(plan.finish(Outcome::Trusted(record)))
+}
+
+#[cfg(test)]
+mod tests;
