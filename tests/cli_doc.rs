@@ -82,11 +82,12 @@ const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
 #[test]
 fn every_json_has_the_documented_fields() {
     let examples = examples();
-    assert_eq!(examples.len(), 15, "{:?}", examples.keys());
+    assert_eq!(examples.len(), 16, "{:?}", examples.keys());
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");
     let check = |command: &str, told: &str| is_documented(&examples, command, 0, told);
     check("init", &init(&home, "7").to_string());
+    check("rekey", &out(&["rekey", "--json", "--home", text(&home)], 0));
     let store = home.join("store");
     let on = |command: &'static str| [command, "--json", "--dir", text(&store)];
 
@@ -161,7 +162,9 @@ fn every_command_is_documented_and_answers_with_0_1_or_2() {
             "completions" | "demo" => continue,
             "man" => vec!["--out", missing],
             "init" => vec!["--home", "/nonexistent/parent/home"],
-            "node" | "list" | "pending" | "outgoing" | "revoked" | "status" | "watch" => vec!["--home", missing],
+            "node" | "rekey" | "list" | "pending" | "outgoing" | "revoked" | "status" | "watch" => {
+                vec!["--home", missing]
+            }
             "request" | "approve" | "reject" | "cancel" | "revoke" | "wait" => vec!["--home", missing, "9"],
             "registry" => vec!["confirm", "--home", missing],
             "grant" => vec!["--home", missing, "9", KEY],

@@ -36,6 +36,18 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give the node that lives in a home a new key; the node must not run
+    ///
+    /// The old key signs that the new one is its successor, and is destroyed. The node shows that statement in every message
+    /// from then on. Peers hear of the new key when the node asks them: `request PEER --force`.
+    Rekey {
+        /// The home
+        #[arg(long, value_name = "HOME")]
+        home: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Run the node that lives in a home, until SIGINT, SIGTERM or SIGHUP
     Node {
         /// The home

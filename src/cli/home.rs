@@ -16,6 +16,7 @@ use crate::node::{
     FileIdentity, Identity as _, IdentityError, PeersFileError, Random as _, StaticRegistry, SystemRandom,
 };
 use crate::peer::NodeId;
+use crate::time::WallMillis;
 
 /// The places in a home.
 #[derive(Clone, Debug)]
@@ -69,6 +70,11 @@ impl Home {
             }
             Err(error) => Err(Failure::hint(error, "whose store lies beside it must be known first")),
         }
+    }
+
+    /// Gives it a new key.
+    pub(super) fn rekey(&self, at: WallMillis) -> Result<FileIdentity, Failure> {
+        FileIdentity::rekey(self.identity_file(), at, &SystemRandom).map_err(Failure::new)
     }
 
     /// The peers that it knows.

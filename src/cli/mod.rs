@@ -27,6 +27,7 @@ mod print;
 mod progress;
 mod quoted;
 mod rehearsal;
+mod rekey;
 mod repair;
 mod rows;
 mod signals;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
+        Command::Rekey { home, json } => rekey::rekey(&home, json),
         Command::Node { home, listen, policy, pending, json, stop_at_eof } => {
             let mut limits = Limits::default();
             pending.apply(&mut limits);

@@ -38,13 +38,16 @@ pub(super) fn run(
 ) -> Result<Answer, Failure> {
     let home = Home::new(home);
     log::begin().map_err(no_thread)?;
-    let identity = Arc::new(home.identity()?);
+    // Told before anything is made.
+    home.identity()?;
     let registry = Arc::new(home.registry()?);
     // From here on a signal ends the node in good order, however early it comes.
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
 
     let store = Arc::new(TrustStore::options().limits(limits).open(home.store())?);
+    // Under the store's lock, so that it is not the key that `rekey` is just replacing.
+    let identity = Arc::new(home.identity()?);
     let control = Bound::new(&home.control())?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
     let transport = TcpTransport::bind(TcpConfig::listen(listen), Arc::clone(&registry) as _).map_err(Failure::new)?;

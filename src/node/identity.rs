@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
-use super::identity_file;
 use super::random::Random;
+use super::{identity_file, rekey};
 use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
+use crate::time::WallMillis;
 use crate::wire::rotation::Rotation;
 
 /// A node's own id and key pair.
@@ -42,6 +43,7 @@ pub trait Identity: Send + Sync {
 pub struct FileIdentity {
     node_id: NodeId,
     public_key: PublicKey,
+    rotation: Option<Rotation>,
     // Wipes itself when dropped.
     key: SigningKey,
 }
@@ -54,7 +56,7 @@ impl FileIdentity {
     pub fn from_seed(node_id: NodeId, seed: &[u8; 32]) -> Result<Self, IdentityError> {
         let key = SigningKey::from_bytes(seed);
         let public_key = PublicKey::from_bytes(key.verifying_key().to_bytes()).map_err(|_| IdentityError::Seed)?;
-        Ok(Self { node_id, public_key, key })
+        Ok(Self { node_id, public_key, rotation: None, key })
     }
 
     /// A new identity with a random key, saved at `path`, readable by its owner alone.
@@ -83,7 +85,8 @@ impl FileIdentity {
         Ok(identity)
     }
 
-    /// The identity saved at `path`. Removes what a crash of [`create`](Self::create) left beside it.
+    /// The identity saved at `path`, with the statement of the key before it if there is one. Removes what a crash of
+    /// [`create`](Self::create) or [`rekey`](Self::rekey) left beside it.
     ///
     /// # Errors
     /// Each names the file and what to do. A file that anybody but its owner may open, a symbolic link, or one with a
@@ -116,7 +119,30 @@ impl FileIdentity {
         file.read_exact(bytes.as_mut()).map_err(|source| IdentityError::io("read", path, source))?;
         let identity = decode(&bytes).map_err(|reason| IdentityError::Damaged { path: path.to_owned(), reason })?;
         identity_file::remove_leftovers(path);
+        let rotation = rekey::read_statement(path, identity.node_id, &identity.public_key)?;
+        let identity = identity.with_rotation(rotation);
+        rekey::finish(path, &identity);
         Ok(identity)
+    }
+
+    /// Gives the identity saved at `path` a new key. The old key signs that the new one is its successor, which the new
+    /// identity has to show from then on ([`Identity::rotation`]), and is destroyed. `at` is the time that the statement
+    /// names.
+    ///
+    /// No node may run with this identity meanwhile: it would go on with the old key.
+    ///
+    /// # Durability
+    /// A crash leaves either the old identity or the new one with its statement; the next [`load`](Self::load) ends what
+    /// was begun. The old secret is overwritten and its file removed; copies made elsewhere are not.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`IdentityError::Exists`] names a file that is in the way; [`IdentityError::Io`].
+    pub fn rekey(path: impl AsRef<Path>, at: WallMillis, random: &dyn Random) -> Result<Self, IdentityError> {
+        rekey::rekey(path.as_ref(), at, random)
+    }
+
+    pub(super) fn with_rotation(self, rotation: Option<Rotation>) -> Self {
+        Self { rotation, ..self }
     }
 }
 
@@ -131,6 +157,10 @@ impl Identity for FileIdentity {
 
     fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()
+    }
+
+    fn rotation(&self) -> Option<Rotation> {
+        self.rotation
     }
 }
 
@@ -230,7 +260,7 @@ impl core::error::Error for IdentityError {
     }
 }
 
-fn encode(node_id: NodeId, seed: &[u8; 32]) -> Zeroizing<[u8; FILE_BYTES]> {
+pub(super) fn encode(node_id: NodeId, seed: &[u8; 32]) -> Zeroizing<[u8; FILE_BYTES]> {
     let mut bytes = Zeroizing::new([0; FILE_BYTES]);
     let head = MAGIC.into_iter().chain(VERSION.to_le_bytes()).chain(node_id.get().to_le_bytes());
     for (to, from) in bytes.iter_mut().zip(head.chain(seed.iter().copied())) {
@@ -241,7 +271,7 @@ fn encode(node_id: NodeId, seed: &[u8; 32]) -> Zeroizing<[u8; FILE_BYTES]> {
     bytes
 }
 
-fn decode(bytes: &[u8; FILE_BYTES]) -> Result<FileIdentity, String> {
+pub(super) fn decode(bytes: &[u8; FILE_BYTES]) -> Result<FileIdentity, String> {
     let (body, sum) = bytes.split_at(BODY_BYTES);
     let (magic, rest) = body.split_at(MAGIC.len());
     if magic != MAGIC {
@@ -267,7 +297,7 @@ fn decode(bytes: &[u8; FILE_BYTES]) -> Result<FileIdentity, String> {
 const MAGIC: [u8; 8] = *b"TKIDENT\n";
 const VERSION: u32 = 1;
 const BODY_BYTES: usize = MAGIC.len() + 4 + 4 + 32;
-const FILE_BYTES: usize = BODY_BYTES + 4;
+pub(super) const FILE_BYTES: usize = BODY_BYTES + 4;
 
 #[cfg(test)]
 mod tests {
@@ -309,7 +339,8 @@ mod tests {
         let bytes = encode(seven(), &[0x11; 32]);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let document = include_str!("../../docs/format.md");
-        let section = document.split("## `identity.key`").nth(1).unwrap();
+        let section = document.split("## `identity.key`:").nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
         let written: String = section
             .lines()
             .filter(|line| line.starts_with("00") && line.contains(": "))

@@ -22,7 +22,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], random: &dyn Random) -> Resul
     if !write_unnamed(path, bytes)? {
         write_named(path, bytes, random)?;
     }
-    sync(parent_of(path))
+    sync_directory_of(path)
 }
 
 /// Writes a file that has no name, then links it to `path`. False if that cannot be done here.
@@ -132,16 +132,21 @@ fn is_leftover(own: &OsStr, name: &OsStr) -> bool {
         .strip_prefix(own.as_bytes())
         .and_then(|rest| rest.strip_prefix(b"."))
         .and_then(|rest| rest.strip_suffix(b".tmp"));
-    digits.is_some_and(|digits| {
-        digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    digits.is_some_and(are_digits)
 }
 
-fn parent_of(path: &Path) -> &Path {
+/// Whether these are 16 small hexadecimal digits.
+pub(super) fn are_digits(name: &[u8]) -> bool {
+    name.len() == 16 && name.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+pub(super) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn sync(directory: &Path) -> Result<(), IdentityError> {
+/// Makes durable which names the directory of this file has.
+pub(super) fn sync_directory_of(path: &Path) -> Result<(), IdentityError> {
+    let directory = parent_of(path);
     let opened = OpenOptions::new().read(true).open(directory);
     opened.and_then(|opened: File| opened.sync_all()).map_err(|source| IdentityError::io("fsync", directory, source))
 }

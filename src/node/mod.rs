@@ -31,6 +31,7 @@ mod pace;
 mod poller;
 mod random;
 mod registry;
+mod rekey;
 mod replies;
 mod retry;
 mod retry_table;

@@ -390,7 +390,7 @@ fn a_proven_key_takes_the_place_of_a_strangers_and_gives_way_to_none() {
     assert_eq!((entry.key, entry.conflicts), (new.public_key(), 2));
     ask(&mut us, at(30), &mut squatter, Way::from_host(2)).unwrap();
     let entry = waiting(&us).unwrap();
-    assert_eq!((entry.key, entry.conflicts, entry.proven_by.is_some()), (new.public_key(), 2, true));
+    assert_eq!((entry.key, entry.conflicts, entry.proven_by.is_some()), (new.public_key(), 3, true));
 
     // In a full queue it makes room, and stays.
     let (mut us, _, mut new) = three();
