@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 78] = [
+const MUST_HAPPEN: [(&str, u64); 83] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -84,18 +84,21 @@ const MUST_HAPPEN: [(&str, u64); 78] = [
     ("grant: Direct", 200),
     ("grant: FirstUse", 10),
     ("grant: KeyAdopted", 20),
+    ("grant: KeyRotated", 9),
     ("loss: KeyChanged", 4),
     ("loss: Revoked", 930),
     ("loss: RevokedByPeer", 540),
     ("a stamp moved back", 240),
     ("an entry was too old", 500),
     ("an answer waits unvouched", 50),
+    ("a new key waits, proven", 60),
     ("an old release speaks", 1200),
     ("attacker: damaged", 580),
     ("attacker: flooded", 2700),
     ("attacker: forged", 2300),
     ("attacker: forged in version 1", 440),
     ("attacker: misdirected", 600),
+    ("attacker: named a successor with a stolen key", 700),
     ("attacker: re-dated", 580),
     ("attacker: re-typed", 600),
     ("attacker: replayed", 1100),
@@ -142,6 +145,8 @@ const MUST_HAPPEN: [(&str, u64); 78] = [
     ("rejected: downgrade", 200),
     ("rejected: from_future", 1900),
     ("rejected: key_mismatch", 280),
+    ("rejected: key_replaced", 4),
+    ("rejected: rotation_refused", 18),
     ("rejected: not_asked", 560),
     ("rejected: not_authentic", 890),
     ("rejected: not_relayable", 160),

@@ -21,7 +21,7 @@ use op::{Heard, Op};
 
 use super::actor::{Actor, Way, at, node};
 use super::model::PlainView;
-use crate::config::{Allowed, Policy};
+use crate::config::{Allowed, OnRotation, Policy};
 use crate::machine::arrival;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
@@ -36,6 +36,7 @@ use crate::tables::{Outgoing, side_tables};
 use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 use crate::wire::open_key::OpenKey;
+use crate::wire::rotation::Rotation;
 use crate::wire::sign::{Draft, sign_draft, sign_draft_v1};
 use crate::wire::text::Text;
 use crate::wire::verify::Verified;
@@ -95,7 +96,11 @@ fn policy(bits: u8) -> Policy {
     if on(5) {
         policy = policy.allow(Allowed::new(node(2), None));
     }
-    policy
+    policy.on_rotation(match bits >> 6 {
+        0 => OnRotation::Refuse,
+        1 => OnRotation::Ask,
+        _ => OnRotation::Take,
+    })
 }
 
 impl Life {
@@ -105,7 +110,7 @@ impl Life {
         let mut us = Actor::new(7, 0xAA);
         let limits = &mut us.rules.limits;
         (limits.trusted_max, limits.pending_max, limits.pending_per_source_max) = (3, 3, 2);
-        (limits.outgoing_max, limits.floors_max) = (2, 2);
+        (limits.outgoing_max, limits.floors_max, limits.successors_max) = (2, 2, 1);
         (limits.replay_max, limits.replay_per_node_max) = (4, 2);
         us.rules.policy = policy(policy_bits);
         us.replay = ReplayTable::new(&us.rules);
@@ -167,7 +172,7 @@ impl Life {
     }
 
     fn hear_new(&mut self, heard: Heard, nonce: Nonce) {
-        let Heard { sender, key, kind, in_version_1, skew, answers, way, known } = heard;
+        let Heard { sender, key, kind, in_version_1, skew, answers, way, known, named_by } = heard;
         let path = match way {
             0 | 1 => Way::tunnel(sender),
             2 => Way::tunnel(node(3)),
@@ -184,7 +189,9 @@ impl Life {
         let message = if in_version_1 {
             sign_draft_v1(sender, from.key(), &draft, sign)
         } else {
-            sign_draft(sender, from.key(), &draft, sign)
+            let old = named_by.map(open_key).filter(|old| old.key() != from.key());
+            let rotation = old.map(|old| Rotation::stand_in(sender, *old.key(), *from.key(), WallMillis::new(0)));
+            sign_draft(sender, from.key(), &draft, sign).carrying(rotation.as_ref())
         };
         let open = |bytes: &[u8; 32]| (bytes == from.key().as_bytes()).then_some(*from);
         let decoded = arrival::decode_with(&self.us.rules, self.now, message, path.is_relayed(), open);
@@ -260,6 +267,10 @@ impl Life {
             assert_eq!(seen(&before), seen(after), "version 1 moved a floor");
         }
         assert_eq!(before.revoked, after.revoked, "no message sets or lifts our mark");
+        for (old, new) in &before.successors {
+            let is = after.successors.get(old);
+            assert!(is == Some(new) || is.is_some_and(|is| is.as_bytes() == old), "a successor was forgotten");
+        }
         let others = |mut trusted: BTreeMap<_, _>| {
             trusted.remove(&peer);
             trusted
@@ -366,6 +377,17 @@ impl Known<'_> {
         ours.iter().copied().find(|network| *network != 0 && networks.contains(network))
     }
 
+    /// Whether the record's key named the key in the message, and the node takes such keys without asking.
+    fn is_taken(&self) -> bool {
+        let (message, tables) = (&self.received.message, &self.us.tables);
+        let record = tables.trusted.get(&message.sender()).and_then(|record| record.public_key);
+        let named = message.rotation().map(|rotation| *rotation.old_key());
+        let once =
+            tables.successors.get(named.unwrap_or(*message.key()).as_bytes()).is_none_or(|it| it == message.key());
+        let unopposed = matches!(self.received.lookup, Lookup::NotAsked | Lookup::Unknown);
+        self.us.rules.policy.on_rotation == OnRotation::Take && named.is_some() && named == record && once && unopposed
+    }
+
     /// Whether anything in the protocol allows trusting the sender for this message.
     fn may_be_trusted(&self) -> bool {
         let (message, policy, tables) = (&self.received.message, &self.us.rules.policy, &self.us.tables);
@@ -378,6 +400,8 @@ impl Known<'_> {
         }
         match message.kind() {
             Kind::Request if named.is_some_and(|named| named != key) => false,
+            Kind::Request if self.is_taken() => true,
+            Kind::Accept if self.is_taken() && named.is_none_or(|named| named == key) && self.answers_us() => true,
             Kind::Request => {
                 let mutual = asked.is_some() && (self.is_bound() || named == Some(key));
                 let network = self.is_bound() && self.network().is_some();

@@ -37,6 +37,8 @@ pub(super) struct Heard {
     pub(super) answers: bool,
     pub(super) way: u8,
     pub(super) known: u8,
+    /// Which key named the message's as its successor, if one did.
+    pub(super) named_by: Option<u8>,
 }
 
 /// One operation as bytes; whatever they are, they are one.
@@ -72,6 +74,7 @@ impl Op {
                 answers: c >= 128,
                 way: d % 8,
                 known: d / 8,
+                named_by: (what >= 160).then_some(e % 2),
             }),
             12..=14 => Self::HearAgain { which: a },
             15..=17 => {

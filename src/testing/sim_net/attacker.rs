@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::indexing_slicing, reason = "indices are drawn below the length")]
 
-use super::people::{GHOSTS, attacker, attackers, pair_of};
+use super::people::{ATTACKER, GHOSTS, attacker, attackers, pair_of};
 use super::wires::{from_host, tunnel};
 use super::world::{Event, World};
 use crate::machine::input::Path;
@@ -25,7 +25,7 @@ impl World {
     pub(super) fn attack(&mut self) {
         let captured = if self.captured.is_empty() { None } else { Some(self.chance.below(self.captured.len())) };
         let captured = captured.map(|index| self.captured[index].clone());
-        match (self.chance.below(12), captured) {
+        match (self.chance.below(13), captured) {
             (0 | 1, Some(it)) => self.inject("replayed", it.to, it.message.to_json()),
             (2, Some(it)) => {
                 // For somebody else than it was meant for.
@@ -46,6 +46,7 @@ impl World {
             (5, Some(it)) => self.damage(it),
             (6, _) => self.flood(),
             (7, _) => self.forge_own(),
+            (8, _) => self.name_successor(),
             _ => self.forge_captured(),
         }
     }
@@ -140,6 +141,19 @@ impl World {
             return self.inject("forged in version 1", to, attackers()[which].sign_v1(of, &draft).to_json());
         }
         self.inject("forged", to, attackers()[which].sign(of, &draft).to_json());
+    }
+
+    /// With a stolen key, which its owner still uses: it names a key of the attacker's as its successor, to who trusts it.
+    fn name_successor(&mut self) {
+        let to = self.victim();
+        let trusted = self.nodes.iter().find(|node| node.id == to).map(|node| node.plain.trusted.keys().copied());
+        let trusted: Vec<NodeId> = trusted.into_iter().flatten().filter(|peer| peer.get() != ATTACKER).collect();
+        let of = self.chance.pick(&trusted).unwrap_or(to);
+        let which = self.chance.below(attackers().len());
+        let rotation = pair_of(of).signs_over_to(of, &attackers()[which]);
+        let draft = self.draft(to, Kind::Request, None);
+        let message = attackers()[which].sign(of, &draft).carrying(rotation.as_ref());
+        self.inject("named a successor with a stolen key", to, message.to_json());
     }
 
     fn draft(&mut self, to: NodeId, kind: Kind, answers: Option<Nonce>) -> Draft {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::law::{answers_newest, is_vouched_for};
+use crate::config::OnRotation;
 use crate::machine::effect::{Action, Effect, When};
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Rules, Step};
@@ -50,6 +51,7 @@ pub enum Bend {
     NetworkWithoutBinding,
     FirstUseUnasked,
     EverybodyApproved,
+    SuccessorsTaken,
     BackFillCreates,
     DowngradeAllowed,
     CopiesCount,
@@ -68,7 +70,7 @@ pub enum Bend {
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -98,6 +100,7 @@ impl Bend {
         Self::NetworkWithoutBinding,
         Self::FirstUseUnasked,
         Self::EverybodyApproved,
+        Self::SuccessorsTaken,
         Self::BackFillCreates,
         Self::DowngradeAllowed,
         Self::CopiesCount,
@@ -121,6 +124,9 @@ impl Bend {
         self.show(&mut view, &mut input);
         rules.policy.trust_on_first_use |= self == Self::FirstUseUnasked;
         rules.policy.auto_approve |= self == Self::EverybodyApproved;
+        if self == Self::SuccessorsTaken {
+            rules.policy.on_rotation = OnRotation::Take;
+        }
         let answer = step(&rules, &view, now, input);
         self.change(so, &it_is, answer)
     }

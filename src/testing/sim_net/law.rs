@@ -84,6 +84,7 @@ impl Seen<'_> {
         self.marks_move_for_a_reason()?;
         self.requests_move_for_a_reason()?;
         self.floors_move_for_a_reason()?;
+        self.successors_are_named_by_the_key_before_them()?;
         self.what_waits_stays_what_it_is()?;
         self.who_waits_is_looked_at()?;
         self.what_is_owed_is_so()?;
@@ -202,11 +203,16 @@ impl Seen<'_> {
             && of == peer
         {
             //
+            let proven_by = self.before.pending.get(&peer).and_then(|it| it.proven_by);
             let may = match lookup {
+                //
+                Lookup::Found { key: known, .. } if proven_by == Some(*known) => true,
                 Lookup::Found { key: known, .. } => *known == key,
                 Lookup::Failed => fingerprint.is_some(),
                 _ => true,
             };
+            //
+            let may = may && (proven_by.is_none() || fingerprint.is_some());
             return may && self.meant == Some(key);
         }
         let named = asked(self.before, peer).map(|outgoing| outgoing.expected_key);
@@ -241,9 +247,11 @@ impl Seen<'_> {
                 let both = named.is_some() && (by_caller || bound);
                 let by_rule = both || self.policy_trusts(peer, key, bound.then_some(&it.lookup));
                 //
-                (by_rule && it.lookup != Lookup::Failed) || (was == Some(None) && authentic)
+                (by_rule && it.lookup != Lookup::Failed) || (was == Some(None) && authentic) || self.takes(it)
             }
-            Kind::Accept => answers_newest(self.before, it) && (authentic || self.is_first_use(peer, key, it)),
+            Kind::Accept => {
+                answers_newest(self.before, it) && (authentic || self.is_first_use(peer, key, it) || self.takes(it))
+            }
             Kind::Reject | Kind::Revoke => false,
         }
     }
@@ -445,7 +453,9 @@ impl Seen<'_> {
                 && asked(self.before) != asked(self.after)
                 && is.kind == PendingKind::Request
                 && was.others.iter().any(|other| other.key == is.key && other.kind == PendingKind::Request);
-            if is.key != was.key && !replaced_by_right && !came_forward {
+            //
+            let proven = (!was.authentic || taken_back) && was.proven_by.is_none() && is.proven_by.is_some();
+            if is.key != was.key && !replaced_by_right && !came_forward && !proven {
                 return Err(format!("the key that {peer} waits with was replaced"));
             }
             if is.key != was.key && is.number == was.number {

@@ -17,6 +17,7 @@ mod attacker;
 mod bend;
 mod chance;
 mod law;
+mod law_successors;
 mod node;
 mod peace;
 mod people;

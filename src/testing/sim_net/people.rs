@@ -7,10 +7,12 @@ use std::sync::OnceLock;
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::chance::Chance;
-use crate::config::{Allowed, Policy};
+use crate::config::{Allowed, OnRotation, Policy};
 use crate::peer::{NodeId, PublicKey};
 use crate::testing::actor::node;
+use crate::time::WallMillis;
 use crate::wire::message::Message;
+use crate::wire::rotation::Rotation;
 use crate::wire::sign::{Draft, sign_draft, sign_draft_v1};
 
 /// A key pair.
@@ -32,7 +34,13 @@ impl Pair {
         sign_draft(sender, &self.public, draft, |bytes| self.secret.sign(bytes).to_bytes())
     }
 
-    /// The same in version 1.
+    /// The word of this pair's key, stolen or not, that the other's is its successor.
+    pub(super) fn signs_over_to(&self, sender: NodeId, new: &Self) -> Option<Rotation> {
+        let sign = |bytes: &[u8]| self.secret.sign(bytes).to_bytes();
+        Rotation::sign(sender, self.public, new.public, WallMillis::new(1), sign).ok()
+    }
+
+    /// A message of version 1.
     pub(super) fn sign_v1(&self, sender: NodeId, draft: &Draft) -> Message {
         sign_draft_v1(sender, &self.public, draft, |bytes| self.secret.sign(bytes).to_bytes())
     }
@@ -83,5 +91,10 @@ pub(super) fn policy(chance: &mut Chance, ids: &[NodeId], honest: bool) -> Polic
     }
     policy = policy.auto_approve(!honest && chance.one_in(12));
     policy = policy.trust_on_first_use(!honest && chance.one_in(6));
-    policy.accept_v1(chance.one_in(2))
+    let on_rotation = match chance.below(4) {
+        0 => OnRotation::Refuse,
+        1 if !honest => OnRotation::Take,
+        _ => OnRotation::Ask,
+    };
+    policy.accept_v1(chance.one_in(2)).on_rotation(on_rotation)
 }

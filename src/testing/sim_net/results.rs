@@ -6,11 +6,23 @@ use super::told::asked;
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::Outcome;
 use crate::machine::rejection::Rejection;
-use crate::peer::NodeId;
+use crate::peer::{NodeId, TrustRecord};
 use crate::tables::{Outgoing, Pending, PendingKind};
 use crate::time::Tick;
 
 impl Seen<'_> {
+    /// whether the record had another key, which named this one as its successor, and was mutual.
+    fn is_mutual_still(&self, record: &TrustRecord) -> bool {
+        let peer = record.node_id;
+        let named_by = match self.input {
+            Input::Message(it) => it.message.rotation().map(|rotation| *rotation.old_key()),
+            Input::Operator(Command::Approve { .. }) => self.before.pending.get(&peer).and_then(|it| it.proven_by),
+            _ => None,
+        };
+        let was = self.before.trusted.get(&peer).filter(|was| was.public_key != record.public_key);
+        was.is_some_and(|was| was.mutual && named_by.is_some() && was.public_key == named_by)
+    }
+
     /// The first thing that was left undone.
     pub(super) fn is_done(&self) -> Result<(), String> {
         let Ok(step) = self.answer else {
@@ -22,7 +34,8 @@ impl Seen<'_> {
                 let peer = record.node_id;
                 self.is_known(peer, [true, false, false, false])?;
                 let asked = asked(self.before, peer).is_some();
-                let mutual_if_asked = !matches!(outcome.0, Outcome::Granted(_)) && record.mutual != asked;
+                let mutual = asked || self.is_mutual_still(&record);
+                let mutual_if_asked = !matches!(outcome.0, Outcome::Granted(_)) && record.mutual != mutual;
                 if self.after.trusted.get(&peer) != Some(&record) || mutual_if_asked {
                     return Err(format!("{peer} is trusted otherwise than was said"));
                 }

@@ -134,6 +134,9 @@ impl World {
             self.happened.note("a stamp moved back");
         }
         for event in &step.events {
+            if matches!(event, Told::Pending { proven_by: Some(_), .. }) {
+                self.happened.note("a new key waits, proven");
+            }
             if let Told::TrustChanged { state, reason, .. } = event {
                 let what = if *state == TrustState::Granted { "grant" } else { "loss" };
                 self.happened.note(format!("{what}: {reason:?}"));
