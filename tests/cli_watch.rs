@@ -194,7 +194,7 @@ fn a_watcher_that_reads_nothing_is_told_how_much_it_missed_and_holds_nobody_up()
         ask(&format!(
             "{{\"ask\":\"request\",\"peer\":{peer},\"justification\":\"\",\"expected_key\":null,\"force\":false}}\n"
         ));
-        assert!(ask(&format!("{{\"ask\":\"revoke\",\"peer\":{peer}}}\n")).contains("done"));
+        assert!(ask(&format!("{{\"ask\":\"revoke\",\"peer\":{peer}}}\n")).contains("decided"));
     };
     let told = 1500;
     // A little is read now and then: a node gives up a watcher who reads nothing for two minutes, which a busy machine may need.
@@ -273,7 +273,7 @@ fn listings_show_ages_and_warn_of_a_second_key() {
     has(&pending, &["  5 h     192.0.2.1", "  10 min  node 12", "  request\n      why | \"hello\"\n", "VOUCHED"]);
     has(&pending, &["WARNING: peer 5 showed another key as well, 3 times.", "`trustkeep approve 5 FINGERPRINT`"]);
     assert!(!pending.contains("WARNING: peer 6"), "{pending}");
-    has(&table("outgoing"), &["  3 d  -\n      why | \"please\"\n"]);
+    has(&table("outgoing"), &["  3 d  -", "\n      why | \"please\"\n"]);
     has(&table("revoked"), &["  50 d"]);
     node.refuses(&["approve", "5"], &["peer 5", "fingerprint"]);
     let fingerprint = node.shows("pending")["pending"][0]["fingerprint"].as_str().unwrap().to_owned();
