@@ -312,6 +312,7 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
         answers.commands.insert("init".to_owned());
     }
     answers.check(&["init", "--home", &place("home-0")], 1, false);
+    answers.check(&["rekey", "--home", &place("home-0")], 0, false);
 
     let good = place("good.json");
     std::fs::write(&good, r#"{"trusted":[{"node_id":9}],"revoked":[{"node_id":5}]}"#).unwrap();

@@ -171,7 +171,7 @@ impl Actor {
 
     fn done(&self, request: &Ask) -> Result<(), Failure> {
         match self.ask(request)? {
-            Reply::Done { .. } => Ok(()),
+            Reply::Done { .. } | Reply::Decided { .. } => Ok(()),
             reply => Err(self.unexpected(&reply)),
         }
     }
