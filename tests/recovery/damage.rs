@@ -374,12 +374,12 @@ fn a_newer_format_is_refused_and_left_alone() {
     let whole = closed_store();
     for name in [GENESIS, &snapshot_name(2), &journal_name(1), &journal_name(3)] {
         let mut bytes = whole[name].clone();
-        bytes[8] = 2;
+        bytes[8] = 3;
         fix_checksums(&mut bytes);
         for policy in POLICIES {
             let error = refused(&with(&whole, name, bytes.clone()), policy);
             assert!(
-                matches!(&error, OpenError::NewerFormat { path, found: 2, supported: 1 } if path.ends_with(name)),
+                matches!(&error, OpenError::NewerFormat { path, found: 3, supported: 2 } if path.ends_with(name)),
                 "{error:?}"
             );
         }
