@@ -28,6 +28,14 @@ pub struct Limits {
     pub replay_max: usize,
     /// Of these, from one sender. 256.
     pub replay_per_node_max: usize,
+    /// Revoked peers from which on [`Health`](crate::Health) warns; marks are never refused and never forgotten for room. None.
+    pub revoked_max: Option<usize>,
+    /// Revoked keys; one more is refused as full. 1 million.
+    pub revoked_keys_max: usize,
+    /// Ignored peers; one more is refused as full. 1 million.
+    pub ignored_max: usize,
+    /// Ignored keys; one more is refused as full. 1 million.
+    pub ignored_keys_max: usize,
     /// Events kept for one slow subscriber; beyond it events are lost and their number is reported. 1024.
     pub subscription_events_max: usize,
 }
@@ -44,6 +52,10 @@ impl Default for Limits {
             successors_max: 1_000_000,
             replay_max: 8192,
             replay_per_node_max: 256,
+            revoked_max: None,
+            revoked_keys_max: 1_000_000,
+            ignored_max: 1_000_000,
+            ignored_keys_max: 1_000_000,
             subscription_events_max: 1024,
         }
     }

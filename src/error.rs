@@ -10,6 +10,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::peer::Revocation;
+
 /// Why a store did not open. Nothing was changed, except where a variant says so.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -199,13 +201,21 @@ pub enum WriteError<T> {
     Full(T),
     /// The call came from inside the closure of `update`; change things through its argument instead.
     Reentrant(T),
+    /// The peer, or the key, is marked as revoked; nothing changed. Look at the revocation
+    /// ([`TrustStore::revoked`](crate::TrustStore::revoked)), and lift it by its id or forget it.
+    Revoked {
+        /// What was to be changed.
+        value: T,
+        /// The revocation in force.
+        mark: Revocation,
+    },
 }
 
 impl<T> WriteError<T> {
     /// What was to be changed.
     pub fn into_inner(self) -> T {
         match self {
-            Self::Closed(value) | Self::Full(value) | Self::Reentrant(value) => value,
+            Self::Closed(value) | Self::Full(value) | Self::Reentrant(value) | Self::Revoked { value, .. } => value,
         }
     }
 
@@ -214,6 +224,7 @@ impl<T> WriteError<T> {
             Self::Closed(value) => WriteError::Closed(f(value)),
             Self::Full(value) => WriteError::Full(f(value)),
             Self::Reentrant(value) => WriteError::Reentrant(f(value)),
+            Self::Revoked { value, mark } => WriteError::Revoked { value: f(value), mark },
         }
     }
 }
@@ -224,6 +235,9 @@ impl<T> fmt::Display for WriteError<T> {
             Self::Closed(_) => "the store is closed",
             Self::Full(_) => "the store is full; revoke something, or open it with higher limits",
             Self::Reentrant(_) => "called from inside update; change things through its argument instead",
+            Self::Revoked { .. } => {
+                "the peer or its key is revoked; look at the revocation (trustkeep revoked) and lift it by its id"
+            }
         })
     }
 }

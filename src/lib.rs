@@ -54,14 +54,14 @@ pub use error::{OpenError, PersistError, WriteError};
 pub use event::Event;
 pub use node::HandshakeManager;
 pub use peer::{
-    Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, InvalidRevocationId, NodeId, PublicKey, RevocationId,
-    TrustRecord,
+    Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, InvalidRevocationId, Marks, NodeId, PublicKey,
+    Revocation, RevocationId, TrustRecord,
 };
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{
-    Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, Options, Receipt,
-    Revoked, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
+    Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, KeyRevoked, Options,
+    Receipt, Revoked, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

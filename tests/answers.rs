@@ -140,7 +140,10 @@ fn pending(node: &Node, peer: u32) -> bool {
 fn approve(node: &Node, peer: u32) {
     eventually("the request waits", || pending(node, peer));
     let fingerprint = identity(peer).public_key().fingerprint();
-    drop(node.manager.approve(id(peer), Some(fingerprint)).unwrap());
+    drop(match node.manager.store().revocation(id(peer)) {
+        Some(mark) => node.manager.approve_lifting(id(peer), Some(fingerprint), mark.id).unwrap(),
+        None => node.manager.approve(id(peer), Some(fingerprint)).unwrap(),
+    });
 }
 
 #[test]

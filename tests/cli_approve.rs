@@ -203,6 +203,31 @@ fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
 }
 
 #[test]
+fn on_a_terminal_the_revocation_is_shown_and_the_one_that_was_shown_is_lifted() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &[]);
+    let nine = peer(9, 0x11);
+    let revocation = || node.shows("revoked")["revoked"][0]["revocation"].as_str().unwrap().to_owned();
+    let ask = || ask(&node, &nine, |pending| pending[0]["node_id"] == 9);
+    let approve = || Terminal::run(&node.args(&["approve", "9"]));
+    node.does(&["revoke", "9"]);
+    ask();
+    let (code, drawn) = approve().answer("");
+    assert_eq!(code, 1);
+    assert!(drawn.contains("REVOKED: peer 9 is revoked since") && drawn.contains(&revocation()), "{drawn}");
+    // Another revocation came after the look.
+    let mut asked = approve();
+    asked.until("approve none: ");
+    node.does(&["revoke", "9"]);
+    ask();
+    assert_eq!(asked.answer("1").0, 1);
+    assert_eq!((node.ids("list", "trusted"), node.ids("revoked", "revoked")), (vec![], vec![9]));
+
+    assert_eq!(approve().answer("1").0, 0);
+    assert_eq!((node.ids("list", "trusted"), node.ids("revoked", "revoked")), (vec![9], vec![]));
+}
+
+#[test]
 fn limits_of_the_pending_are_settings_and_newcomers_that_find_no_room_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let node = seven(&dir.path().join("seven"), &["--pending-max", "2", "--pending-per-source", "1"]);

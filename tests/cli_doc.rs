@@ -107,7 +107,7 @@ fn every_json_has_the_documented_fields() {
         node.child.id()
     );
     check("node", &ready);
-    for command in ["list", "pending", "outgoing", "revoked", "status"] {
+    for command in ["list", "pending", "outgoing", "revoked", "ignored", "status"] {
         check(command, &node.shows(command).to_string());
     }
     check("registry", &out(&["registry", "list", "--json", "--home", text(&home)], 0));
@@ -162,10 +162,12 @@ fn every_command_is_documented_and_answers_with_0_1_or_2() {
             "completions" | "demo" => continue,
             "man" => vec!["--out", missing],
             "init" => vec!["--home", "/nonexistent/parent/home"],
-            "node" | "rekey" | "list" | "pending" | "outgoing" | "revoked" | "status" | "watch" => {
+            "node" | "rekey" | "list" | "pending" | "outgoing" | "revoked" | "ignored" | "status" | "watch" => {
                 vec!["--home", missing]
             }
-            "request" | "approve" | "reject" | "cancel" | "revoke" | "wait" => vec!["--home", missing, "9"],
+            "request" | "approve" | "reject" | "cancel" | "revoke" | "wait" | "unrevoke" | "ignore" | "unignore" => {
+                vec!["--home", missing, "9"]
+            }
             "registry" => vec!["confirm", "--home", missing],
             "grant" => vec!["--home", missing, "9", KEY],
             "inspect" | "verify" | "export" | "compact" | "repair" => vec!["--dir", missing],

@@ -347,7 +347,7 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
     answers.check(&["repair", "--empty", "--dir", &damaged], 1, false);
 
     let home = place("home-1");
-    let listed = ["list", "pending", "outgoing", "revoked", "status"];
+    let listed = ["list", "pending", "outgoing", "revoked", "ignored", "status"];
     for command in listed {
         answers.check(&[command, "--home", &home], 1, false);
     }
@@ -375,8 +375,15 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
     // Done, and said to be done.
     on_all(&["cancel", "11"], &|| drop(run(&node.args(&["request", "11"]))));
     let key = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
-    on_all(&["grant", "11", key], &|| drop(run(&node.args(&["revoke", "11"]))));
-    on_all(&["revoke", "11"], &|| drop(run(&node.args(&["request", "11"]))));
+    let again = |first: &[&str]| drop(run(&node.args(first)));
+    on_all(&["grant", "11", key], &|| {
+        again(&["revoke", "11"]);
+        again(&["unrevoke", "11"]);
+    });
+    on_all(&["revoke", "11"], &|| ());
+    on_all(&["unrevoke", "11"], &|| again(&["revoke", "11"]));
+    on_all(&["ignore", "12"], &|| again(&["unignore", "12"]));
+    on_all(&["unignore", "12"], &|| again(&["ignore", "12"]));
 
     let help = run(&["--help"]).1;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());

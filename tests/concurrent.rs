@@ -25,7 +25,7 @@ use common::*;
 use trustkeep::machine::event::Event;
 use trustkeep::node::{CommandError, RequestOptions};
 use trustkeep::wire::message::Kind;
-use trustkeep::{TrustRecord, TrustStore};
+use trustkeep::{TrustRecord, TrustStore, WriteError};
 
 #[test]
 fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
@@ -60,14 +60,24 @@ fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
                     let peer = id(2 + u32::try_from(nth * 7 % 8).unwrap());
                     let call = (nth + thread) % 16;
                     match call {
-                        0 => drop(manager.request(peer, "x", RequestOptions::default())),
+                        0 => match store.revocation(peer) {
+                            Some(mark) => drop(manager.request(peer, "x", RequestOptions::default().lift(mark.id))),
+                            None => drop(manager.request(peer, "x", RequestOptions::default())),
+                        },
                         1 => drop(manager.request(peer, "x", RequestOptions::default().automatic(true).force(true))),
-                        2 => drop(manager.approve(peer, shown(manager, peer))),
+                        2 => match store.revocation(peer) {
+                            Some(mark) => drop(manager.approve_lifting(peer, shown(manager, peer), mark.id)),
+                            None => drop(manager.approve(peer, shown(manager, peer))),
+                        },
                         3 => drop(manager.reject(peer, "no")),
                         4 => drop(manager.cancel(peer)),
                         5 => drop(manager.revoke(peer)),
                         6 => manager.receive(arrived(messages[nth % messages.len()].clone(), (nth % 9) as u8)),
-                        7 => drop(store.grant(TrustRecord::new(peer, None)).unwrap()),
+                        7 => match store.grant(TrustRecord::new(peer, None)) {
+                            // Whoever revokes it again in between wins.
+                            Err(WriteError::Revoked { value, mark }) => drop(store.grant_lifting(value, mark.id)),
+                            granted => drop(granted.unwrap()),
+                        },
                         8 => drop(manager.wait_for_trust(peer, Duration::from_millis(1))),
                         9 => drop(manager.trust_future(peer)),
                         10 => drop((manager.trusted(), manager.pending(), manager.outgoing(), manager.revoked())),
@@ -90,9 +100,11 @@ fn sixty_four_threads_on_every_call_leave_a_state_that_holds() {
     assert_eq!(store.health().waiting_for_trust, 0, "nobody waits any more");
     assert_eq!((count(&manager, "panicked"), count(&manager, "sink_panicked")), (0, 0), "{:?}", manager.counters());
     let (trusted, revoked, outgoing) = (manager.trusted(), manager.revoked(), manager.outgoing());
-    for (peer, _) in &revoked {
+    for (peer, mark) in &revoked {
         assert!(trusted.iter().all(|record| record.node_id != *peer), "{peer} is trusted and revoked");
-        assert!(outgoing.iter().all(|(other, _)| other != peer), "{peer} is asked and revoked");
+        let lifts = |entry: &trustkeep::tables::Outgoing| entry.lift == Some(mark.id);
+        let held = outgoing.iter().all(|(other, entry)| other != peer || lifts(entry));
+        assert!(held, "{peer} is asked with no lift of its mark, and revoked");
     }
     let generation = manager.shutdown().unwrap();
     assert_eq!(generation, store.generation());
@@ -127,6 +139,7 @@ fn of_two_operators_who_approve_one_does() {
         assert_eq!(ends.next(), (id(2), "handshake_accept".to_owned()));
         drop(manager.revoke(id(2)).unwrap());
         assert_eq!(ends.next(), (id(2), "handshake_revoke".to_owned()));
+        drop(manager.forget_revocation(id(2)).unwrap());
     }
     assert!(ends.sent.try_recv().is_err(), "one answer each");
 }
@@ -157,6 +170,7 @@ fn a_revocation_that_races_an_answer_wins_if_it_comes_last_and_is_never_forgotte
         // Whichever came first: the peer is revoked, and nothing of it is left.
         assert!(done.load(Ordering::SeqCst) && !manager.is_trusted(id(2)) && manager.outgoing().is_empty());
         assert_eq!(manager.revoked().len(), 1);
+        drop(manager.forget_revocation(id(2)).unwrap());
     }
     assert_eq!(accepted + in_vain, 60);
     drop(ends);

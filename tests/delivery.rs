@@ -210,7 +210,8 @@ fn what_is_owed_when_a_node_stops_is_not_forgotten() {
     drop(node.manager.revoke(id(3)).unwrap());
     eventually("the farewell hangs", || node.wire.gate.waiting() == 1);
     assert_eq!(node.manager.wait_told(id(3), A_WHILE), Told::NotYet("it is still being sent".to_owned()));
-    drop(node.manager.store().grant(trustkeep::TrustRecord::new(id(3), None)).unwrap());
+    let mark = node.manager.store().revocation(id(3)).unwrap().id;
+    drop(node.manager.store().grant_lifting(trustkeep::TrustRecord::new(id(3), None), mark).unwrap());
     drop(node.manager.revoke(id(3)).unwrap());
     node.manager.shutdown().unwrap();
     drop(shut);
@@ -240,7 +241,11 @@ fn an_opposite_decision_takes_back_what_is_owed() {
     assert!(matches!(node.approves(), Told::NotYet(_)));
     drop(node.manager.revoke(id(2)).unwrap());
     assert!(matches!(node.manager.wait_told(id(2), SOON), Told::NotYet(_)));
-    drop(node.manager.store().grant(trustkeep::TrustRecord::new(id(2), identity(2).public_key())).unwrap());
+    let (mark, record) = (
+        node.manager.store().revocation(id(2)).unwrap().id,
+        trustkeep::TrustRecord::new(id(2), identity(2).public_key()),
+    );
+    drop(node.manager.store().grant_lifting(record, mark).unwrap());
     node.cut_off(false);
     clock.wind(MINUTE);
     eventually("nothing is owed any more", || node.owed().is_none());

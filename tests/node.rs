@@ -106,7 +106,11 @@ fn trust_is_made_kept_over_a_restart_and_revoked() {
     until(&events_b, |event| matches!(event, Event::Pending { .. }));
     assert!(!b.manager.is_trusted(id(1)) && !a.manager.is_trusted(id(2)));
     assert_eq!(b.manager.pending()[0].0, id(1));
-    drop(b.manager.approve(id(1), shown(&b.manager, id(1))).unwrap());
+    let current = b.manager.revoked()[0].1.id;
+    let plain = b.manager.approve(id(1), shown(&b.manager, id(1)));
+    let refused = Rejection::RevokedNeedsLift { current };
+    assert!(matches!(plain, Err(CommandError::Refused(why)) if why == refused), "{plain:?}");
+    drop(b.manager.approve_lifting(id(1), shown(&b.manager, id(1)), current).unwrap());
     assert!(a.manager.wait_for_trust(id(2), SOON));
     assert!(b.manager.revoked().is_empty());
 }
@@ -266,12 +270,18 @@ fn operators_hear_what_there_was_nothing_to_do_about() {
     nothing(b.manager.approve(id(1), shown(&b.manager, id(1))));
     nothing(b.manager.reject(id(1), ""));
     nothing(b.manager.cancel(id(1)));
-    nothing(b.manager.revoke(id(1)).map(|revoked| revoked.receipt));
+    nothing(b.manager.remove(id(1)));
+    nothing(b.manager.forget_revocation(id(1)));
     let us = b.manager.request(id(2), "", ask());
     assert!(matches!(us, Err(CommandError::Refused(Rejection::PeerIsUs))), "{us:?}");
     assert_eq!(b.manager.store().generation(), before);
     assert!(b.manager.wait_for_trust(id(2), Duration::ZERO), "we trust ourselves");
     assert!(!b.manager.wait_for_trust(id(1), Duration::ZERO));
+
+    // A revocation always does something: it marks, and says that nothing else was there.
+    let revoked = b.manager.revoke(id(5)).unwrap();
+    assert_eq!((revoked.was, revoked.waited, revoked.asked, revoked.marked), (None, false, false, None));
+    assert_eq!(b.manager.revoked().len(), 1);
 
     let events = b.manager.subscribe();
     drop(a.manager.request(id(2), "", ask()).unwrap());

@@ -288,7 +288,8 @@ fn a_request_after_a_revocation_waits_until_the_peer_is_cut_off() {
     drop(manager.revoke(id(2)).unwrap());
     assert_eq!(ends.next(), (id(2), "handshake_revoke".to_owned()));
     *wire.hangs_to.lock().unwrap() = None;
-    drop(manager.request(id(2), "", RequestOptions::default()).unwrap());
+    let lift = manager.store().revocation(id(2)).unwrap().id;
+    drop(manager.request(id(2), "", RequestOptions::default().lift(lift)).unwrap());
     assert_eq!(ends.next(), (id(2), "handshake_request".to_owned()));
     assert_eq!(ends.cut.try_recv(), Ok(id(2)), "the request would be cut as well");
     wire.gate.open();
@@ -298,7 +299,8 @@ fn a_request_after_a_revocation_waits_until_the_peer_is_cut_off() {
     // A transport that hangs over it delays the request, and does not stop it.
     let _shut = wire.cutting.close();
     drop(manager.revoke(id(2)).unwrap());
-    drop(manager.request(id(2), "", RequestOptions::default()).unwrap());
+    let lift = manager.store().revocation(id(2)).unwrap().id;
+    drop(manager.request(id(2), "", RequestOptions::default().lift(lift)).unwrap());
     assert!(ends.cut.try_recv().is_err());
 }
 

@@ -144,7 +144,8 @@ fn a_refusal_is_relayed_too_and_a_farewell_is_not() {
     drop(c.store().grant(TrustRecord::new(id(2), None)).unwrap());
     drop(c.revoke(id(2)).unwrap());
     eventually("it is counted", || count(&c, "not_sent") == 1);
-    drop(c.request(id(2), "", ask()).unwrap());
+    let lift = c.store().revocation(id(2)).unwrap().id;
+    drop(c.request(id(2), "", ask().lift(lift)).unwrap());
     assert_eq!(*far.relayed.lock().unwrap(), [Kind::Request]);
 }
 

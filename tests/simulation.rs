@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 83] = [
+const MUST_HAPPEN: [(&str, u64); 90] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -86,6 +86,8 @@ const MUST_HAPPEN: [(&str, u64); 83] = [
     ("grant: KeyAdopted", 20),
     ("grant: KeyRotated", 9),
     ("loss: KeyChanged", 4),
+    ("loss: KeyRevoked", 10),
+    ("loss: Removed", 12),
     ("loss: Revoked", 930),
     ("loss: RevokedByPeer", 540),
     ("a stamp moved back", 240),
@@ -133,9 +135,12 @@ const MUST_HAPPEN: [(&str, u64); 83] = [
     ("peace: trust though an accept was lost", 200),
     ("refused: fingerprint_required", 140),
     ("refused: other_entry", 130),
-    ("refused: registry_contradicts", 15),
+    ("refused: ignored_not_asked", 5),
+    ("refused: key_revoked_needs_lift", 12),
+    ("refused: registry_contradicts", 6),
+    ("refused: revoked_needs_lift", 280),
     ("refused: revoked_needs_operator", 100),
-    ("refused: store_full", 20),
+    ("refused: store_full", 6),
     ("refused: wrong_fingerprint", 260),
     ("rejected: already_refused", 12),
     ("rejected: bad_key", 10),
@@ -144,9 +149,11 @@ const MUST_HAPPEN: [(&str, u64); 83] = [
     ("relay: answers itself", 200),
     ("rejected: downgrade", 200),
     ("rejected: from_future", 1900),
+    ("rejected: ignored", 20),
     ("rejected: key_mismatch", 280),
     ("rejected: key_replaced", 4),
     ("rejected: rotation_refused", 18),
+    ("rejected: key_revoked", 12),
     ("rejected: not_asked", 560),
     ("rejected: not_authentic", 890),
     ("rejected: not_relayable", 160),

@@ -66,6 +66,7 @@ fuzz_target!(|input: Input| {
                 let (_, receipt) = store
                     .update(|batch| {
                         for offset in 0..grants {
+                            batch.forget_revocation(peer(offset));
                             let _ = batch.grant(TrustRecord::new(peer(offset), None).network(number as u16));
                         }
                         for offset in 0..revokes % 16 {

@@ -18,24 +18,29 @@ pub(super) fn approve(
     peer: NodeId,
     fingerprint: Option<String>,
     entry: Option<String>,
+    lift: Option<String>,
 ) -> Result<Answer, Failure> {
     let home = Home::new(home);
-    let approval = |fingerprint, entry| Ask::Approve { peer: peer.get(), fingerprint, entry };
+    let approval = |fingerprint, entry, lift| Ask::Approve { peer: peer.get(), fingerprint, entry, lift };
     let is_asked = fingerprint.is_none() && io::stdin().is_terminal() && io::stdout().is_terminal();
     if !is_asked {
-        return operator::done(&home, &approval(fingerprint, entry));
+        return operator::done(&home, &approval(fingerprint, entry, lift));
     }
     let Reply::Pending { pending } = ask(&home, &Ask::Pending)? else { return Err(operator::unexpected()) };
     let row = pending.into_iter().find(|row| row.node_id == peer.get());
     let Some(row) = row.filter(|row| entry.is_none() || row.entry == entry) else {
         // Nothing to show: the node says why.
-        return operator::done(&home, &approval(None, entry));
+        return operator::done(&home, &approval(None, entry, lift));
     };
     if row.is_beyond_doubt() {
-        return operator::done(&home, &approval(None, row.entry));
+        return operator::done(&home, &approval(None, row.entry, lift));
     }
     match choose(&row)? {
-        Some(fingerprint) => operator::done(&home, &approval(Some(fingerprint), row.entry)),
+        Some(fingerprint) => {
+            // what was shown is lifted, and no revocation that came since.
+            let lift = lift.or_else(|| row.lift(&fingerprint).cloned());
+            operator::done(&home, &approval(Some(fingerprint), row.entry, lift))
+        }
         None => {
             super::complain("nothing was approved");
             Ok(Answer::No)
@@ -48,6 +53,7 @@ fn choose(row: &PendingRow) -> Result<Option<String>, Failure> {
     let keys: Vec<&str> = row.fingerprints().collect();
     print::to_stdout(|out| {
         rows::print_pending(out, core::slice::from_ref(row), now().wall)?;
+        rows::print_marks(out, core::slice::from_ref(row))?;
         writeln!(out, "\nApprove peer {} under which key? Compare it with what its operator says.", row.node_id)?;
         keys.iter().zip(1..).try_for_each(|(key, number)| writeln!(out, "  {number}  {key}"))?;
         write!(out, "Number, or nothing to approve none: ")?;

@@ -1,4 +1,6 @@
 //! The command line, as types.
+//!
+//! 510 lines because clap reads one tree of types, and its words are the help.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -10,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::control::{Ask, Until};
 use super::policy::PolicyArguments;
 use crate::config::Limits;
-use crate::peer::NodeId;
+use crate::peer::{NodeId, RevocationId};
 
 /// A trust store and handshake manager: who may talk to this node, and since when.
 #[derive(Debug, Parser)]
@@ -80,8 +82,16 @@ pub(super) enum Command {
     },
     /// List the requests of the node itself that were not answered yet
     Outgoing(Listing),
-    /// List the peers that the node has revoked
-    Revoked(Listing),
+    /// List the peers, or the keys, that the node has revoked
+    Revoked {
+        #[command(flatten)]
+        listing: Listing,
+        /// The keys instead of the peers
+        #[arg(long)]
+        keys: bool,
+    },
+    /// List the peers and keys that the node ignores
+    Ignored(Listing),
     /// Show how a running node is doing
     Status(Listing),
     /// Decide about a registry (the peers file) that contradicts so many trusted peers that none was ended
@@ -157,6 +167,9 @@ pub(super) enum Command {
         /// The document; `-` for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// A revocation of the store's that trusted entries of the document may lift; as often as needed
+        #[arg(long, value_name = "ID")]
+        lift: Vec<RevocationId>,
         /// Take nothing if any entry cannot be taken, or any name is not known
         #[arg(long)]
         strict: bool,
@@ -227,6 +240,9 @@ pub(super) enum Operation {
         /// Wait so many seconds until the peer is trusted; ends with 1 at once if it refuses
         #[arg(long, value_name = "S", value_parser = seconds)]
         wait: Option<Duration>,
+        /// The revocation that the peer's answer lifts, as `revoked` shows it
+        #[arg(long, value_name = "ID")]
+        lift: Option<String>,
     },
     /// Trust a pending peer, under one of the keys that `pending` shows
     ///
@@ -235,6 +251,9 @@ pub(super) enum Operation {
     Approve {
         #[command(flatten)]
         to: Peer,
+        /// The revocation to lift, as `pending` and `revoked` show it
+        #[arg(long, value_name = "ID")]
+        lift: Option<String>,
         /// Of the key to approve
         fingerprint: Option<String>,
         /// The entry that you looked at, as `pending --json` names it: no other is approved
@@ -247,6 +266,9 @@ pub(super) enum Operation {
         to: Peer,
         /// Its key, in base64
         key: String,
+        /// The revocation to lift, as `pending` and `revoked` show it
+        #[arg(long, value_name = "ID")]
+        lift: Option<String>,
     },
     /// Refuse a pending peer
     Reject {
@@ -261,10 +283,26 @@ pub(super) enum Operation {
         #[command(flatten)]
         to: Peer,
     },
-    /// Trust a peer no longer
+    /// Trust a peer, or anybody under a key, no longer; marks it whatever is known of it, until that is lifted
     Revoke {
         #[command(flatten)]
-        to: Peer,
+        of: PeerOrKey,
+    },
+    /// Take the mark of a revoked peer or key away; trusts nobody by that
+    #[command(name = "unrevoke", alias = "forget-revocation")]
+    ForgetRevocation {
+        #[command(flatten)]
+        of: PeerOrKey,
+    },
+    /// Hear nothing more of a peer, or under a key: its messages are counted, and neither shown nor answered
+    Ignore {
+        #[command(flatten)]
+        of: PeerOrKey,
+    },
+    /// Hear an ignored peer or key again
+    Unignore {
+        #[command(flatten)]
+        of: PeerOrKey,
     },
     /// Wait until a peer is trusted (or something else); exits with 1 if that does not happen in time
     Wait {
@@ -310,6 +348,26 @@ pub(super) struct Peer {
     pub(super) peer: NodeId,
 }
 
+/// A running node, and the peer or the key that it is asked about.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("of").required(true).args(["peer", "key"])))]
+pub(super) struct PeerOrKey {
+    /// The home of the running node
+    #[arg(long, value_name = "HOME")]
+    home: PathBuf,
+    /// The peer's node id
+    peer: Option<NodeId>,
+    /// A key in base64, whatever its id, instead of a peer
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+}
+
+impl PeerOrKey {
+    fn into_request(self, ask: impl Fn(Option<u32>, Option<String>) -> Ask) -> (PathBuf, Ask) {
+        (self.home, ask(self.peer.map(NodeId::get), self.key))
+    }
+}
+
 impl Operation {
     /// The home of the node to ask, what to ask of it, and what then.
     pub(super) fn into_requests(self) -> (PathBuf, Ask, Option<Ask>) {
@@ -327,19 +385,28 @@ impl Operation {
     fn into_request(self) -> (PathBuf, Ask) {
         let request = |to: Peer, request: &dyn Fn(u32) -> Ask| (to.home, request(to.peer.get()));
         match self {
-            Self::Request { to, justification, key, force, wait: _ } => request(to, &|peer| Ask::Request {
+            Self::Request { to, justification, key, force, lift, wait: _ } => request(to, &|peer| Ask::Request {
                 peer,
                 justification: justification.clone(),
                 expected_key: key.clone(),
                 force,
+                lift: lift.clone(),
             }),
-            Self::Approve { to, fingerprint, entry } => {
-                request(to, &|peer| Ask::Approve { peer, fingerprint: fingerprint.clone(), entry: entry.clone() })
+            Self::Approve { to, lift, fingerprint, entry } => request(to, &|peer| Ask::Approve {
+                peer,
+                fingerprint: fingerprint.clone(),
+                entry: entry.clone(),
+                lift: lift.clone(),
+            }),
+            Self::Grant { to, key, lift } => {
+                request(to, &|peer| Ask::Grant { peer, key: key.clone(), lift: lift.clone() })
             }
-            Self::Grant { to, key } => request(to, &|peer| Ask::Grant { peer, key: key.clone() }),
             Self::Reject { to, reason } => request(to, &|peer| Ask::Reject { peer, reason: reason.clone() }),
             Self::Cancel { to } => request(to, &|peer| Ask::Cancel { peer }),
-            Self::Revoke { to } => request(to, &|peer| Ask::Revoke { peer }),
+            Self::Revoke { of } => of.into_request(|peer, key| Ask::Revoke { peer, key }),
+            Self::ForgetRevocation { of } => of.into_request(|peer, key| Ask::ForgetRevocation { peer, key }),
+            Self::Ignore { of } => of.into_request(|peer, key| Ask::Ignore { peer, key }),
+            Self::Unignore { of } => of.into_request(|peer, key| Ask::Unignore { peer, key }),
             Self::Wait { to, until, timeout } => {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 request(to, &|peer| Ask::Wait { peer, until, timeout_ms })

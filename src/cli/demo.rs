@@ -70,7 +70,7 @@ impl Demo {
         self.done(&format!("pending: node {} shows the request with the fingerprint of {}'s key", b.id, a.id))?;
 
         let fingerprint = Some(a.key.fingerprint().to_string());
-        b.done(&Ask::Approve { peer: a.id.get(), fingerprint, entry: None })?;
+        b.done(&Ask::Approve { peer: a.id.get(), fingerprint, entry: None, lift: None })?;
         self.done(&format!("approve: node {} trusts node {}, durably", b.id, a.id))?;
         trusted(&a, &b)?;
         self.done("trusted on both sides, and durable on both")?;
@@ -85,7 +85,7 @@ impl Demo {
         trusted(&a, &b)?;
         self.done(&format!("node {} runs again: still trusted on both sides", b.id))?;
 
-        a.done(&Ask::Revoke { peer: b.id.get() })?;
+        a.done(&Ask::Revoke { peer: Some(b.id.get()), key: None })?;
         a.wait(&b, Until::Untrusted)?;
         self.done(&format!("revoke: node {} trusts node {} no longer, durably", a.id, b.id))?;
         b.wait(&a, Until::Untrusted)?;
@@ -178,7 +178,7 @@ impl Actor {
 
     fn request(&self, peer: &Self, justification: &str) -> Result<(), Failure> {
         let (peer, justification) = (peer.id.get(), justification.to_owned());
-        self.done(&Ask::Request { peer, justification, expected_key: None, force: false })
+        self.done(&Ask::Request { peer, justification, expected_key: None, force: false, lift: None })
     }
 
     fn wait(&self, peer: &Self, until: Until) -> Result<(), Failure> {

@@ -103,10 +103,11 @@ mod tests {
         let peer = NodeId::new(9).unwrap();
         let forged = || format!("{}2026-03-03T10:00:00.123Z  trust.changed  peer 9  state=\"granted\"", "x".repeat(60));
         let fingerprint = crate::testing::actor::Actor::new(9, 0x11).public_key().fingerprint();
+        let (replaces, marks) = (None, crate::tables::Marks::default());
         for (event, beside) in [
             (Event::Received { peer, justification: forged() }, "peer 9"),
             (
-                Event::Pending { peer, justification: forged(), fingerprint, replaces: None, proven_by: None },
+                Event::Pending { peer, justification: forged(), fingerprint, replaces, proven_by: None, marks },
                 "fingerprint=\"10ba:682c",
             ),
             (Event::Rejected { peer, reason: forged(), fingerprint, authentic: false }, "authentic=false"),

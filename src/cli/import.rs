@@ -23,7 +23,7 @@ use crate::error::{OpenError, WriteError};
 use crate::machine::view::Nonce;
 use crate::map::mix::Mix;
 use crate::node::{Identity as _, Random as _, SystemRandom};
-use crate::peer::NodeId;
+use crate::peer::{NodeId, RevocationId};
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::format::StoreId;
 use crate::persist::load::{Loaded, Opening, load};
@@ -48,6 +48,9 @@ struct Imported {
     outgoing: CountRow,
     revoked: CountRow,
     floors: CountRow,
+    revoked_keys: CountRow,
+    ignored: CountRow,
+    ignored_keys: CountRow,
     findings: Vec<FindingRow>,
     /// How many more there were than are listed.
     findings_left_out: u64,
@@ -104,11 +107,17 @@ impl From<&Finding> for FindingRow {
 }
 
 /// Takes what can be taken; `No` if something could not.
-pub(super) fn import(place: &Place, file: &Path, strict: bool, json: bool) -> Result<Answer, Failure> {
+pub(super) fn import(
+    place: &Place,
+    file: &Path,
+    lifts: &[RevocationId],
+    strict: bool,
+    json: bool,
+) -> Result<Answer, Failure> {
     let (dir, own_id) = find(place)?;
     let store = Store::open(&dir)?;
     let created = matches!(store, Store::Missing(_));
-    let (taken, said) = read(file, store.tables(), own_id)?;
+    let (taken, said) = read(file, store.tables(), own_id, lifts)?;
     let skipped: u64 = taken.counts.iter().map(|count| count.skipped).sum();
     if strict && (skipped > 0 || !taken.unknown.is_empty()) {
         tell(&taken);
@@ -126,7 +135,7 @@ pub(super) fn import(place: &Place, file: &Path, strict: bool, json: bool) -> Re
         tell(&taken);
     }
     let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, .. } = taken;
-    let [trusted, pending, outgoing, revoked, floors] = counts.map(CountRow::from);
+    let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys] = counts.map(CountRow::from);
     let imported = Imported {
         dir: dir.display().to_string(),
         created,
@@ -137,6 +146,9 @@ pub(super) fn import(place: &Place, file: &Path, strict: bool, json: bool) -> Re
         outgoing,
         revoked,
         floors,
+        revoked_keys,
+        ignored,
+        ignored_keys,
         findings: findings.iter().map(FindingRow::from).collect(),
         findings_left_out,
         unknown: unknown.iter().map(UnknownRow::from).collect(),
@@ -251,7 +263,7 @@ fn opening(create: bool) -> Opening {
 }
 
 /// Reads the document, and shows how far it is.
-fn read(file: &Path, before: &Tables, own_id: Option<NodeId>) -> Result<(Taken, u64), Failure> {
+fn read(file: &Path, before: &Tables, own_id: Option<NodeId>, lifts: &[RevocationId]) -> Result<(Taken, u64), Failure> {
     let fail = |error: &dyn core::fmt::Display| {
         let what = format!("{}: {}", file.display(), Text::filtered(&error.to_string()));
         Failure::hint(what, "nothing was changed")
@@ -273,7 +285,7 @@ fn read(file: &Path, before: &Tables, own_id: Option<NodeId>) -> Result<(Taken, 
         }
         Nonce(bytes)
     };
-    let into = Into { before, now: now(), own_id, limits: Limits::default(), nonce: &mut nonce };
+    let into = Into { before, now: now(), own_id, limits: Limits::default(), lifts, nonce: &mut nonce };
     let read = trust_json::read(BufReader::with_capacity(BLOCK_BYTES, Counted { from, bar: &bar }), into);
     let read = read.map_err(|error| fail(&error))?;
     match no_random {
@@ -316,6 +328,7 @@ fn tell(taken: &Taken) {
 
 fn show(imported: &Imported) -> Result<(), Failure> {
     let Imported { dir, created, changed, generation, trusted, pending, outgoing, revoked, floors, .. } = imported;
+    let Imported { revoked_keys, ignored, ignored_keys, .. } = imported;
     let what = match (created, changed) {
         (true, _) => "created",
         (false, true) => "changed",
@@ -323,8 +336,21 @@ fn show(imported: &Imported) -> Result<(), Failure> {
     };
     print::to_stdout(|out| {
         writeln!(out, "{dir}: {what}, durable as of generation {generation}")?;
-        let rows = List::ALL.into_iter().zip([trusted, pending, outgoing, revoked, floors]);
-        let cells = rows.map(|(list, count)| {
+        let rows = List::ALL.into_iter().zip([
+            trusted,
+            pending,
+            outgoing,
+            revoked,
+            floors,
+            revoked_keys,
+            ignored,
+            ignored_keys,
+        ]);
+        // The lists of documents of all times, and of those that are younger the ones that are used.
+        let is_shown = |list: &List, count: &CountRow| {
+            !list.is_left_out_if_empty() || count.taken + count.unchanged + count.skipped > 0
+        };
+        let cells = rows.filter(|(list, count)| is_shown(list, count)).map(|(list, count)| {
             let CountRow { taken, unchanged, skipped } = count;
             [list.name().to_owned(), taken.to_string(), unchanged.to_string(), skipped.to_string()]
         });

@@ -63,14 +63,17 @@ pub fn main() -> ExitCode {
             pending.apply(&mut limits);
             node::run(&home, listen, policy.into_policy(), limits, json, stop_at_eof)
         }
-        Command::Operation(Operation::Approve { to, fingerprint, entry }) => {
-            approve::approve(&to.home, to.peer, fingerprint, entry)
+        Command::Operation(Operation::Approve { to, lift, fingerprint, entry }) => {
+            approve::approve(&to.home, to.peer, fingerprint, entry, lift)
         }
         Command::Operation(operation) => operator::operate(operation),
         Command::List(listing) => operator::list(&listing, &Ask::List),
         Command::Pending { listing, peer } => operator::pending(&listing, peer),
         Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
-        Command::Revoked(listing) => operator::list(&listing, &Ask::Revoked),
+        Command::Revoked { listing, keys } => {
+            operator::list(&listing, if keys { &Ask::RevokedKeys } else { &Ask::Revoked })
+        }
+        Command::Ignored(listing) => operator::list(&listing, &Ask::Ignored),
         Command::Status(listing) => operator::list(&listing, &Ask::Status),
         Command::Registry { action: RegistryAction::List, of } => operator::list(&of, &Ask::RegistryList),
         Command::Registry { action: RegistryAction::Confirm, of } => operator::confirm_registry(&of),
@@ -84,7 +87,7 @@ pub fn main() -> ExitCode {
             let nonces = if with_nonces { trust_json::Nonces::Written } else { trust_json::Nonces::LeftOut };
             export::export(&dir, out.as_deref(), force, nonces, json)
         }
-        Command::Import { place, file, strict, json } => import::import(&place, &file, strict, json),
+        Command::Import { place, file, lift, strict, json } => import::import(&place, &file, &lift, strict, json),
         Command::Compact { dir, json } => compact::compact(&dir, json),
         Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),
         Command::Stress(arguments) => stress::run(&arguments),

@@ -5,16 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::rows::{OutgoingRow, PendingRow, RevokedRow, TrustedRow, by_id};
+use super::rows::{IgnoredKeyRow, IgnoredRow, OutgoingRow, PendingRow, RevokedKeyRow, RevokedRow, TrustedRow, by_id};
 use super::{Answer, Failure, complain, now, print, progress, rows};
 use crate::error::OpenError;
-use crate::machine::known;
-use crate::peer::NodeId;
 use crate::persist::Storage;
 use crate::persist::examine::{self, FileInfo, Finding, Progress, Report};
 use crate::persist::file::{Directory, LoadMode};
 use crate::tables::table::Table as _;
-use crate::tables::{Pending, Tables};
 
 #[derive(Serialize)]
 struct Inspected {
@@ -23,12 +20,10 @@ struct Inspected {
     pending: Vec<PendingRow>,
     outgoing: Vec<OutgoingRow>,
     revoked: Vec<RevokedRow>,
+    revoked_keys: Vec<RevokedKeyRow>,
+    ignored: Vec<IgnoredRow>,
+    ignored_keys: Vec<IgnoredKeyRow>,
     files: Vec<FileRow>,
-}
-
-fn pending_row(tables: &Tables, peer: NodeId, entry: &Pending) -> PendingRow {
-    let replaces = known::replaced_key(tables, peer, &entry.key);
-    PendingRow::new(peer.get(), &known::shown(tables, peer, entry), replaces)
 }
 
 #[derive(Serialize)]
@@ -86,30 +81,50 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let inspected = Inspected {
         generation: snapshot.header.generation,
         trusted: by_id(tables.trusted.iter().map(|record| TrustedRow::from(&record)).collect(), |row| row.node_id),
-        pending: by_id(tables.sides.pending.iter().map(|(id, it)| pending_row(tables, id, it)).collect(), |row| {
-            row.node_id
-        }),
+        pending: by_id(
+            tables.sides.pending.iter().map(|(id, it)| PendingRow::of(tables, id, it)).collect(),
+            |row: &PendingRow| row.node_id,
+        ),
         outgoing: by_id(tables.sides.outgoing.iter().map(|(id, it)| OutgoingRow::new(id.get(), it)).collect(), |row| {
             row.node_id
         }),
         revoked: by_id(tables.sides.revoked.iter().map(|(id, at)| RevokedRow::new(id.get(), *at)).collect(), |row| {
             row.node_id
         }),
+        revoked_keys: {
+            let mut rows: Vec<_> =
+                tables.sides.revoked_keys.iter().map(|(key, mark)| RevokedKeyRow::new(&key, *mark)).collect();
+            rows.sort_unstable_by(|one, other| one.public_key.cmp(&other.public_key));
+            rows
+        },
+        ignored: by_id(tables.sides.ignored.iter().map(|(id, at)| IgnoredRow::new(id.get(), *at)).collect(), |row| {
+            row.node_id
+        }),
+        ignored_keys: {
+            let mut rows: Vec<_> =
+                tables.sides.ignored_keys.iter().map(|(key, at)| IgnoredKeyRow::new(&key, *at)).collect();
+            rows.sort_unstable_by(|one, other| one.public_key.cmp(&other.public_key));
+            rows
+        },
         files: files.iter().map(FileRow::from).collect(),
     };
     if json {
         print::json(&inspected)?;
         return Ok(Answer::Printed);
     }
-    let Inspected { generation, trusted, pending, outgoing, revoked, files } = inspected;
+    let Inspected { generation, trusted, pending, outgoing, revoked, revoked_keys, ignored, ignored_keys, files } =
+        inspected;
     let at = now().wall;
     print::to_stdout(|out| {
         let (t, p, o, r) = (trusted.len(), pending.len(), outgoing.len(), revoked.len());
         writeln!(out, "generation {generation}: {t} trusted, {p} pending, {o} outgoing, {r} revoked")?;
         rows::print_trusted(out, &trusted, at)?;
         rows::print_pending(out, &pending, at)?;
+        rows::print_marks(out, &pending)?;
         rows::print_outgoing(out, &outgoing, at)?;
         rows::print_revoked(out, &revoked, at)?;
+        rows::print_revoked_keys(out, &revoked_keys, at)?;
+        rows::print_ignored(out, &ignored, &ignored_keys, at)?;
         let generation = |file: &FileRow| file.generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let cells = files
             .iter()

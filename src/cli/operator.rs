@@ -38,17 +38,25 @@ pub(super) fn done(home: &Home, request: &Ask) -> Result<Answer, Failure> {
     tell(ask(home, request)?)
 }
 
+fn print_found(out: &mut dyn Write, found: Option<&String>) -> io::Result<()> {
+    found.map_or(Ok(()), |found| writeln!(out, "{}", print::printable(found)))
+}
+
 fn tell(reply: Reply) -> Result<Answer, Failure> {
     match reply {
-        Reply::Done { generation, warning } => {
+        Reply::Done { generation, found, warning } => {
             if let Some(warning) = warning {
                 complain(warning);
             }
-            print::to_stdout(|out| writeln!(out, "done, durable as of generation {generation}"))?;
+            print::to_stdout(|out| {
+                print_found(out, found.as_ref())?;
+                writeln!(out, "done, durable as of generation {generation}")
+            })?;
             Ok(Answer::Yes)
         }
-        Reply::Decided { generation, not_told } => {
+        Reply::Decided { generation, found, not_told } => {
             print::to_stdout(|out| {
+                print_found(out, found.as_ref())?;
                 writeln!(out, "done, durable as of generation {generation}")?;
                 match not_told {
                     None => writeln!(out, "told"),
@@ -104,7 +112,8 @@ fn show_reply(listing: &Listing, reply: Reply) -> Result<Answer, Failure> {
         })?,
         Reply::Pending { pending } => print::to_stdout(|out| {
             none(out, pending.is_empty())?;
-            rows::print_pending(out, &pending, now().wall)
+            rows::print_pending(out, &pending, now().wall)?;
+            rows::print_marks(out, &pending)
         })?,
         Reply::Outgoing { outgoing, owed } => print::to_stdout(|out| {
             none(out, outgoing.is_empty() && owed.is_empty())?;
@@ -118,6 +127,14 @@ fn show_reply(listing: &Listing, reply: Reply) -> Result<Answer, Failure> {
         Reply::Registry { contradicted, .. } => print::to_stdout(|out| {
             none(out, contradicted.is_empty())?;
             rows::print_contradicted(out, &contradicted)
+        })?,
+        Reply::RevokedKeys { revoked_keys } => print::to_stdout(|out| {
+            none(out, revoked_keys.is_empty())?;
+            rows::print_revoked_keys(out, &revoked_keys, now().wall)
+        })?,
+        Reply::Ignored { ignored, ignored_keys } => print::to_stdout(|out| {
+            none(out, ignored.is_empty() && ignored_keys.is_empty())?;
+            rows::print_ignored(out, &ignored, &ignored_keys, now().wall)
         })?,
         Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
         Reply::Done { .. }
@@ -140,7 +157,7 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     writeln!(out, "node         {node_id}, process {pid}, listening on {listen}")?;
     writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
     writeln!(out, "generation   {generation}, durable {durable_generation}")?;
-    let Status { trusted, pending, outgoing, revoked, .. } = status;
+    let Status { trusted, pending, outgoing, revoked, revoked_keys, ignored, .. } = status;
     writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
     if let Some(RegistryDisagreement { compared, contradicted }) = &status.registry_disagreement {
         writeln!(out, "registry     DISAGREES: of {compared} trusted peers it knows {contradicted} under another key")?;
@@ -148,6 +165,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
             out,
             "             correct it and start again, or `trustkeep registry list` and `trustkeep registry confirm`"
         )?;
+    }
+    if revoked_keys + ignored > 0 {
+        writeln!(out, "             {revoked_keys} keys revoked, {ignored} peers and keys ignored")?;
     }
     match (&status.failing, status.healthy || status.registry_disagreement.is_some()) {
         (Some(failing), _) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,

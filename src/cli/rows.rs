@@ -1,4 +1,6 @@
 //! Entries of the tables as they are shown, offline and by a running node alike.
+//!
+//! 500 lines because each row stands beside how it is printed.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -6,9 +8,10 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::print::{age, printable, table, table_with_texts, time};
+use crate::machine::known;
 use crate::node::{Contradiction, Tries};
-use crate::peer::{PublicKey, TrustRecord};
-use crate::tables::{OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Revocation};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::{Marks, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Revocation, Tables};
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
 
@@ -40,6 +43,12 @@ pub(super) struct PendingRow {
     replaces: Option<String>,
     /// Of the trusted record's key, if that key named this one as its successor.
     proven_by: Option<String>,
+    /// Since when the peer is revoked, and by which revocation; approving it has to name that.
+    revoked_at: Option<i64>,
+    revocation: Option<String>,
+    /// The same of the key.
+    key_revoked_at: Option<i64>,
+    key_revocation: Option<String>,
     /// The other keys that the peer showed.
     others: Vec<OtherRow>,
 }
@@ -51,6 +60,8 @@ struct OtherRow {
     source: String,
     first_seen: i64,
     kind: String,
+    key_revoked_at: Option<i64>,
+    key_revocation: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +71,8 @@ pub(super) struct OutgoingRow {
     expected_key: Option<String>,
     fingerprint: Option<String>,
     justification: String,
+    /// The revocation that the answer lifts.
+    lift: Option<String>,
     /// How the running node fares with it; `null` offline.
     #[serde(flatten)]
     tried: Option<TriesRow>,
@@ -101,6 +114,28 @@ pub(super) struct OwedRow {
 pub(super) struct RevokedRow {
     pub(super) node_id: u32,
     revoked_at: i64,
+    revocation: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RevokedKeyRow {
+    pub(super) public_key: String,
+    fingerprint: String,
+    revoked_at: i64,
+    revocation: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IgnoredRow {
+    pub(super) node_id: u32,
+    ignored_at: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IgnoredKeyRow {
+    pub(super) public_key: String,
+    fingerprint: String,
+    ignored_at: i64,
 }
 
 /// A trusted peer that the registry knows under another key.
@@ -129,8 +164,14 @@ impl From<&TrustRecord> for TrustedRow {
 }
 
 impl PendingRow {
-    /// `replaces` is the key that approving the first key would replace.
-    pub(super) fn new(peer: u32, entry: &Pending, replaces: Option<PublicKey>) -> Self {
+    /// As of these tables: with the key that approving the first key would replace, and the marks that it would lift.
+    pub(super) fn of(tables: &Tables, peer: NodeId, entry: &Pending) -> Self {
+        let entry = &known::shown(tables, peer, entry);
+        let replaces = known::replaced_key(tables, peer, &entry.key);
+        let marks = |key: &PublicKey| tables.marks(peer, Some(key));
+        let Marks { peer: of_peer, key: of_key, .. } = marks(&entry.key);
+        let at = |mark: Option<Revocation>| mark.map(|mark| mark.at.as_millis());
+        let id = |mark: Option<Revocation>| mark.map(|mark| mark.id.to_string());
         let kind = |kind| match kind {
             PendingKind::Request => "request".to_owned(),
             PendingKind::AnsweredUnvouched => "answered, key unvouched".to_owned(),
@@ -141,9 +182,11 @@ impl PendingRow {
             source: other.source.to_string(),
             first_seen: other.first_seen.as_millis(),
             kind: kind(other.kind),
+            key_revoked_at: at(marks(&other.key).key),
+            key_revocation: id(marks(&other.key).key),
         };
         Self {
-            node_id: peer,
+            node_id: peer.get(),
             public_key: entry.key.to_base64(),
             fingerprint: entry.key.fingerprint().to_string(),
             justification: entry.justification.clone(),
@@ -154,6 +197,10 @@ impl PendingRow {
             kind: kind(entry.kind),
             entry: (entry.number != 0).then(|| format!("{:016x}", entry.number)),
             replaces: fingerprint(replaces.as_ref()),
+            revoked_at: at(of_peer),
+            revocation: id(of_peer),
+            key_revoked_at: at(of_key),
+            key_revocation: id(of_key),
             others: entry.others.iter().map(other).collect(),
             proven_by: fingerprint(entry.proven_by.as_ref()),
         }
@@ -161,7 +208,18 @@ impl PendingRow {
 
     /// Whether it is approved without a fingerprint.
     pub(super) fn is_beyond_doubt(&self) -> bool {
-        self.authentic && self.conflicts == 0 && self.replaces.is_none()
+        self.authentic && self.conflicts == 0 && self.replaces.is_none() && self.lift(&self.fingerprint).is_none()
+    }
+
+    /// The revocation that approving it under this key lifts, as it is shown.
+    pub(super) fn lift(&self, fingerprint: &str) -> Option<&String> {
+        let of_key = if self.fingerprint == fingerprint {
+            self.key_revocation.as_ref()
+        } else {
+            let other = self.others.iter().find(|other| other.fingerprint == fingerprint);
+            other.and_then(|other| other.key_revocation.as_ref())
+        };
+        self.revocation.as_ref().or(of_key)
     }
 
     /// Of every key that waits, the first one first.
@@ -180,6 +238,7 @@ impl OutgoingRow {
             expected_key: entry.expected_key.map(|key| key.to_base64()),
             fingerprint: fingerprint(entry.expected_key.as_ref()),
             justification: entry.justification.clone(),
+            lift: entry.lift.map(|id| id.to_string()),
             tried: None,
             refused: entry.refused.as_ref().map(|refusal| RefusedRow {
                 at: refusal.at.as_millis(),
@@ -251,7 +310,27 @@ fn print_errors<'a>(out: &mut dyn Write, tried: impl Iterator<Item = (u32, &'a T
 
 impl RevokedRow {
     pub(super) fn new(peer: u32, mark: Revocation) -> Self {
-        Self { node_id: peer, revoked_at: mark.at.as_millis() }
+        Self { node_id: peer, revoked_at: mark.at.as_millis(), revocation: mark.id.to_string() }
+    }
+}
+
+impl RevokedKeyRow {
+    pub(super) fn new(key: &PublicKey, mark: Revocation) -> Self {
+        let (public_key, fingerprint) = (key.to_base64(), key.fingerprint().to_string());
+        Self { public_key, fingerprint, revoked_at: mark.at.as_millis(), revocation: mark.id.to_string() }
+    }
+}
+
+impl IgnoredRow {
+    pub(super) fn new(peer: u32, at: WallMillis) -> Self {
+        Self { node_id: peer, ignored_at: at.as_millis() }
+    }
+}
+
+impl IgnoredKeyRow {
+    pub(super) fn new(key: &PublicKey, at: WallMillis) -> Self {
+        let (public_key, fingerprint) = (key.to_base64(), key.fingerprint().to_string());
+        Self { public_key, fingerprint, ignored_at: at.as_millis() }
     }
 }
 
@@ -331,6 +410,30 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     Ok(())
 }
 
+/// What stands below a listing of those who wait: which of them are revoked, and what approving them takes.
+pub(super) fn print_marks(out: &mut dyn Write, rows: &[PendingRow]) -> io::Result<()> {
+    for row in rows {
+        let id = row.node_id;
+        let first = (&row.fingerprint, row.key_revoked_at, &row.key_revocation);
+        let others = row.others.iter().map(|it| (&it.fingerprint, it.key_revoked_at, &it.key_revocation));
+        let of_keys = core::iter::once(first).chain(others);
+        let of_keys =
+            of_keys.map(|(key, at, revocation)| (format!("the key {key} of peer {id} is revoked"), at, revocation));
+        let of_peer = (format!("peer {id} is revoked"), row.revoked_at, &row.revocation);
+        for (what, at, revocation) in core::iter::once(of_peer).chain(of_keys) {
+            let (Some(at), Some(revocation)) = (at, revocation) else { continue };
+            writeln!(
+                out,
+                "\nREVOKED: {what} since {}. Approving it lifts that revocation and has to name it:\n  \
+                 `trustkeep approve {id} FINGERPRINT --lift {}`.",
+                time(at),
+                printable(revocation)
+            )?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow], now: WallMillis) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
         let (sent, age) = (time(row.sent_at), age(row.sent_at, now));
@@ -352,8 +455,29 @@ pub(super) fn print_owed(out: &mut dyn Write, rows: &[OwedRow], now: WallMillis)
 }
 
 pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow], now: WallMillis) -> io::Result<()> {
-    let cells = rows.iter().map(|row| [row.node_id.to_string(), time(row.revoked_at), age(row.revoked_at, now)]);
-    table(out, "REVOKED", ["ID", "REVOKED", "AGE"], cells)
+    let cells = rows
+        .iter()
+        .map(|row| [row.node_id.to_string(), time(row.revoked_at), age(row.revoked_at, now), row.revocation.clone()]);
+    table(out, "REVOKED", ["ID", "REVOKED", "AGE", "REVOCATION"], cells)
+}
+
+pub(super) fn print_revoked_keys(out: &mut dyn Write, rows: &[RevokedKeyRow], now: WallMillis) -> io::Result<()> {
+    let cells = rows
+        .iter()
+        .map(|row| [row.fingerprint.clone(), time(row.revoked_at), age(row.revoked_at, now), row.revocation.clone()]);
+    table(out, "REVOKED KEYS", ["FINGERPRINT", "REVOKED", "AGE", "REVOCATION"], cells)
+}
+
+pub(super) fn print_ignored(
+    out: &mut dyn Write,
+    peers: &[IgnoredRow],
+    keys: &[IgnoredKeyRow],
+    now: WallMillis,
+) -> io::Result<()> {
+    let rows = peers.iter().map(|row| [row.node_id.to_string(), time(row.ignored_at), age(row.ignored_at, now)]);
+    table(out, "IGNORED", ["ID", "IGNORED", "AGE"], rows)?;
+    let rows = keys.iter().map(|row| [row.fingerprint.clone(), time(row.ignored_at), age(row.ignored_at, now)]);
+    table(out, "IGNORED KEYS", ["FINGERPRINT", "IGNORED", "AGE"], rows)
 }
 
 pub(super) fn print_contradicted(out: &mut dyn Write, rows: &[ContradictedRow]) -> io::Result<()> {

@@ -156,7 +156,14 @@ impl Worker {
         let receipt = if revokes {
             self.store.revoke(peer).map_err(Failure::new)?.receipt
         } else {
-            self.store.grant(record(peer, &self.keys)).map_err(Failure::new)?
+            let record = record(peer, &self.keys);
+            let lift_and_grant = |batch: &mut crate::store::Batch<'_>| {
+                batch.forget_revocation(peer);
+                batch.grant(record)
+            };
+            let (granted, receipt) = self.store.update(lift_and_grant).map_err(Failure::new)?;
+            granted.map_err(Failure::new)?;
+            receipt
         };
         tally.changes += 1;
         if !self.waits {

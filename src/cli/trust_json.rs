@@ -12,6 +12,7 @@ mod finding;
 mod parse_time;
 mod read;
 mod take;
+mod take_marks;
 mod values;
 
 use std::io::{self, Read, Write};
@@ -50,11 +51,21 @@ pub(crate) fn write(
     let mut lists = Lists { out, told };
     write!(lists.out, "{{\n\"version\": {VERSION},\n\"generation\": {generation}")?;
     let trusted = tables.trusted.iter().map(|record| (record.node_id.get(), record));
-    lists.list("trusted", trusted, |id, record| TrustedEntry::new(id, &record))?;
-    lists.list("pending", numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry, nonces))?;
-    lists.list("outgoing", numbered(open_requests(tables)), |id, entry| OutgoingEntry::new(id, entry, nonces))?;
-    lists.list("revoked", numbered(tables.sides.revoked.iter()), |id, at| RevokedEntry::new(id, *at))?;
-    lists.list("floors", numbered(tables.sides.floors.iter()), FloorEntry::new)?;
+    lists.list(List::Trusted, trusted, |id, record| TrustedEntry::new(id, &record))?;
+    lists
+        .list(List::Pending, numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry, nonces))?;
+    lists.list(List::Outgoing, numbered(open_requests(tables)), |id, entry| OutgoingEntry::new(id, entry, nonces))?;
+    lists.list(List::Revoked, numbered(tables.sides.revoked.iter()), |id, at| RevokedEntry::new(id, *at))?;
+    lists.list(List::Floors, numbered(tables.sides.floors.iter()), FloorEntry::new)?;
+    lists.list(List::RevokedKeys, tables.sides.revoked_keys.iter(), |key, mark| RevokedKeyEntry::new(key, *mark))?;
+    lists.list(List::Ignored, numbered(tables.sides.ignored.iter()), |node_id, at| IgnoredEntry {
+        node_id,
+        ignored_at: time(*at),
+    })?;
+    lists.list(List::IgnoredKeys, tables.sides.ignored_keys.iter(), |key, at| IgnoredKeyEntry {
+        public_key: key.to_base64(),
+        ignored_at: time(*at),
+    })?;
     lists.out.write_all(b"\n}\n")
 }
 
@@ -83,7 +94,8 @@ fn numbered<V>(entries: impl Iterator<Item = (NodeId, V)>) -> impl Iterator<Item
 pub(crate) fn entries(tables: &Tables) -> usize {
     let sides = &tables.sides;
     let waiting = sides.pending.len() + open_requests(tables).count();
-    tables.trusted.len() + waiting + sides.revoked.len() + sides.floors.len()
+    let marks = sides.revoked.len() + sides.revoked_keys.len() + sides.ignored.len() + sides.ignored_keys.len();
+    tables.trusted.len() + waiting + marks + sides.floors.len()
 }
 
 struct Lists<'a> {
@@ -92,16 +104,19 @@ struct Lists<'a> {
 }
 
 impl Lists<'_> {
-    /// One list, in the order of ids.
-    fn list<V, E: Serialize>(
+    /// One list, in the order of ids or of the bytes of keys.
+    fn list<K: Ord + Copy, V, E: Serialize>(
         &mut self,
-        name: &str,
-        entries: impl Iterator<Item = (u32, V)>,
-        entry: impl Fn(u32, V) -> E,
+        list: List,
+        entries: impl Iterator<Item = (K, V)>,
+        entry: impl Fn(K, V) -> E,
     ) -> io::Result<()> {
-        let mut entries: Vec<(u32, V)> = entries.collect();
+        let mut entries: Vec<(K, V)> = entries.collect();
+        if entries.is_empty() && list.is_left_out_if_empty() {
+            return Ok(());
+        }
         entries.sort_unstable_by_key(|(id, _)| *id);
-        write!(self.out, ",\n\"{name}\": [")?;
+        write!(self.out, ",\n\"{}\": [", list.name())?;
         for (number, (id, value)) in entries.into_iter().enumerate() {
             self.out.write_all(if number == 0 { b"\n" } else { b",\n" })?;
             serde_json::to_writer(&mut *self.out, &entry(id, value))?;
@@ -182,6 +197,8 @@ struct OutgoingEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expected_key: Option<String>,
     justification: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lift: Option<String>,
 }
 
 impl<'a> OutgoingEntry<'a> {
@@ -192,6 +209,7 @@ impl<'a> OutgoingEntry<'a> {
             nonce: (nonces == Nonces::Written).then(|| nonce(&entry.nonce)),
             expected_key: entry.expected_key.as_ref().map(PublicKey::to_base64),
             justification: &entry.justification,
+            lift: entry.lift.map(|id| id.to_string()),
         }
     }
 }
@@ -202,11 +220,37 @@ struct RevokedEntry {
     /// For readers whose revocations end by themselves; ours do not.
     until: &'static str,
     revoked_at: String,
+    id: String,
+}
+
+#[derive(Serialize)]
+struct RevokedKeyEntry {
+    public_key: String,
+    revoked_at: String,
+    id: String,
+}
+
+impl RevokedKeyEntry {
+    fn new(key: PublicKey, mark: Revocation) -> Self {
+        Self { public_key: key.to_base64(), revoked_at: time(mark.at), id: mark.id.to_string() }
+    }
+}
+
+#[derive(Serialize)]
+struct IgnoredEntry {
+    node_id: u32,
+    ignored_at: String,
+}
+
+#[derive(Serialize)]
+struct IgnoredKeyEntry {
+    public_key: String,
+    ignored_at: String,
 }
 
 impl RevokedEntry {
     fn new(node_id: u32, mark: Revocation) -> Self {
-        Self { node_id, until: "9999-12-31T23:59:59.999Z", revoked_at: time(mark.at) }
+        Self { node_id, until: "9999-12-31T23:59:59.999Z", revoked_at: time(mark.at), id: mark.id.to_string() }
     }
 }
 

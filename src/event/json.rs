@@ -24,7 +24,7 @@ impl AutoReason {
 
 impl ChangeReason {
     /// Its name in JSON: `direct`, `approved`, `accepted`, `first_use`, `revoked`, `revoked_by_peer`, `key_changed`,
-    /// `key_adopted`, `own_entry`, or one of those of [`AutoReason::name`].
+    /// `key_revoked`, `removed`, `key_adopted`, `own_entry`, or one of those of [`AutoReason::name`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -36,6 +36,8 @@ impl ChangeReason {
             Self::Revoked => "revoked",
             Self::RevokedByPeer => "revoked_by_peer",
             Self::KeyChanged => "key_changed",
+            Self::KeyRevoked => "key_revoked",
+            Self::Removed => "removed",
             Self::KeyAdopted => "key_adopted",
             Self::KeyRotated => "key_rotated",
             Self::OwnEntry => "own_entry",
@@ -78,9 +80,13 @@ impl Event {
             | Self::TrustChanged { peer, .. }
             | Self::RotationRefused { peer, .. }
             | Self::Revoked { peer }
+            | Self::RevocationForgotten { peer }
             | Self::RevokedByPeer { peer }
             | Self::KeyMismatch { peer, .. } => Some(*peer),
-            Self::RegistryDisagrees { .. } | Self::Lagged { .. } => None,
+            Self::KeyRevoked { .. }
+            | Self::KeyRevocationForgotten { .. }
+            | Self::RegistryDisagrees { .. }
+            | Self::Lagged { .. } => None,
         }
     }
 
@@ -126,11 +132,19 @@ impl Serialize for Payload<'_> {
         let mut fields = serializer.serialize_map(None)?;
         match self.0 {
             Event::Received { justification, .. } => fields.serialize_entry("justification", justification)?,
-            Event::Pending { justification, fingerprint, replaces, proven_by, .. } => {
+            Event::Pending { justification, fingerprint, replaces, proven_by, marks, .. } => {
                 fields.serialize_entry("justification", justification)?;
                 fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
                 fields.serialize_entry("replaces", &replaces.map(|replaces| replaces.to_string()))?;
                 fields.serialize_entry("proven_by", &proven_by.map(|key| key.to_string()))?;
+                if let Some(mark) = marks.peer {
+                    fields.serialize_entry("revoked_at", &mark.at.as_millis())?;
+                    fields.serialize_entry("revocation", &mark.id.to_string())?;
+                }
+                if let Some(mark) = marks.key {
+                    fields.serialize_entry("key_revoked_at", &mark.at.as_millis())?;
+                    fields.serialize_entry("key_revocation", &mark.id.to_string())?;
+                }
             }
             Event::AutoApproved { reason, label, .. } => {
                 fields.serialize_entry("reason", reason.name())?;
@@ -161,7 +175,13 @@ impl Serialize for Payload<'_> {
                 fields.serialize_entry("reason", fault.name())?;
             }
             Event::Lagged { lost } => fields.serialize_entry("lost", lost)?,
-            Event::Approved { .. } | Event::Revoked { .. } | Event::RevokedByPeer { .. } => {}
+            Event::KeyRevoked { fingerprint } | Event::KeyRevocationForgotten { fingerprint } => {
+                fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
+            }
+            Event::Approved { .. }
+            | Event::Revoked { .. }
+            | Event::RevocationForgotten { .. }
+            | Event::RevokedByPeer { .. } => {}
         }
         fields.end()
     }
@@ -170,29 +190,29 @@ impl Serialize for Payload<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::actor::{Actor, node};
+    use crate::peer::Marks;
+    use crate::testing::actor::{Actor, mark, node};
 
     #[test]
     fn every_event_is_one_object_with_the_fields_of_its_topic() {
         let peer = node(9);
         let text = || "why\n\"so\"".to_owned();
         let [fingerprint, old] = [0x11, 0x22].map(|seed| Actor::new(9, seed).public_key().fingerprint());
+        let pending = |replaces: Option<_>, marks| {
+            let proven_by = replaces.map(|_| old);
+            let justification = String::new();
+            Event::Pending { peer, justification, fingerprint, replaces, proven_by, marks }
+        };
         let events = [
             (Event::Received { peer, justification: text() }, r#"{"justification":"why\n\"so\""}"#.to_owned()),
             (
-                Event::Pending {
-                    peer,
-                    justification: String::new(),
-                    fingerprint,
-                    replaces: Some(fingerprint),
-                    proven_by: Some(old),
-                },
+                pending(Some(fingerprint), Marks::default()),
                 format!(
                     r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":"{fingerprint}","proven_by":"{old}"}}"#
                 ),
             ),
             (
-                Event::Pending { peer, justification: String::new(), fingerprint, replaces: None, proven_by: None },
+                pending(None, Marks::default()),
                 format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":null,"proven_by":null}}"#),
             ),
             (
@@ -200,6 +220,13 @@ mod tests {
                 format!(
                     r#"{{"old_fingerprint":"{old}","new_fingerprint":"{fingerprint}","reason":"second_successor"}}"#
                 ),
+            ),
+            (
+                pending(None, Marks::new(Some(mark(0)), Some(mark(1)))),
+                format!(r#"{{"justification":"","fingerprint":"{fingerprint}","replaces":null,"proven_by":null,"#)
+                    + r#""revoked_at":1772532000123,"#
+                    + r#""revocation":"0000000000000001","key_revoked_at":1772532000124,"#
+                    + r#""key_revocation":"0000000000000001"}"#,
             ),
             (
                 Event::AutoApproved { peer, reason: AutoReason::AllowListed, label: Some("first".to_owned()) },
@@ -223,6 +250,7 @@ mod tests {
                 r#"{"state":"granted","reason":"mutual"}"#.to_owned(),
             ),
             (Event::Revoked { peer }, "{}".to_owned()),
+            (Event::RevocationForgotten { peer }, "{}".to_owned()),
             (Event::RevokedByPeer { peer }, "{}".to_owned()),
             (
                 Event::KeyMismatch {
@@ -242,10 +270,18 @@ mod tests {
                 Event::RegistryDisagrees { compared: 80, contradicted: 9 },
                 r#"{"compared":80,"contradicted":9}"#.to_owned(),
             ),
+            (Event::KeyRevoked { fingerprint }, format!(r#"{{"fingerprint":"{fingerprint}"}}"#)),
+            (Event::KeyRevocationForgotten { fingerprint }, format!(r#"{{"fingerprint":"{fingerprint}"}}"#)),
             (Event::Lagged { lost: 3 }, r#"{"lost":3}"#.to_owned()),
         ];
         for (event, payload) in events {
-            let of_nobody = matches!(event, Event::Lagged { .. } | Event::RegistryDisagrees { .. });
+            let of_nobody = matches!(
+                event,
+                Event::Lagged { .. }
+                    | Event::RegistryDisagrees { .. }
+                    | Event::KeyRevoked { .. }
+                    | Event::KeyRevocationForgotten { .. }
+            );
             let peer = if of_nobody { "null" } else { "9" };
             let topic = event.topic();
             let whole = format!(r#"{{"topic":"{topic}","peer_node_id":{peer},"payload":{payload}}}"#);
@@ -265,12 +301,14 @@ mod tests {
             ChangeReason::Revoked,
             ChangeReason::RevokedByPeer,
             ChangeReason::KeyChanged,
+            ChangeReason::KeyRevoked,
+            ChangeReason::Removed,
             ChangeReason::KeyAdopted,
             ChangeReason::OwnEntry,
             ChangeReason::KeyRotated,
         ];
         let names: std::collections::BTreeSet<_> = auto.iter().chain(&others).map(|reason| reason.name()).collect();
-        assert_eq!(names.len(), 14);
+        assert_eq!(names.len(), 16);
         let promised = include_str!("../../docs/cli.md");
         let faults = [RotationFault::SecondSuccessor, RotationFault::RevokedKey].map(RotationFault::name);
         for name in names.into_iter().chain(faults) {

@@ -3,7 +3,7 @@
 
 mod json;
 
-use crate::peer::{Fingerprint, NodeId, Source};
+use crate::peer::{Fingerprint, Marks, NodeId, Source};
 
 /// Which rule approved a request without an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub enum ChangeReason {
     RevokedByPeer,
     /// It turned out to have another key than the record.
     KeyChanged,
+    /// We revoked the key that it was trusted under.
+    KeyRevoked,
+    /// We ended it, without a mark.
+    Removed,
     /// A record that had no key yet was bound to one.
     KeyAdopted,
     /// Its old key named another as its successor, and the node takes such keys.
@@ -90,6 +94,8 @@ pub enum Event {
         replaces: Option<Fingerprint>,
         /// Of the trusted record's key, if that key named the one that would be approved as its successor.
         proven_by: Option<Fingerprint>,
+        /// The marks that approving it would have to lift.
+        marks: Marks,
     },
     /// `handshake.auto_approved`: a rule approved a request.
     AutoApproved {
@@ -142,6 +148,21 @@ pub enum Event {
         /// Whom.
         peer: NodeId,
     },
+    /// `trust.key_revoked`: we revoked a key, under every id.
+    KeyRevoked {
+        /// Of the key.
+        fingerprint: Fingerprint,
+    },
+    /// `trust.revocation_forgotten`: the mark of a peer was taken away, and nobody was trusted by that.
+    RevocationForgotten {
+        /// Whose.
+        peer: NodeId,
+    },
+    /// `trust.key_revocation_forgotten`: the mark of a key was taken away.
+    KeyRevocationForgotten {
+        /// Of the key.
+        fingerprint: Fingerprint,
+    },
     /// `trust.revoked_by_peer`: a peer revoked us.
     RevokedByPeer {
         /// Who did.
@@ -188,6 +209,9 @@ impl Event {
             Self::TrustChanged { .. } => "trust.changed",
             Self::RotationRefused { .. } => "trust.rotation_refused",
             Self::Revoked { .. } => "trust.revoked",
+            Self::KeyRevoked { .. } => "trust.key_revoked",
+            Self::RevocationForgotten { .. } => "trust.revocation_forgotten",
+            Self::KeyRevocationForgotten { .. } => "trust.key_revocation_forgotten",
             Self::RevokedByPeer { .. } => "trust.revoked_by_peer",
             Self::KeyMismatch { .. } => "handshake.key_mismatch",
             Self::RegistryDisagrees { .. } => "registry.disagrees",

@@ -41,6 +41,10 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     if plan.is_doubtful && same_key {
         return plan.drop_message(Rejection::BelowFormerFloor);
     }
+    //
+    if plan.is_barred(&key) {
+        return plan.drop_message(Rejection::KeyRevoked);
+    }
     //
     if !standing.is_authentic() && rotation::is_taken(&plan, received) {
         return rotation::take(plan, received, true);
@@ -48,7 +52,7 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     // the first key that answers will do, if the node is so trusting.
     if !standing.is_authentic() && trusts_first_use(&plan, received) {
         let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(true);
-        if let Err(full) = plan.grant(record, ChangeReason::FirstUse) {
+        if let Err(full) = plan.grant(record, ChangeReason::FirstUse, None) {
             return plan.drop_message(full);
         }
         plan.raise_floor(key, received.message.stamp());
@@ -65,7 +69,8 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     // A record that was there stays as old as it is: trust has not lapsed.
     let record = record.unwrap_or_else(|| TrustRecord::new(plan.peer, None).approved_at(plan.now.wall));
     let record = record.key(key).mutual(true);
-    match plan.grant(record, ChangeReason::Accepted) {
+    let lift = plan.lift();
+    match plan.grant(record, ChangeReason::Accepted, lift) {
         Ok(()) => Ok(plan.finish(Outcome::Trusted(record))),
         Err(full) => plan.drop_message(full),
     }
@@ -82,6 +87,7 @@ fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
         && !plan.is_doubtful
         && !received.path.is_relayed()
         && plan.trusted.is_none()
+        && !plan.marks(Some(&key)).is_any()
         && replaced_key(plan.view, plan.peer, &key).is_none()
         && plan.asked().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
         && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)
@@ -89,7 +95,8 @@ fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
 
 /// Whether an accept or reject answers our newest request to this peer.
 pub(super) fn answers_us(plan: &Plan<'_>, received: &Received) -> Result<(), Rejection> {
-    if plan.revoked.is_some() {
+    //
+    if plan.revoked.is_some_and(|mark| plan.lift() != Some(mark.id)) {
         return Err(Rejection::PeerRevoked);
     }
     let outgoing = plan.asked().ok_or(Rejection::NotAsked)?;

@@ -29,6 +29,10 @@ pub(super) fn approval(plan: &Plan<'_>, key: PublicKey, standing: Standing, look
     if plan.asked().is_some_and(|outgoing| is_bound || outgoing.expected_key == Some(key)) {
         return Some(by(AutoReason::Mutual));
     }
+    // where our request lifts a mark, no rule but the one above counts.
+    if plan.marks(Some(&key)).is_any() {
+        return None;
+    }
     //
     if let (true, Lookup::Found { networks, .. }) = (is_bound, lookup) {
         let shared = |network: &&u16| **network != 0 && networks.contains(network);

@@ -8,16 +8,17 @@ use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
-use super::view::{Nonce, OtherKey, PendingKind};
+use super::view::{Nonce, OtherKey, PendingKind, RevocationId};
 use crate::peer::{Fingerprint, TrustRecord};
 
-///
+///
 pub(super) fn approve(
     mut plan: Plan<'_>,
     fingerprint: Option<Fingerprint>,
     entry: Option<u64>,
     nonce: Nonce,
     lookup: &Lookup,
+    lift: Option<RevocationId>,
 ) -> Result<Step, Rejection> {
     let pending = plan.pending.clone().ok_or(Rejection::NothingToDo)?;
     // 0 is no number: what has none is approved by a fingerprint.
@@ -33,6 +34,9 @@ pub(super) fn approve(
     };
     let OtherKey { key, nonce: answers, stamp, kind, .. } =
         meant.ok_or(Rejection::WrongFingerprint { current, others })?;
+    if let Some(marked) = plan.marks(Some(&key)).not_lifted_by(lift) {
+        return Err(marked.into());
+    }
     let is_vouched_for = match lookup {
         Lookup::Found { key: registered, .. } if *registered == key => true,
         // a registry that still names the replaced key contradicts nothing.
@@ -56,7 +60,7 @@ pub(super) fn approve(
         Some(was) => record.mutual(mutual || was.mutual).network(was.network),
         None => record,
     };
-    plan.grant(record, ChangeReason::Approved)?;
+    plan.grant(record, ChangeReason::Approved, lift)?;
     plan.events.push(Event::Approved { peer: plan.peer });
     // The operator vouches for the key, so the message that brought it is authentic in hindsight, and nothing older
     // is believed. Of version 1 nobody knows when it was written.
@@ -156,11 +160,28 @@ mod tests {
         }
     }
 
+    fn approve_with(
+        us: &mut Actor,
+        peer: NodeId,
+        fingerprint: Option<Fingerprint>,
+        lift: Option<RevocationId>,
+    ) -> Result<Step, Rejection> {
+        let (nonce, lookup) = (us.nonce(), Lookup::NotAsked);
+        us.command(at(50), Command::Approve { peer, fingerprint, entry: None, nonce, lookup, lift })
+    }
+
     fn approve_entry(us: &mut Actor, peer: NodeId, named: Option<Fingerprint>, entry: u64) -> Result<Step, Rejection> {
         let nonce = us.nonce();
         us.command(
             at(50),
-            Command::Approve { peer, fingerprint: named, entry: Some(entry), nonce, lookup: Lookup::NotAsked },
+            Command::Approve {
+                peer,
+                fingerprint: named,
+                entry: Some(entry),
+                nonce,
+                lookup: Lookup::NotAsked,
+                lift: None,
+            },
         )
     }
 
@@ -259,12 +280,14 @@ mod tests {
             });
             let in_time = !matches!(how, "imported" | "asked since");
             assert_eq!(told, Some(in_time.then(|| old.fingerprint())), "{how}");
-            let required = us.approve(at(50), node(9), None);
+            // A mark is lifted by its name; that says nothing about keys.
+            let lift = us.tables.revoked.get(&node(9)).map(|mark| mark.id);
+            let required = approve_with(&mut us, node(9), None, lift);
             assert!(matches!(required, Err(Rejection::FingerprintRequired { .. })), "{how}: {required:?}");
             let was = us.tables.trusted.get(&node(9)).copied();
             assert_eq!(was.map(|record| record.public_key), matches!(how, "record" | "imported").then_some(Some(old)));
 
-            let approved = us.approve(at(50), node(9), Some(new.fingerprint())).unwrap();
+            let approved = approve_with(&mut us, node(9), Some(new.fingerprint()), lift).unwrap();
             let of = |event: &Event| match event {
                 Event::TrustChanged { state, reason, .. } => Some((*state, *reason)),
                 _ => None,
@@ -278,7 +301,9 @@ mod tests {
         // Vouched for, too: somebody else vouched for, or named, another.
         for how in ["floor", "revoked", "caller"] {
             let (mut us, _) = known_otherwise(how, Way::tunnel(node(9)));
-            assert!(matches!(us.approve(at(50), node(9), None), Err(Rejection::FingerprintRequired { .. })), "{how}");
+            let lift = us.tables.revoked.get(&node(9)).map(|mark| mark.id);
+            let required = approve_with(&mut us, node(9), None, lift);
+            assert!(matches!(required, Err(Rejection::FingerprintRequired { .. })), "{how}");
         }
         // The known key itself is none.
         let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
@@ -295,11 +320,13 @@ mod tests {
         let mut us = us();
         let (old, new) = (Actor::new(9, 0x11).public_key(), Actor::new(9, 0xBB).public_key());
         us.trusts(node(9), Some(old));
-        let step = us.command(at(50), Command::Grant { record: TrustRecord::new(node(9), new) }).unwrap();
+        let step = us.command(at(50), Command::Grant { record: TrustRecord::new(node(9), new), lift: None }).unwrap();
         let told = |state, reason| Event::TrustChanged { peer: node(9), state, reason };
         let lost = told(TrustState::Revoked, ChangeReason::KeyChanged);
         assert_eq!(step.events, [lost, told(TrustState::Granted, ChangeReason::Direct)]);
-        let again = us.command(at(50), Command::Grant { record: TrustRecord::new(node(9), new).mutual(true) }).unwrap();
+        let again = us
+            .command(at(50), Command::Grant { record: TrustRecord::new(node(9), new).mutual(true), lift: None })
+            .unwrap();
         assert_eq!(again.events, [told(TrustState::Granted, ChangeReason::Direct)], "the key is the same");
     }
 

@@ -68,6 +68,22 @@ pub fn is_held(view: &dyn View, peer: NodeId, key: &PublicKey) -> bool {
         || view.outgoing(peer).is_some_and(|outgoing| outgoing.expected_key == Some(*key))
 }
 
+/// whether an operator ignores the sender or its key. Trust stands above that: a trusted peer is heard under its key.
+///
+/// # Errors
+/// [`Rejection::Ignored`]: drop the message, answer nothing.
+pub fn check_ignored(view: &dyn View, peer: NodeId, key: &PublicKey) -> Result<(), Rejection> {
+    let (ignores_peer, ignores_key) = (view.ignored(peer).is_some(), view.ignored_key(key).is_some());
+    if !ignores_peer && !ignores_key {
+        return Ok(());
+    }
+    let is_heard = view.trusted(peer).is_some_and(|record| match record.public_key {
+        Some(bound) => bound == *key,
+        None => !ignores_key,
+    });
+    if is_heard { Ok(()) } else { Err(Rejection::Ignored) }
+}
+
 ///
 pub(super) fn check_downgrade(floor: Floor) -> Result<(), Rejection> {
     if floor.spoke_v2 { Err(Rejection::Downgrade) } else { Ok(()) }

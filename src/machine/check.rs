@@ -2,7 +2,7 @@
 //!
 //! - I-1: no table has an entry of our own id (0 is no `NodeId`), and a trusted record names the peer it stands under.
 //! - I-2: no peer is both trusted and revoked.
-//! - I-3: no revoked peer has an outgoing entry.
+//! - I-3: a revoked peer, or key that a request names, has no outgoing entry but one whose lift names the mark in force.
 //! - I-4: no trusted peer is pending under the key that it is trusted with.
 //! - I-5: pending, pending per source, outgoing and successors are within their limits.
 //! - I-6: every kept text is filtered and bounded.
@@ -16,7 +16,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use super::outcome::Rules;
-use super::view::{OTHER_KEYS_MAX, OtherKey, Pending, PendingKind, Source, View};
+use super::view::{Marks, OTHER_KEYS_MAX, OtherKey, Pending, PendingKind, Source, View};
 use crate::peer::NodeId;
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
@@ -83,7 +83,9 @@ pub fn check_peer(rules: &Rules, view: &dyn View, peer: NodeId) -> Result<(), Br
     ensure(!known || peer != rules.own_id, "I-1")?;
     ensure(trusted.is_none_or(|record| record.node_id == peer), "I-1")?;
     ensure(trusted.is_none() || revoked.is_none(), "I-2")?;
-    ensure(revoked.is_none() || outgoing.is_none(), "I-3")?;
+    let expected = outgoing.and_then(|entry| entry.expected_key);
+    let marks = Marks::new(revoked, expected.and_then(|key| view.revoked_key(&key)));
+    ensure(outgoing.is_none_or(|entry| marks.not_lifted_by(entry.lift).is_none()), "I-3")?;
     if let (Some(record), Some(entry)) = (trusted, pending) {
         ensure(record.public_key != Some(entry.key), "I-4")?;
     }

@@ -126,6 +126,10 @@ impl Plan<'_> {
     /// Whether what this would tell the peer is so, as the tables are to be after this step: any opposite decision cancels
     /// it, whichever way that decision came about.
     pub(super) fn still_owes(&self, owed: &Owed) -> bool {
+        //
+        if self.trusted.is_none() && self.view.ignored(self.peer).is_some() {
+            return false;
+        }
         match owed.kind {
             Kind::Request => false,
             Kind::Accept => self.trusted.is_some(),
@@ -242,7 +246,8 @@ mod tests {
         assert_eq!(owed(&us), Some(Kind::Revoke));
         // Revoke, then approve.
         asks(&mut us, &mut peer, 70);
-        let approved = us.approve(at(80), peer.id(), fingerprint).unwrap();
+        let lift = us.tables.revoked[&peer.id()].id;
+        let approved = us.approve_lifting(at(80), peer.id(), lift).unwrap();
         assert_eq!(fails(&mut us, 90, &revoked), Err(Rejection::NothingToDo));
         fails(&mut us, 90, &approved).unwrap();
         assert_eq!(owed(&us), Some(Kind::Accept));
@@ -251,7 +256,7 @@ mod tests {
         let refused = refuse(&mut us, 20, peer.id());
         fails(&mut us, 30, &refused).unwrap();
         let record = crate::peer::TrustRecord::new(peer.id(), peer.public_key());
-        us.command(at(40), Command::Grant { record }).unwrap();
+        us.command(at(40), Command::Grant { record, lift: None }).unwrap();
         assert_eq!(owed(&us), None);
         // Accept, then the peer takes it back.
         let mut us = asked_by(&mut peer);
@@ -280,7 +285,9 @@ mod tests {
         us.trusts(node(9), None);
         let revoked = us.revoke(at(10), node(9)).unwrap();
         fails(&mut us, 20, &revoked).unwrap();
-        us.request(at(30), node(9), None).unwrap();
+        assert_eq!(owed(&us), Some(Kind::Revoke));
+        let lift = us.tables.revoked[&node(9)].id;
+        us.request_lifting(at(30), node(9), None, lift).unwrap();
         assert_eq!(owed(&us), None);
     }
 

@@ -8,7 +8,7 @@
 use super::deliver::Retried;
 use super::effect::Draft;
 use super::replay::Seen;
-use super::view::{Nonce, Source};
+use super::view::{Nonce, RevocationId, Source};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
@@ -182,6 +182,8 @@ pub enum Command {
         force: bool,
         /// Not an operator's own wish: refused for a revoked peer.
         automatic: bool,
+        /// The revocation that the answer lifts, as the operator was shown it.
+        lift: Option<RevocationId>,
     },
     /// Trust a pending peer under one of the keys that it waits with.
     Approve {
@@ -195,6 +197,8 @@ pub enum Command {
         nonce: Nonce,
         /// What the registry says about the peer now.
         lookup: Lookup,
+        /// The revocation to lift, as the operator was shown it.
+        lift: Option<RevocationId>,
     },
     /// Refuse a pending peer.
     Reject {
@@ -214,6 +218,8 @@ pub enum Command {
     Grant {
         /// The record.
         record: TrustRecord,
+        /// The revocation to lift, as the operator was shown it.
+        lift: Option<RevocationId>,
     },
     /// Something that is believed, such as a transport, has authenticated a trusted peer under this key: give its record
     /// the key if it has none.
@@ -231,11 +237,56 @@ pub enum Command {
         /// The key that it has now.
         key: PublicKey,
     },
-    /// Trust a peer no longer, and not again until an operator says so.
+    /// Trust a peer no longer, and not again until an operator lifts that. Marks the peer whatever is known of it.
     Revoke {
         /// Whom.
         peer: NodeId,
         /// 16 fresh random bytes.
         nonce: Nonce,
     },
+    /// Trust a peer no longer, without a mark.
+    Remove {
+        /// Whom.
+        peer: NodeId,
+    },
+    /// Mark a key: nobody is trusted under it from now on. Records under it are ended by [`Command::EndUnderKey`].
+    RevokeKey {
+        /// The key.
+        key: PublicKey,
+        /// 16 fresh random bytes.
+        nonce: Nonce,
+    },
+    /// End trust in a peer whose record is under this key, if the key is marked.
+    EndUnderKey {
+        /// Whose.
+        peer: NodeId,
+        /// The key.
+        key: PublicKey,
+        /// 16 fresh random bytes.
+        nonce: Nonce,
+    },
+    /// Take the mark of a peer or a key away, and trust nobody by that.
+    ForgetRevocation {
+        /// Of whom.
+        of: PeerOrKey,
+    },
+    /// Drop every message of a peer, or under a key, unseen.
+    Ignore {
+        /// Whose.
+        of: PeerOrKey,
+    },
+    /// Hear a peer or a key again.
+    Unignore {
+        /// Whom.
+        of: PeerOrKey,
+    },
+}
+
+/// A peer under every key, or a key under every id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerOrKey {
+    /// A peer.
+    Peer(NodeId),
+    /// A key.
+    Key(PublicKey),
 }

@@ -21,6 +21,10 @@ pub(super) fn adopt(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejectio
         Some(_) => Err(Rejection::OtherKeyBound),
         None if contradicts_caller(&plan, key) => Err(Rejection::OtherKeyExpected),
         None => {
+            //
+            if let Some(marked) = plan.marks(Some(&key)).not_lifted_by(None) {
+                return Err(marked.into());
+            }
             let record = plan.adopt_key(record, key);
             plan.begin_trust(record);
             Ok(plan.finish(Outcome::KeyAdopted(record)))
@@ -259,7 +263,11 @@ mod tests {
             let (mut us, nonce) = (us(Some(None)), crate::machine::view::Nonce([1; 16]));
             let (peer, justification, expected_key) = (node(9), "".into(), Some(expected));
             let (force, automatic) = (true, false);
-            us.command(at(0), Command::Request { peer, justification, expected_key, nonce, force, automatic }).unwrap();
+            us.command(
+                at(0),
+                Command::Request { peer, justification, expected_key, nonce, force, automatic, lift: None },
+            )
+            .unwrap();
             us
         };
         let adopt = |us: &mut Actor| us.command(at(50), Command::AdoptKey { peer: node(9), key: key() });
@@ -303,7 +311,8 @@ mod tests {
             us.request(at(0), node(9), None).unwrap();
             us.revoke(at(10), node(9)).unwrap();
             let record = TrustRecord::new(node(9), record_key);
-            let step = us.command(at(20), Command::Grant { record }).unwrap();
+            let lift = Some(us.tables.revoked[&node(9)].id);
+            let step = us.command(at(20), Command::Grant { record, lift }).unwrap();
             assert_eq!(step.outcome, Outcome::Granted(record));
             assert_eq!(us.tables.trusted[&node(9)], record);
             assert!(us.tables.revoked.is_empty() && us.tables.outgoing.is_empty());
@@ -311,11 +320,11 @@ mod tests {
             let asks = |effect: &crate::machine::effect::Effect| effect.action == Action::LookUp { peer: node(9) };
             assert_eq!(step.effects.iter().any(asks), record_key.is_none(), "a key is asked for where there is none");
             assert_eq!(sent(&step), None, "nobody asked, so nobody is answered");
-            assert_eq!(us.command(at(30), Command::Grant { record }), Err(Rejection::AlreadyTrusted));
+            assert_eq!(us.command(at(30), Command::Grant { record, lift: None }), Err(Rejection::AlreadyTrusted));
         }
         let mut us = us(None);
         us.rules.limits.trusted_max = 0;
         let record = TrustRecord::new(node(9), None);
-        assert_eq!(us.command(at(20), Command::Grant { record }), Err(Rejection::StoreFull));
+        assert_eq!(us.command(at(20), Command::Grant { record, lift: None }), Err(Rejection::StoreFull));
     }
 }

@@ -25,6 +25,7 @@ mod contradiction;
 pub mod deliver;
 mod housekeeping;
 mod key;
+mod marks;
 mod operator;
 mod own_entries;
 mod plan;

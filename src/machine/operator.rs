@@ -5,14 +5,14 @@
 use super::answer::{forget_answer, without_answer};
 use super::approve;
 use super::effect::{Action, Draft, When};
-use super::event::{ChangeReason, Event, TrustState};
+use super::event::{ChangeReason, Event};
 use super::input::Command;
-use super::key;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
 use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableChange, View};
+use super::{key, marks};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::Now;
 use crate::wire::message::Kind;
@@ -23,7 +23,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
         if peer == rules.own_id { Err(Rejection::PeerIsUs) } else { Ok(Plan::new(rules, view, now, peer)) }
     };
     match command {
-        Command::Request { peer, justification, expected_key, nonce, force, automatic } => {
+        Command::Request { peer, justification, expected_key, nonce, force, automatic, lift } => {
             let plan = plan(peer)?;
             if plan.trusted.is_some() && !force {
                 return Err(Rejection::AlreadyTrusted);
@@ -31,45 +31,65 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
             if plan.revoked.is_some() && automatic {
                 return Err(Rejection::RevokedNeedsOperator);
             }
-            Ok(request(plan, justification, expected_key, nonce))
+            request(plan, justification, expected_key, nonce, lift)
         }
-        Command::Approve { peer, fingerprint, entry, nonce, lookup } => {
-            approve::approve(plan(peer)?, fingerprint, entry, nonce, &lookup)
+        Command::Approve { peer, fingerprint, entry, nonce, lookup, lift } => {
+            approve::approve(plan(peer)?, fingerprint, entry, nonce, &lookup, lift)
         }
         Command::Reject { peer, reason, nonce } => reject(plan(peer)?, reason, nonce),
         Command::Cancel { peer } => cancel(plan(peer)?),
-        Command::Revoke { peer, nonce } => revoke(plan(peer)?, nonce),
-        Command::Grant { record } => grant(plan(record.node_id)?, record),
+        Command::Revoke { peer, nonce } => Ok(revoke(plan(peer)?, nonce)),
+        Command::Remove { peer } => marks::remove(plan(peer)?),
+        Command::Grant { record, lift } => grant(plan(record.node_id)?, record, lift),
         Command::AdoptKey { peer, key } => key::adopt(plan(peer)?, key),
         Command::ReportKeyChange { peer, key } => key::change(plan(peer)?, key),
+        Command::EndUnderKey { peer, key, nonce } => marks::end_under_key(plan(peer)?, key, nonce),
+        Command::RevokeKey { key, nonce } => marks::revoke_key(rules, view, now, key, nonce),
+        Command::ForgetRevocation { of } => marks::forget(view, of),
+        Command::Ignore { of } => marks::ignore(rules, view, now, of),
+        Command::Unignore { of } => marks::unignore(view, of),
     }
 }
 
-///
-fn request(mut plan: Plan<'_>, justification: Text, expected_key: Option<PublicKey>, nonce: Nonce) -> Step {
+///
+fn request(
+    mut plan: Plan<'_>,
+    justification: Text,
+    expected_key: Option<PublicKey>,
+    nonce: Nonce,
+    lift: Option<RevocationId>,
+) -> Result<Step, Rejection> {
+    // A key that was named once stays named until the request is cancelled or another key is named.
+    let expected_key = expected_key.or(plan.asked().and_then(|outgoing| outgoing.expected_key));
+    let marks = plan.marks(expected_key.as_ref());
+    if let Some(marked) = marks.not_lifted_by(lift) {
+        return Err(marked.into());
+    }
+    let ignores_key = expected_key.is_some_and(|key| plan.view.ignored_key(&key).is_some());
+    if (ignores_key || plan.view.ignored(plan.peer).is_some()) && plan.trusted.is_none() {
+        return Err(Rejection::IgnoredNotAsked);
+    }
     if plan.outgoing.is_none() {
         forget_oldest(&mut plan);
     }
     // an answer to the old nonce answers nothing any more.
     forget_answer(&mut plan);
     let justification = justification.into_string();
-    // A key that was named once stays named until the request is cancelled or another key is named.
-    let expected_key = expected_key.or(plan.asked().and_then(|outgoing| outgoing.expected_key));
     plan.outgoing = Some(Outgoing {
         sent_at: plan.now.wall,
         sent_tick: plan.now.tick,
         nonce,
         expected_key,
         justification: justification.clone(),
-        lift: None,
+        // The mark stands until trust is really given. INVARIANT I-3.
+        lift: lift.filter(|_| marks.is_any()),
         relayed: false,
         refused: None,
     });
-    plan.revoked = None;
     let draft = plan.draft(Kind::Request, nonce);
     let stamp = draft.stamp;
     plan.act(When::Now, Action::Send(Draft { justification, ..draft }));
-    plan.finish(Outcome::Requested { nonce, stamp })
+    Ok(plan.finish(Outcome::Requested { nonce, stamp }))
 }
 
 /// Refused if it is no longer our newest request: then it is given to no relay.
@@ -98,11 +118,11 @@ fn is_open(entry: &Outgoing) -> bool {
 }
 
 ///
-fn grant(mut plan: Plan<'_>, record: TrustRecord) -> Result<Step, Rejection> {
+fn grant(mut plan: Plan<'_>, record: TrustRecord, lift: Option<RevocationId>) -> Result<Step, Rejection> {
     if plan.trusted == Some(record) {
         return Err(Rejection::AlreadyTrusted);
     }
-    plan.grant(record, ChangeReason::Direct)?;
+    plan.grant(record, ChangeReason::Direct, lift)?;
     plan.restart_floor(record.public_key);
     plan.begin_trust(record);
     Ok(plan.finish(Outcome::Granted(record)))
@@ -126,30 +146,28 @@ fn cancel(mut plan: Plan<'_>) -> Result<Step, Rejection> {
     Ok(plan.finish(Outcome::Cancelled))
 }
 
-/// INVARIANT I-3.
-fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejection> {
-    if plan.trusted.is_none() && plan.pending.is_none() && plan.outgoing.is_none() {
-        return Err(Rejection::NothingToDo);
-    }
-    let (peer, was) = (plan.peer, plan.trusted.take());
-    plan.pending = None;
-    plan.outgoing = None;
-    plan.revoked = Some(Revocation::new(plan.now.wall, RevocationId::drawn_from(nonce)));
-    if was.is_some() {
-        let (state, reason) = (TrustState::Revoked, ChangeReason::Revoked);
-        plan.events.push(Event::TrustChanged { peer, state, reason });
-    }
-    plan.events.push(Event::Revoked { peer });
+/// INVARIANT I-3.
+fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Step {
+    let (waited, asked) = (plan.pending.take().is_some(), plan.outgoing.take().is_some());
+    let (marked, peer) = (plan.revoked, plan.peer);
+    let fresh = Revocation::new(plan.now.wall, RevocationId::drawn_from(nonce));
+    plan.revoked = Some(Revocation::after(marked, fresh, waited || asked));
     let farewell = plan.draft(Kind::Revoke, nonce);
     plan.act(When::Now, Action::Send(farewell));
-    plan.act(When::Now, Action::Disconnect { peer, within: plan.rules.config.farewell_max });
-    plan.act(When::Now, Action::ReportRevoke { peer });
-    Ok(plan.finish(Outcome::Revoked { was }))
+    let was = plan.lose_trust(ChangeReason::Revoked);
+    if was.is_none() {
+        plan.part(plan.rules.config.farewell_max);
+    }
+    if plan.revoked != marked {
+        plan.events.push(Event::Revoked { peer });
+    }
+    plan.finish(Outcome::Revoked { was, waited, asked, marked })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::event::TrustState;
     use crate::testing::actor::{Actor, Way, at, mark, node, sent};
 
     fn us() -> Actor {
@@ -166,7 +184,8 @@ mod tests {
 
     fn ask(us: &mut Actor, peer: NodeId, force: bool, automatic: bool) -> Result<Step, Rejection> {
         let (justification, nonce) = (Text::default(), us.nonce());
-        us.command(at(50), Command::Request { peer, justification, expected_key: None, nonce, force, automatic })
+        let (expected_key, lift) = (None, None);
+        us.command(at(50), Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
     }
 
     fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
@@ -183,8 +202,8 @@ mod tests {
         assert_eq!(us.approve_shown(at(50), node(5)), Err(Rejection::NothingToDo));
         assert_eq!(refuse(&mut us, node(5), ""), Err(Rejection::NothingToDo));
         assert_eq!(us.command(at(50), Command::Cancel { peer: node(5) }), Err(Rejection::NothingToDo));
-        assert_eq!(us.revoke(at(50), node(6)), Err(Rejection::NothingToDo));
-        assert_eq!(us.revoke(at(50), node(9)), Err(Rejection::NothingToDo));
+        let gone = Command::Remove { peer: node(6) };
+        assert_eq!(us.command(at(50), gone), Err(Rejection::NothingToDo));
         assert_eq!(us.tables, before);
     }
 
@@ -211,9 +230,10 @@ mod tests {
         let mut us = us();
         us.tables.revoked.insert(node(9), mark(0));
         assert_eq!(ask(&mut us, node(9), true, true), Err(Rejection::RevokedNeedsOperator));
-        assert!(us.tables.revoked.contains_key(&node(9)));
-        assert!(ask(&mut us, node(9), false, false).is_ok());
-        assert!(us.tables.revoked.is_empty());
+        let needs_lift = Rejection::RevokedNeedsLift { current: mark(0).id };
+        assert_eq!(ask(&mut us, node(9), false, false), Err(needs_lift));
+        assert!(us.request_lifting(at(50), node(9), None, mark(0).id).is_ok());
+        assert_eq!(us.tables.revoked[&node(9)], mark(0), "a request lifts nothing yet");
         assert!(ask(&mut us, node(8), false, true).is_ok(), "of anybody else it may be automatic");
     }
 
@@ -244,8 +264,15 @@ mod tests {
         let mut us = us();
         let nonce = us.nonce();
         let (peer, justification) = (node(9), "a\nb".into());
-        let command =
-            Command::Request { peer, justification, expected_key: None, nonce, force: false, automatic: false };
+        let command = Command::Request {
+            peer,
+            justification,
+            expected_key: None,
+            nonce,
+            force: false,
+            automatic: false,
+            lift: None,
+        };
         let step = us.command(at(0), command).unwrap();
         assert_eq!(sent(&step).unwrap().justification, "ab");
         assert_eq!(us.tables.outgoing[&peer].justification, "ab");
@@ -279,7 +306,8 @@ mod tests {
         us.request(at(20), peer.id(), None).unwrap();
         let record = us.trusts(peer.id(), None);
         let step = us.revoke(at(50), peer.id()).unwrap();
-        assert_eq!(step.outcome, Outcome::Revoked { was: Some(record) });
+        let (waited, asked, marked) = (true, true, None);
+        assert_eq!(step.outcome, Outcome::Revoked { was: Some(record), waited, asked, marked });
         assert!(us.tables.trusted.is_empty() && us.tables.pending.is_empty() && us.tables.outgoing.is_empty());
         assert_eq!(us.tables.revoked[&peer.id()].at, at(50).wall);
         let [farewell, disconnect, report] = &step.effects[..] else { panic!("three effects: {:?}", step.effects) };

@@ -5,7 +5,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::rejection::Rejection;
 use super::replay::Noted;
-use super::view::{Nonce, TableChange};
+use super::view::{Nonce, Revocation, TableChange};
 use crate::config::{HandshakeConfig, Limits, Policy};
 use crate::peer::{NodeId, TrustRecord};
 use crate::time::WallMillis;
@@ -86,10 +86,16 @@ pub enum Outcome {
         /// The trust that it had.
         was: TrustRecord,
     },
-    /// We revoked a peer.
+    /// We revoked a peer: the mark is set.
     Revoked {
         /// The trust that it had.
         was: Option<TrustRecord>,
+        /// Whether it waited for an operator.
+        waited: bool,
+        /// Whether we had asked it.
+        asked: bool,
+        /// The mark that it had already.
+        marked: Option<Revocation>,
     },
     /// Entries about the node itself were found and forgotten.
     OwnEntriesForgotten {
@@ -114,6 +120,27 @@ pub enum Outcome {
     },
     /// What a peer was owed has been told, or is no longer so.
     NothingOwed,
+    /// Trust ended without a mark.
+    Removed {
+        /// The trust that there was.
+        was: TrustRecord,
+    },
+    /// We revoked a key: the mark is set.
+    KeyRevoked {
+        /// The mark that it had already.
+        marked: Option<Revocation>,
+    },
+    /// Trust under a key that we revoked ended.
+    EndedUnderKey {
+        /// The trust that there was.
+        was: TrustRecord,
+    },
+    /// A mark was taken away.
+    RevocationForgotten(Revocation),
+    /// Messages are dropped unseen from now on.
+    Ignored,
+    /// Messages are heard again.
+    Unignored,
     /// Time has passed.
     Kept {
         /// Pending entries that were too old.

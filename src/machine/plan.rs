@@ -17,7 +17,7 @@ use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
 use super::replay::Noted;
 use super::rotation::leads_to;
-use super::view::{Floor, Nonce, Outgoing, Owed, Pending, Revocation, Source, TableChange, View};
+use super::view::{Floor, Marks, Nonce, Outgoing, Owed, Pending, Revocation, RevocationId, Source, TableChange, View};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::time::{Now, WallMillis};
@@ -84,15 +84,42 @@ impl<'a> Plan<'a> {
         self.effects.push(Effect { when, action, answers: None });
     }
 
-    /// Every path to trust ends here. INVARIANT I-2.
-    pub(super) fn grant(&mut self, record: TrustRecord, reason: ChangeReason) -> Result<(), Rejection> {
+    /// The marks that stand in the way of trust under this key.
+    pub(super) fn marks(&self, key: Option<&PublicKey>) -> Marks {
+        Marks::new(self.revoked, key.and_then(|key| self.view.revoked_key(key)))
+    }
+
+    /// The revocation that an answer to our open request lifts.
+    pub(super) fn lift(&self) -> Option<RevocationId> {
+        self.asked().and_then(|outgoing| outgoing.lift)
+    }
+
+    /// Whether a mark stands in the way of trust under this key that our open request does not lift.
+    pub(super) fn is_barred(&self, key: &PublicKey) -> bool {
+        self.marks(Some(key)).not_lifted_by(self.lift()).is_some()
+    }
+
+    /// Every path to trust ends here. INVARIANT I-2. R-177: `lift` must name the mark in force.
+    pub(super) fn grant(
+        &mut self,
+        record: TrustRecord,
+        reason: ChangeReason,
+        lift: Option<RevocationId>,
+    ) -> Result<(), Rejection> {
+        let marks = self.marks(record.public_key.as_ref());
+        if let Some(marked) = marks.not_lifted_by(lift) {
+            return Err(marked.into());
+        }
         let is_new = self.view.trusted(self.peer).is_none();
         if is_new && self.view.trusted_len() >= self.rules.limits.trusted_max {
             return Err(Rejection::StoreFull);
         }
-        // whoever trusted the peer under its old key hears of that loss first.
+        // whoever trusted the peer under its old key hears of that loss first.
         if self.trusted.is_some_and(|old| old.public_key.is_some() && old.public_key != record.public_key) {
             self.lose_trust(ChangeReason::KeyChanged);
+        }
+        if let (Some(key), Some(_)) = (record.public_key, marks.key) {
+            self.others.push(TableChange::RevokedKey(key, None));
         }
         self.trusted = Some(record);
         self.pending = None;
@@ -106,15 +133,30 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Trust is lost for a reason other than our own will: the tunnel is cut and the registry is told, as when we revoke
-    /// . Says whether there was any.
+    /// Every end of trust passes through here, whatever the reason: the record goes, the loss is told, the tunnel is
+    /// cut and the registry hears of it. Says whether there was any trust.
+    ///
+    /// A farewell that is to leave before the cut is put into the plan before. Of the store's own changes the same place is
+    /// `Outcome::end_trust` in `store/batch.rs`.
     pub(super) fn lose_trust(&mut self, reason: ChangeReason) -> Option<TrustRecord> {
         let was = self.trusted.take()?;
         self.lost = true;
         self.events.push(Event::TrustChanged { peer: self.peer, state: TrustState::Revoked, reason });
-        self.act(When::Now, Action::Disconnect { peer: self.peer, within: Duration::ZERO });
-        self.act(When::Now, Action::ReportRevoke { peer: self.peer });
+        let within = match reason {
+            ChangeReason::Revoked | ChangeReason::KeyRevoked | ChangeReason::Removed => self.rules.config.farewell_max,
+            _ => Duration::ZERO,
+        };
+        // An entry about ourselves has no tunnel, and is not the registry's business.
+        if self.peer != self.rules.own_id {
+            self.part(within);
+        }
         Some(was)
+    }
+
+    /// Cuts the peer off and reports that, whether there was trust or not.
+    pub(super) fn part(&mut self, within: Duration) {
+        self.act(When::Now, Action::Disconnect { peer: self.peer, within });
+        self.act(When::Now, Action::ReportRevoke { peer: self.peer });
     }
 
     /// the peer has, or shows, another key than the one that is known for it.

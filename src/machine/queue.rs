@@ -154,8 +154,8 @@ fn keep_other(others: &mut Vec<OtherKey>, fresh: &Pending) {
 pub(super) fn show(plan: &mut Plan<'_>, entry: &Pending) {
     let (peer, justification, fingerprint) = (plan.peer, entry.justification.clone(), entry.key.fingerprint());
     let replaces = replaced_key(plan.view, peer, &entry.key).map(|key| key.fingerprint());
-    let proven_by = entry.proven_by.map(|key| key.fingerprint());
-    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces, proven_by });
+    let (proven_by, marks) = (entry.proven_by.map(|key| key.fingerprint()), plan.marks(Some(&entry.key)));
+    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces, proven_by, marks });
 }
 
 #[cfg(test)]

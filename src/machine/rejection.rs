@@ -7,7 +7,8 @@ use core::fmt;
 
 use super::view::OTHER_KEYS_MAX;
 use crate::event::RotationFault;
-use crate::peer::{Fingerprint, InvalidKey};
+use crate::peer::{Fingerprint, InvalidKey, RevocationId};
+use crate::tables::Marked;
 use crate::wire::decode::Undecodable;
 use crate::wire::message::ParseError;
 use crate::wire::verify::BadSignature;
@@ -65,6 +66,10 @@ pub enum Rejection {
     WrongAnswer,
     /// An answer from a peer that we have revoked.
     PeerRevoked,
+    /// An answer under a key that we have revoked.
+    KeyRevoked,
+    /// From a peer, or under a key, that an operator ignores.
+    Ignored,
     /// An authentic answer under another key than the trusted record's: the record was dropped, no new trust given.
     KeyChanged,
     /// A revocation from a peer that has nothing to lose here.
@@ -99,6 +104,25 @@ pub enum Rejection {
     AlreadyTrusted,
     /// The peer was revoked: only an operator may ask it again.
     RevokedNeedsOperator,
+    /// The peer is revoked, and the command lifts no revocation or another one. Look at the revocation (`trustkeep revoked`)
+    /// and lift it by its id.
+    RevokedNeedsLift {
+        /// The revocation in force.
+        current: RevocationId,
+    },
+    /// The same of the key.
+    KeyRevokedNeedsLift {
+        /// The revocation in force.
+        current: RevocationId,
+    },
+    /// As many keys as allowed are revoked.
+    RevokedKeysFull,
+    /// As many peers, or keys, as allowed are ignored.
+    IgnoredFull,
+    /// The peer is trusted: revoke or remove it before it can be ignored.
+    TrustedNotIgnored,
+    /// The peer, or the key, is ignored, so no answer would be heard. Hear it again first.
+    IgnoredNotAsked,
     /// The peer's record has another key already. If the peer has changed its key, report that.
     OtherKeyBound,
     /// Our own caller named another key for this peer: cancel that request, or name the other key.
@@ -158,6 +182,8 @@ impl Rejection {
             Self::NotAsked => "not_asked",
             Self::WrongAnswer => "wrong_answer",
             Self::PeerRevoked => "peer_revoked",
+            Self::KeyRevoked => "key_revoked",
+            Self::Ignored => "ignored",
             Self::KeyChanged => "key_changed",
             Self::NothingToRevoke => "nothing_to_revoke",
             Self::AlreadyRefused => "already_refused",
@@ -173,6 +199,12 @@ impl Rejection {
             Self::NothingToDo => "nothing_to_do",
             Self::AlreadyTrusted => "already_trusted",
             Self::RevokedNeedsOperator => "revoked_needs_operator",
+            Self::RevokedNeedsLift { .. } => "revoked_needs_lift",
+            Self::KeyRevokedNeedsLift { .. } => "key_revoked_needs_lift",
+            Self::RevokedKeysFull => "revoked_keys_full",
+            Self::IgnoredFull => "ignored_full",
+            Self::TrustedNotIgnored => "trusted_not_ignored",
+            Self::IgnoredNotAsked => "ignored_not_asked",
             Self::OtherKeyBound => "other_key_bound",
             Self::OtherKeyExpected => "other_key_expected",
             Self::WrongFingerprint { .. } => "wrong_fingerprint",
@@ -210,6 +242,8 @@ impl fmt::Display for Rejection {
             Self::NotAsked => "an answer from a peer that was not asked",
             Self::WrongAnswer => "an answer to another request than the newest",
             Self::PeerRevoked => "an answer from a revoked peer",
+            Self::KeyRevoked => "an answer under a revoked key",
+            Self::Ignored => "the peer or its key is ignored",
             Self::KeyChanged => "the peer answered under a new key; its trust was dropped",
             Self::NothingToRevoke => "a revocation from a peer that is in no table",
             Self::AlreadyRefused => "an operator has refused this message",
@@ -227,6 +261,17 @@ impl fmt::Display for Rejection {
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",
             Self::RevokedNeedsOperator => "the peer was revoked: only an operator may ask it again",
+            Self::RevokedNeedsLift { .. } => {
+                "the peer is revoked: look at the revocation in force (trustkeep revoked) and lift it by its id (--lift)"
+            }
+            Self::KeyRevokedNeedsLift { .. } => {
+                "the key is revoked: look at the revocation in force (trustkeep revoked --keys) and lift it by its id \
+                 (--lift)"
+            }
+            Self::RevokedKeysFull => "too many keys are revoked; forget a revocation, or raise the limit",
+            Self::IgnoredFull => "too many are ignored; hear one again, or raise the limit",
+            Self::TrustedNotIgnored => "the peer is trusted; revoke it first",
+            Self::IgnoredNotAsked => "the peer or its key is ignored, so no answer would be heard; unignore it first",
             Self::OtherKeyBound => "the peer's record has another key",
             Self::OtherKeyExpected => "a request to this peer names another key",
             // No text has a stranger's fingerprint: it would be pasted.
@@ -244,6 +289,15 @@ impl fmt::Display for Rejection {
 }
 
 impl core::error::Error for Rejection {}
+
+impl From<Marked> for Rejection {
+    fn from(marked: Marked) -> Self {
+        match marked {
+            Marked::Peer(mark) => Self::RevokedNeedsLift { current: mark.id },
+            Marked::Key(mark) => Self::KeyRevokedNeedsLift { current: mark.id },
+        }
+    }
+}
 
 impl From<ParseError> for Rejection {
     fn from(error: ParseError) -> Self {

@@ -34,7 +34,8 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
             return Ok(plan.finish(Outcome::Confirmed(record)));
         }
         Some(record) if record.public_key.is_none() => {
-            if standing.is_authentic() && !contradicts_caller(&plan, key) {
+            let is_marked = plan.marks(Some(&key)).is_any();
+            if standing.is_authentic() && !contradicts_caller(&plan, key) && !is_marked {
                 let record = plan.adopt_key(record, key);
                 plan.send_accept(record, received.nonce, message.nonce());
                 return Ok(plan.finish(Outcome::Confirmed(record)));
@@ -57,15 +58,16 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     if is_refused(&plan, received) {
         return refuse_again(plan);
     }
-    //
-    if plan.revoked.is_some() || plan.is_doubtful {
+    //
+    if plan.is_barred(&key) || plan.is_doubtful {
         return wait_for_operator(plan, received, standing);
     }
     //
     if let Some(Approval { reason, network, label }) = approval(&plan, key, standing, &received.lookup) {
         let mutual = plan.asked().is_some();
         let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual).network(network);
-        if let Err(full) = plan.grant(record, ChangeReason::Auto(reason)) {
+        let lift = plan.lift();
+        if let Err(full) = plan.grant(record, ChangeReason::Auto(reason), lift) {
             return plan.drop_message(full);
         }
         // Whoever vouched for the key makes the message authentic in hindsight, and nothing older is believed.

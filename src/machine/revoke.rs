@@ -24,13 +24,12 @@ pub(super) fn decide(mut plan: Plan<'_>, standing: Standing) -> Result<Step, Rej
         return plan.drop_message(Rejection::NothingToRevoke);
     }
     let was = plan.lose_trust(ChangeReason::RevokedByPeer);
+    if was.is_none() {
+        plan.part(Duration::ZERO);
+    }
     plan.pending = None;
     plan.outgoing = None;
     plan.events.push(Event::RevokedByPeer { peer: plan.peer });
-    if was.is_none() {
-        plan.act(When::Now, Action::Disconnect { peer: plan.peer, within: Duration::ZERO });
-        plan.act(When::Now, Action::ReportRevoke { peer: plan.peer });
-    }
     Ok(plan.finish(Outcome::RevokedByPeer { was }))
 }
 
@@ -43,7 +42,12 @@ pub(super) fn farewell_again(plan: &mut Plan<'_>, received: &Received, standing:
         return;
     }
     let last_sent = plan.floor.sent.min(latest_credible(plan.rules, plan.now));
-    if plan.revoked.is_some() && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS {
+    // silent while our own request to the peer lifts the mark. To a peer that is trusted, under another key than this
+    // revoked one, there is no farewell to say.
+    if plan.trusted.is_none()
+        && plan.is_barred(received.message.key())
+        && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS
+    {
         let draft = plan.draft(Kind::Revoke, received.nonce);
         let in_version_1 = received.message.is_version_1();
         plan.act(When::Now, if in_version_1 { Action::SendVersion1(draft) } else { Action::Send(draft) });

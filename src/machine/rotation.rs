@@ -131,7 +131,7 @@ pub(super) fn take(mut plan: Plan<'_>, received: &Received, mutual: bool) -> Res
     let message = &received.message;
     let Some(was) = plan.lose_trust(ChangeReason::KeyChanged) else { return Err(Rejection::NotAuthentic) };
     let record = was.key(*message.key()).approved_at(plan.now.wall).mutual(was.mutual || mutual);
-    if let Err(full) = plan.grant(record, ChangeReason::KeyRotated) {
+    if let Err(full) = plan.grant(record, ChangeReason::KeyRotated, None) {
         return plan.drop_message(full);
     }
     plan.raise_floor(*message.key(), message.stamp());

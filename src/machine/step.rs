@@ -4,8 +4,9 @@
 //! one moves the floor, and the other finds the message stale.
 #![forbid(unsafe_code)]
 
-use super::arrival::{check_age, check_form, check_sender, check_stamp, check_trust_age, trusted_since};
+use super::arrival::{check_age, check_form, check_ignored, check_sender, check_stamp, check_trust_age, trusted_since};
 use super::contradiction::{is_contradicted, notice_other_key};
+use super::event::ChangeReason;
 use super::input::{Input, Lookup, Received};
 use super::outcome::{Rules, Step};
 use super::plan::Plan;
@@ -74,6 +75,7 @@ fn receive(rules: &Rules, view: &dyn View, now: Now, received: &Received) -> Res
     check_age(rules, now, message.stamp(), relayed)?;
     check_sender(rules, message.sender())?;
     check_form(rules, message.kind(), message.is_version_1(), relayed)?;
+    check_ignored(view, message.sender(), message.key())?;
     let plan = Plan::new(rules, view, now, message.sender());
     match message.replay_key() {
         None => receive_version_2(plan, received),
@@ -117,6 +119,12 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
 
 /// What is left when nothing more can be wrong with a message.
 pub(super) fn dispatch(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
+    // a record that the search for those under a revoked key has not come to yet.
+    let key = received.message.key();
+    let is_under_it = plan.trusted.is_some_and(|record| record.public_key == Some(*key));
+    if is_under_it && plan.view.revoked_key(key).is_some() {
+        plan.lose_trust(ChangeReason::KeyRevoked);
+    }
     notice_other_key(&mut plan, received);
     revoke::farewell_again(&mut plan, received, standing);
     //
@@ -146,7 +154,8 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
     if matches!(&received.lookup, Lookup::Found { key: known, .. } if plan.proven == Some(*known)) {
         return Standing::Unvouched;
     }
-    let by_record = plan.trusted.is_some_and(|record| record.public_key == Some(*key));
+    let is_revoked_key = plan.view.revoked_key(key).is_some();
+    let by_record = !is_revoked_key && plan.trusted.is_some_and(|record| record.public_key == Some(*key));
     // a registry that could not be asked might contradict our caller. A reject trusts nobody.
     let caller_suffices = match message.kind() {
         Kind::Accept => received.lookup != Lookup::Failed,
@@ -156,7 +165,8 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
     let by_caller = caller_suffices
         && plan
             .asked()
-            .is_some_and(|outgoing| outgoing.expected_key == Some(*key) && message.answers() == Some(outgoing.nonce));
+            .is_some_and(|outgoing| outgoing.expected_key == Some(*key) && message.answers() == Some(outgoing.nonce))
+        && !plan.is_barred(key);
     if by_transport || by_record || by_caller { Standing::Authentic } else { Standing::Unvouched }
 }
 
@@ -347,6 +357,7 @@ mod tests {
                     nonce: us.nonce(),
                     force: false,
                     automatic: false,
+                    lift: None,
                 };
                 let before = looked_at();
                 let asked = step(&us.rules, &us.tables, at(0), Input::Operator(ask)).unwrap();

@@ -146,7 +146,15 @@ fn nothing_below_a_former_floor_ends_anything() {
 
 fn ask(peer: &mut Actor, force: bool) -> Command {
     let nonce = peer.nonce();
-    Command::Request { peer: peer.id(), justification: "".into(), expected_key: None, nonce, force, automatic: false }
+    Command::Request {
+        peer: peer.id(),
+        justification: "".into(),
+        expected_key: None,
+        nonce,
+        force,
+        automatic: false,
+        lift: None,
+    }
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn an_operator_starts_the_floor_anew_and_so_does_a_new_key() {
     // Granted outright.
     let (mut us, mut peer) = stepped_back(Policy::default());
     let record = TrustRecord::new(peer.id(), key()).approved_at(at(0).wall);
-    us.command(at(0), Command::Grant { record }).unwrap();
+    us.command(at(0), Command::Grant { record, lift: None }).unwrap();
     let revoke = peer.draft(at(20), us.id(), Kind::Revoke, None);
     assert!(matches!(
         hear(&mut us, 20, &peer, &revoke, Way::open()).unwrap().outcome,
@@ -227,8 +235,9 @@ fn revoked_after(ms: i64, trust: impl FnOnce(&mut Actor)) -> bool {
 #[test]
 fn what_was_said_before_trust_was_given_takes_none_back() {
     let record = |at: WallMillis| TrustRecord::new(peer().id(), key()).approved_at(at);
-    let granted =
-        |record: TrustRecord| move |us: &mut Actor| drop(us.command(at(0), Command::Grant { record }).unwrap());
+    let granted = |record: TrustRecord| {
+        move |us: &mut Actor| drop(us.command(at(0), Command::Grant { record, lift: None }).unwrap())
+    };
     let stored = |record: TrustRecord| {
         move |us: &mut Actor| {
             us.tables.trusted.insert(record.node_id, record);
@@ -285,11 +294,11 @@ fn what_was_said_before_trust_was_given_takes_none_back() {
 fn no_floor_is_written_for_a_record_whose_age_says_it() {
     let (mut us, peer) = (Actor::new(7, 0xAA), peer());
     let record = TrustRecord::new(peer.id(), key()).approved_at(at(0).wall);
-    us.command(at(0), Command::Grant { record }).unwrap();
+    us.command(at(0), Command::Grant { record, lift: None }).unwrap();
     assert!(us.tables.floor.is_empty());
     // The peer may still speak version 1, whatever was written.
     us.tables.trusted.clear();
-    us.command(at(0), Command::Grant { record: record.approved_at(at(-HOUR).wall) }).unwrap();
+    us.command(at(0), Command::Grant { record: record.approved_at(at(-HOUR).wall), lift: None }).unwrap();
     assert!(!us.tables.floor[&peer.id()].spoke_v2);
 }
 

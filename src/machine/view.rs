@@ -1,6 +1,6 @@
 //! What [`step`](super::step::step) may read of the tables: one consistent moment of them.
 //!
-//! INVARIANT I-3: a revoked peer has no outgoing entry but one that would lift the mark.
+//! INVARIANT I-3: a revoked peer has no outgoing entry but one whose lift names the mark in force.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
 pub use crate::tables::{
-    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
+    Floor, Marks, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
     RefusedRequest, Revocation, RevocationId, Source, TableChange,
 };
 use crate::time::WallMillis;

@@ -27,9 +27,10 @@ pub(crate) enum Becomes {
 }
 
 impl Change {
+    /// The record at this place becomes this, or goes.
     #[inline]
-    pub(crate) fn place(&self) -> u32 {
-        self.place
+    pub(crate) fn new(place: u32, value: Option<Value>) -> Self {
+        Self { place, becomes: value.into() }
     }
 
     /// What there is afterwards.

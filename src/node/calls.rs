@@ -10,7 +10,7 @@ use super::transport::SendError;
 use crate::error::WriteError;
 use crate::foreign;
 use crate::machine::rejection::Rejection;
-use crate::peer::PublicKey;
+use crate::peer::{PublicKey, RevocationId};
 use crate::store::Receipt;
 
 /// How to ask a peer for trust, besides whom and why.
@@ -23,6 +23,8 @@ pub struct RequestOptions {
     pub force: bool,
     /// The program asks on its own account, not for an operator: refused for a revoked peer.
     pub automatic: bool,
+    /// The revocation that the answer lifts, of the peer or of the key: as the operator was shown it.
+    pub lift: Option<RevocationId>,
 }
 
 impl RequestOptions {
@@ -44,6 +46,13 @@ impl RequestOptions {
     #[must_use]
     pub const fn automatic(mut self, automatic: bool) -> Self {
         self.automatic = automatic;
+        self
+    }
+
+    /// The same, lifting this revocation once the peer has answered.
+    #[must_use]
+    pub const fn lift(mut self, lift: RevocationId) -> Self {
+        self.lift = Some(lift);
         self
     }
 }

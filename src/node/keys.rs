@@ -5,16 +5,26 @@
 use super::calls::CommandError;
 use super::manager::HandshakeManager;
 use crate::machine::input::Command;
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::store::Receipt;
 
 impl HandshakeManager {
     /// Trusts a peer outright, as the record says, and tells the registry; without a key, the registry is asked for one.
     ///
     /// # Errors
-    /// [`CommandError::Refused`] with `AlreadyTrusted` if the record is there as it is, `StoreFull`, or `PeerIsUs`.
+    /// [`CommandError::Refused`] with `AlreadyTrusted` if the record is there as it is, `StoreFull`, or `PeerIsUs`;
+    /// `RevokedNeedsLift` or `KeyRevokedNeedsLift` if the peer or the key is revoked.
     pub fn grant(&self, record: TrustRecord) -> Result<Receipt, CommandError> {
-        self.command(Command::Grant { record }).map(|(_, receipt)| receipt)
+        self.command(Command::Grant { record, lift: None }).map(|(_, receipt)| receipt)
+    }
+
+    /// The same, lifting the revocation that an operator was shown.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant); `RevokedNeedsLift` or `KeyRevokedNeedsLift`, with the one in force, if another revocation
+    /// stands in the way.
+    pub fn grant_lifting(&self, record: TrustRecord, lift: RevocationId) -> Result<Receipt, CommandError> {
+        self.command(Command::Grant { record, lift: Some(lift) }).map(|(_, receipt)| receipt)
     }
 
     /// Gives the record of a trusted peer its key, if it has none yet: for a transport that has authenticated the peer
@@ -22,7 +32,7 @@ impl HandshakeManager {
     ///
     /// # Errors
     /// [`CommandError::Refused`] with `NothingToDo` if the peer is not trusted or has this key; `OtherKeyBound` if it has
-    /// another; `OtherKeyExpected` if a request of ours to it names another.
+    /// another; `OtherKeyExpected` if a request of ours to it names another; `KeyRevokedNeedsLift` if the key is revoked.
     pub fn adopt_key(&self, peer: NodeId, key: &PublicKey) -> Result<Receipt, CommandError> {
         self.command(Command::AdoptKey { peer, key: *key }).map(|(_, receipt)| receipt)
     }

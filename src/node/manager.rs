@@ -86,7 +86,8 @@ impl HandshakeManager {
     /// [`farewell_max`](crate::config::HandshakeConfig::farewell_max) and a second.
     ///
     /// # Errors
-    /// [`CommandError::Refused`] with `AlreadyTrusted` (unless forced), with `RevokedNeedsOperator` (if automatic);
+    /// [`CommandError::Refused`] with `AlreadyTrusted` (unless forced), with `RevokedNeedsOperator` (if automatic),
+    /// with `RevokedNeedsLift` or `KeyRevokedNeedsLift`, with `IgnoredNotAsked`;
     /// [`CommandError::AlreadyInFlight`]; [`CommandError::CoolingDown`] (if automatic); [`CommandError::NotSent`], after
     /// which the entry stays and the node tries again by itself.
     pub fn request(&self, peer: NodeId, justification: &str, options: RequestOptions) -> Result<Receipt, CommandError> {
@@ -114,6 +115,7 @@ impl HandshakeManager {
             nonce: shell.nonce()?,
             force: options.force,
             automatic: options.automatic,
+            lift: options.lift,
         };
         let mut done = shell.submit(Input::Operator(command))?;
         let now = shell.clock.now().tick;
@@ -165,19 +167,18 @@ impl HandshakeManager {
         self.command(Command::Cancel { peer }).map(|(_, receipt)| receipt)
     }
 
-    /// Trusts a peer no longer, until an operator says so again.
+    /// Trusts a peer no longer, until an operator lifts that: marks it as revoked, whatever is known of it.
     ///
     /// # Ordering
     /// Every read that begins after this returned sees it. The peer is told, and cut off within
     /// [`farewell_max`](crate::config::HandshakeConfig::farewell_max), whatever it or the disk does; this call waits for neither.
     ///
     /// # Errors
-    /// [`CommandError::Refused`] with `NothingToDo` if the peer is neither trusted, pending nor asked.
+    /// [`CommandError::Refused`] with `PeerIsUs`.
     pub fn revoke(&self, peer: NodeId) -> Result<Revoked, CommandError> {
         let nonce = self.shell.nonce()?;
         let (outcome, receipt) = self.command(Command::Revoke { peer, nonce })?;
-        let was = if let Outcome::Revoked { was } = outcome { was } else { None };
-        Ok(Revoked { receipt, was })
+        Ok(super::marks::revoked(receipt, &outcome))
     }
 
     /// What the comparison of trusted records with the registry, which every start begins, left for an operator to decide:

@@ -25,6 +25,7 @@ mod lines;
 mod look_up;
 mod loud;
 mod manager;
+mod marks;
 mod newcomers;
 mod outbox;
 mod pace;

@@ -249,6 +249,7 @@ impl Shell {
             if !was_open && is_held {
                 self.open_keys.lock().note(decoded.open_key());
             }
+            arrival::check_ignored(tables.as_ref(), sender, decoded.key()).map_err(NotDone::Refused)?;
             arrival::check_floor(&self.rules, now, tables.floor(sender), &decoded).map_err(NotDone::Refused)?;
             (is_held, rotation::is_of_use(tables.as_ref(), &decoded))
         };

@@ -9,7 +9,7 @@ use super::manager::HandshakeManager;
 use crate::machine::input::{Command, Lookup};
 use crate::machine::known;
 use crate::machine::view::View as _;
-use crate::peer::{Fingerprint, NodeId, PublicKey};
+use crate::peer::{Fingerprint, NodeId, PublicKey, RevocationId};
 use crate::store::Receipt;
 use crate::tables::{Pending, Source, Tables};
 
@@ -24,10 +24,10 @@ impl HandshakeManager {
     /// Blocks while the registry is asked about the peer, 2 seconds at most.
     ///
     /// # Errors
-    /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired`, `RegistryContradicts` or
-    /// `StoreFull`.
+    /// [`CommandError::Refused`] with `NothingToDo`, `WrongFingerprint`, `FingerprintRequired`, `RegistryContradicts`,
+    /// `StoreFull`, and `RevokedNeedsLift` or `KeyRevokedNeedsLift` if the peer or its key is revoked.
     pub fn approve(&self, peer: NodeId, fingerprint: Option<Fingerprint>) -> Result<Receipt, CommandError> {
-        self.approve_seen(peer, fingerprint, None)
+        self.approve_seen(peer, fingerprint, None, None)
     }
 
     /// The same, and the entry must be the one whose [`number`](Pending::number) was seen: not one that came in its place
@@ -41,14 +41,28 @@ impl HandshakeManager {
         entry: u64,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Receipt, CommandError> {
-        self.approve_seen(peer, fingerprint, Some(entry))
+        self.approve_seen(peer, fingerprint, Some(entry), None)
     }
 
-    fn approve_seen(
+    /// The same as [`approve`](Self::approve), lifting the revocation that the operator was shown.
+    ///
+    /// # Errors
+    /// As [`approve`](Self::approve). The two about revocations name the one in force, if that is another.
+    pub fn approve_lifting(
+        &self,
+        peer: NodeId,
+        fingerprint: Option<Fingerprint>,
+        lift: RevocationId,
+    ) -> Result<Receipt, CommandError> {
+        self.approve_seen(peer, fingerprint, None, Some(lift))
+    }
+
+    pub(crate) fn approve_seen(
         &self,
         peer: NodeId,
         fingerprint: Option<Fingerprint>,
         entry: Option<u64>,
+        lift: Option<RevocationId>,
     ) -> Result<Receipt, CommandError> {
         let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
         let nonce = self.shell.nonce()?;
@@ -57,7 +71,7 @@ impl HandshakeManager {
         } else {
             self.shell.ask_registry(peer, Whom::Known, APPROVE_LOOK_UP_MAX)
         };
-        self.command(Command::Approve { peer, fingerprint, entry, nonce, lookup }).map(|(_, receipt)| receipt)
+        self.command(Command::Approve { peer, fingerprint, entry, nonce, lookup, lift }).map(|(_, receipt)| receipt)
     }
 
     /// Every peer that waits for an operator at one moment, by id. A key that is known for the peer by now, and is another,

@@ -1,22 +1,30 @@
 //! Several changes that are published as one.
 #![forbid(unsafe_code)]
 
+mod outcome;
+
 use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 
 use crate::error::WriteError;
-use crate::event::{ChangeReason, Event, TrustState};
-use crate::map::{Change, Value};
-use crate::peer::{NodeId, RevocationId, TrustRecord};
+use crate::event::{ChangeReason, Event};
+use crate::map::Value;
+use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::draft::Draft;
 use crate::tables::table::Table as _;
-use crate::tables::{Revocation, Tables};
-use crate::time::WallMillis;
+use crate::tables::{Marks, Revocation, Tables};
+pub(super) use outcome::{FreshMarks, grant_one, refused};
+use outcome::{MarkBecomes, Outcome, Says};
 
 /// Changes being gathered inside `TrustStore::update`; later ones see earlier ones.
 #[derive(Debug)]
 pub struct Batch<'a> {
     tables: &'a Tables,
+    fresh: FreshMarks,
+    /// Whether any peer or key is marked, with what is known so far. Mostly not, and then no grant looks for a mark.
+    is_any_marked: bool,
+    /// Keys whose marks were lifted or forgotten.
+    lifted_keys: Vec<PublicKey>,
     trusted_max: usize,
     /// With what is known so far.
     trusted_len: usize,
@@ -33,8 +41,8 @@ pub struct Batch<'a> {
 #[derive(Debug)]
 struct Step<'a> {
     peer: NodeId,
-    /// Of a revocation: to nothing.
-    change: Change,
+    place: u32,
+    says: Says,
     before: Option<&'a Value>,
 }
 
@@ -59,9 +67,19 @@ impl Hasher for PlaceHasher {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(tables: &'a Tables, trusted_max: usize) -> Self {
-        let (steps, by_place) = (Vec::new(), HashMap::default());
-        Self { tables, trusted_max, trusted_len: tables.trusted.len(), steps, known: 0, by_place }
+    pub(super) fn new(tables: &'a Tables, fresh: FreshMarks, trusted_max: usize) -> Self {
+        let is_any_marked = tables.sides.revoked.len() > 0 || tables.sides.revoked_keys.len() > 0;
+        Self {
+            tables,
+            fresh,
+            is_any_marked,
+            lifted_keys: Vec::new(),
+            trusted_max,
+            trusted_len: tables.trusted.len(),
+            steps: Vec::new(),
+            known: 0,
+            by_place: HashMap::default(),
+        }
     }
 
     fn number_of(&self, peer: NodeId) -> Option<usize> {
@@ -77,23 +95,25 @@ impl<'a> Batch<'a> {
     }
 
     /// Has the last word on this peer be this; returns the number of its step, and whether it had one that trusted it.
-    fn put(&mut self, peer: NodeId, change: Change) -> (usize, bool) {
+    fn put(&mut self, peer: NodeId, says: Says) -> (usize, bool) {
         if let Some(number) = self.number_of(peer)
             && let Some(step) = self.steps.get_mut(number)
         {
-            let was = core::mem::replace(&mut step.change, change);
+            let was = step.says;
+            step.says = says.after(was.mark());
             return (number, was.value().is_some());
         }
+        let place = self.tables.trusted.place(peer);
         self.tables.trusted.fetch(peer);
         let number = self.steps.len();
         if number == FEW {
-            let before = self.steps.iter().zip(0..).map(|(step, number)| (step.change.place(), number));
+            let before = self.steps.iter().zip(0..).map(|(step, number)| (step.place, number));
             self.by_place.extend(before);
         }
         if number >= FEW {
-            self.by_place.insert(change.place(), number);
+            self.by_place.insert(place, number);
         }
-        self.steps.push(Step { peer, change, before: None });
+        self.steps.push(Step { peer, place, says, before: None });
         (number, false)
     }
 
@@ -102,33 +122,100 @@ impl<'a> Batch<'a> {
         let to = self.steps.len().saturating_sub(but);
         for step in self.steps.get_mut(self.known..to).unwrap_or_default() {
             step.before = self.tables.trusted.value(step.peer);
-            self.trusted_len += usize::from(step.before.is_none() && step.change.value().is_some());
+            self.trusted_len += usize::from(step.before.is_none() && step.says.value().is_some());
         }
         self.known = self.known.max(to);
     }
 
-    /// Trusts the peer; lifts a revocation and settles what was pending or outgoing.
+    /// Trusts the peer, and settles what was pending or outgoing.
     ///
     /// # Errors
-    /// [`WriteError::Full`] if the store would hold more than its limit; the batch goes on without this record.
+    /// [`WriteError::Full`] if the store would hold more than its limit. [`WriteError::Revoked`] if the peer or the key is
+    /// marked as revoked, with what this batch did so far. The batch goes on without this record.
     pub fn grant(&mut self, record: TrustRecord) -> Result<(), WriteError<TrustRecord>> {
+        self.grant_with(record, None)
+    }
+
+    /// The same, lifting the revocation that was shown: its mark goes together with this grant.
+    ///
+    /// # Errors
+    /// As [`Batch::grant`]; [`WriteError::Revoked`] if another revocation is in force.
+    pub fn grant_lifting(&mut self, record: TrustRecord, lift: RevocationId) -> Result<(), WriteError<TrustRecord>> {
+        self.grant_with(record, Some(lift))
+    }
+
+    fn grant_with(&mut self, record: TrustRecord, lift: Option<RevocationId>) -> Result<(), WriteError<TrustRecord>> {
+        let mut mark = MarkBecomes::Same;
+        if self.is_any_marked {
+            let marks = self.marks(record.node_id, record.public_key.as_ref());
+            if let Some(marked) = marks.not_lifted_by(lift) {
+                return Err(refused(record, marked));
+            }
+            if marks.peer.is_some() {
+                mark = MarkBecomes::Gone;
+            }
+            self.lifted_keys.extend(record.public_key.filter(|_| marks.key.is_some()));
+        }
         if self.trusted_len + (self.steps.len() - self.known) >= self.trusted_max {
             self.look_up(0);
             if self.trusted_len >= self.trusted_max && !self.is_trusted(record.node_id) {
                 return Err(WriteError::Full(record));
             }
         }
-        let (number, was) = self.put(record.node_id, self.tables.trusted.change(record.node_id, Some(&record)));
+        let value = Value::of(&record);
+        let says = if mark == MarkBecomes::Gone { Says::Lifted(value) } else { Says::Trusted(value) };
+        let (number, was) = self.put(record.node_id, says);
         self.trusted_len += usize::from(number < self.known && !was);
         self.look_up(FETCHED_AHEAD);
         Ok(())
     }
 
-    /// Revokes the peer and sets the lasting mark; returns its record if it was trusted.
+    /// The marks that a grant would have to lift, with what this batch did so far.
+    #[must_use]
+    pub fn marks(&self, peer: NodeId, key: Option<&PublicKey>) -> Marks {
+        let mut marks = self.tables.marks(peer, key.filter(|key| !self.lifted_keys.contains(key)));
+        match self.step(peer).map(|step| step.says.mark()) {
+            Some(MarkBecomes::Set) => marks.peer = Some(self.fresh.after(self.tables, peer)),
+            Some(MarkBecomes::Gone) => marks.peer = None,
+            Some(MarkBecomes::Same) | None => {}
+        }
+        marks
+    }
+
+    /// Revokes the peer and sets the lasting mark, whatever is known of it; returns its record if it was trusted.
     pub fn revoke(&mut self, peer: NodeId) -> Option<TrustRecord> {
+        self.is_any_marked = true;
+        self.end(peer, ChangeReason::Revoked, MarkBecomes::Set)
+    }
+
+    /// Ends trust in the peer without a mark; returns its record if it was trusted.
+    pub fn remove(&mut self, peer: NodeId) -> Option<TrustRecord> {
+        if self.is_trusted(peer) { self.end(peer, ChangeReason::Removed, MarkBecomes::Same) } else { None }
+    }
+
+    /// Takes the mark of a revoked peer away, and trusts nobody by that; returns the mark.
+    pub fn forget_revocation(&mut self, peer: NodeId) -> Option<Revocation> {
+        let mark = self.marks(peer, None).peer?;
+        self.end(peer, ChangeReason::Removed, MarkBecomes::Gone);
+        Some(mark)
+    }
+
+    /// Whether the peer waits, whether we asked it, and its mark: before this batch.
+    pub(super) fn found(&self, peer: NodeId) -> (bool, bool, Option<Revocation>) {
+        let sides = &self.tables.sides;
+        (sides.pending.get(peer).is_some(), sides.outgoing.get(peer).is_some(), sides.revoked.get(peer).copied())
+    }
+
+    /// Ends trust in the peer if its record is under this key.
+    pub(super) fn end_under(&mut self, peer: NodeId, key: &PublicKey) -> bool {
+        let is_under_it = self.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key));
+        is_under_it && self.end(peer, ChangeReason::KeyRevoked, MarkBecomes::Same).is_some()
+    }
+
+    fn end(&mut self, peer: NodeId, reason: ChangeReason, mark: MarkBecomes) -> Option<TrustRecord> {
         let was = self.get(peer);
         self.look_up(0);
-        let (number, _) = self.put(peer, self.tables.trusted.change(peer, None));
+        let (number, _) = self.put(peer, Says::Ended(reason, mark));
         if number >= self.known
             && let Some(step) = self.steps.get_mut(number)
         {
@@ -142,7 +229,7 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn is_trusted(&self, peer: NodeId) -> bool {
         match self.step(peer) {
-            Some(step) => step.change.value().is_some(),
+            Some(step) => step.says.value().is_some(),
             None => self.tables.trusted.contains(peer),
         }
     }
@@ -151,7 +238,7 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn get(&self, peer: NodeId) -> Option<TrustRecord> {
         match self.step(peer) {
-            Some(step) => step.change.value().map(|value| value.record(peer)),
+            Some(step) => step.says.value().map(|value| value.record(peer)),
             None => self.tables.trusted.get(peer),
         }
     }
@@ -171,116 +258,16 @@ impl<'a> Batch<'a> {
 
     /// What changes, table by table, and the events that the batch comes to if anybody hears them, in the order in which
     /// peers were first named.
-    pub(super) fn finish(mut self, marks: Marks, is_heard: bool) -> (Draft, Vec<Event>) {
+    pub(super) fn finish(mut self, is_heard: bool) -> (Draft, Vec<Event>) {
         self.look_up(0);
-        let mut result = Outcome::new(self.tables, self.steps.len(), is_heard);
-        for Step { peer, change, before } in self.steps {
-            result.add(peer, before, change, marks);
+        let mut result = Outcome::new(self.tables, self.fresh, self.steps.len(), is_heard);
+        for Step { peer, place, says, before } in &self.steps {
+            result.add(*peer, *before, *place, says);
+        }
+        for key in self.lifted_keys {
+            result.draft.forget_key_mark(key);
         }
         (result.draft, result.events)
-    }
-}
-
-/// What a grant of one record comes to, as by a batch of its own.
-pub(super) fn grant_one(
-    tables: &Tables,
-    record: &TrustRecord,
-    trusted_max: usize,
-    is_heard: bool,
-) -> (Draft, Vec<Event>) {
-    let (trusted, peer) = (&tables.trusted, record.node_id);
-    trusted.fetch(peer);
-    // A grant marks nobody.
-    let marks = Marks { at: WallMillis::new(0), salt: 0 };
-    if tables.trusted.len() >= trusted_max {
-        let mut result = Outcome::new(tables, 1, is_heard);
-        result.add(peer, trusted.value(peer), trusted.change(peer, Some(record)), marks);
-        return (result.draft, result.events);
-    }
-    // There is room for it, so that it will not be refused: the next version may be derived at once.
-    let mut result = Outcome::new(tables, 0, is_heard);
-    if let Some((next, was_trusted)) = trusted.with(record) {
-        result.draft.set_trusted_next(peer, was_trusted, next);
-        result.tell_of(peer, true);
-    }
-    result.settle(peer, true, marks);
-    (result.draft, result.events)
-}
-
-/// What the marks of one change are made from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Marks {
-    pub(super) at: WallMillis,
-    /// Another number for every change.
-    pub(super) salt: u64,
-}
-
-impl Marks {
-    fn of(self, peer: NodeId) -> Revocation {
-        Revocation::new(self.at, RevocationId::mixed(self.salt, u64::from(peer.get())))
-    }
-}
-
-/// What changes, table by table, and what is to be told of it.
-#[derive(Debug)]
-struct Outcome<'a> {
-    tables: &'a Tables,
-    draft: Draft,
-    is_heard: bool,
-    events: Vec<Event>,
-}
-
-impl<'a> Outcome<'a> {
-    fn new(tables: &'a Tables, records: usize, is_heard: bool) -> Self {
-        Self { tables, draft: tables.empty_draft(records), is_heard, events: Vec::new() }
-    }
-
-    /// A peer's record becomes another, or is revoked.
-    #[inline]
-    fn add(&mut self, peer: NodeId, before: Option<&Value>, change: Change, marks: Marks) {
-        let is_granted = change.value().is_some();
-        if before != change.value() {
-            self.draft.set_trusted(peer, before.is_some(), change);
-            self.tell_of(peer, is_granted);
-        }
-        self.settle(peer, is_granted, marks);
-    }
-
-    /// Its record is another than before.
-    fn tell_of(&mut self, peer: NodeId, is_granted: bool) {
-        let (state, reason) = if is_granted {
-            (TrustState::Granted, ChangeReason::Direct)
-        } else {
-            (TrustState::Revoked, ChangeReason::Revoked)
-        };
-        self.tell(Event::TrustChanged { peer, state, reason });
-    }
-
-    /// What else becomes of it, whether its record changed or not.
-    #[inline]
-    fn settle(&mut self, peer: NodeId, is_granted: bool, marks: Marks) {
-        let sides = &self.tables.sides;
-        // The first revocation stays: it is what the mark remembers.
-        let first = sides.revoked.get(peer).copied();
-        let revoked = if is_granted { None } else { Some(first.unwrap_or_else(|| marks.of(peer))) };
-        if first != revoked {
-            self.draft.set_revoked(peer, revoked);
-            if first.is_none() {
-                self.tell(Event::Revoked { peer });
-            }
-        }
-        if sides.pending.get(peer).is_some() {
-            self.draft.forget_pending(peer);
-        }
-        if sides.outgoing.get(peer).is_some() {
-            self.draft.forget_outgoing(peer);
-        }
-    }
-
-    fn tell(&mut self, event: Event) {
-        if self.is_heard {
-            self.events.push(event);
-        }
     }
 }
 

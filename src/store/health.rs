@@ -67,6 +67,10 @@ pub struct Health {
     pub waiting_for_trust: usize,
     /// How many threads and tasks wait for a change to become durable.
     pub waiting_for_disk: usize,
+    /// How many peers are revoked.
+    pub revoked: usize,
+    /// From how many on that is worth a warning; [`Limits::revoked_max`](crate::config::Limits::revoked_max).
+    pub revoked_max: Option<usize>,
 }
 
 impl Health {
@@ -100,7 +104,16 @@ impl Health {
             versions_retained,
             waiting_for_trust,
             waiting_for_disk: progress.waiters_len(),
+            revoked: 0,
+            revoked_max: None,
         }
+    }
+
+    /// Whether more peers are revoked than was thought of. Nothing is refused and nothing is lost by that: forget
+    /// revocations, or end trust by `remove` where no mark is wanted.
+    #[must_use]
+    pub fn has_too_many_revoked(&self) -> bool {
+        self.revoked_max.is_some_and(|max| self.revoked > max)
     }
 
     /// Whether the keeper runs and saving works. Failing snapshots put no change at risk, and do not count.

@@ -11,6 +11,7 @@ mod events;
 mod health;
 pub(crate) mod keeper;
 pub(crate) mod key_index;
+mod marks;
 mod options;
 pub(crate) mod progress;
 mod reader;
@@ -29,7 +30,7 @@ use std::io;
 use std::path::Path;
 
 pub use batch::Batch;
-use batch::{Marks, grant_one};
+use batch::{FreshMarks, grant_one, refused};
 pub use durable_future::DurableFuture;
 #[cfg(all(test, trustkeep_loom))]
 pub(crate) use events::Hub;
@@ -39,16 +40,17 @@ pub use options::Options;
 #[cfg(feature = "cli")]
 pub(crate) use options::fresh_identity;
 pub use reader::TrustReader;
-pub use receipt::{Generation, Receipt, Revoked};
+pub use receipt::{Generation, KeyRevoked, Receipt, Revoked};
 pub use snapshot::{Change, Snapshot};
 pub use trust_future::TrustFuture;
 
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::{OpenError, PersistError, WriteError};
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::sync::{Arc, Deadline, JoinHandle, Mutex, is_current, spawn};
 use crate::tables::Tables;
+use crate::tables::table::Table as _;
 use crate::time::WallMillis;
 use keeper::Saver;
 use progress::{OnFailure, Stopped};
@@ -179,7 +181,7 @@ impl TrustStore {
         self.shared.cell().with(|version| version.trusted.get(peer))
     }
 
-    /// Trusts a peer, or changes the terms on which it is trusted; lifts a revocation and settles what was pending.
+    /// Trusts a peer, or changes the terms on which it is trusted, and settles what was pending.
     ///
     /// # Ordering
     /// When this returns, every read that begins sees it. Waits only for other writers' publishes, never for the disk.
@@ -192,19 +194,24 @@ impl TrustStore {
     /// records (1 level of nodes up to some ten thousand, 2 up to some million).
     ///
     /// # Errors
-    /// [`WriteError`] with the record; nothing changed.
+    /// [`WriteError`] with the record; nothing changed. [`WriteError::Revoked`] if the peer or the key is revoked.
     pub fn grant(&self, record: TrustRecord) -> Result<Receipt, WriteError<TrustRecord>> {
+        self.grant_with(record, None)
+    }
+
+    fn grant_with(&self, record: TrustRecord, lift: Option<RevocationId>) -> Result<Receipt, WriteError<TrustRecord>> {
         let outcome = Shared::publish(&self.shared, |tables, is_heard| {
-            let (draft, events) = grant_one(tables, &record, self.shared.limits.trusted_max, is_heard);
-            Ok::<_, core::convert::Infallible>((draft, events, ()))
+            let (draft, events) = grant_one(tables, &record, lift, self.shared.limits.trusted_max, is_heard)?;
+            Ok((draft, events, ()))
         });
         outcome.map(|((), receipt)| receipt).map_err(|error| match error {
-            TransactError::Refused(never) => match never {},
+            TransactError::Refused(marked) => refused(record, marked),
             TransactError::Write(error) => error.map(|()| record),
         })
     }
 
-    /// Revokes a peer, trusted or not, and marks it as revoked until an operator lifts that.
+    /// Revokes a peer, whatever is known of it, and marks it as revoked until an operator lifts that. Revoking it again keeps
+    /// the time of the mark; the outcome says what else there was.
     ///
     /// # Ordering
     /// As [`TrustStore::grant`].
@@ -215,9 +222,14 @@ impl TrustStore {
     /// # Errors
     /// [`WriteError`] with the id; nothing changed.
     pub fn revoke(&self, peer: NodeId) -> Result<Revoked, WriteError<NodeId>> {
-        self.write(self.shared.now().wall, |batch| batch.revoke(peer))
-            .map(|(was, receipt)| Revoked::new(receipt, was))
-            .map_err(|error| error.map(|()| peer))
+        let revoke = |batch: &mut Batch<'_>| (batch.found(peer), batch.revoke(peer));
+        let outcome = self.write(self.shared.now().wall, revoke).map_err(|error| error.map(|()| peer));
+        outcome.map(|(((waited, asked, marked), was), receipt)| Revoked {
+            waited,
+            asked,
+            marked,
+            ..Revoked::new(receipt, was)
+        })
     }
 
     /// Makes several changes that readers see as one, under one generation.
@@ -237,9 +249,10 @@ impl TrustStore {
     /// `now`: when the peers that are revoked are.
     fn write<R>(&self, now: WallMillis, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
         let outcome = Shared::publish(&self.shared, |tables, is_heard| {
-            let mut batch = Batch::new(tables, self.shared.limits.trusted_max);
+            let fresh = FreshMarks { at: now, salt: self.shared.salt() };
+            let mut batch = Batch::new(tables, fresh, self.shared.limits.trusted_max);
             let value = f(&mut batch);
-            let (draft, events) = batch.finish(Marks { at: now, salt: self.shared.salt() }, is_heard);
+            let (draft, events) = batch.finish(is_heard);
             Ok::<_, core::convert::Infallible>((draft, events, value))
         });
         outcome.map_err(|error| match error {
@@ -313,7 +326,10 @@ impl TrustStore {
     #[must_use]
     pub fn health(&self) -> Health {
         let shared = &self.shared;
-        Health::new(&shared.progress, shared.generation(), shared.superseded_len(), shared.waiters_len())
+        let revoked = shared.tables().map_or(0, |tables| tables.sides.revoked.len());
+        let waiters = shared.waiters_len();
+        let health = Health::new(&shared.progress, shared.generation(), shared.superseded_len(), waiters);
+        Health { revoked, revoked_max: shared.limits.revoked_max, ..health }
     }
 
     /// Refuses further changes, saves what is not durable yet (if anything), and gives the directory free.

@@ -138,8 +138,10 @@ impl Options {
     }
 
     fn start(self, tables: Tables, generation: u64, saver: Box<dyn Saver>) -> Result<TrustStore, OpenError> {
-        TrustStore::start(tables, generation, saver, self.limits, self.clock, self.close_deadline)
-            .map_err(|error| OpenError::io("start the keeper thread of", "", error))
+        let store = TrustStore::start(tables, generation, saver, self.limits, self.clock, self.close_deadline)
+            .map_err(|error| OpenError::io("start the keeper thread of", "", error))?;
+        store.end_trust_under_revoked_keys();
+        Ok(store)
     }
 }
 

@@ -8,8 +8,9 @@ use super::durable_future::DurableFuture;
 use super::progress::{OnFailure, Slot, Ticket};
 use super::shared::Shared;
 use crate::error::PersistError;
-use crate::peer::TrustRecord;
+use crate::peer::{NodeId, TrustRecord};
 use crate::sync::{Arc, Deadline};
+use crate::tables::Revocation;
 
 /// A number that every saved change of any table raises by one. Readers, which see trusted records only, may skip some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -149,10 +150,36 @@ pub struct Revoked {
     pub receipt: Receipt,
     /// What the peer's record was, if it was trusted.
     pub was: Option<TrustRecord>,
+    /// Whether the peer waited for an operator.
+    pub waited: bool,
+    /// Whether we had asked it.
+    pub asked: bool,
+    /// The mark that it had already.
+    pub marked: Option<Revocation>,
+}
+
+/// The outcome of the revocation of a key.
+#[derive(Clone, Debug)]
+#[must_use = "the revocation is enforced but perhaps not durable yet"]
+#[non_exhaustive]
+pub struct KeyRevoked {
+    /// When the mark, and the end of all trust under the key, are durable.
+    pub receipt: Receipt,
+    /// The peers that were trusted under it, by id.
+    pub ended: Vec<NodeId>,
+    /// The mark that the key had already.
+    pub marked: Option<Revocation>,
+}
+
+impl KeyRevoked {
+    pub(crate) fn new(receipt: Receipt, mut ended: Vec<NodeId>, marked: Option<Revocation>) -> Self {
+        ended.sort_unstable();
+        Self { receipt, ended, marked }
+    }
 }
 
 impl Revoked {
-    pub(super) fn new(receipt: Receipt, was: Option<TrustRecord>) -> Self {
-        Self { receipt, was }
+    pub(crate) fn new(receipt: Receipt, was: Option<TrustRecord>) -> Self {
+        Self { receipt, was, waited: false, asked: false, marked: None }
     }
 }

@@ -180,6 +180,7 @@ proptest! {
                 let peer = NodeId::new(*id).unwrap();
                 match network {
                     Some(network) => {
+                        batch.forget_revocation(peer);
                         let fits = model.contains_key(id) || model.len() < max;
                         assert_eq!(batch.grant(record(*id, *network)).is_ok(), fits);
                         if fits {

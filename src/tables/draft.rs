@@ -5,7 +5,7 @@ use super::patch::SideValues;
 use super::table::Table as _;
 use super::{Revocation, Sides, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap};
-use crate::peer::NodeId;
+use crate::peer::{NodeId, PublicKey};
 
 use std::sync::Arc;
 
@@ -111,6 +111,14 @@ impl Draft {
     /// The mark of a peer becomes another, or goes.
     pub(crate) fn set_revoked(&mut self, peer: NodeId, mark: Option<Revocation>) {
         self.sides().revoked.push((peer, mark));
+    }
+
+    /// The mark of a key goes.
+    pub(crate) fn forget_key_mark(&mut self, key: PublicKey) {
+        let sides = self.sides();
+        if !sides.revoked_keys.iter().any(|(of, _)| *of == key) {
+            sides.revoked_keys.push((key, None));
+        }
     }
 
     /// What waits of a peer, waits no longer.

@@ -7,8 +7,9 @@
 //! The rest of the list is in [`check`](crate::machine::check).
 #![forbid(unsafe_code)]
 
+pub(crate) use crate::peer::Marked;
 use crate::peer::PublicKey;
-pub use crate::peer::{Nonce, RevocationId, Source};
+pub use crate::peer::{Marks, Nonce, Revocation, RevocationId, Source};
 use crate::time::{Tick, WallMillis};
 
 /// Why a peer waits for an operator.
@@ -141,24 +142,6 @@ pub struct Refusal {
     pub key: PublicKey,
     /// Whether somebody else than the sender vouched for that key. If not, the refusal is shown and ends nothing.
     pub authentic: bool,
-}
-
-/// A lasting mark: a peer or a key that may not be trusted until an operator lifts the mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Revocation {
-    /// When it was revoked, by our wall clock.
-    pub at: WallMillis,
-    /// Names this revocation: a lift has to name it.
-    pub id: RevocationId,
-}
-
-impl Revocation {
-    /// A revocation at this time, with this id.
-    #[must_use]
-    pub const fn new(at: WallMillis, id: RevocationId) -> Self {
-        Self { at, id }
-    }
 }
 
 /// A request of a peer that an operator refused: no copy of it waits again.

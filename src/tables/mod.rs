@@ -10,11 +10,13 @@
 pub(crate) mod difference;
 pub(crate) mod draft;
 mod entry;
+pub(crate) mod forget;
 pub(crate) mod patch;
 pub(crate) mod table;
 
+pub(crate) use entry::Marked;
 pub use entry::{
-    Floor, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
+    Floor, Marks, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
     RefusedRequest, Revocation, RevocationId, Source,
 };
 
@@ -22,9 +24,7 @@ use std::sync::Arc;
 
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
-#[cfg(feature = "cli")]
-use crate::peer::PublicKey;
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use table::Table;
 
 /// Hands the list of tables besides the trusted records to a macro: number on disk, field, variant of [`TableChange`], key,
@@ -132,6 +132,15 @@ impl Sides {
 impl Tables {
     pub(crate) fn new(mix: Mix) -> Self {
         Self { trusted: TrustMap::new(mix), sides: Arc::new(Sides::new(mix)) }
+    }
+
+    /// The marks that trusting this peer under this key would have to lift. A look into tables that are mostly empty costs
+    /// nothing.
+    pub(crate) fn marks(&self, peer: NodeId, key: Option<&PublicKey>) -> Marks {
+        let (peers, keys) = (&self.sides.revoked, &self.sides.revoked_keys);
+        let of_peer = if peers.len() == 0 { None } else { peers.get(peer).copied() };
+        let of_key = if keys.len() == 0 { None } else { key.and_then(|key| keys.get(*key).copied()) };
+        Marks::new(of_peer, of_key)
     }
 
     /// A peer that is both trusted and revoked: no such state is valid (I-2).

@@ -226,7 +226,21 @@ impl Actor {
     /// Its operator asks `peer` to trust it.
     pub fn request(&mut self, now: Now, peer: NodeId, expected_key: Option<PublicKey>) -> Result<Step, Rejection> {
         let (justification, nonce) = ("weather feed".into(), self.nonce());
-        self.command(now, Command::Request { peer, justification, expected_key, nonce, force: false, automatic: false })
+        let (force, automatic, lift) = (false, false, None);
+        self.command(now, Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
+    }
+
+    /// The same, lifting a revocation.
+    pub fn request_lifting(
+        &mut self,
+        now: Now,
+        peer: NodeId,
+        expected_key: Option<PublicKey>,
+        id: RevocationId,
+    ) -> Result<Step, Rejection> {
+        let (justification, nonce) = ("weather feed".into(), self.nonce());
+        let (force, automatic, lift) = (false, false, Some(id));
+        self.command(now, Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
     }
 
     /// Its operator approves `peer`.
@@ -243,7 +257,7 @@ impl Actor {
         lookup: Lookup,
     ) -> Result<Step, Rejection> {
         let nonce = self.nonce();
-        self.command(now, Command::Approve { peer, fingerprint, entry: None, nonce, lookup })
+        self.command(now, Command::Approve { peer, fingerprint, entry: None, nonce, lookup, lift: None })
     }
 
     /// Its operator looks at `peer`'s entry and approves the first key that it shows.
@@ -251,13 +265,33 @@ impl Actor {
         let shown = self.tables.pending(peer).map(|entry| (entry.key.fingerprint(), entry.number));
         let (fingerprint, entry) = shown.unzip();
         let (nonce, lookup) = (self.nonce(), Lookup::NotAsked);
-        self.command(now, Command::Approve { peer, fingerprint, entry, nonce, lookup })
+        self.command(now, Command::Approve { peer, fingerprint, entry, nonce, lookup, lift: None })
+    }
+
+    /// The same, lifting a revocation.
+    pub fn approve_lifting(&mut self, now: Now, peer: NodeId, id: RevocationId) -> Result<Step, Rejection> {
+        let fingerprint = self.tables.pending(peer).map(|entry| entry.key.fingerprint());
+        let (nonce, lookup) = (self.nonce(), Lookup::NotAsked);
+        self.command(now, Command::Approve { peer, fingerprint, entry: None, nonce, lookup, lift: Some(id) })
     }
 
     /// Its operator revokes `peer`.
     pub fn revoke(&mut self, now: Now, peer: NodeId) -> Result<Step, Rejection> {
         let nonce = self.nonce();
         self.command(now, Command::Revoke { peer, nonce })
+    }
+
+    /// Its operator revokes `key`, and trust under it ends as a node ends it.
+    pub fn revoke_key(&mut self, now: Now, key: PublicKey) -> Result<Step, Rejection> {
+        let nonce = self.nonce();
+        let step = self.command(now, Command::RevokeKey { key, nonce })?;
+        let under: Vec<NodeId> =
+            self.tables.trusted.values().filter(|it| it.public_key == Some(key)).map(|it| it.node_id).collect();
+        for peer in under {
+            let nonce = self.nonce();
+            self.command(now, Command::EndUnderKey { peer, key, nonce })?;
+        }
+        Ok(step)
     }
 }
 

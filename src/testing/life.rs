@@ -7,6 +7,8 @@
 //!
 //! Signatures are no part of it: what is decided here begins where they have been checked, and computing them took nearly
 //! all the time. A stand-in for one tells messages apart as a signature does, and is believed.
+//!
+//! 470 lines because one life knows every command and every way a message comes.
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
 
@@ -25,11 +27,11 @@ use crate::config::{Allowed, OnRotation, Policy};
 use crate::machine::arrival;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
-use crate::machine::input::{Command, Input, Lookup, Path, Received};
+use crate::machine::input::{Command, Input, Lookup, Path, PeerOrKey, Received};
 use crate::machine::outcome::Step;
 use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::step::step;
-use crate::machine::view::{Nonce, TableChange, View as _};
+use crate::machine::view::{Nonce, Revocation, RevocationId, TableChange, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::OnceLock;
 use crate::tables::{Outgoing, side_tables};
@@ -144,22 +146,50 @@ impl Life {
             Op::ReportKeyChange { peer, key } => {
                 self.trusts_nobody_new(Input::Operator(Command::ReportKeyChange { peer, key: self::key(key) }));
             }
-            Op::Grant { peer, key } => {
+            Op::Grant { peer, key, lift } => {
                 let record = TrustRecord::new(peer, key.map(self::key)).approved_at(self.now.wall);
-                self.operate(Command::Grant { record });
+                self.operate(Command::Grant { record, lift: self.shown(peer, record.public_key, lift) });
             }
-            Op::Ask { peer, expected, force, automatic, text_bytes } => {
+            Op::Ask { peer, expected, force, automatic, text_bytes, lift } => {
                 let (expected_key, justification) = (expected.map(key), Text::filtered(&"x".repeat(text_bytes.into())));
-                self.operate(Command::Request { peer, justification, expected_key, nonce, force, automatic });
+                let lift = self.shown(peer, expected_key, lift);
+                self.operate(Command::Request { peer, justification, expected_key, nonce, force, automatic, lift });
             }
-            Op::Approve { peer, fingerprint } => {
+            Op::Approve { peer, fingerprint, lift } => {
                 let fingerprint = fingerprint.map(|which| key(which).fingerprint());
-                self.operate(Command::Approve { peer, fingerprint, entry: None, nonce, lookup: Lookup::NotAsked });
+                let lift = self.shown(peer, self.us.tables.pending.get(&peer).map(|entry| entry.key), lift);
+                self.operate(Command::Approve {
+                    peer,
+                    fingerprint,
+                    entry: None,
+                    nonce,
+                    lookup: Lookup::NotAsked,
+                    lift,
+                });
+            }
+            Op::Mark { what, peer, key } => {
+                let key = self::key(key);
+                let of = if what >= 128 { PeerOrKey::Key(key) } else { PeerOrKey::Peer(peer) };
+                self.trusts_nobody_new(Input::Operator(match what % 8 {
+                    0 | 1 => Command::RevokeKey { key, nonce },
+                    2 => Command::EndUnderKey { peer, key, nonce },
+                    3 | 4 => Command::ForgetRevocation { of },
+                    5 => Command::Ignore { of },
+                    6 => Command::Unignore { of },
+                    _ => Command::Remove { peer },
+                }));
             }
             Op::Reject { peer } => self.operate(Command::Reject { peer, reason: Text::default(), nonce }),
             Op::Cancel { peer } => self.operate(Command::Cancel { peer }),
             Op::Revoke { peer } => self.operate(Command::Revoke { peer, nonce }),
         }
+    }
+
+    /// The mark in force, as an operator is shown it; or none, for one who looks at nothing.
+    fn shown(&self, peer: NodeId, key: Option<PublicKey>, looks: bool) -> Option<RevocationId> {
+        let tables = &self.us.tables;
+        let mark = tables.revoked(peer).or_else(|| tables.revoked_key(&key?));
+        mark.filter(|_| looks).map(|mark| mark.id)
     }
 
     /// What is not saved is gone, what was reserved counts as sent, and the operator may have changed the policy.
@@ -230,7 +260,9 @@ impl Life {
             let adopted = is_vouched_for && old.is_some_and(|old| old.public_key.is_none());
             assert!(may_be_trusted || adopted, "trusted for nothing: {new:?}");
             assert_eq!(new.public_key, Some(key), "trusted under a key that the message was not signed with");
-            assert!(!before.revoked.contains_key(&peer), "no message lifts our mark");
+            let marks = before.revoked.get(&peer).into_iter().chain(before.revoked_keys.get(key.as_bytes()));
+            let lift = before.outgoing.get(&peer).and_then(|outgoing| outgoing.lift);
+            assert!(marks.into_iter().all(|mark| lift == Some(mark.id)), "no message lifts our mark");
             let kept = old.map_or(0, |old| old.network);
             assert!([0, kept].contains(&new.network) || Some(new.network) == network, "not the network we share");
         } else if !is_vouched_for {
@@ -252,8 +284,8 @@ impl Life {
                 |tables: &PlainView| tables.floor.get(&peer).map(|floor| (floor.key, floor.seen, floor.spoke_v2));
             assert!(clamped || seen(&before) == seen(after));
             let sent = |tables: &PlainView| tables.floor.get(&peer).map(|floor| floor.sent);
-            let may_be_told = before.revoked.contains_key(&peer)
-                && before.floor.get(&peer).is_some_and(|floor| floor.key == Some(key));
+            let is_marked = before.revoked.contains_key(&peer) || before.revoked_keys.contains_key(key.as_bytes());
+            let may_be_told = is_marked && before.floor.get(&peer).is_some_and(|floor| floor.key == Some(key));
             assert!(clamped || may_be_told || sent(&before) == sent(after), "an answer to nobody");
             assert!(
                 !clamped || after.floor.get(&peer).map(|floor| floor.seen) < before.floor.get(&peer).map(|f| f.seen)
@@ -266,7 +298,22 @@ impl Life {
             };
             assert_eq!(seen(&before), seen(after), "version 1 moved a floor");
         }
-        assert_eq!(before.revoked, after.revoked, "no message sets or lifts our mark");
+        // the answer to a request that names the mark lifts it, with the trust that is given.
+        let lift = before.outgoing.get(&peer).and_then(|outgoing| outgoing.lift);
+        let trusted = after.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key));
+        let may_lift = |mark: &Revocation| trusted && lift == Some(mark.id);
+        assert!(after.revoked.iter().all(|(of, mark)| before.revoked.get(of) == Some(mark)), "no message sets a mark");
+        assert!(
+            before.revoked.iter().all(|(of, mark)| after.revoked.contains_key(of) || (*of == peer && may_lift(mark))),
+            "a message lifted our mark"
+        );
+        let key_marks = |tables: &PlainView| tables.revoked_keys.clone();
+        assert!(
+            key_marks(&before).iter().all(|(of, mark)| {
+                key_marks(after).get(of) == Some(mark) || (of == key.as_bytes() && may_lift(mark))
+            }),
+            "a message lifted the mark of a key"
+        );
         for (old, new) in &before.successors {
             let is = after.successors.get(old);
             assert!(is == Some(new) || is.is_some_and(|is| is.as_bytes() == old), "a successor was forgotten");
@@ -395,7 +442,12 @@ impl Known<'_> {
         let asked = self.asked();
         let named = asked.and_then(|entry| entry.expected_key);
         let counts = !message.is_version_1() || self.is_authenticated();
-        if !counts || tables.revoked.contains_key(&peer) {
+        // what our request names is lifted by its own rules, and by no other.
+        let lift = asked.and_then(|entry| entry.lift);
+        let marks = tables.revoked.get(&peer).into_iter().chain(tables.revoked_keys.get(key.as_bytes()));
+        let marks: Vec<_> = marks.map(|mark| mark.id).collect();
+        let is_marked = !marks.is_empty();
+        if !counts || marks.iter().any(|id| lift != Some(*id)) {
             return false;
         }
         match message.kind() {
@@ -408,12 +460,13 @@ impl Known<'_> {
                 let entries = policy.allow_list.of(peer);
                 let listed =
                     entries.iter().any(|entry| entry.key == Some(key) || (entry.key.is_none() && self.is_bound()));
-                (mutual || network || listed || policy.auto_approve) && self.received.lookup != Lookup::Failed
+                let by_policy = !is_marked && (network || listed || policy.auto_approve);
+                (mutual || by_policy) && self.received.lookup != Lookup::Failed
             }
             Kind::Accept => {
                 let is_relayed = matches!(self.received.path, Path::Relayed { .. });
                 let heard = self.received.lookup != Lookup::Failed;
-                let first_use = policy.trust_on_first_use && !is_relayed && named.is_none() && heard;
+                let first_use = policy.trust_on_first_use && !is_relayed && named.is_none() && heard && !is_marked;
                 self.answers_us() && (self.is_vouched_for() || first_use)
             }
             Kind::Reject | Kind::Revoke => false,

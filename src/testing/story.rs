@@ -7,6 +7,7 @@ use crate::machine::event::{ChangeReason, Event, TrustState};
 use crate::machine::outcome::Outcome;
 use crate::machine::rejection::Rejection;
 use crate::peer::TrustRecord;
+use crate::tables::Marks;
 
 fn two() -> (Actor, Actor) {
     (Actor::new(7, 0xAA), Actor::new(9, 0x11))
@@ -35,10 +36,9 @@ fn request_pending_approve_accept_trusted_on_both_sides() {
     assert_eq!(heard.effects, [], "a queued request is not answered");
     let (justification, fingerprint) = ("weather feed".to_owned(), a.public_key().fingerprint());
     let received = Event::Received { peer: a.id(), justification: justification.clone() };
-    assert_eq!(
-        heard.events,
-        [received, Event::Pending { peer: a.id(), justification, fingerprint, replaces: None, proven_by: None }]
-    );
+    let marks = Marks::default();
+    let pending = Event::Pending { peer: a.id(), justification, fingerprint, replaces: None, proven_by: None, marks };
+    assert_eq!(heard.events, [received, pending]);
     assert!(b.tables.trusted.is_empty(), "nobody is trusted for asking");
 
     let approved = b.approve(at(1000), a.id(), Some(fingerprint)).unwrap();
@@ -75,9 +75,8 @@ fn after_our_revoke_both_sides_lose_trust_and_a_new_request_only_becomes_pending
 
     let farewell = a.hear_from(at(5010), &b, sent(&revoked).unwrap(), Way::open()).unwrap();
     assert!(matches!(farewell.outcome, Outcome::RevokedByPeer { was: Some(_) }));
-    let [cut, report] = &farewell.effects[..] else { panic!("two effects: {:?}", farewell.effects) };
-    assert!(matches!(cut, Effect { when: When::Now, action: Action::Disconnect { .. }, .. }));
-    assert!(matches!(report, Effect { when: When::Now, action: Action::ReportRevoke { .. }, .. }));
+    let actions: Vec<_> = farewell.effects.iter().map(|effect| (effect.when, &effect.action)).collect();
+    assert!(matches!(actions[..], [(When::Now, Action::Disconnect { .. }), (When::Now, Action::ReportRevoke { .. })]));
     assert!(a.tables.trusted.is_empty());
     assert!(a.tables.revoked.is_empty(), "the peer's revoke leaves no mark");
 
@@ -88,7 +87,9 @@ fn after_our_revoke_both_sides_lose_trust_and_a_new_request_only_becomes_pending
     assert!(b.tables.trusted.is_empty() && b.tables.pending.contains_key(&a.id()));
     assert!(b.tables.revoked.contains_key(&a.id()));
 
-    b.approve_shown(at(100_020), a.id()).unwrap();
+    let current = b.tables.revoked[&a.id()].id;
+    assert_eq!(b.approve_shown(at(100_020), a.id()), Err(Rejection::RevokedNeedsLift { current }));
+    b.approve_lifting(at(100_020), a.id(), current).unwrap();
     assert!(b.tables.trusted.contains_key(&a.id()) && b.tables.revoked.is_empty());
 }
 
@@ -140,6 +141,7 @@ fn a_side_that_missed_the_farewell_hears_it_again_but_once_a_minute() {
             nonce,
             force: true,
             automatic: false,
+            lift: None,
         };
         let asked = a.command(at(ms), command).unwrap();
         let heard = b.hear_from(at(ms + 10), &a, sent(&asked).unwrap(), Way::registered(a.public_key())).unwrap();
@@ -161,8 +163,15 @@ fn a_lost_farewell_is_repeated_to_a_key_that_nobody_vouches_for_any_more() {
         let nonce = a.nonce();
         let (peer, justification) = (b.id(), crate::wire::text::Text::default());
         let (expected_key, force, automatic) = (None, true, false);
-        let command =
-            crate::machine::input::Command::Request { peer, justification, expected_key, nonce, force, automatic };
+        let command = crate::machine::input::Command::Request {
+            peer,
+            justification,
+            expected_key,
+            nonce,
+            force,
+            automatic,
+            lift: None,
+        };
         a.command(at(70_000), command).unwrap()
     };
     let heard = b.hear_from(at(70_010), &a, sent(&asked).unwrap(), Way::open()).unwrap();

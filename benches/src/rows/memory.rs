@@ -86,7 +86,7 @@ fn of_store(dir: &Path, passes: u16) -> [u64; 2] {
     for pass in 0..passes {
         for first in (0..SIZE).step_by(PART as usize) {
             let part = || first..first + PART;
-            let _ = store.update(|batch| part().for_each(|number| _ = batch.revoke(id(number)))).unwrap();
+            let _ = store.update(|batch| part().for_each(|number| _ = batch.remove(id(number)))).unwrap();
             let granted = |number| record(number, key, 2 + pass);
             let (fits, _) = store.update(|batch| part().all(|number| batch.grant(granted(number)).is_ok())).unwrap();
             assert!(fits);

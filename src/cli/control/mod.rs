@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub(super) mod client;
+mod marks;
 pub(super) mod perform;
 pub(super) mod server;
 #[cfg(all(test, not(trustkeep_loom)))]
@@ -14,7 +15,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::events::EventRow;
-use super::rows::{ContradictedRow, OutgoingRow, OwedRow, PendingRow, RevokedRow, TrustedRow};
+use super::rows::{
+    ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PendingRow, RevokedKeyRow, RevokedRow, TrustedRow,
+};
 
 /// What is asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,15 +28,21 @@ pub(super) enum Ask {
         justification: String,
         expected_key: Option<String>,
         force: bool,
+        #[serde(default)]
+        lift: Option<String>,
     },
     Approve {
         peer: u32,
         fingerprint: Option<String>,
         entry: Option<String>,
+        #[serde(default)]
+        lift: Option<String>,
     },
     Grant {
         peer: u32,
         key: String,
+        #[serde(default)]
+        lift: Option<String>,
     },
     Reject {
         peer: u32,
@@ -43,8 +52,31 @@ pub(super) enum Ask {
         peer: u32,
     },
     Revoke {
-        peer: u32,
+        #[serde(default)]
+        peer: Option<u32>,
+        #[serde(default)]
+        key: Option<String>,
     },
+    ForgetRevocation {
+        #[serde(default)]
+        peer: Option<u32>,
+        #[serde(default)]
+        key: Option<String>,
+    },
+    Ignore {
+        #[serde(default)]
+        peer: Option<u32>,
+        #[serde(default)]
+        key: Option<String>,
+    },
+    Unignore {
+        #[serde(default)]
+        peer: Option<u32>,
+        #[serde(default)]
+        key: Option<String>,
+    },
+    RevokedKeys,
+    Ignored,
     List,
     Pending,
     Outgoing,
@@ -82,6 +114,9 @@ pub(super) enum Reply {
     /// It is done, and durable as of this generation.
     Done {
         generation: u64,
+        /// What there was, in words for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found: Option<String>,
         /// Something that the operator should know besides.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
@@ -89,6 +124,9 @@ pub(super) enum Reply {
     /// It is done, and durable as of this generation.
     Decided {
         generation: u64,
+        /// What there was, in words for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found: Option<String>,
         /// Why the peer could not be told of it yet; the node tries again. `null` if the peer was told.
         not_told: Option<String>,
     },
@@ -126,6 +164,13 @@ pub(super) enum Reply {
     Registry {
         compared: u64,
         contradicted: Vec<ContradictedRow>,
+    },
+    RevokedKeys {
+        revoked_keys: Vec<RevokedKeyRow>,
+    },
+    Ignored {
+        ignored: Vec<IgnoredRow>,
+        ignored_keys: Vec<IgnoredKeyRow>,
     },
     Status(Box<Status>),
     /// One of those that [`Ask::Watch`] asks for.
@@ -171,6 +216,8 @@ pub(super) struct Status {
     pub(super) pending: usize,
     pub(super) outgoing: usize,
     pub(super) revoked: usize,
+    pub(super) revoked_keys: usize,
+    pub(super) ignored: usize,
     /// How often each thing went wrong since the start.
     pub(super) counters: Vec<(String, u64)>,
     /// How many newcomers found no room among the pending, by their source, the most first.

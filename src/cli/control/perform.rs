@@ -5,16 +5,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until};
+use super::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until, marks};
 use crate::cli::events::EventRow;
-use crate::cli::rows::{ContradictedRow, OutgoingRow, OwedRow, PendingRow, RevokedRow, TrustedRow};
+use crate::cli::rows::{
+    ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PendingRow, RevokedKeyRow, RevokedRow,
+    TrustedRow, by_id,
+};
 use crate::cli::{log, now};
 use crate::error::PersistError;
+use crate::machine::input::PeerOrKey;
 use crate::machine::rejection::Rejection;
 use crate::node::{CommandError, HandshakeManager, RequestOptions, Told};
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::store::Receipt;
 use crate::sync::{Arc, Deadline};
+use crate::tables::table::Table as _;
 use crate::tables::{Outgoing, Owed, Refusal};
 
 /// A running node, as its control socket serves it.
@@ -29,14 +34,19 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
     let done = |outcome: Result<Reply, String>| outcome.unwrap_or_else(|message| Reply::Failed { message });
     let manager = &node.manager;
     match request {
-        Ask::Request { peer, justification, expected_key, force } => done(id(peer).and_then(|peer| {
+        Ask::Request { peer, justification, expected_key, force, lift } => done(id(peer).and_then(|peer| {
             let mut options = RequestOptions::default().force(force);
             if let Some(key) = expected_key {
                 options = options.expected_key(key.parse().map_err(|error| format!("--key: {error}"))?);
             }
+            if let Some(lift) = revocation(lift)? {
+                options = options.lift(lift);
+            }
             match manager.request(peer, &justification, options) {
                 Ok(receipt) => durable(receipt).map(|reply| match reply {
-                    Reply::Done { generation, .. } => Reply::Done { generation, warning: clock_warning(manager) },
+                    Reply::Done { generation, found, .. } => {
+                        Reply::Done { generation, found, warning: clock_warning(manager) }
+                    }
                     other => other,
                 }),
                 Err(error) => {
@@ -49,19 +59,21 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                 }
             }
         })),
-        Ask::Approve { peer, fingerprint, entry } => done(id(peer).and_then(|peer| {
+        Ask::Approve { peer, fingerprint, entry, lift } => done(id(peer).and_then(|peer| {
             let fingerprint = fingerprint.map(|text| text.parse()).transpose();
             let fingerprint = fingerprint.map_err(|error: crate::peer::InvalidFingerprint| error.to_string())?;
-            let approved = match entry {
-                Some(entry) => manager.approve_entry(peer, number(&entry)?, fingerprint),
-                None => manager.approve(peer, fingerprint),
-            };
+            let entry = entry.map(|entry| number(&entry)).transpose()?;
+            let approved = manager.approve_seen(peer, fingerprint, entry, revocation(lift)?);
             decided(manager, peer, approved.map_err(|error| not_approved(peer, &error))?)
         })),
-        Ask::Grant { peer, key } => done(id(peer).and_then(|peer| {
+        Ask::Grant { peer, key, lift } => done(id(peer).and_then(|peer| {
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
             let record = TrustRecord::new(peer, key).approved_at(now().wall);
-            durable(manager.grant(record).map_err(|error| refused(peer, &error))?)
+            let granted = match revocation(lift)? {
+                Some(lift) => manager.grant_lifting(record, lift),
+                None => manager.grant(record),
+            };
+            durable(granted.map_err(|error| refused(peer, &error))?)
         })),
         Ask::Reject { peer, reason } => done(id(peer).and_then(|peer| {
             decided(manager, peer, manager.reject(peer, &reason).map_err(|error| refused(peer, &error))?)
@@ -69,16 +81,28 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
         Ask::Cancel { peer } => {
             done(id(peer).and_then(|peer| durable(manager.cancel(peer).map_err(|error| refused(peer, &error))?)))
         }
-        Ask::Revoke { peer } => done(id(peer).and_then(|peer| {
-            decided(manager, peer, manager.revoke(peer).map_err(|error| refused(peer, &error))?.receipt)
-        })),
+        Ask::Revoke { peer, key } => done(whom(peer, key).and_then(|of| marks::revoke(manager, of))),
+        Ask::ForgetRevocation { peer, key } => done(whom(peer, key).and_then(|of| marks::forget(manager, of))),
+        Ask::Ignore { peer, key } => done(
+            whom(peer, key).and_then(|of| durable(manager.ignore(of).map_err(|error| marks::refused(of, &error))?)),
+        ),
+        Ask::Unignore { peer, key } => done(
+            whom(peer, key).and_then(|of| durable(manager.unignore(of).map_err(|error| marks::refused(of, &error))?)),
+        ),
+        Ask::RevokedKeys => Reply::RevokedKeys {
+            revoked_keys: manager.revoked_keys().iter().map(|(key, mark)| RevokedKeyRow::new(key, *mark)).collect(),
+        },
+        Ask::Ignored => Reply::Ignored {
+            ignored: manager.ignored().iter().map(|(peer, at)| IgnoredRow::new(peer.get(), *at)).collect(),
+            ignored_keys: manager.ignored_keys().iter().map(|(key, at)| IgnoredKeyRow::new(key, *at)).collect(),
+        },
         Ask::List => Reply::Trusted { trusted: manager.trusted().iter().map(TrustedRow::from).collect() },
         Ask::Pending => Reply::Pending {
-            pending: manager
-                .pending_and_replaced()
-                .iter()
-                .map(|(peer, entry, replaces)| PendingRow::new(peer.get(), entry, *replaces))
-                .collect(),
+            // Of one moment: a mark is that of the entry which is shown with it.
+            pending: manager.store().tables().map_or_else(Vec::new, |tables| {
+                let rows = tables.sides.pending.iter().map(|(peer, entry)| PendingRow::of(&tables, peer, entry));
+                by_id(rows.collect(), |row| row.node_id)
+            }),
         },
         Ask::Outgoing => Reply::Outgoing {
             outgoing: manager.outgoing().iter().map(|(peer, entry)| outgoing(manager, *peer, entry)).collect(),
@@ -122,6 +146,18 @@ fn id(peer: u32) -> Result<NodeId, String> {
     NodeId::try_from(peer).map_err(|error| error.to_string())
 }
 
+fn revocation(text: Option<String>) -> Result<Option<RevocationId>, String> {
+    text.map(|text| text.parse().map_err(|error| format!("--lift: {error}"))).transpose()
+}
+
+fn whom(peer: Option<u32>, key: Option<String>) -> Result<PeerOrKey, String> {
+    match (peer, key) {
+        (Some(peer), None) => id(peer).map(PeerOrKey::Peer),
+        (None, Some(key)) => key.parse().map(PeerOrKey::Key).map_err(|error| format!("--key: {error}")),
+        _ => Err("neither a peer nor a key, or both".to_owned()),
+    }
+}
+
 fn refused(peer: NodeId, error: &CommandError) -> String {
     format!("peer {peer}: {error}")
 }
@@ -146,9 +182,9 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 /// Answers once the change is durable. It is in force either way.
-fn durable(receipt: Receipt) -> Result<Reply, String> {
+pub(super) fn durable(receipt: Receipt) -> Result<Reply, String> {
     match receipt.wait_durable_timeout(DURABLE_WITHIN) {
-        Ok(()) => Ok(Reply::Done { generation: receipt.generation().get(), warning: None }),
+        Ok(()) => Ok(Reply::Done { generation: receipt.generation().get(), found: None, warning: None }),
         Err(error) => Err(in_force(&error)),
     }
 }
@@ -163,13 +199,13 @@ fn clock_warning(manager: &HandshakeManager) -> Option<String> {
 }
 
 /// The same, and whether the peer was told: for a moment that is waited for, and no longer.
-fn decided(manager: &HandshakeManager, peer: NodeId, receipt: Receipt) -> Result<Reply, String> {
+pub(super) fn decided(manager: &HandshakeManager, peer: NodeId, receipt: Receipt) -> Result<Reply, String> {
     let done = durable(receipt)?;
-    let Reply::Done { generation, warning } = done else { return Ok(done) };
+    let Reply::Done { generation, found, warning } = done else { return Ok(done) };
     Ok(match manager.wait_told(peer, TOLD_WITHIN) {
-        Told::Nothing => Reply::Done { generation, warning },
-        Told::Told => Reply::Decided { generation, not_told: None },
-        Told::NotYet(why) => Reply::Decided { generation, not_told: Some(why) },
+        Told::Nothing => Reply::Done { generation, found, warning },
+        Told::Told => Reply::Decided { generation, found, not_told: None },
+        Told::NotYet(why) => Reply::Decided { generation, found, not_told: Some(why) },
     })
 }
 
@@ -198,7 +234,8 @@ fn wait(
             let generation = manager.store().flush().map_err(|error| in_force(&error))?;
             // Still, now that it is durable?
             if is_so() {
-                return Ok(Reply::Done { generation: generation.get(), warning: clock_warning(manager) });
+                let (generation, warning) = (generation.get(), clock_warning(manager));
+                return Ok(Reply::Done { generation, found: None, warning });
             }
         }
         // an authentic refusal is the answer. One that nobody vouches for is none.
@@ -281,6 +318,8 @@ fn status(node: &Served) -> Status {
             .into_iter()
             .map(|(source, count)| (source.to_string(), count))
             .collect(),
+        revoked_keys: manager.revoked_keys().len(),
+        ignored: manager.ignored().len() + manager.ignored_keys().len(),
         counters: counters(manager),
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::map::Value;
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::patch::{Patch, SideValues};
 use crate::tables::{Floor, Outgoing, Pending, Revocation, RevocationId};
 use crate::time::WallMillis;
@@ -18,6 +18,9 @@ pub(super) struct Changes {
     pub(super) outgoing: HashMap<u32, Option<Outgoing>>,
     pub(super) revoked: HashMap<u32, Option<Revocation>>,
     pub(super) floors: HashMap<u32, Option<Floor>>,
+    pub(super) revoked_keys: HashMap<PublicKey, Option<Revocation>>,
+    pub(super) ignored: HashMap<u32, Option<WallMillis>>,
+    pub(super) ignored_keys: HashMap<PublicKey, Option<WallMillis>>,
 }
 
 /// An entry that is taken unless something that comes later stands against it.
@@ -30,7 +33,8 @@ pub(super) struct Later<V> {
 
 impl Changes {
     pub(super) fn len(&self) -> usize {
-        self.trusted.len() + self.pending.len() + self.outgoing.len() + self.revoked.len() + self.floors.len()
+        let marks = self.revoked.len() + self.revoked_keys.len() + self.ignored.len() + self.ignored_keys.len();
+        self.trusted.len() + self.pending.len() + self.outgoing.len() + self.floors.len() + marks
     }
 
     pub(super) fn into_patch(self) -> Patch {
@@ -44,6 +48,9 @@ impl Changes {
                 outgoing: by_peer(self.outgoing, Arc::new),
                 revoked: by_peer(self.revoked, |mark| mark),
                 floors: by_peer(self.floors, |floor| floor),
+                revoked_keys: self.revoked_keys.into_iter().collect(),
+                ignored: by_peer(self.ignored, |at| at),
+                ignored_keys: self.ignored_keys.into_iter().collect(),
                 ..SideValues::default()
             },
         }
@@ -53,6 +60,13 @@ impl Changes {
 /// The mark of a revocation in a document, which names none: the same one at every import.
 pub(super) fn mark(peer: NodeId, at: WallMillis) -> Revocation {
     Revocation::new(at, RevocationId::mixed(u64::from(peer.get()), at.as_millis().cast_unsigned()))
+}
+
+/// The same of a key.
+pub(super) fn key_mark(key: &PublicKey, at: WallMillis) -> Revocation {
+    let number = |half: Option<&[u8; 8]>| half.map_or(0, |half| u64::from_le_bytes(*half));
+    let (one, other) = (number(key.as_bytes().first_chunk()), number(key.as_bytes().last_chunk()));
+    Revocation::new(at, RevocationId::mixed(one ^ at.as_millis().cast_unsigned(), other))
 }
 
 /// What both together forbid.

@@ -14,7 +14,7 @@ use super::finding::UNKNOWN_MAX;
 use super::parse_time::parse_time;
 use super::read::List;
 use crate::machine::view::Nonce;
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{NodeId, PublicKey, RevocationId};
 use crate::time::WallMillis;
 
 /// A value, as far as an entry can use it.
@@ -54,9 +54,12 @@ const fn names(list: List) -> &'static [&'static str] {
             "kind",
             "spoke_v2",
         ],
-        List::Outgoing => &["node_id", "sent_at", "nonce", "expected_key", "justification"],
-        List::Revoked => &["node_id", "until", "revoked_at"],
+        List::Outgoing => &["node_id", "sent_at", "nonce", "expected_key", "justification", "lift"],
+        List::Revoked => &["node_id", "until", "revoked_at", "id"],
         List::Floors => &["node_id", "public_key", "seen", "reserved", "spoke_v2"],
+        List::RevokedKeys => &["public_key", "revoked_at", "id"],
+        List::Ignored => &["node_id", "ignored_at"],
+        List::IgnoredKeys => &["public_key", "ignored_at"],
     }
 }
 
@@ -134,6 +137,12 @@ impl Fields {
     pub(super) fn key(&self, name: &'static str) -> Result<Option<PublicKey>, String> {
         let key = self.text(name)?.filter(|text| !text.is_empty()).map(str::parse).transpose();
         key.map_err(|error| format!("`{name}`: {error}"))
+    }
+
+    /// The name of a revocation.
+    pub(super) fn revocation(&self, name: &'static str) -> Result<Option<RevocationId>, String> {
+        let id = self.text(name)?.filter(|text| !text.is_empty()).map(str::parse).transpose();
+        id.map_err(|error| format!("`{name}`: {error}"))
     }
 
     pub(super) fn nonce(&self, name: &'static str) -> Result<Option<Nonce>, String> {

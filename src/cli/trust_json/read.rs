@@ -22,10 +22,27 @@ pub(crate) enum List {
     Outgoing,
     Revoked,
     Floors,
+    RevokedKeys,
+    Ignored,
+    IgnoredKeys,
 }
 
 impl List {
-    pub(crate) const ALL: [Self; 5] = [Self::Trusted, Self::Pending, Self::Outgoing, Self::Revoked, Self::Floors];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Trusted,
+        Self::Pending,
+        Self::Outgoing,
+        Self::Revoked,
+        Self::Floors,
+        Self::RevokedKeys,
+        Self::Ignored,
+        Self::IgnoredKeys,
+    ];
+
+    /// Whether a document without such entries is written without the list: it is then one that older releases know.
+    pub(crate) const fn is_left_out_if_empty(self) -> bool {
+        matches!(self, Self::RevokedKeys | Self::Ignored | Self::IgnoredKeys)
+    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -34,6 +51,9 @@ impl List {
             Self::Outgoing => "outgoing",
             Self::Revoked => "revoked",
             Self::Floors => "floors",
+            Self::RevokedKeys => "revoked_keys",
+            Self::Ignored => "ignored",
+            Self::IgnoredKeys => "ignored_keys",
         }
     }
 }

@@ -10,14 +10,14 @@
 
 use std::collections::BTreeMap;
 
-use super::changes::{Changes, Later, higher, mark};
+use super::changes::{Changes, Later, higher};
 use super::fields::Fields;
 use super::finding::{Count, Finding, Unknown, UnknownNames};
 use super::read::{List, Sink};
 use super::values::{full, not_after, source, text};
 use crate::config::{HandshakeConfig, Limits};
 use crate::machine::view::View as _;
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, RevocationId, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation, Source};
 use crate::time::{Now, WallMillis};
@@ -31,6 +31,8 @@ pub(crate) struct Into<'a> {
     /// Who lives here, if that is known: never a peer.
     pub(crate) own_id: Option<NodeId>,
     pub(crate) limits: Limits,
+    /// The store's revocations that may be lifted.
+    pub(crate) lifts: &'a [RevocationId],
     /// For requests of which the document does not tell the nonce; must not be guessable.
     pub(crate) nonce: &'a mut dyn FnMut() -> Nonce,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Into<'a> {
 pub(crate) struct Taken {
     pub(crate) after: Tables,
     /// In the order of [`List::ALL`].
-    pub(crate) counts: [Count; 5],
+    pub(crate) counts: [Count; 8],
     /// At most [`FINDINGS_MAX`], those about skipped entries first.
     pub(crate) findings: Vec<Finding>,
     /// How many more there were.
@@ -54,16 +56,16 @@ pub(crate) struct Taken {
 }
 
 pub(super) struct Taking<'a> {
-    into: Into<'a>,
-    after: Tables,
+    pub(super) into: Into<'a>,
+    pub(super) after: Tables,
     /// Not in `after` yet, so that not every entry makes a version.
-    changes: Changes,
-    trusted_len: usize,
+    pub(super) changes: Changes,
+    pub(super) trusted_len: usize,
     pending: BTreeMap<u32, Later<Pending>>,
     of_source: BTreeMap<Source, usize>,
     outgoing: BTreeMap<u32, Later<Outgoing>>,
     floors_len: usize,
-    counts: [Count; 5],
+    counts: [Count; 8],
     skipped: Vec<Finding>,
     notes: Vec<Finding>,
     findings_left_out: u64,
@@ -71,14 +73,14 @@ pub(super) struct Taking<'a> {
 }
 
 /// What became of an entry that is in order.
-enum Verdict {
+pub(super) enum Verdict {
     Taken,
     Unchanged,
 }
 
-use Verdict::{Taken as Took, Unchanged};
+pub(super) use Verdict::{Taken as Took, Unchanged};
 
-type Judged = Result<Verdict, String>;
+pub(super) type Judged = Result<Verdict, String>;
 
 impl<'a> Taking<'a> {
     pub(super) fn new(into: Into<'a>) -> Self {
@@ -106,10 +108,14 @@ impl<'a> Taking<'a> {
 
     /// What stood for later, and the result.
     pub(super) fn finish(mut self) -> Taken {
+        self.flush();
+        self.end_under_revoked_keys();
         let mut fresh_nonces = 0;
         for (id, Later { index, entry, is_fresh }) in core::mem::take(&mut self.outgoing) {
-            if NodeId::new(id).is_some_and(|peer| self.revoked(peer).is_some()) {
-                self.settle(List::Outgoing, index, Some(id), Err("the peer is revoked; ask it anew".to_owned()));
+            let marks = NodeId::new(id).map(|peer| self.marks(peer, entry.expected_key.as_ref())).unwrap_or_default();
+            if marks.not_lifted_by(entry.lift).is_some() {
+                let why = "the peer, or its key, is revoked; ask it anew".to_owned();
+                self.settle(List::Outgoing, index, Some(id), Err(why));
             } else {
                 self.changes.outgoing.insert(id, Some(entry));
                 fresh_nonces += u64::from(is_fresh);
@@ -146,21 +152,24 @@ impl<'a> Taking<'a> {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         // No peer is trusted and revoked at once: I-T2.
         if let Some(after) = self.after.patched(core::mem::take(&mut self.changes).into_patch()) {
             self.after = after;
         }
     }
 
-    fn count(&mut self, list: List) -> &mut Count {
-        let [trusted, pending, outgoing, revoked, floors] = &mut self.counts;
+    pub(super) fn count(&mut self, list: List) -> &mut Count {
+        let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys] = &mut self.counts;
         match list {
             List::Trusted => trusted,
             List::Pending => pending,
             List::Outgoing => outgoing,
             List::Revoked => revoked,
             List::Floors => floors,
+            List::RevokedKeys => revoked_keys,
+            List::Ignored => ignored,
+            List::IgnoredKeys => ignored_keys,
         }
     }
 
@@ -176,7 +185,7 @@ impl<'a> Taking<'a> {
         }
     }
 
-    fn find(&mut self, finding: Finding) {
+    pub(super) fn find(&mut self, finding: Finding) {
         let findings = if finding.skipped { &mut self.skipped } else { &mut self.notes };
         if findings.len() < FINDINGS_MAX {
             findings.push(finding);
@@ -185,11 +194,11 @@ impl<'a> Taking<'a> {
         }
     }
 
-    fn trusted(&self, peer: NodeId) -> Option<TrustRecord> {
+    pub(super) fn trusted(&self, peer: NodeId) -> Option<TrustRecord> {
         self.changes.trusted.get(&peer.get()).copied().unwrap_or_else(|| self.after.trusted(peer))
     }
 
-    fn revoked(&self, peer: NodeId) -> Option<Revocation> {
+    pub(super) fn revoked(&self, peer: NodeId) -> Option<Revocation> {
         self.changes.revoked.get(&peer.get()).copied().unwrap_or_else(|| self.after.revoked(peer))
     }
 
@@ -204,6 +213,8 @@ impl<'a> Taking<'a> {
             List::Outgoing => self.take_outgoing(index, peer, fields, notes),
             List::Revoked => self.take_revoked(index, peer, fields, notes),
             List::Floors => self.take_floor(peer, fields, notes),
+            List::Ignored => self.take_ignored(peer, fields, notes),
+            List::RevokedKeys | List::IgnoredKeys => Err("an entry of a key".to_owned()),
         }
     }
 
@@ -213,10 +224,7 @@ impl<'a> Taking<'a> {
             .mutual(fields.flag("mutual")?)
             .network(fields.number("network", u16::MAX)?);
         let before = self.into.before;
-        if self.revoked(peer).is_some() {
-            let by = if before.revoked(peer).is_some() { "the store" } else { "the document" };
-            return Err(format!("{by} has revoked this peer, and that stands; approve or request it anew"));
-        }
+        self.is_free_of_marks(peer, record.public_key.as_ref())?;
         match before.trusted(peer) {
             Some(old) if old == record => return Ok(Unchanged),
             Some(_) => return Err(OTHERWISE.to_owned()),
@@ -226,49 +234,12 @@ impl<'a> Taking<'a> {
         if self.trusted_len >= self.into.limits.trusted_max {
             return Err(full(self.into.limits.trusted_max));
         }
+        self.lift(peer, record.public_key.as_ref());
         self.trusted_len += 1;
         self.changes.trusted.insert(peer.get(), Some(record));
         if before.pending(peer).is_some_and(|entry| record.public_key == Some(entry.key)) {
             // Settled by this.
             self.changes.pending.insert(peer.get(), None);
-        }
-        Ok(Took)
-    }
-
-    fn take_revoked(&mut self, index: u64, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
-        let until = fields.time("until")?;
-        let at = self.past("revoked_at", fields, notes)?.unwrap_or_default();
-        if until.is_some_and(|until| until <= self.into.now.wall) {
-            notes.push("this revocation has ended by itself, and was not taken".to_owned());
-            return Ok(Unchanged);
-        }
-        let before = self.into.before;
-        if before.revoked(peer).is_some() {
-            // Whichever was first: the mark is the same.
-            return Ok(Unchanged);
-        }
-        if self.revoked(peer).is_some() {
-            return Err(TWICE.to_owned());
-        }
-        self.changes.revoked.insert(peer.get(), Some(mark(peer, at)));
-        if before.pending(peer).is_some() {
-            self.changes.pending.insert(peer.get(), None);
-        }
-        if before.outgoing(peer).is_some() {
-            self.changes.outgoing.insert(peer.get(), None);
-        }
-        if self.trusted(peer).is_some() {
-            self.trusted_len = self.trusted_len.saturating_sub(1);
-            self.changes.trusted.insert(peer.get(), None);
-            if before.trusted(peer).is_some() {
-                notes.push("the store trusted this peer, and does so no longer".to_owned());
-            } else {
-                self.count(List::Trusted).taken -= 1;
-                self.count(List::Trusted).skipped += 1;
-                let why =
-                    "the document's trusted entry of this peer: it is revoked as well, and that stands".to_owned();
-                self.find(Finding { list: List::Revoked, index, node_id: Some(peer.get()), skipped: true, why });
-            }
         }
         Ok(Took)
     }
@@ -344,7 +315,7 @@ impl<'a> Taking<'a> {
             nonce: nonce.unwrap_or(Nonce([0; 16])),
             expected_key: fields.key("expected_key")?,
             justification: text("justification", fields, notes)?,
-            lift: None,
+            lift: fields.revocation("lift")?,
             // A document does not say whether a relay had the request: it may have had it.
             relayed: true,
             refused: None,
@@ -409,7 +380,12 @@ impl<'a> Taking<'a> {
     }
 
     /// A time by our own clock, which nothing can have happened after.
-    fn past(&self, name: &'static str, fields: &Fields, notes: &mut Vec<String>) -> Result<Option<WallMillis>, String> {
+    pub(super) fn past(
+        &self,
+        name: &'static str,
+        fields: &Fields,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<WallMillis>, String> {
         not_after(self.into.now.wall, name, fields, notes)
     }
 
@@ -435,6 +411,9 @@ impl Sink for Taking<'_> {
         }
         let (node_id, judged) = match fields {
             Err(why) => (None, Err(why)),
+            Ok(fields) if matches!(list, List::RevokedKeys | List::IgnoredKeys) => {
+                (None, self.take_key(list, &fields, &mut notes))
+            }
             Ok(fields) => match fields.node_id() {
                 Err(why) => (None, Err(why)),
                 Ok(peer) if Some(peer) == self.into.own_id => {
@@ -459,7 +438,7 @@ impl Sink for Taking<'_> {
     }
 }
 
-const TWICE: &str = "the peer stands in this list already, and the first entry counts";
+pub(super) const TWICE: &str = "the peer stands in this list already, and the first entry counts";
 const OTHERWISE: &str = "the store says something else about this peer, and that stays";
 /// Entries between two versions of the tables.
 const CHANGES_MAX: usize = 8192;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::changes::mark;
 use super::*;
 use crate::map::mix::Mix;
-use crate::peer::NodeId;
+use crate::peer::{NodeId, RevocationId};
 use crate::persist::format::{StoreId, encode_snapshot};
 use crate::tables::{Source, TableChange};
 use crate::time::{Now, Tick};
@@ -43,6 +43,11 @@ fn changes() -> Vec<TableChange> {
         TableChange::Revoked(id(5), Some(mark(id(5), wall(1_772_532_000_456)))),
         TableChange::Revoked(id(4), Some(mark(id(4), wall(0)))),
         TableChange::Floor(id(3), Some(Floor { key: Some(key(2)), spoke_v2: true, ..Floor::EMPTY })),
+        TableChange::Revoked(id(6), Some(Revocation::new(wall(7), RevocationId::new(8)))),
+        TableChange::RevokedKey(key(8), Some(Revocation::new(wall(9), RevocationId::new(10)))),
+        TableChange::RevokedKey(key(9), Some(Revocation::new(wall(0), RevocationId::new(u64::MAX)))),
+        TableChange::Ignored(id(7), Some(wall(11))),
+        TableChange::IgnoredKey(key(9), Some(wall(12))),
     ];
     let floor = Floor { key: Some(key(1)), seen: wall(9), sent: wall(10), reserved: wall(10), ..Floor::EMPTY };
     changes.push(TableChange::Floor(id(12), Some(floor)));
@@ -71,7 +76,7 @@ fn changes() -> Vec<TableChange> {
             nonce: Nonce([peer as u8; 16]),
             expected_key: with_nonce.then_some(key(4)),
             justification: String::new(),
-            lift: None,
+            lift: with_nonce.then_some(RevocationId::new(77)),
             relayed: true,
             refused: None,
         };
@@ -106,6 +111,14 @@ fn bytes(tables: &Tables) -> Vec<u8> {
 fn read(document: &str) -> Vec<TableChange> {
     let document: Value = serde_json::from_str(document).unwrap();
     let list = |name: &str| document[name].as_array().unwrap().clone();
+    // Left out where they are empty.
+    let perhaps = |name: &str| document.get(name).map_or_else(Vec::new, |list| list.as_array().unwrap().clone());
+    let revocation = |entry: &Value| {
+        Revocation::new(
+            WallMillis::new(millis(entry["revoked_at"].as_str().unwrap())),
+            entry["id"].as_str().unwrap().parse().unwrap(),
+        )
+    };
     let peer = |entry: &Value| id(entry["node_id"].as_u64().unwrap().try_into().unwrap());
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let key = |value: &Value| value.as_str().map(|text| text.parse::<PublicKey>().unwrap());
@@ -156,7 +169,7 @@ fn read(document: &str) -> Vec<TableChange> {
             nonce: nonce(&entry["nonce"]).unwrap(),
             expected_key: key(&entry["expected_key"]),
             justification: text(&entry["justification"]),
-            lift: None,
+            lift: entry.get("lift").map(|id| text(id).parse().unwrap()),
             relayed: true,
             refused: None,
         };
@@ -164,7 +177,7 @@ fn read(document: &str) -> Vec<TableChange> {
     }
     for entry in list("revoked") {
         assert_eq!(entry["until"], "9999-12-31T23:59:59.999Z");
-        changes.push(TableChange::Revoked(peer(&entry), Some(mark(peer(&entry), time(&entry["revoked_at"])))));
+        changes.push(TableChange::Revoked(peer(&entry), Some(revocation(&entry))));
     }
     for entry in list("floors") {
         let reserved = time(&entry["reserved"]);
@@ -177,6 +190,16 @@ fn read(document: &str) -> Vec<TableChange> {
             spoke_v2: entry["spoke_v2"].as_bool().unwrap(),
         };
         changes.push(TableChange::Floor(peer(&entry), Some(floor)));
+    }
+    for entry in perhaps("revoked_keys") {
+        changes.push(TableChange::RevokedKey(key(&entry["public_key"]).unwrap(), Some(revocation(&entry))));
+    }
+    for entry in perhaps("ignored") {
+        changes.push(TableChange::Ignored(peer(&entry), Some(time(&entry["ignored_at"]))));
+    }
+    for entry in perhaps("ignored_keys") {
+        let key = key(&entry["public_key"]).unwrap();
+        changes.push(TableChange::IgnoredKey(key, Some(time(&entry["ignored_at"]))));
     }
     changes
 }
@@ -198,7 +221,7 @@ fn millis(text: &str) -> i64 {
 fn a_state_can_be_made_again_from_its_document() {
     let original = tables(1, &changes());
     let again = tables(1, &read(&document(&original)));
-    assert_eq!(entries(&original), 13);
+    assert_eq!(entries(&original), 18);
     assert_eq!(bytes(&again), bytes(&original));
     let empty = tables(1, &[]);
     assert_eq!(bytes(&tables(1, &read(&document(&empty)))), bytes(&empty));
@@ -239,7 +262,7 @@ fn the_documented_example_is_true() {
     let documented = include_str!("../../../docs/trust_json.md");
     let example = documented.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
     let again = tables(1, &read(example));
-    assert_eq!(entries(&again), 6);
+    assert_eq!(entries(&again), 9);
     let mut out = Vec::new();
     write(&mut out, 41, &again, Nonces::Written, &mut || ()).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), example);
@@ -264,7 +287,7 @@ fn who_vouched_is_the_stores_word_alone() {
         let mut document = Vec::new();
         write(&mut document, 3, &ours, nonces, &mut || ()).unwrap();
         let mut nonce = || Nonce([9; 16]);
-        let into = Into { before, now, own_id: None, limits: Default::default(), nonce: &mut nonce };
+        let into = Into { before, now, own_id: None, limits: Default::default(), lifts: &[], nonce: &mut nonce };
         super::read(document.as_slice(), into).unwrap().0
     };
     let empty = tables(1, &[]);
@@ -272,7 +295,7 @@ fn who_vouched_is_the_stores_word_alone() {
         let same = read_into(&ours, nonces);
         assert!(same.after.diff(&ours).is_empty(), "{nonces:?} {:?}", same.findings);
         let unchanged = same.counts.map(|count| count.unchanged);
-        assert_eq!((authentic(&same.after), unchanged, same.findings.len()), (2, [3, 3, 3, 2, 2], 0));
+        assert_eq!((authentic(&same.after), unchanged, same.findings.len()), (2, [3, 3, 3, 3, 2, 2, 1, 1], 0));
         let fresh = read_into(&empty, nonces);
         let told = fresh.findings.iter().filter(|finding| finding.why.contains("`authentic`")).count();
         // One of the three answers a request that is in neither (R-170).

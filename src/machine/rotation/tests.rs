@@ -137,7 +137,7 @@ fn what_speaks_against_a_new_key_has_the_operator_decide_where_the_node_would_ta
             |us, old| {
                 let (peer, justification, nonce) = (old.id(), "".into(), us.nonce());
                 let (expected_key, force, automatic) = (Some(old.public_key()), true, false);
-                let ask = Command::Request { peer, justification, expected_key, nonce, force, automatic };
+                let ask = Command::Request { peer, justification, expected_key, nonce, force, automatic, lift: None };
                 us.command(at(0), ask).unwrap();
             },
             |_| Way::open(),
@@ -349,6 +349,7 @@ fn an_answer_under_a_new_key_is_proven_like_a_request() {
             nonce,
             force: true,
             automatic: false,
+            lift: None,
         };
         us.command(at(0), asked).unwrap();
         let wrong = new.draft(at(5), us.id(), Kind::Accept, None);

@@ -11,19 +11,62 @@ use crate::wire::message::Kind;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
     Hear(Heard),
-    HearAgain { which: u8 },
-    Ask { peer: NodeId, expected: Option<u8>, force: bool, automatic: bool, text_bytes: u16 },
-    Approve { peer: NodeId, fingerprint: Option<u8> },
-    Reject { peer: NodeId },
-    Cancel { peer: NodeId },
-    Revoke { peer: NodeId },
-    Grant { peer: NodeId, key: Option<u8> },
-    AdoptKey { peer: NodeId, key: u8 },
-    ReportKeyChange { peer: NodeId, key: u8 },
-    LookedUp { peer: NodeId, known: u8 },
+    HearAgain {
+        which: u8,
+    },
+    Ask {
+        peer: NodeId,
+        expected: Option<u8>,
+        force: bool,
+        automatic: bool,
+        text_bytes: u16,
+        lift: bool,
+    },
+    Approve {
+        peer: NodeId,
+        fingerprint: Option<u8>,
+        lift: bool,
+    },
+    Reject {
+        peer: NodeId,
+    },
+    Cancel {
+        peer: NodeId,
+    },
+    Revoke {
+        peer: NodeId,
+    },
+    Grant {
+        peer: NodeId,
+        key: Option<u8>,
+        lift: bool,
+    },
+    /// A mark is set or forgotten, or somebody ignored.
+    Mark {
+        what: u8,
+        peer: NodeId,
+        key: u8,
+    },
+    AdoptKey {
+        peer: NodeId,
+        key: u8,
+    },
+    ReportKeyChange {
+        peer: NodeId,
+        key: u8,
+    },
+    LookedUp {
+        peer: NodeId,
+        known: u8,
+    },
     Housekeeping,
-    Restart { policy: u8 },
-    Pass { wall: i64, tick: i64 },
+    Restart {
+        policy: u8,
+    },
+    Pass {
+        wall: i64,
+        tick: i64,
+    },
 }
 
 /// A message, as a peer or a forger makes it.
@@ -80,18 +123,19 @@ impl Op {
             15..=17 => {
                 // Few are too long, for every check of the tables reads them all.
                 let text_bytes = if d % 16 == 15 { 2000 } else { u16::from(d) };
-                Self::Ask { peer, expected: maybe(a), force: yes(b), automatic: yes(c), text_bytes }
+                Self::Ask { peer, expected: maybe(a), force: yes(b), automatic: yes(c), text_bytes, lift: yes(e) }
             }
-            18..=19 => Self::Approve { peer, fingerprint: maybe(a) },
+            18..=19 => Self::Approve { peer, fingerprint: maybe(a), lift: yes(e) },
             20 => Self::Reject { peer },
             21 => Self::Cancel { peer },
             22 => Self::Revoke { peer },
-            23 => Self::Grant { peer, key: maybe(a) },
+            23 => Self::Grant { peer, key: maybe(a), lift: yes(e) },
             24 => Self::AdoptKey { peer, key: a % 2 },
             25 => Self::ReportKeyChange { peer, key: a % 2 },
             26 => Self::LookedUp { peer, known: a },
             27 => Self::Housekeeping,
             28 => Self::Restart { policy: a },
+            29 => Self::Mark { what: a, peer, key: b % 2 },
             _ => Self::Pass {
                 wall: pick([long, long * 2, -long, 0, 1 << 40, -(1 << 40), long, long], a),
                 tick: pick([long, long * 2, 31 * 24 * 3_600_000, 0], b),

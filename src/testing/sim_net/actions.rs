@@ -7,8 +7,8 @@ use super::people::{ATTACKER, GHOSTS, attackers, pair_of};
 use super::wires::from_host;
 use super::world::{Event, World};
 use crate::machine::deliver::Retried;
-use crate::machine::input::{Command, Input, Lookup};
-use crate::machine::view::Nonce;
+use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
+use crate::machine::view::{Nonce, RevocationId, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::testing::actor::{BEGIN_MS, node as id};
 use crate::wire::message::Kind;
@@ -35,7 +35,7 @@ impl World {
 
     fn something_happens(&mut self) -> Result<(), String> {
         let node = self.chance.below(self.nodes.len());
-        match self.chance.below(40) {
+        match self.chance.below(42) {
             0..9 if self.nodes[node].is_up => self.operator_asks(node),
             9..15 if self.nodes[node].is_up => self.operator_approves(node),
             15 | 16 if self.nodes[node].is_up => self.operator_refuses(node),
@@ -46,6 +46,7 @@ impl World {
             }
             24 | 25 => self.node_stops(node),
             27 => self.operator_knows_better(node),
+            40 | 41 if self.nodes[node].is_up => self.operator_marks(node),
             28..31 => {
                 self.old_release_speaks(node);
                 Ok(())
@@ -96,9 +97,11 @@ impl World {
             _ => None,
         };
         let (force, automatic) = (self.chance.one_in(4), self.chance.one_in(4));
-        self.ask(node, peer, expected_key, force, automatic)
+        let lift = self.perhaps_shown(node, peer, expected_key);
+        self.ask_lifting(node, peer, expected_key, (force, automatic), lift)
     }
 
+    /// Asks with a lift of whatever mark there is.
     pub(super) fn ask(
         &mut self,
         node: usize,
@@ -107,10 +110,63 @@ impl World {
         force: bool,
         automatic: bool,
     ) -> Result<(), String> {
+        let lift = self.shown(node, peer, expected_key);
+        self.ask_lifting(node, peer, expected_key, (force, automatic), lift)
+    }
+
+    fn ask_lifting(
+        &mut self,
+        node: usize,
+        peer: NodeId,
+        expected_key: Option<PublicKey>,
+        (force, automatic): (bool, bool),
+        lift: Option<RevocationId>,
+    ) -> Result<(), String> {
         let nonce = Nonce(self.chance.bytes());
         let justification = "weather feed".into();
-        let command = Command::Request { peer, justification, expected_key, nonce, force, automatic };
+        let command = Command::Request { peer, justification, expected_key, nonce, force, automatic, lift };
         self.step(node, Input::Operator(command), None).map(drop)
+    }
+
+    /// The mark in force, as an operator is shown it.
+    pub(super) fn shown(&self, node: usize, peer: NodeId, key: Option<PublicKey>) -> Option<RevocationId> {
+        let plain = &self.nodes[node].plain;
+        plain.revoked(peer).or_else(|| plain.revoked_key(&key?)).map(|mark| mark.id)
+    }
+
+    /// The same, unless the operator does not look, or remembers a revocation that is no more.
+    fn perhaps_shown(&mut self, node: usize, peer: NodeId, key: Option<PublicKey>) -> Option<RevocationId> {
+        match self.chance.below(6) {
+            0 => None,
+            1 => Some(RevocationId::new(7)),
+            _ => self.shown(node, peer, key),
+        }
+    }
+
+    /// Marks a key of an attacker's, or takes its mark away, or ignores a stranger: what no node needs for its peace.
+    fn operator_marks(&mut self, node: usize) -> Result<(), String> {
+        let pairs = attackers();
+        let key = pairs[self.chance.below(pairs.len())].public;
+        let stranger = id(self.chance.pick(&GHOSTS).unwrap_or(ATTACKER));
+        let of = if self.chance.one_in(2) { PeerOrKey::Key(key) } else { PeerOrKey::Peer(stranger) };
+        let nonce = Nonce(self.chance.bytes());
+        let command = match self.chance.below(8) {
+            0 => Command::ForgetRevocation { of },
+            1 => Command::Ignore { of },
+            2 | 3 => Command::Unignore { of },
+            4 => Command::Remove { peer: self.somebody(node) },
+            _ => Command::RevokeKey { key, nonce },
+        };
+        let marks = matches!(command, Command::RevokeKey { .. });
+        self.step(node, Input::Operator(command), None).map(drop)?;
+        let trusted = self.nodes[node].plain.trusted.values();
+        let under: Vec<NodeId> = trusted.filter(|it| it.public_key == Some(key)).map(|it| it.node_id).collect();
+        // Now and then a crash, or a message, comes before the search is over.
+        for peer in under.into_iter().filter(|_| marks) {
+            let nonce = Nonce(self.chance.bytes());
+            self.step(node, Input::Operator(Command::EndUnderKey { peer, key, nonce }), None).map(drop)?;
+        }
+        Ok(())
     }
 
     /// Approves somebody who waits, by a fingerprint from elsewhere, by a wrong one, or by what is shown.
@@ -143,9 +199,10 @@ impl World {
         };
         // Somebody's first fingerprint may be the right one after all.
         let meant = meant.or_else(|| (peer == id(1)).then_some(right));
-        let nonce = Nonce(self.chance.bytes());
+        let (nonce, lift) = (Nonce(self.chance.bytes()), self.perhaps_shown(node, peer, shown));
         let (lookup, _) = self.look_up(node, peer);
-        self.step(node, Input::Operator(Command::Approve { peer, fingerprint, entry, nonce, lookup }), meant).map(drop)
+        let command = Command::Approve { peer, fingerprint, entry, nonce, lookup, lift };
+        self.step(node, Input::Operator(command), meant).map(drop)
     }
 
     /// The timer of what is tried again has run out for one message.
@@ -207,9 +264,10 @@ impl World {
             }
             return self.step(node, Input::LookedUp { peer, lookup }, None).map(drop);
         }
+        let lift = self.perhaps_shown(node, peer, Some(key));
         let command = match self.chance.below(4) {
-            0 => Command::Grant { record: TrustRecord::new(peer, key).approved_at(at) },
-            1 => Command::Grant { record: TrustRecord::new(peer, None).approved_at(at) },
+            0 => Command::Grant { record: TrustRecord::new(peer, key).approved_at(at), lift },
+            1 => Command::Grant { record: TrustRecord::new(peer, None).approved_at(at), lift },
             2 => Command::AdoptKey { peer, key },
             _ => Command::ReportKeyChange { peer, key },
         };

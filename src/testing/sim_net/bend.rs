@@ -66,11 +66,15 @@ pub enum Bend {
     DoubtsForgotten,
     RefusedForgotten,
     LossNotToldFirst,
+    AnyLiftWillDo,
+    KeyMarkForgotten,
+    LossIsNotCut,
+    IgnoredAreHeard,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 48] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -115,6 +119,10 @@ impl Bend {
         Self::DoubtsForgotten,
         Self::RefusedForgotten,
         Self::LossNotToldFirst,
+        Self::AnyLiftWillDo,
+        Self::KeyMarkForgotten,
+        Self::LossIsNotCut,
+        Self::IgnoredAreHeard,
     ];
 
     /// What the bent rules say.
@@ -150,8 +158,12 @@ impl Bend {
                     (entry.authentic, entry.conflicts) = (true, 0);
                 }
             }
-            Input::Operator(Command::Request { automatic, .. }) if self == Self::LiftsMarkAutomatically => {
+            Input::Operator(Command::Request { peer, automatic, lift, .. }) if self == Self::LiftsMarkAutomatically => {
                 *automatic = false;
+                *lift = view.revoked.get(peer).map(|mark| mark.id).or(*lift);
+            }
+            Input::Operator(Command::Approve { peer, lift, .. }) if self == Self::AnyLiftWillDo => {
+                *lift = view.revoked.get(peer).map(|mark| mark.id).or(*lift);
             }
             Input::LookedUp { peer, .. } if self == Self::BackFillCreates => {
                 view.trusted.entry(*peer).or_insert(TrustRecord::new(*peer, None));
@@ -211,6 +223,11 @@ impl Bend {
             Self::RefusedForgotten => drop(view.refused.remove(&peer)),
             Self::CopiesCount => received.seen = Heard::Never,
             Self::RevokedMarkForgotten => drop(view.revoked.remove(&peer)),
+            Self::KeyMarkForgotten => view.revoked_keys.clear(),
+            Self::IgnoredAreHeard => {
+                view.ignored.clear();
+                view.ignored_keys.clear();
+            }
             Self::UnvouchedRevokes if kind == Kind::Revoke => vouch(received),
             Self::UnvouchedTearsDown if kind == Kind::Request && view.trusted.contains_key(&peer) => vouch(received),
             Self::FirstAnswerIsBelieved if kind == Kind::Accept && answers_newest(view, received) => vouch(received),
@@ -270,6 +287,9 @@ impl Bend {
                         *when = When::OnceDurable { still: *still };
                     }
                 }
+            }
+            Self::LossIsNotCut if matches!(input, Input::Message(_)) => {
+                step.effects.retain(|effect| !matches!(effect.action, Action::Disconnect { .. }));
             }
             Self::GrantIsNotTold => step.events.clear(),
             Self::LossNotToldFirst => step.events.reverse(),

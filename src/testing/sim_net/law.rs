@@ -4,8 +4,10 @@
 //! Each law looks at one step of one node: what it knew, what came, what it knew afterwards, what it sent. By induction
 //! they give the promises over whole lives; the state that comes back after a crash is compared by the node itself.
 //!
-//! 480 lines because the laws are judged over one view of one step, and read as one list.
+//! 510 lines because the laws are judged over one view of one step, and read as one list.
 #![forbid(unsafe_code)]
+
+mod marks;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -14,7 +16,7 @@ use super::told::asked;
 use crate::config::Durability;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
-use crate::machine::input::{Command, Input, Lookup, Path, Received};
+use crate::machine::input::{Command, Input, Lookup, Path, PeerOrKey, Received};
 use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::view::Outgoing;
@@ -80,6 +82,8 @@ impl Seen<'_> {
     pub(super) fn judge(&self) -> Result<(), String> {
         self.forms_are_kept()?;
         self.nothing_old_decides()?;
+        self.the_ignored_are_not_heard()?;
+        self.losses_are_enforced()?;
         self.trust_moves_for_a_reason()?;
         self.marks_move_for_a_reason()?;
         self.requests_move_for_a_reason()?;
@@ -98,19 +102,27 @@ impl Seen<'_> {
         }
     }
 
+    /// The command of this step and the peer that it is about, if it is about one.
     pub(super) fn command(&self) -> Option<(&Command, NodeId)> {
         match self.input {
             Input::Operator(command) => Some((
                 command,
                 match command {
+                    Command::RevokeKey { .. } => return None,
+                    Command::ForgetRevocation { of } | Command::Ignore { of } | Command::Unignore { of } => match of {
+                        PeerOrKey::Peer(peer) => *peer,
+                        PeerOrKey::Key(_) => return None,
+                    },
                     Command::Request { peer, .. }
                     | Command::Approve { peer, .. }
                     | Command::Reject { peer, .. }
                     | Command::Cancel { peer }
                     | Command::AdoptKey { peer, .. }
                     | Command::ReportKeyChange { peer, .. }
+                    | Command::Remove { peer }
+                    | Command::EndUnderKey { peer, .. }
                     | Command::Revoke { peer, .. } => *peer,
-                    Command::Grant { record } => record.node_id,
+                    Command::Grant { record, .. } => record.node_id,
                 },
             )),
             _ => None,
@@ -141,13 +153,16 @@ impl Seen<'_> {
             self.an_end_is_no_secret(peer, was.and_then(|record| record.public_key))?;
             match is {
                 Some(record) => {
-                    let granted = matches!(self.command(), Some((Command::Grant { record: of }, _)) if of == record);
+                    let granted =
+                        matches!(self.command(), Some((Command::Grant { record: of, .. }, _)) if of == record);
                     let because = granted || record.public_key.is_some_and(|key| self.may_trust(peer, key));
                     if !because {
                         return Err(format!("{peer} is trusted under a key that nobody approved, bound or expected"));
                     }
                 }
-                None if self.is_command(peer, |it| matches!(it, Command::Revoke { .. })) => {}
+                None if self.is_command(peer, |it| matches!(it, Command::Revoke { .. } | Command::Remove { .. })) => {}
+                // our operator has revoked the key.
+                None if was.and_then(|it| it.public_key).is_some_and(|key| self.is_key_marked(key)) => {}
                 None if self.other_key_is_known(peer, was.and_then(|record| record.public_key)) => {}
                 None => {
                     let by_message = self.vouched_from(peer).is_some_and(|it| {
@@ -230,9 +245,10 @@ impl Seen<'_> {
         let Some(it) = self.received().filter(|it| it.message.sender() == peer && *it.message.key() == key) else {
             return false;
         };
-        if self.before.revoked.contains_key(&peer) || is_contradicted(it) {
+        if self.is_marked(peer, key) && !self.request_lifts(peer, key) || is_contradicted(it) {
             return false;
         }
+        let is_marked = self.is_marked(peer, key);
         let by_caller = named == Some(Some(key));
         let authentic = is_vouched_for(self.before, it);
         if against_caller && was != Some(Some(key)) {
@@ -245,12 +261,15 @@ impl Seen<'_> {
             Kind::Request => {
                 let bound = matches!(it.lookup, Lookup::Found { .. });
                 let both = named.is_some() && (by_caller || bound);
-                let by_rule = both || self.policy_trusts(peer, key, bound.then_some(&it.lookup));
+                // where the request lifts a mark, nothing but that both asked counts.
+                let by_policy = !is_marked && self.policy_trusts(peer, key, bound.then_some(&it.lookup));
                 //
-                (by_rule && it.lookup != Lookup::Failed) || (was == Some(None) && authentic) || self.takes(it)
+                let by_rule = (both || by_policy) && it.lookup != Lookup::Failed;
+                by_rule || (!is_marked && was == Some(None) && authentic) || self.takes(it)
             }
             Kind::Accept => {
-                answers_newest(self.before, it) && (authentic || self.is_first_use(peer, key, it) || self.takes(it))
+                let by_first_use = || !is_marked && self.is_first_use(peer, key, it);
+                answers_newest(self.before, it) && (authentic || by_first_use() || self.takes(it))
             }
             Kind::Reject | Kind::Revoke => false,
         }
@@ -320,27 +339,6 @@ impl Seen<'_> {
         Ok(())
     }
 
-    fn marks_move_for_a_reason(&self) -> Result<(), String> {
-        for (peer, at) in &self.after.revoked {
-            let was = self.before.revoked.get(peer);
-            if was != Some(at) && !self.is_command(*peer, |it| matches!(it, Command::Revoke { .. })) {
-                return Err(format!("{peer} is marked as revoked, but nobody revoked it"));
-            }
-        }
-        for peer in self.before.revoked.keys().filter(|peer| !self.after.revoked.contains_key(peer)) {
-            let by_operator = self.is_command(*peer, |it| {
-                matches!(
-                    it,
-                    Command::Approve { .. } | Command::Grant { .. } | Command::Request { automatic: false, .. }
-                )
-            });
-            if !by_operator {
-                return Err(format!("the mark of {peer} was lifted, but not by an operator"));
-            }
-        }
-        Ok(())
-    }
-
     fn requests_move_for_a_reason(&self) -> Result<(), String> {
         for (peer, is) in &self.after.outgoing {
             let was = self.before.outgoing.get(peer);
@@ -351,8 +349,11 @@ impl Seen<'_> {
             let by_refusal = was.is_some_and(|was| self.is_refused(*peer, was, is));
             let asked = by_refusal
                 || match self.command() {
-                    Some((Command::Request { expected_key, .. }, of)) if of == *peer => {
-                        is.expected_key == expected_key.or(named)
+                    Some((Command::Request { expected_key, automatic, lift, .. }, of)) if of == *peer => {
+                        // a revoked peer is asked by an operator who was shown the mark, and by nobody else.
+                        let mark = self.before.revoked.get(peer);
+                        let may_ask = mark.is_none_or(|mark| !automatic && *lift == Some(mark.id) && is.lift == *lift);
+                        may_ask && is.expected_key == expected_key.or(named)
                     }
                     _ => false,
                 };
@@ -374,6 +375,14 @@ impl Seen<'_> {
             }
             let by_command = self.command().is_some_and(|(_, of)| of == *peer);
             let answered = self.vouched_from(*peer).is_some() || self.after.trusted.contains_key(peer);
+            let named = self.before.outgoing.get(peer).and_then(|outgoing| outgoing.expected_key);
+            let by_command = by_command
+                || match self.input {
+                    Input::Operator(Command::RevokeKey { key, .. } | Command::Ignore { of: PeerOrKey::Key(key) }) => {
+                        named == Some(*key)
+                    }
+                    _ => false,
+                };
             if !(made_room || expired || by_command || answered) {
                 return Err(format!("the request to {peer} was forgotten because of somebody who proved nothing"));
             }

@@ -361,7 +361,7 @@ impl Node {
                     *newest = if *newest > latest { entry.stamp } else { (*newest).max(entry.stamp) };
                 }
             }
-            Input::Operator(Command::Grant { record }) => {
+            Input::Operator(Command::Grant { record, .. }) => {
                 self.newest.iter_mut().filter(|((peer, _), _)| *peer == record.node_id).for_each(|(_, newest)| {
                     *newest = if *newest > latest { now.wall.saturating_add(-SKEW_MS) } else { *newest };
                 });

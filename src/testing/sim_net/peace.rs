@@ -93,7 +93,7 @@ impl World {
         }
         self.happened.note("peace: an operator granted anew after a clock was wrong");
         let record = record.approved_at(now);
-        self.step(node, Input::Operator(Command::Grant { record }), None).map(drop)?;
+        self.step(node, Input::Operator(Command::Grant { record, lift: None }), None).map(drop)?;
         // What the floor was moved back to.
         self.pass(31_000)
     }
@@ -122,7 +122,8 @@ impl World {
         let (peer, key) = (self.id(other), pair_of(self.id(other)).public);
         if self.nodes[node].plain.pending.contains_key(&peer) {
             let (fingerprint, nonce) = (Some(key.fingerprint()), Nonce(self.chance.bytes()));
-            let command = Command::Approve { peer, fingerprint, entry: None, nonce, lookup: Lookup::NotAsked };
+            let (lookup, lift) = (Lookup::NotAsked, self.shown(node, peer, Some(key)));
+            let command = Command::Approve { peer, fingerprint, entry: None, nonce, lookup, lift };
             self.step(node, Input::Operator(command), Some(key)).map(drop)?;
         }
         Ok(())

@@ -44,6 +44,12 @@ impl Seen<'_> {
             (Outcome::Revoked { .. }, Input::Operator(Command::Revoke { peer, .. })) => {
                 self.is_known(*peer, [false, false, false, true])
             }
+            (Outcome::KeyRevoked { .. }, Input::Operator(Command::RevokeKey { key, .. })) => {
+                let waits = self.after.pending.values().any(|entry| entry.key == *key);
+                let asked = self.after.outgoing.values().any(|entry| entry.expected_key == Some(*key));
+                let is_marked = self.after.revoked_keys.contains_key(key.as_bytes());
+                if waits || asked || !is_marked { Err("a key was revoked by half".to_owned()) } else { Ok(()) }
+            }
             (Outcome::RevokedByPeer { .. }, Input::Message(it)) => {
                 let peer = it.message.sender();
                 self.is_known(peer, [false, false, false, self.before.revoked.contains_key(&peer)])

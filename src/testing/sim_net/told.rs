@@ -26,7 +26,7 @@ impl Seen<'_> {
             was.refused.as_ref().is_some_and(|before| self.now.tick.millis_since(before.tick) < 3_600_000);
         let may = it.message.kind() == Kind::Reject
             && answers_newest(self.before, it)
-            && !self.before.revoked.contains_key(&peer)
+            && self.before.revoked.get(&peer).is_none_or(|mark| was.lift == Some(mark.id))
             && (authentic || !(it.message.is_version_1() || a_moment_ago || is_contradicted(it)));
         may && shown && Outgoing { refused: None, ..was.clone() } == Outgoing { refused: None, ..is.clone() }
     }
@@ -49,7 +49,9 @@ impl Seen<'_> {
                 Kind::Reject => !self.after.trusted.contains_key(peer) && !self.after.revoked.contains_key(peer),
                 Kind::Revoke => self.after.revoked.contains_key(peer) && asked(self.after, *peer).is_none(),
             };
-            if !stands {
+            //
+            let is_heard = self.after.trusted.contains_key(peer) || !self.after.ignored.contains_key(peer);
+            if !(stands && is_heard) {
                 return Err(format!("{peer} is owed {:?}, which is no longer so", is.kind));
             }
         }
@@ -65,11 +67,12 @@ impl Seen<'_> {
         Ok(())
     }
 
-    /// Whether trust in this peer, its mark or our request to it changed.
+    /// Whether trust in this peer, its mark, our request to it, or that it is ignored changed.
     fn touches(&self, peer: NodeId) -> bool {
         let (before, after) = (self.before, self.after);
         before.trusted.get(&peer) != after.trusted.get(&peer)
             || before.revoked.get(&peer) != after.revoked.get(&peer)
             || before.outgoing.get(&peer) != after.outgoing.get(&peer)
+            || before.ignored.contains_key(&peer) != after.ignored.contains_key(&peer)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::law::Seen;
 use crate::machine::event::{Event, TrustState};
-use crate::machine::input::{Command, Input, Lookup};
+use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
 use crate::peer::{NodeId, PublicKey};
 use crate::tables::{PendingKind, RefusedRequest, Source};
 use crate::testing::model::PlainView;
@@ -78,7 +78,11 @@ impl Seen<'_> {
             let Some(waited) = self.before.pending.get(peer) else { continue };
             let asked = |tables: &PlainView| tables.outgoing.contains_key(peer);
             let answered_nothing = waited.kind == PendingKind::AnsweredUnvouched && !asked(self.after);
-            if matches!(self.input, Input::Housekeeping) || answered_nothing {
+            //
+            let by_mark = matches!(self.input,
+                Input::Operator(Command::RevokeKey { key, .. } | Command::Ignore { of: PeerOrKey::Key(key) })
+                    if *key == waited.key);
+            if matches!(self.input, Input::Housekeeping) || answered_nothing || by_mark {
                 continue;
             }
             let comes = concerned.and_then(|concerned| self.after.pending.get(&concerned));

@@ -173,6 +173,12 @@ struct Teller<'a> {
     storage: &'a dyn Fn(&SimDisk) -> Arc<dyn Storage>,
 }
 
+/// Trusts a peer that may have been revoked before.
+fn grant(batch: &mut Batch<'_>, record: TrustRecord) {
+    batch.forget_revocation(record.node_id);
+    batch.grant(record).unwrap();
+}
+
 impl Teller<'_> {
     /// Opens what is on the disk, of which this much was acknowledged.
     fn begin(&mut self, disk: SimDisk, acknowledged: Option<u64>) {
@@ -213,34 +219,32 @@ impl Teller<'_> {
         let number = self.random.below(40) + 1;
         let at = self.states.len();
         match step {
-            Step::Grant => self.change(|batch| batch.grant(fresh(at, number)).unwrap()),
+            Step::Grant => self.change(|batch| grant(batch, fresh(at, number))),
             Step::Revoke => self.revoke_one(number),
             Step::Grants => {
                 let count = 60 + self.random.below(160);
-                self.change(|batch| (41..41 + count).for_each(|number| batch.grant(fresh(at, number)).unwrap()));
+                self.change(|batch| (41..41 + count).for_each(|number| grant(batch, fresh(at, number))));
             }
             Step::Revokes => {
                 let from = 30 + self.random.below(60);
                 self.change(|batch| {
                     // One at least is there to be revoked.
-                    batch.grant(fresh(at, 400)).unwrap();
+                    grant(batch, fresh(at, 400));
                     (from..from + 60).for_each(|number| _ = batch.revoke(id(number)));
                 });
             }
             Step::Burst => {
-                let last = (0..4)
-                    .map(|more| self.publish(|batch| batch.grant(fresh(at, 300 + more + number)).unwrap()))
-                    .last();
+                let last = (0..4).map(|more| self.publish(|batch| grant(batch, fresh(at, 300 + more + number)))).last();
                 self.wait(&last.unwrap());
             }
             Step::Fault => {
                 let (calls, errno) = (self.disk.calls(), [5, 28][self.random.below(2) as usize]);
                 let call = calls + self.random.below(5) as usize;
                 self.disk.set_fault(Some(Fault { call, sticky: false, errno }));
-                self.change(|batch| batch.grant(fresh(at, 500 + number)).unwrap());
+                self.change(|batch| grant(batch, fresh(at, 500 + number)));
                 self.disk.set_fault(None);
                 // What comes behind a failure is where a journal could go on wrongly.
-                self.change(|batch| batch.grant(fresh(at, 600 + number)).unwrap());
+                self.change(|batch| grant(batch, fresh(at, 600 + number)));
             }
             Step::Reopen => self.reopen(),
             Step::ReopenIdle => {
@@ -286,7 +290,7 @@ impl Teller<'_> {
         let known: Vec<u32> = self.states.last().unwrap().keys().copied().collect();
         match known.get(number as usize % known.len().max(1)) {
             Some(number) => self.change(|batch| assert!(batch.revoke(id(*number)).is_some())),
-            None => self.change(|batch| batch.grant(record(number)).unwrap()),
+            None => self.change(|batch| grant(batch, record(number))),
         }
     }
 
@@ -301,7 +305,7 @@ impl Teller<'_> {
     /// Something crashes in or behind the next change, and the story goes on with one of the things that leaves.
     fn crash(&mut self, number: u32) {
         let (before, at) = (self.disk.crash_points(), self.states.len());
-        self.change(|batch| batch.grant(fresh(at, 700 + number)).unwrap());
+        self.change(|batch| grant(batch, fresh(at, 700 + number)));
         self.end();
         let trail = &self.story.parts.last().unwrap().trail;
         let during = &trail[before..];

@@ -1,0 +1,107 @@
+//! What an operator hears nothing of.
+#![forbid(unsafe_code)]
+
+use super::tests::{ask, two, vouched};
+use super::*;
+use crate::config::Policy;
+use crate::machine::deliver::Retried;
+use crate::machine::input::{Command, Input};
+use crate::peer::TrustRecord;
+use crate::testing::actor::{Actor, Way, at, node, sent};
+
+#[test]
+fn an_ignored_peer_or_key_has_no_row_no_event_and_no_answer() {
+    for by_key in [false, true] {
+        let (mut us, mut peer) = two();
+        us.rules.policy = Policy::default().auto_approve(true);
+        let of = if by_key { PeerOrKey::Key(peer.public_key()) } else { PeerOrKey::Peer(peer.id()) };
+        us.request(at(0), peer.id(), Some(peer.public_key())).unwrap();
+        us.command(at(0), Command::Ignore { of }).unwrap();
+        assert!(us.tables.outgoing.is_empty());
+        let before = us.tables.clone();
+        for (ms, way) in (1..).zip([Way::open(), vouched(), Way::tunnel(peer.id())]) {
+            for kind in [Kind::Request, Kind::Accept, Kind::Reject, Kind::Revoke] {
+                let draft = peer.draft(at(ms), us.id(), kind, None);
+                assert_eq!(us.hear_from(at(ms), &peer, &draft, way.clone()), Err(Rejection::Ignored));
+            }
+        }
+        assert_eq!(us.tables, before);
+        assert_eq!(us.request(at(5), peer.id(), Some(peer.public_key())), Err(Rejection::IgnoredNotAsked));
+        // Another is heard, and so is this one once it is ignored no more.
+        let mut other = Actor::new(8, 0x33);
+        assert!(ask(&mut us, &mut other, 5, Way::open()).is_ok());
+        us.command(at(6), Command::Unignore { of }).unwrap();
+        assert_eq!(us.command(at(6), Command::Unignore { of }), Err(Rejection::NothingToDo));
+        assert!(ask(&mut us, &mut peer, 7, Way::open()).is_ok());
+        assert!(us.tables.trusted.contains_key(&peer.id()));
+    }
+}
+
+#[test]
+fn a_revoked_peer_that_is_ignored_gets_no_farewell() {
+    let (mut us, mut peer) = two();
+    us.trusts(peer.id(), Some(peer.public_key()));
+    us.revoke(at(0), peer.id()).unwrap();
+    us.command(at(0), Command::Ignore { of: PeerOrKey::Peer(peer.id()) }).unwrap();
+    assert_eq!(ask(&mut us, &mut peer, 100_000, vouched()), Err(Rejection::Ignored));
+}
+
+#[test]
+fn trust_stands_above_ignoring() {
+    let (mut us, mut peer) = two();
+    let key = peer.public_key();
+    us.trusts(peer.id(), Some(key));
+    assert_eq!(
+        us.command(at(0), Command::Ignore { of: PeerOrKey::Peer(peer.id()) }),
+        Err(Rejection::TrustedNotIgnored)
+    );
+    us.command(at(0), Command::Ignore { of: PeerOrKey::Key(key) }).unwrap();
+    assert!(matches!(ask(&mut us, &mut peer, 10, Way::open()).unwrap().outcome, Outcome::Confirmed(_)));
+    let mut elsewhere = Actor::new(10, 0x11);
+    assert_eq!(ask(&mut us, &mut elsewhere, 10, Way::open()), Err(Rejection::Ignored));
+    // An ignored peer that is granted outright is heard under its key, and under no other.
+    us.command(at(20), Command::Ignore { of: PeerOrKey::Peer(node(8)) }).unwrap();
+    let mut eighth = Actor::new(8, 0x33);
+    let record = TrustRecord::new(node(8), eighth.public_key());
+    us.command(at(20), Command::Grant { record, lift: None }).unwrap();
+    assert!(ask(&mut us, &mut eighth, 30, Way::open()).is_ok());
+    assert_eq!(ask(&mut us, &mut Actor::new(8, 0x44), 30, Way::open()), Err(Rejection::Ignored));
+    // Its own revocation is heard: trust does not outlive it.
+    let revoke = eighth.draft(at(40), us.id(), Kind::Revoke, None);
+    assert!(us.hear_from(at(40), &eighth, &revoke, Way::open()).is_ok());
+    assert!(!us.tables.trusted.contains_key(&node(8)));
+}
+
+#[test]
+fn the_farewell_of_a_forgotten_revocation_is_owed_no_more() {
+    let (mut us, peer) = two();
+    us.trusts(peer.id(), Some(peer.public_key()));
+    let revoked = us.revoke(at(0), peer.id()).unwrap();
+    us.step(at(10), Input::Undelivered { draft: sent(&revoked).unwrap().clone() }).unwrap();
+    assert!(us.tables.owed.contains_key(&peer.id()));
+    us.command(at(20), Command::ForgetRevocation { of: PeerOrKey::Peer(peer.id()) }).unwrap();
+    assert!(us.tables.owed.is_empty() && us.tables.revoked.is_empty());
+}
+
+#[test]
+fn an_ignored_peer_is_owed_nothing() {
+    for ignores in [true, false] {
+        let (mut us, mut peer) = two();
+        ask(&mut us, &mut peer, 0, Way::open()).unwrap();
+        let nonce = us.nonce();
+        let reject = Command::Reject { peer: peer.id(), reason: "no".into(), nonce };
+        let refused = us.command(at(10), reject).unwrap();
+        let draft = sent(&refused).unwrap().clone();
+        us.step(at(20), Input::Undelivered { draft: draft.clone() }).unwrap();
+        if ignores {
+            us.command(at(30), Command::Ignore { of: PeerOrKey::Peer(peer.id()) }).unwrap();
+        }
+        assert_eq!(us.tables.owed.is_empty(), ignores);
+        let again = Input::Retry { peer: peer.id(), what: Retried::Answer, nonce: draft.nonce };
+        let step = us.step(at(40), again);
+        assert_eq!(step.is_ok_and(|step| sent(&step).is_some()), !ignores);
+        // Nor what fails to leave after that.
+        let late = us.step(at(50), Input::Undelivered { draft });
+        assert!(late == Err(Rejection::NothingToDo) && us.tables.owed.is_empty() == ignores);
+    }
+}

@@ -1,0 +1,214 @@
+//! What becomes of one peer by a change of the store's own: in the tables, and in what is told.
+#![forbid(unsafe_code)]
+
+use crate::error::WriteError;
+use crate::event::{ChangeReason, Event, TrustState};
+use crate::map::{Change, Value};
+use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
+use crate::tables::draft::Draft;
+use crate::tables::table::Table as _;
+use crate::tables::{Marked, Revocation, Tables};
+use crate::time::WallMillis;
+
+/// What becomes of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Says {
+    /// It is trusted.
+    Trusted(Value),
+    /// It is trusted, and its mark goes.
+    Lifted(Value),
+    /// It is not trusted; why, if it was.
+    Ended(ChangeReason, MarkBecomes),
+}
+
+impl Says {
+    pub(super) fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Trusted(value) | Self::Lifted(value) => Some(value),
+            Self::Ended(..) => None,
+        }
+    }
+
+    pub(super) fn mark(&self) -> MarkBecomes {
+        match self {
+            Self::Trusted(_) => MarkBecomes::Same,
+            Self::Lifted(_) => MarkBecomes::Gone,
+            Self::Ended(_, mark) => *mark,
+        }
+    }
+
+    /// The same after an earlier word, which what is said now leaves the mark of as it is.
+    pub(super) fn after(self, mark: MarkBecomes) -> Self {
+        match (self, mark) {
+            (Self::Trusted(value), MarkBecomes::Gone) => Self::Lifted(value),
+            (Self::Ended(reason, MarkBecomes::Same), mark) => Self::Ended(reason, mark),
+            (says, _) => says,
+        }
+    }
+}
+
+/// What becomes of a peer's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MarkBecomes {
+    Same,
+    Set,
+    Gone,
+}
+
+/// What a grant of one record comes to, as by a batch of its own.
+///
+/// # Errors
+/// The mark that stands in its way.
+pub(in crate::store) fn grant_one(
+    tables: &Tables,
+    record: &TrustRecord,
+    lift: Option<RevocationId>,
+    trusted_max: usize,
+    is_heard: bool,
+) -> Result<(Draft, Vec<Event>), Marked> {
+    let (trusted, peer) = (&tables.trusted, record.node_id);
+    trusted.fetch(peer);
+    let marks = tables.marks(peer, record.public_key.as_ref());
+    if let Some(marked) = marks.not_lifted_by(lift) {
+        return Err(marked);
+    }
+    let mark = if marks.peer.is_some() { MarkBecomes::Gone } else { MarkBecomes::Same };
+    // A grant marks nobody.
+    let fresh = FreshMarks { at: WallMillis::new(0), salt: 0 };
+    let mut result = Outcome::new(tables, fresh, usize::from(tables.trusted.len() >= trusted_max), is_heard);
+    if let (Some(key), Some(_)) = (record.public_key, marks.key) {
+        result.draft.forget_key_mark(key);
+    }
+    if tables.trusted.len() >= trusted_max {
+        let says = Says::Trusted(Value::of(record)).after(mark);
+        result.add(peer, trusted.value(peer), trusted.place(peer), &says);
+        return Ok((result.draft, result.events));
+    }
+    // There is room for it, so that it will not be refused: the next version may be derived at once.
+    let before = if is_heard { trusted.get(peer) } else { None };
+    if let Some((next, was_trusted)) = trusted.with(record) {
+        result.draft.set_trusted_next(peer, was_trusted, next);
+        result.tell_of_grant(peer, before, Some(record));
+    }
+    result.settle(peer, true, mark);
+    Ok((result.draft, result.events))
+}
+
+pub(in crate::store) fn refused<T>(value: T, marked: Marked) -> WriteError<T> {
+    match marked {
+        Marked::Peer(mark) | Marked::Key(mark) => WriteError::Revoked { value, mark },
+    }
+}
+
+/// What the marks of one change are made from.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct FreshMarks {
+    pub(in crate::store) at: WallMillis,
+    /// Another number for every change.
+    pub(in crate::store) salt: u64,
+}
+
+impl FreshMarks {
+    /// The mark of a peer that is revoked now.
+    pub(super) fn after(self, tables: &Tables, peer: NodeId) -> Revocation {
+        let sides = &tables.sides;
+        let fresh = Revocation::new(self.at, RevocationId::mixed(self.salt, u64::from(peer.get())));
+        let took_something = sides.pending.get(peer).is_some() || sides.outgoing.get(peer).is_some();
+        Revocation::after(sides.revoked.get(peer).copied(), fresh, took_something)
+    }
+
+    /// The mark of a key that is revoked now, likewise.
+    pub(in crate::store) fn after_key(
+        self,
+        first: Option<Revocation>,
+        key: &PublicKey,
+        took_something: bool,
+    ) -> Revocation {
+        let number = |half: Option<&[u8; 8]>| half.map_or(0, |half| u64::from_le_bytes(*half));
+        let (one, other) = (number(key.as_bytes().first_chunk()), number(key.as_bytes().last_chunk()));
+        let id = RevocationId::mixed(self.salt ^ one, other);
+        Revocation::after(first, Revocation::new(self.at, id), took_something)
+    }
+}
+
+/// What changes, table by table, and what is to be told of it.
+#[derive(Debug)]
+pub(super) struct Outcome<'a> {
+    tables: &'a Tables,
+    fresh: FreshMarks,
+    pub(super) draft: Draft,
+    is_heard: bool,
+    pub(super) events: Vec<Event>,
+}
+
+impl<'a> Outcome<'a> {
+    pub(super) fn new(tables: &'a Tables, fresh: FreshMarks, records: usize, is_heard: bool) -> Self {
+        Self { tables, fresh, draft: tables.empty_draft(records), is_heard, events: Vec::new() }
+    }
+
+    /// A peer's record becomes another, or goes.
+    #[inline]
+    pub(super) fn add(&mut self, peer: NodeId, before: Option<&Value>, place: u32, says: &Says) {
+        let value = says.value();
+        if before != value {
+            self.draft.set_trusted(peer, before.is_some(), Change::new(place, value.copied()));
+            if let Says::Ended(reason, _) = says {
+                self.end_trust(peer, *reason);
+            } else if self.is_heard {
+                let record = |value: Option<&Value>| value.map(|value| value.record(peer));
+                self.tell_of_grant(peer, record(before), record(value).as_ref());
+            }
+        }
+        self.settle(peer, value.is_some(), says.mark());
+    }
+
+    /// A peer is trusted, or on other terms. Under another key than before, trust under the old one is lost first.
+    fn tell_of_grant(&mut self, peer: NodeId, old: Option<TrustRecord>, new: Option<&TrustRecord>) {
+        let (old_key, new_key) = (old.and_then(|old| old.public_key), new.and_then(|new| new.public_key));
+        if old_key.is_some() && old_key != new_key {
+            self.end_trust(peer, ChangeReason::KeyChanged);
+        }
+        let (state, reason) = (TrustState::Granted, ChangeReason::Direct);
+        self.tell(Event::TrustChanged { peer, state, reason });
+    }
+
+    /// Every end of trust that a change of the store's own makes passes through here. It has no tunnel to cut and no
+    /// registry to report to; those of the handshake are in `Plan::lose_trust`.
+    fn end_trust(&mut self, peer: NodeId, reason: ChangeReason) {
+        self.tell(Event::TrustChanged { peer, state: TrustState::Revoked, reason });
+    }
+
+    /// What else becomes of it, whether its record changed or not.
+    #[inline]
+    fn settle(&mut self, peer: NodeId, is_granted: bool, mark: MarkBecomes) {
+        let sides = &self.tables.sides;
+        if mark != MarkBecomes::Same {
+            let first = sides.revoked.get(peer).copied();
+            let revoked = (mark == MarkBecomes::Set).then(|| self.fresh.after(self.tables, peer));
+            if first != revoked {
+                self.draft.set_revoked(peer, revoked);
+                if revoked.is_some() {
+                    self.tell(Event::Revoked { peer });
+                } else if !is_granted {
+                    self.tell(Event::RevocationForgotten { peer });
+                }
+            }
+        }
+        // What was removed without a mark, or forgotten, may go on waiting.
+        if !is_granted && mark != MarkBecomes::Set {
+            return;
+        }
+        if sides.pending.get(peer).is_some() {
+            self.draft.forget_pending(peer);
+        }
+        if sides.outgoing.get(peer).is_some() {
+            self.draft.forget_outgoing(peer);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.is_heard {
+            self.events.push(event);
+        }
+    }
+}
