@@ -82,7 +82,7 @@ const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
 #[test]
 fn every_json_has_the_documented_fields() {
     let examples = examples();
-    assert_eq!(examples.len(), 16, "{:?}", examples.keys());
+    assert_eq!(examples.len(), 17, "{:?}", examples.keys());
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");
     let check = |command: &str, told: &str| is_documented(&examples, command, 0, told);

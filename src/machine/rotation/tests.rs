@@ -265,7 +265,8 @@ fn where_a_thiefs_key_was_taken_the_owner_asks_again_once_the_peer_is_revoked() 
     assert_eq!(dropped(&ask(&mut us, at(20), &mut owner, Way::open())), Some(Rejection::KeyReplaced));
     us.revoke(at(30), node(7)).unwrap();
     assert_eq!(ask(&mut us, at(40), &mut owner, Way::open()).unwrap().outcome, Outcome::Queued);
-    us.approve(at(50), node(7), Some(owner.public_key().fingerprint())).unwrap();
+    let mark = us.tables.revoked[&node(7)].id;
+    us.approve_lifting(at(50), node(7), mark).unwrap();
     assert_eq!(key_of(&us), Some(owner.public_key()));
 }
 
