@@ -55,7 +55,9 @@ fn a_node_that_stops_in_good_order_goes_on_at_its_clock() {
         drop(manager.request(id(2), "", RequestOptions::default()).unwrap());
         let (_, bytes) = ends.sent.recv_timeout(SOON).unwrap();
         let stamp = Message::parse(&bytes).unwrap().stamp();
-        assert!(stamp > newest && stamp >= before && stamp <= now(), "life {life}: {stamp:?} at {before:?}");
+        // Lives within one millisecond count on; a reserve would lie seconds ahead.
+        let is_at_the_clock = stamp >= before && stamp.millis_since(now()) <= 8;
+        assert!(stamp > newest && is_at_the_clock, "life {life}: {stamp:?} at {before:?}");
         newest = stamp;
         manager.shutdown().unwrap();
         let bytes = disk.bytes();
