@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use program::{Node, fails, homes, init, pair, run, text};
+use program::{Node, fails, homes, init, pair, run, stopping_signals, text};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -271,7 +271,7 @@ fn a_node_stops_in_good_order_and_keeps_what_it_knew() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
     init(&home, "7");
-    for signal in ["TERM", "INT", "HUP"] {
+    for signal in stopping_signals() {
         let node = Node::start(&home, "127.0.0.1:0");
         node.refuses(&["request", "11"], &["could not be sent"]);
         // Whoever waits is told, and holds nothing up.

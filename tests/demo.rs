@@ -5,6 +5,8 @@
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+mod program;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,7 +55,7 @@ fn nodes_do_not_outlive_a_demo_that_is_killed() {
 
 #[test]
 fn a_demo_that_is_ended_cleans_up() {
-    for signal in ["TERM", "INT", "HUP"] {
+    for signal in program::stopping_signals() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_trustkeep"));
         let mut child = command.arg("demo").env("TMPDIR", dir.path()).stdout(Stdio::piped()).spawn().unwrap();

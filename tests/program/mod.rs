@@ -129,3 +129,11 @@ pub fn homes(dir: &TempDir, about: impl Fn(&str) -> String) -> ([PathBuf; 2], [S
     }
     (homes, addresses)
 }
+
+/// The signals that stop a program in good order. Where the tests themselves were started with SIGHUP ignored, as under
+/// `nohup`, so is the program, which then goes on.
+pub fn stopping_signals() -> &'static [&'static str] {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.is_some_and(|mask| mask & 1 == 1) { &["TERM", "INT"] } else { &["TERM", "INT", "HUP"] }
+}
