@@ -84,7 +84,7 @@ const MUST_HAPPEN: [(&str, u64); 90] = [
     ("grant: Direct", 200),
     ("grant: FirstUse", 10),
     ("grant: KeyAdopted", 20),
-    ("grant: KeyRotated", 9),
+    ("grant: KeyRotated", 3),
     ("loss: KeyChanged", 4),
     ("loss: KeyRevoked", 10),
     ("loss: Removed", 12),

@@ -65,7 +65,8 @@ impl Seen<'_> {
         if looked_at_other { Err(format!("another entry of {peer} was approved than was looked at")) } else { Ok(()) }
     }
 
-    /// who is not concerned by a step waits on, but for one that is not vouched for and gives way.
+    /// who is not concerned by a step waits on, but for one that nobody vouches for, nor a trusted
+    /// key, and that gives way.
     fn who_waits_gives_way_for_a_reason(&self) -> Result<(), String> {
         let concerned = match self.input {
             Input::Message(it) => Some(it.message.sender()),
@@ -89,9 +90,9 @@ impl Seen<'_> {
             let of = |source: Source| self.before.pending.iter().filter(|(_, it)| it.source == source).count();
             let by_right = comes.is_some_and(|comes| {
                 let full = self.before.pending.len() >= self.rules.limits.pending_max;
-                comes.authentic || (full && of(waited.source) >= of(comes.source) + 3)
+                comes.is_backed() || (full && of(waited.source) >= of(comes.source) + 3)
             });
-            if waited.authentic || !by_right {
+            if waited.is_backed() || !by_right {
                 return Err(format!("{peer} had to give way to somebody who has no better claim"));
             }
         }
