@@ -84,7 +84,7 @@ fn plain(error: FileError) -> (Option<u64>, String) {
     }
 }
 
-/// Encodes all tables as a snapshot, piece by piece into `sink`; the number of bytes. `None` as of [`describe_tables`].
+/// Encodes all tables as a snapshot, piece by piece into `sink`; the number of bytes. `None` from inside a closure of the store.
 pub fn encode_snapshot(store: &TrustStore, mut sink: impl FnMut(&[u8])) -> Option<u64> {
     let (tables, id) = (store.tables()?, StoreId { id: [0; 16], seed: 0 });
     let encoded = format::encode_snapshot(id, store.generation().get(), &tables, &mut |_, bytes| {
