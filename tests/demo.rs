@@ -1,6 +1,9 @@
 //! `trustkeep demo` holds, and leaves neither a process nor a file behind, however it ends.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::disallowed_methods,
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
