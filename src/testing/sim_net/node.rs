@@ -5,8 +5,7 @@
 //! a crash leaves of the disk what was synced, and of everything else nothing.
 #![forbid(unsafe_code)]
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::bend::Bend;
@@ -85,8 +84,8 @@ pub(super) struct Node {
     pub(super) sent: BTreeMap<NodeId, WallMillis>,
     /// The newest stamp under each key that was ever vouched for, or that an operator began anew from.
     pub(super) newest: BTreeMap<(NodeId, [u8; 32]), WallMillis>,
-    /// The times of entries as they were when they were first saved.
-    originals: BTreeMap<(WallMillis, NodeId), WallMillis>,
+    /// The times of entries as the file may hold them.
+    on_file: BTreeMap<(WallMillis, NodeId), OnFile>,
     disk: SimDisk,
     log: Option<Log>,
     plan: FlushPlan,
@@ -125,7 +124,7 @@ impl Node {
             since: BTreeMap::new(),
             sent: BTreeMap::new(),
             newest: BTreeMap::new(),
-            originals: BTreeMap::new(),
+            on_file: BTreeMap::new(),
             disk: SimDisk::new(),
             log: None,
             plan: FlushPlan::default(),
@@ -381,26 +380,26 @@ impl Node {
         let mut loaded = saved.clone();
         for (peer, it) in &mut loaded.pending {
             let found = found.pending.get(peer).map(|it| it.received_at);
-            let original = self.originals.entry((it.stamp, *peer));
-            (it.received_at, it.received_tick) = anew(it.received_at, original, found, now);
+            let on_file = self.on_file.entry((it.stamp, *peer)).or_default();
+            (it.received_at, it.received_tick) = anew(it.received_at, on_file, found, now);
         }
         for (peer, it) in &mut loaded.outgoing {
             let found = found.outgoing.get(peer).map(|it| it.sent_at);
-            let original = self.originals.entry((WallMillis::new(i64::from(it.nonce.0[0])), *peer));
-            (it.sent_at, it.sent_tick) = anew(it.sent_at, original, found, now);
+            let on_file = self.on_file.entry((WallMillis::new(i64::from(it.nonce.0[0])), *peer)).or_default();
+            (it.sent_at, it.sent_tick) = anew(it.sent_at, on_file, found, now);
         }
         for (peer, it) in &mut loaded.outgoing {
             let Some(refusal) = &mut it.refused else { continue };
             let found = found.outgoing.get(peer).and_then(|it| it.refused.as_ref()).map(|it| it.at);
             // Of one entry some keys refuse it, one after the other.
             let which = i64::from(it.nonce.0[0]) + 1000 * (1 + i64::from(refusal.key.as_bytes()[0]));
-            let original = self.originals.entry((WallMillis::new(which), *peer));
-            (refusal.at, refusal.tick) = anew(refusal.at, original, found, now);
+            let on_file = self.on_file.entry((WallMillis::new(which), *peer)).or_default();
+            (refusal.at, refusal.tick) = anew(refusal.at, on_file, found, now);
         }
         for (peer, it) in &mut loaded.owed {
             let found = found.owed.get(peer).map(|it| it.since);
-            let original = self.originals.entry((WallMillis::new(-1 - i64::from(it.nonce.0[0])), *peer));
-            (it.since, it.since_tick) = anew(it.since, original, found, now);
+            let on_file = self.on_file.entry((WallMillis::new(-1 - i64::from(it.nonce.0[0])), *peer)).or_default();
+            (it.since, it.since_tick) = anew(it.since, on_file, found, now);
         }
         loaded.floor.values_mut().for_each(|it| it.sent = it.reserved);
         loaded
@@ -410,14 +409,16 @@ impl Node {
 /// How far clocks may differ.
 const SKEW_MS: i64 = 30_000;
 
-type Original<'a> = Entry<'a, (WallMillis, NodeId), WallMillis>;
+/// The times that the file may hold for one entry: a load changes memory, and only some writes carry that to the file.
+type OnFile = BTreeSet<WallMillis>;
 
-/// An entry's time after a load: what was saved or, if that is what was found, what an earlier load had changed.
-fn anew(saved: WallMillis, original: Original<'_>, found: Option<WallMillis>, now: Now) -> (WallMillis, Tick) {
-    let original = original.or_insert(saved);
-    *original = (*original).max(saved);
-    let earlier = (*original).min(now.wall);
-    let at = if found == Some(earlier) { earlier } else { saved.min(now.wall) };
+/// An entry's time after a load: what was saved or, if that is what was found, one that the file has kept from before.
+/// What is found says which of them it may still be, for a later load never finds an older file.
+fn anew(saved: WallMillis, on_file: &mut OnFile, found: Option<WallMillis>, now: Now) -> (WallMillis, Tick) {
+    on_file.insert(saved);
+    let mut ways = on_file.iter().map(|it| (*it).min(now.wall));
+    let at = ways.find(|it| found == Some(*it)).unwrap_or_else(|| saved.min(now.wall));
+    on_file.retain(|it| (*it).min(now.wall) == at);
     (at, now.tick.saturating_add(-now.wall.millis_since(at)))
 }
 
@@ -442,4 +443,27 @@ fn difference(one: &PlainView, other: &PlainView) -> String {
     let tables: Vec<_> = one.named().into_iter().zip(other.named()).collect();
     let differing = tables.iter().filter(|((_, one), (_, other))| one != other);
     differing.map(|((table, one), (_, other))| format!("{table}: {one} is {other}")).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_goes_back_twice_finds_what_the_file_holds_and_nothing_else() {
+        let load = |on_file: &mut OnFile, saved: i64, found: i64, now: i64| {
+            let now = Now { wall: WallMillis::new(now), ..Now::default() };
+            anew(WallMillis::new(saved), on_file, Some(WallMillis::new(found)), now).0.as_millis()
+        };
+        let mut on_file = OnFile::new();
+        assert_eq!(load(&mut on_file, 900, 500, 500), 500);
+        // Written anew as 500, or not; and loaded while the clock is further back still.
+        assert_eq!(load(&mut on_file, 500, 200, 200), 200);
+        let mut other = on_file.clone();
+        assert_eq!(load(&mut on_file, 200, 500, 950), 500);
+        assert_eq!(load(&mut other, 200, 900, 950), 900);
+        // Once it is known what the file holds, nothing else is right, nor is what was never saved.
+        assert_eq!(load(&mut on_file, 500, 900, 950), 500);
+        assert_eq!(load(&mut other, 900, 700, 950), 900);
+    }
 }
