@@ -54,22 +54,24 @@ pub fn mean_both(operations: usize, work: impl FnOnce()) -> [f64; 2] {
 /// Work that reads constants while it writes to the stack takes up to a quarter longer where the two happen to have the same
 /// place in their pages. A figure that is to be the same tomorrow is taken at several depths.
 pub fn at_depth<T>(depth: usize, work: impl FnOnce() -> T) -> T {
-    descend(depth % DEPTHS, work)
+    let here = 0_u8;
+    descend(core::ptr::from_ref(black_box(&here)).addr(), depth % DEPTHS * EIGHTH, work)
 }
 
 /// How many depths there are.
 pub const DEPTHS: usize = 8;
+const EIGHTH: usize = 4096 / DEPTHS;
 
+/// Does the work at least so many bytes from this place of the stack. What a call takes of it differs with the compiler's
+/// settings, so that the place is looked at and calls are not counted.
 #[inline(never)]
-fn descend<T>(steps: usize, work: impl FnOnce() -> T) -> T {
-    let room = black_box([0_u8; STEP_BYTES]);
-    let done = if steps == 0 { work() } else { descend(steps - 1, work) };
+fn descend<T>(start: usize, bytes: usize, work: impl FnOnce() -> T) -> T {
+    let room = black_box([0_u8; 32]);
+    let gone = start.abs_diff(core::ptr::from_ref(black_box(&room)).addr());
+    let done = if gone >= bytes { work() } else { descend(start, bytes, work) };
     black_box(&room);
     done
 }
-
-/// With what else a call takes, an eighth of a page.
-const STEP_BYTES: usize = 464;
 
 /// How long this thread has run.
 fn processor_time() -> Option<Duration> {
