@@ -456,10 +456,10 @@ impl Seen<'_> {
             );
             let replaced_by_right =
                 self.vouched_from(*peer).is_some() && (!was.authentic || taken_back) && is.authentic;
-            // an answer to a request that is no more goes, and a request that waited behind it comes forward.
-            let asked = |tables: &PlainView| tables.outgoing.get(peer).map(|outgoing| outgoing.nonce);
+            // an answer to a request that is no more, or refused, goes, and a request behind it comes forward.
+            let open = |tables: &PlainView| asked(tables, *peer).map(|outgoing| outgoing.nonce);
             let came_forward = was.kind == PendingKind::AnsweredUnvouched
-                && asked(self.before) != asked(self.after)
+                && open(self.before) != open(self.after)
                 && is.kind == PendingKind::Request
                 && was.others.iter().any(|other| other.key == is.key && other.kind == PendingKind::Request);
             //
