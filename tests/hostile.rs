@@ -63,14 +63,6 @@ fn listening_with(
     (builder.registry(Arc::clone(book) as _).look_up_timeout(SOON).start().unwrap(), transport)
 }
 
-/// A connection from another loopback address, which counts as another source.
-fn connect_from(host: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddr::from((host, 0)))?;
-    rustix::net::connect(&socket, &to)?;
-    Ok(TcpStream::from(socket))
-}
-
 /// What a connection of a hostile peer does.
 fn attack(nth: usize, host: [u8; 4], to: SocketAddr) -> Option<TcpStream> {
     let mut stream = connect_from(host, to).ok()?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use common::black_hole;
+use common::{black_hole, connect_from};
 use trustkeep::NodeId;
 use trustkeep::config::MESSAGE_BYTES_MAX;
 use trustkeep::machine::input::Path;
@@ -146,14 +146,6 @@ fn closed(mut stream: &TcpStream) {
     }
 }
 
-/// A connection from another loopback address, which counts as another source.
-fn connect_from(host: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&socket, &SocketAddr::from((host, 0))).unwrap();
-    rustix::net::connect(&socket, &to).unwrap();
-    TcpStream::from(socket)
-}
-
 #[test]
 fn what_is_sent_arrives_whole_and_unauthenticated() {
     let (to, got) = listening(|_| {});
@@ -219,7 +211,7 @@ fn dribbling_bytes_does_not_extend_the_time_of_a_connection() {
 fn the_oldest_connection_of_a_source_makes_room_and_no_other() {
     let (to, got) = listening(|config| config.connections_per_source_max = 2);
     let address = to.local_address();
-    let mut other = connect_from([127, 0, 0, 2], address);
+    let mut other = connect_from([127, 0, 0, 2], address).unwrap();
     let oldest = TcpStream::connect(address).unwrap();
     let mut second = TcpStream::connect(address).unwrap();
     let mut third = TcpStream::connect(address).unwrap();
@@ -240,7 +232,7 @@ fn the_oldest_connection_of_a_source_makes_room_and_no_other() {
 #[test]
 fn a_flood_of_silent_connections_from_many_sources_does_not_keep_a_good_peer_out() {
     let (to, got) = listening(|config| config.connections_max = 8);
-    let flood: Vec<_> = (0..40).map(|n| connect_from([127, 0, 1, n + 1], to.local_address())).collect();
+    let flood: Vec<_> = (0..40).map(|n| connect_from([127, 0, 1, n + 1], to.local_address()).unwrap()).collect();
     let mut good = TcpStream::connect(to.local_address()).unwrap();
     good.write_all(b"good").unwrap();
     good.shutdown(Shutdown::Write).unwrap();
@@ -517,7 +509,7 @@ fn each_step_of_sending_has_its_time() {
 #[test]
 fn when_all_connections_are_taken_the_oldest_makes_room_and_no_other() {
     let (to, got) = listening(|config| config.connections_max = 3);
-    let from = |host| connect_from([127, 0, 2, host], to.local_address());
+    let from = |host| connect_from([127, 0, 2, host], to.local_address()).unwrap();
     let oldest = from(1);
     let mut others = [from(2), from(3), from(4)];
     closed(&oldest);

@@ -53,6 +53,14 @@ pub fn black_hole() -> (SocketAddr, Vec<TcpStream>, rustix::fd::OwnedFd) {
     (address, fill, socket)
 }
 
+/// A connection from another loopback address, which counts as another source.
+pub fn connect_from(host: [u8; 4], to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((host, 0)))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
+}
+
 /// The fingerprint of the first key that this peer waits with.
 pub fn shown(manager: &HandshakeManager, peer: NodeId) -> Option<Fingerprint> {
     let pending = manager.pending();
