@@ -379,7 +379,7 @@ fn no_floor_moves_back() {
         {"node_id": 11, "spoke_v2": true},
     ]));
     assert_eq!((code, &told["floors"]), (1, &json!({"taken": 4, "unchanged": 1, "skipped": 2})));
-    let why = "`seen` or `spoke_v2` without the `public_key` that it belongs to";
+    let why = "`seen`, `before` or `spoke_v2` without the `public_key` that it belongs to";
     assert_eq!(findings(&told), [format!("floors[5] 10 -: {why}"), format!("floors[6] 11 -: {why}")]);
     let mut eight = floor(8, KEY, 10, 30);
     eight["spoke_v2"] = false.into();
@@ -389,6 +389,57 @@ fn no_floor_moves_back() {
         export(&dir)["floors"],
         json!([floor(3, KEY, 20, 40), four, floor(7, KEY, 30, 30), eight, floor(9, KEY, 10, 10)])
     );
+}
+
+/// The floor of a peer as a document has it.
+fn moved_floor(seen: &str, before: Option<&str>) -> Value {
+    let mut floor = json!({"node_id": 9, "public_key": KEY, "seen": seen, "spoke_v2": true});
+    if let Some(before) = before {
+        floor["before"] = before.into();
+    }
+    floor
+}
+
+#[test]
+fn what_a_floor_was_before_it_moved_comes_along_and_only_rises() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let (seen, before) = ("2026-03-03T10:00:00.000Z", "9000-01-01T00:00:00.000Z");
+    let import = |floor: Value| import(&dir, &json!({ "floors": [floor] }).to_string());
+    // A store that such a document is imported into exports the same, and takes it for what it has.
+    assert_eq!(import(moved_floor(seen, Some(before))).0, 0);
+    assert_eq!(export(&dir)["floors"], json!([moved_floor(seen, Some(before))]));
+    let (code, told) = import(moved_floor(seen, Some(before)));
+    assert_eq!((code, &told["changed"], findings(&told).len()), (0, &false.into(), 0), "{told}");
+    // Neither an older one, nor a document without it, nor one of another key takes it away.
+    for (seen, earlier) in [(seen, Some("2026-03-03T11:00:00.000Z")), (seen, None), ("2026-03-03T09:00:00.000Z", None)]
+    {
+        assert_eq!(import(moved_floor(seen, earlier)).1["changed"], false);
+    }
+    let mut other = moved_floor(seen, Some("9001-01-01T00:00:00.000Z"));
+    other["public_key"] = OTHER_KEY.into();
+    assert_eq!(import(other).1["changed"], false);
+    assert_eq!(export(&dir)["floors"], json!([moved_floor(seen, Some(before))]));
+    // A later one counts.
+    let latest = "9002-01-01T00:00:00.000Z";
+    assert_eq!(import(moved_floor(seen, Some(latest))).0, 0);
+    assert_eq!(export(&dir)["floors"], json!([moved_floor(seen, Some(latest))]));
+}
+
+#[test]
+fn what_a_floor_was_before_it_moved_counts_only_above_it_and_with_its_key() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, two) = (home.path().join("one"), home.path().join("two"));
+    let (seen, below) = ("2026-03-03T10:00:00.000Z", "2026-03-03T09:00:00.000Z");
+    let (code, _) = import(&one, &json!({ "floors": [moved_floor(seen, Some(below))] }).to_string());
+    assert_eq!(
+        (code, &export(&one)["floors"]),
+        (0, &json!([moved_floor(seen, None)])),
+        "below the floor it says nothing"
+    );
+    let (code, told) = import(&two, &json!({ "floors": [{"node_id": 9, "before": seen}] }).to_string());
+    let why = "floors[0] 9 -: `seen`, `before` or `spoke_v2` without the `public_key` that it belongs to";
+    assert_eq!((code, findings(&told)), (1, vec![why.to_owned()]));
 }
 
 #[test]

@@ -20,12 +20,14 @@ use std::io::{self, Read, Write};
 use base64::Engine as _;
 use serde::Serialize;
 
+use super::now;
 use super::print::rfc_3339;
 pub(crate) use finding::{Count, Finding, Unknown};
 pub(crate) use read::List;
 use take::Taking;
 pub(crate) use take::{Into, Taken};
 
+use crate::config::HandshakeConfig;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
@@ -56,7 +58,8 @@ pub(crate) fn write(
         .list(List::Pending, numbered(tables.sides.pending.iter()), |id, entry| PendingEntry::new(id, entry, nonces))?;
     lists.list(List::Outgoing, numbered(open_requests(tables)), |id, entry| OutgoingEntry::new(id, entry, nonces))?;
     lists.list(List::Revoked, numbered(tables.sides.revoked.iter()), |id, at| RevokedEntry::new(id, *at))?;
-    lists.list(List::Floors, numbered(tables.sides.floors.iter()), FloorEntry::new)?;
+    let latest = latest_stamp(now().wall);
+    lists.list(List::Floors, numbered(tables.sides.floors.iter()), |id, floor| FloorEntry::new(id, floor, latest))?;
     lists.list(List::RevokedKeys, tables.sides.revoked_keys.iter(), |key, mark| RevokedKeyEntry::new(key, *mark))?;
     lists.list(List::Ignored, numbered(tables.sides.ignored.iter()), |node_id, at| IgnoredEntry {
         node_id,
@@ -77,6 +80,12 @@ pub(crate) fn read(from: impl Read, into: Into<'_>) -> Result<(Taken, u64), serd
     let mut taking = Taking::new(into);
     let generation = read::read(from, &mut taking)?;
     Ok((taking.finish(), generation))
+}
+
+/// The latest stamp that an import takes as it is: clocks may differ by so much.
+fn latest_stamp(now: WallMillis) -> WallMillis {
+    let skew = HandshakeConfig::default().future_skew_max.as_millis();
+    now.saturating_add(i64::try_from(skew).unwrap_or(0))
 }
 
 /// Requests that wait for an answer. One that was refused is kept to show that, and a document would make it wait again.
@@ -262,16 +271,22 @@ struct FloorEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     seen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reserved: Option<String>,
     spoke_v2: bool,
 }
 
 impl FloorEntry {
-    fn new(node_id: u32, floor: &Floor) -> Self {
+    /// A stamp later than `latest` is one that the next message moves back, and an import does: it says itself what it
+    /// was before.
+    fn new(node_id: u32, floor: &Floor, latest: WallMillis) -> Self {
+        let before = if floor.seen > latest { floor.before.max(floor.seen) } else { floor.before };
         Self {
             node_id,
             public_key: floor.key.as_ref().map(PublicKey::to_base64),
             seen: known_time(floor.seen),
+            before: known_time(before),
             reserved: known_time(floor.reserved),
             spoke_v2: floor.spoke_v2,
         }

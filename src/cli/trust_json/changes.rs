@@ -72,7 +72,16 @@ pub(super) fn key_mark(key: &PublicKey, at: WallMillis) -> Revocation {
 /// What both together forbid.
 pub(super) fn higher(old: Floor, said: Floor) -> Floor {
     let is_same = old.key == said.key || old.key.is_none();
-    let (key, seen) = if is_same { (said.key, old.seen.max(said.seen)) } else { (old.key, old.seen) };
-    let reserved = old.reserved.max(said.reserved);
-    Floor { key, seen, reserved, sent: old.sent.max(said.sent), spoke_v2: old.spoke_v2 || said.spoke_v2, ..old }
+    let (key, seen, before) = if is_same {
+        (said.key, old.seen.max(said.seen), old.before.max(said.before))
+    } else {
+        (old.key, old.seen, old.before)
+    };
+    let (sent, reserved) = (old.sent.max(said.sent), old.reserved.max(said.reserved));
+    settled(Floor { key, seen, before, sent, reserved, spoke_v2: old.spoke_v2 || said.spoke_v2 })
+}
+
+/// What a floor was before it moved counts while that is higher than the floor.
+pub(super) fn settled(floor: Floor) -> Floor {
+    Floor { before: if floor.before > floor.seen { floor.before } else { Floor::EMPTY.before }, ..floor }
 }

@@ -56,7 +56,7 @@ const fn names(list: List) -> &'static [&'static str] {
         ],
         List::Outgoing => &["node_id", "sent_at", "nonce", "expected_key", "justification", "lift"],
         List::Revoked => &["node_id", "until", "revoked_at", "id"],
-        List::Floors => &["node_id", "public_key", "seen", "reserved", "spoke_v2"],
+        List::Floors => &["node_id", "public_key", "seen", "before", "reserved", "spoke_v2"],
         List::RevokedKeys => &["public_key", "revoked_at", "id"],
         List::Ignored => &["node_id", "ignored_at"],
         List::IgnoredKeys => &["public_key", "ignored_at"],

@@ -10,12 +10,12 @@
 
 use std::collections::BTreeMap;
 
-use super::changes::{Changes, Later, higher};
+use super::changes::{Changes, Later, higher, settled};
 use super::fields::Fields;
 use super::finding::{Count, Finding, Unknown, UnknownNames};
 use super::read::{List, Sink};
 use super::values::{full, not_after, source, text};
-use crate::config::{HandshakeConfig, Limits};
+use crate::config::Limits;
 use crate::machine::view::View as _;
 use crate::peer::{NodeId, RevocationId, TrustRecord};
 use crate::tables::Tables;
@@ -346,17 +346,13 @@ impl<'a> Taking<'a> {
         let key = fields.key("public_key")?;
         let seen = self.stamp("seen", fields, notes)?.unwrap_or_default();
         let reserved = self.stamp("reserved", fields, notes)?.unwrap_or_default();
-        let said = Floor {
-            key,
-            seen,
-            before: WallMillis::new(0),
-            sent: reserved,
-            reserved,
-            spoke_v2: fields.flag("spoke_v2")?,
-        };
-        if key.is_none() && (seen != WallMillis::default() || said.spoke_v2) {
-            return Err("`seen` or `spoke_v2` without the `public_key` that it belongs to".to_owned());
+        // it lies in the future because a clock did, and is not moved back.
+        let before = fields.time("before")?.unwrap_or_default();
+        let spoke_v2 = fields.flag("spoke_v2")?;
+        if key.is_none() && (seen != WallMillis::default() || before != WallMillis::default() || spoke_v2) {
+            return Err("`seen`, `before` or `spoke_v2` without the `public_key` that it belongs to".to_owned());
         }
+        let said = settled(Floor { key, seen, before, sent: reserved, reserved, spoke_v2 });
         let before = self.into.before.floor(peer);
         if before.is_none() && self.floor(peer).is_some() {
             return Err(TWICE.to_owned());
@@ -396,9 +392,7 @@ impl<'a> Taking<'a> {
         fields: &Fields,
         notes: &mut Vec<String>,
     ) -> Result<Option<WallMillis>, String> {
-        let skew = HandshakeConfig::default().future_skew_max.as_millis();
-        let latest = self.into.now.wall.saturating_add(i64::try_from(skew).unwrap_or(0));
-        not_after(latest, name, fields, notes)
+        not_after(super::latest_stamp(self.into.now.wall), name, fields, notes)
     }
 }
 

@@ -49,7 +49,14 @@ fn changes() -> Vec<TableChange> {
         TableChange::Ignored(id(7), Some(wall(11))),
         TableChange::IgnoredKey(key(9), Some(wall(12))),
     ];
-    let floor = Floor { key: Some(key(1)), seen: wall(9), sent: wall(10), reserved: wall(10), ..Floor::EMPTY };
+    let floor = Floor {
+        key: Some(key(1)),
+        seen: wall(9),
+        before: wall(3_600_000),
+        sent: wall(10),
+        reserved: wall(10),
+        ..Floor::EMPTY
+    };
     changes.push(TableChange::Floor(id(12), Some(floor)));
     let sources = ["10.1.2.3", "2001:db8::"].map(|text| Source::Address(text.parse().unwrap()));
     for (peer, source) in (20..).zip([Source::Node(id(9))].into_iter().chain(sources)) {
@@ -186,7 +193,7 @@ fn read(document: &str) -> Vec<TableChange> {
             seen: time(&entry["seen"]),
             sent: reserved,
             reserved,
-            before: wall(0),
+            before: entry.get("before").map_or(wall(0), time),
             spoke_v2: entry["spoke_v2"].as_bool().unwrap(),
         };
         changes.push(TableChange::Floor(peer(&entry), Some(floor)));
@@ -303,4 +310,23 @@ fn who_vouched_is_the_stores_word_alone() {
         assert_eq!(unasked.count(), 1);
         assert_eq!((authentic(&fresh.after), told, fresh.after.sides.pending.len()), (0, 2, 2));
     }
+}
+
+#[test]
+fn a_floor_that_lies_ahead_of_the_clock_says_itself_what_it_was() {
+    let clock = now().wall;
+    let hour = clock.saturating_add(3_600_000);
+    let floor = |seen, before| Floor { key: Some(key(1)), seen, before, spoke_v2: true, ..Floor::EMPTY };
+    let told = |floor: Floor| {
+        let document: Value =
+            serde_json::from_str(&document(&tables(1, &[TableChange::Floor(id(9), Some(floor))]))).unwrap();
+        let time = |name| document["floors"][0].get(name).map(|at| wall(millis(at.as_str().unwrap())));
+        (time("seen"), time("before"))
+    };
+    assert_eq!(told(floor(hour, wall(0))), (Some(hour), Some(hour)), "an import moves `seen` back");
+    let later = hour.saturating_add(1);
+    assert_eq!(told(floor(hour, later)), (Some(hour), Some(later)));
+    // The twins: what lies where clocks agree says nothing, or what it said.
+    assert_eq!(told(floor(clock, wall(0))), (Some(clock), None));
+    assert_eq!(told(floor(clock, hour)), (Some(clock), Some(hour)));
 }
