@@ -1,6 +1,7 @@
 //! What a store's handles and its keeper share, and the one place where state is published.
 //!
-//! INVARIANT I-S1: under the writer lock, `cell` holds `core.version`, and `core.version` holds `core.tables.trusted`.
+//! INVARIANT I-S1: under the writer lock, `cell` holds `core.version`, and `core.version` holds the trusted records and the
+//! marks of `core.tables`.
 //! INVARIANT I-S2: publish first, then ring. The keeper is rung, then takes state and closed flag in one critical section
 //! of the writer lock (C-1 in `docs/concurrency.md`).
 //! INVARIANT I-S3: a superseded version is dropped by a writer or by the keeper only, and only when nobody else holds it;
@@ -8,6 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod upkeep;
+mod version;
+
+pub(crate) use version::Version;
 
 use core::fmt;
 use core::hash::{BuildHasher as _, Hasher as _};
@@ -24,20 +28,12 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::WriteError;
 use crate::event::Event;
-use crate::map::TrustMap;
 use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
 use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
 use crate::tables::draft::Draft;
 use crate::tables::{TableChange, Tables};
 use crate::time::Now;
-
-/// What readers see: the trusted records of one generation.
-#[derive(Debug)]
-pub(crate) struct Version {
-    pub(crate) generation: u64,
-    pub(crate) trusted: TrustMap,
-}
 
 /// A change of state that a closure asks for inside the writer's critical section.
 #[derive(Debug)]
@@ -124,7 +120,7 @@ impl Shared {
         limits: Limits,
         clock: std::sync::Arc<dyn Clock>,
     ) -> Self {
-        let version = Arc::new(Version { generation, trusted: tables.trusted.clone() });
+        let version = Arc::new(Version::of(generation, &tables));
         let (keys, upkeep) = KeyIndex::new(tables.trusted.mix(), tables.trusted.len(), tables.trusted.peers());
         Self {
             cell: SnapshotCell::new(Arc::clone(&version)),
@@ -269,8 +265,8 @@ impl Shared {
                 core.keys.remove(&self.keys, *peer);
             }
             let next = core.tables.next(&mut draft);
-            let version = touched.trusted.then(|| {
-                let next = Arc::new(Version { generation: core.generation, trusted: next.trusted.clone() });
+            let version = (touched.trusted || draft.touches_marks()).then(|| {
+                let next = Arc::new(Version::of(core.generation, &next));
                 self.cell.store(Arc::clone(&next));
                 core::mem::replace(&mut core.version, next)
             });

@@ -1,12 +1,14 @@
-//! One moment of the trusted records, for as long as somebody wants to look at it.
+//! One moment of the trusted records and the marks, for as long as somebody wants to look at it.
 #![forbid(unsafe_code)]
 
 use super::receipt::Generation;
 use super::shared::Version;
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::Arc;
+use crate::tables::Revocation;
+use crate::tables::table::Table as _;
 
-/// The trusted records of one generation. Never changes; may outlive the store; keeps its memory while it lives.
+/// The trusted records, and the revoked peers and keys, of one generation. Never changes; may outlive the store; keeps its memory while it lives.
 #[derive(Clone)]
 pub struct Snapshot(Arc<Version>);
 
@@ -78,6 +80,115 @@ impl Snapshot {
         let mut peers: Vec<NodeId> = self.0.trusted.iter().map(|record| record.node_id).collect();
         peers.sort_unstable();
         peers.into_iter().filter_map(|peer| self.get(peer))
+    }
+
+    /// Every revoked peer with its mark: since when it is revoked, and the id of that revocation. In no particular order, which
+    /// is the same each time.
+    ///
+    /// The records of this snapshot and the marks are of one moment: no peer is in both.
+    ///
+    /// # Ordering
+    /// Wait-free; no later change shows.
+    ///
+    /// # Complexity
+    /// Constant for each item, and no allocation: a million marks are listed in the memory of one.
+    ///
+    /// # Examples
+    /// ```
+    /// use trustkeep::{NodeId, TrustStore};
+    ///
+    /// let store = TrustStore::in_memory();
+    /// let nine = NodeId::new(9).unwrap();
+    /// let before = store.snapshot();
+    /// let _receipt = store.revoke(nine)?;
+    /// let after = store.snapshot();
+    /// assert_eq!((before.revoked().count(), after.revoked().count()), (0, 1));
+    /// assert_eq!(after.revocation(nine), store.revocation(nine));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn revoked(&self) -> impl Iterator<Item = (NodeId, Revocation)> {
+        self.0.revoked.iter().map(|(peer, mark)| (peer, *mark))
+    }
+
+    /// How many peers are revoked.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    #[must_use]
+    #[inline]
+    pub fn revoked_len(&self) -> usize {
+        self.0.revoked.len()
+    }
+
+    /// The mark of a peer, if it is revoked: since when, and the id of that revocation.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    ///
+    /// # Complexity
+    /// Logarithmic in the revoked peers, and no allocation.
+    #[must_use]
+    pub fn revocation(&self, peer: NodeId) -> Option<Revocation> {
+        self.0.revoked.get(peer).copied()
+    }
+
+    /// Whether a peer is revoked.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    ///
+    /// # Complexity
+    /// As [`revocation`](Self::revocation).
+    #[must_use]
+    pub fn is_revoked(&self, peer: NodeId) -> bool {
+        self.revocation(peer).is_some()
+    }
+
+    /// Every revoked key with its mark, in no particular order, which is the same each time.
+    ///
+    /// # Ordering
+    /// Wait-free; no later change shows.
+    ///
+    /// # Complexity
+    /// As [`revoked`](Self::revoked).
+    pub fn revoked_keys(&self) -> impl Iterator<Item = (PublicKey, Revocation)> {
+        self.0.revoked_keys.iter().map(|(key, mark)| (key, *mark))
+    }
+
+    /// How many keys are revoked.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    #[must_use]
+    #[inline]
+    pub fn revoked_keys_len(&self) -> usize {
+        self.0.revoked_keys.len()
+    }
+
+    /// The mark of a key, if it is revoked: since when, and the id of that revocation.
+    ///
+    /// A revoked key says nothing of an id: ask [`revocation`](Self::revocation) as well.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    ///
+    /// # Complexity
+    /// Logarithmic in the revoked keys, and no allocation.
+    #[must_use]
+    pub fn key_revocation(&self, key: &PublicKey) -> Option<Revocation> {
+        self.0.revoked_keys.get(*key).copied()
+    }
+
+    /// Whether a key is revoked.
+    ///
+    /// # Ordering
+    /// Wait-free.
+    ///
+    /// # Complexity
+    /// As [`key_revocation`](Self::key_revocation).
+    #[must_use]
+    pub fn is_key_revoked(&self, key: &PublicKey) -> bool {
+        self.key_revocation(key).is_some()
     }
 
     /// The generation that this is.

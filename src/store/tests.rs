@@ -270,3 +270,49 @@ fn what_a_refused_update_made_is_dropped_without_the_lock() {
     assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "the last generation has no next one");
     assert!(!store.is_trusted(NodeId::new(1).unwrap()));
 }
+
+#[test]
+fn a_snapshot_has_the_marks_of_its_moment() {
+    let store = TrustStore::in_memory();
+    let (nine, ten) = (NodeId::new(9).unwrap(), NodeId::new(10).unwrap());
+    let key = Actor::new(9, 0x11).public_key();
+    drop(store.grant(TrustRecord::new(nine, key)).unwrap());
+    let before = store.snapshot();
+    // A peer that nobody has heard of: no record changes, and the mark shows all the same.
+    drop(store.revoke(ten).unwrap());
+    let one = store.snapshot();
+    assert!(one.generation() > before.generation());
+    assert_eq!((before.revoked_len(), before.is_revoked(ten)), (0, false), "no later change shows");
+    assert_eq!((one.revoked_len(), one.revocation(ten)), (1, store.revocation(ten)));
+    assert!(one.is_revoked(ten) && !one.is_revoked(nine) && one.contains(nine));
+    drop(store.revoke_key(&key).unwrap());
+    drop(store.revoke(nine).unwrap());
+    let all = store.snapshot();
+    assert_eq!((all.len(), all.revoked_len(), all.revoked_keys_len()), (0, 2, 1));
+    let by_id: BTreeMap<NodeId, _> = all.revoked().collect();
+    assert_eq!(by_id.into_iter().collect::<Vec<_>>(), store.revoked());
+    assert_eq!(all.revoked_keys().collect::<Vec<_>>(), store.revoked_keys());
+    assert_eq!(all.key_revocation(&key), store.key_revocation(&key));
+    assert!(all.is_key_revoked(&key) && !one.is_key_revoked(&key));
+    assert!(!all.is_key_revoked(&Actor::new(9, 0x22).public_key()));
+    drop(store.forget_revocation(ten).unwrap());
+    drop(store.forget_key_revocation(&key).unwrap());
+    let less = store.snapshot();
+    assert_eq!((less.revoked_len(), less.revoked_keys_len(), all.revoked_len()), (1, 0, 2));
+    // A change of something else keeps them.
+    drop(store.grant(TrustRecord::new(ten, None)).unwrap());
+    assert_eq!(store.snapshot().revoked().collect::<Vec<_>>(), less.revoked().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_snapshot_of_a_store_that_was_opened_has_its_marks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nine, key) = (NodeId::new(9).unwrap(), Actor::new(9, 0x11).public_key());
+    let store = TrustStore::open(dir.path().join("store")).unwrap();
+    drop(store.revoke(nine).unwrap());
+    drop(store.revoke_key(&key).unwrap());
+    let (peers, keys) = (store.revoked(), store.revoked_keys());
+    store.close().unwrap();
+    let snapshot = TrustStore::open(dir.path().join("store")).unwrap().snapshot();
+    assert_eq!((snapshot.revoked().collect::<Vec<_>>(), snapshot.revoked_keys().collect::<Vec<_>>()), (peers, keys));
+}

@@ -152,6 +152,11 @@ impl Draft {
         self.trusted_len
     }
 
+    /// Whether marks of peers or keys change: readers need a new version then, too.
+    pub(crate) fn touches_marks(&self) -> bool {
+        self.sides.as_deref().is_some_and(|sides| !(sides.revoked.is_empty() && sides.revoked_keys.is_empty()))
+    }
+
     pub(crate) fn touched(&self) -> Touched {
         let trusted = !self.trusted.is_empty() || self.trusted_next.is_some();
         let (sides, floors) = self.sides.as_ref().map_or((0, 0), |sides| (sides.len(), sides.floors.len()));

@@ -42,8 +42,8 @@ impl Shared {
             let mut core = self.core.lock();
             let next = if core.generation == generation { core.tables.trusted.moved(some) } else { None };
             let Some(trusted) = next else { break };
-            let version = Arc::new(Version { generation: core.version.generation, trusted: trusted.clone() });
             let tables = Arc::new(Tables { trusted, ..Tables::clone(&core.tables) });
+            let version = Arc::new(Version::of(core.version.generation, &tables));
             self.cell.store(Arc::clone(&version));
             let old = core::mem::replace(&mut core.version, version);
             let old_tables = core::mem::replace(&mut core.tables, Arc::clone(&tables));
