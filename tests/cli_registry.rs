@@ -1,22 +1,30 @@
 //! A peers file that was changed while the node was down, as its operator meets it: few keys that changed
-//! end trust, many wait for `trustkeep registry confirm`.
+//! end trust, many wait for `trustkeep registry confirm`. And one that was put back, which is heard again after
+//! `trustkeep registry reset`.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs,
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+mod common;
 mod program;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use program::{Node, init, run, text};
-use trustkeep::NodeId;
-use trustkeep::node::{FileIdentity, Identity as _};
+use trustkeep::config::Policy;
+use trustkeep::node::{FileIdentity, Identity as _, Registry, RegistryEntry, RegistryError, Revision};
+use trustkeep::wire::message::Kind;
+use trustkeep::{NodeId, TrustStore};
 
 fn key(number: u8) -> String {
     let identity = FileIdentity::from_seed(NodeId::new(1).unwrap(), &[number; 32]).unwrap();
@@ -89,4 +97,49 @@ fn few_keys_that_changed_end_trust() {
     assert!(counters.contains(&serde_json::json!(["key_mismatch", 2])), "{counters:?}");
     let (code, told, _) = run(&["registry", "list", "--home", text(&node.home)]);
     assert_eq!((code, told.as_str()), (0, "none\n"));
+}
+
+/// A registry that numbers its entries, as the peers file does not.
+struct Numbered;
+
+impl Registry for Numbered {
+    fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+        let key = common::identity(peer.get()).public_key();
+        Ok(Some(RegistryEntry::new(key).network(3).revision(Revision(9))))
+    }
+    fn may_block(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_registry_that_was_put_back_is_heard_again_after_a_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("one");
+    init(&home, "1");
+    {
+        let store = Arc::new(TrustStore::open(home.join("store")).unwrap());
+        let policy = Policy::default().own_networks([3]);
+        let (manager, _wire, _ends) =
+            common::alone_with(store, |builder| builder.registry(Arc::new(Numbered)).policy(policy));
+        manager.receive(common::arrived(common::message_from(&common::identity(2), Kind::Request, |_| {}), 1));
+        assert!(manager.is_trusted(NodeId::new(2).unwrap()));
+        manager.shutdown().unwrap();
+    }
+    // The peers file knows another key. It numbers nothing, and so it is older than all that had a number.
+    let peers = format!("[[peer]]\nid = 2\npublic_key = \"{}\"\n", key(9));
+    std::fs::write(home.join("peers.toml"), peers).unwrap();
+    let node = Node::start(&home, "127.0.0.1:0");
+    let outdated = || {
+        let status = node.shows("status");
+        status["counters"].as_array().unwrap().iter().any(|counter| counter[0] == "registry_outdated")
+    };
+    eventually("the answer is refused", outdated);
+    assert_eq!(node.ids("list", "trusted"), [2]);
+    let (code, told, err) = run(&["registry", "reset", "--home", text(&node.home)]);
+    assert_eq!((code, err.as_str()), (0, ""), "{told}");
+    eventually("the registry is believed again", || node.ids("list", "trusted").is_empty());
+    let (code, told, err) = run(&["registry", "reset", "--home", text(&node.home)]);
+    assert_eq!((code, told.as_str()), (1, ""));
+    assert!(err.contains("trustkeep: no answer of the registry had a revision"), "{err}");
 }

@@ -260,6 +260,116 @@ fn a_lagging_replica_binds_no_replaced_key_however_many_strangers_were_looked_up
     }
 }
 
+/// A node that trusted node 2 by an entry of revision 9, and one more whose record no message brought; stopped.
+fn saw_revision_nine(dir: &std::path::Path, directory: &Arc<Directory>) {
+    let entry = |number| RegistryEntry::new(Some(key_of(number))).network(3).revision(Revision(9));
+    directory.put(2, entry(2));
+    directory.put(3, entry(3));
+    let store = Arc::new(TrustStore::open(dir.join("store")).unwrap());
+    drop(store.grant(TrustRecord::new(id(3), key_of(3))).unwrap());
+    let (manager, _wire, _ends) = in_network_three(store, directory);
+    eventually("node 3 is compared", || directory.asked() > 0 && manager.store().generation().get() > 1);
+    let before = manager.store().generation().get();
+    manager.receive(arrived(message_from(&identity(2), Kind::Request, |_| {}), 1));
+    assert!(manager.is_trusted(id(2)));
+    assert_eq!(manager.store().generation().get(), before + 1, "record, floor and revision are one change");
+    // The same again is no news, and no change.
+    drop(manager.back_fill(id(3)));
+    assert_eq!(manager.store().generation().get(), before + 1);
+    manager.shutdown().unwrap();
+}
+
+fn in_network_three(store: Arc<TrustStore>, directory: &Arc<Directory>) -> (HandshakeManager, Arc<Wire>, WireEnds) {
+    let registry = Arc::clone(directory) as _;
+    alone_with(store, |builder| builder.registry(registry).policy(Policy::default().own_networks([3])))
+}
+
+#[test]
+fn after_a_restart_a_lagging_replica_binds_no_replaced_key_and_a_newer_one_is_heard() {
+    // Known to the replica as it was, and not known to it yet.
+    for forgets in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory { does_not_block: true, ..Directory::default() });
+        saw_revision_nine(dir.path(), &directory);
+        let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+        let old = |number, revision| {
+            RegistryEntry::new(Some(thief_of(number).public_key())).network(3).revision(Revision(revision))
+        };
+        directory.entries.lock().unwrap().clear();
+        if !forgets {
+            directory.put(2, old(2, 8));
+            directory.put(3, old(3, 8));
+        }
+        let (manager, _wire, _ends) = in_network_three(store, &directory);
+        for number in [2, 3] {
+            manager.receive(arrived(message_from(&thief_of(number), Kind::Request, |_| {}), 1));
+            assert!(manager.is_trusted_with_key(id(number), &key_of(number)), "{number}: the record stands");
+            assert!(is_pending(&manager, number), "{number}: the replaced key waits for the operator");
+        }
+        assert!(manager.pending().iter().all(|(_, entry)| !entry.authentic));
+        assert!(count(&manager, "registry_outdated") >= 2);
+        // The twin.
+        let later = now().saturating_add(1000);
+        for number in [2, 3] {
+            directory.put(number, old(number, 10));
+            manager.receive(arrived(message_from(&thief_of(number), Kind::Request, |draft| draft.stamp = later), 1));
+            assert!(manager.is_trusted_with_key(id(number), &thief_of(number).public_key()), "{number}");
+        }
+    }
+}
+
+#[test]
+fn a_replaced_key_stays_out_after_a_restart_though_the_trust_in_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Arc::new(Directory { does_not_block: true, ..Directory::default() });
+    saw_revision_nine(dir.path(), &directory);
+    let entry = |key, revision| RegistryEntry::new(Some(key)).network(3).revision(Revision(revision));
+    {
+        // The registry has another key by now, which ends the trust. The stamp is above the floor that the first life left.
+        directory.put(2, entry(thief_of(2).public_key(), 10));
+        let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+        let (manager, _wire, _ends) = in_network_three(store, &directory);
+        eventually("trust under the replaced key ends", || !manager.is_trusted(id(2)));
+        manager.shutdown().unwrap();
+    }
+    directory.put(2, entry(key_of(2), 9));
+    let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+    let (manager, _wire, _ends) = in_network_three(store, &directory);
+    let later = now().saturating_add(1000);
+    manager.receive(arrived(message_from(&identity(2), Kind::Request, |draft| draft.stamp = later), 1));
+    assert!(!manager.is_trusted(id(2)) && is_pending(&manager, 2));
+}
+
+#[test]
+fn a_registry_that_was_put_back_is_heard_again_once_its_revisions_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Arc::new(Directory { does_not_block: true, ..Directory::default() });
+    saw_revision_nine(dir.path(), &directory);
+    let entry = RegistryEntry::new(Some(thief_of(2).public_key())).network(3).revision(Revision(1));
+    directory.entries.lock().unwrap().clear();
+    directory.put(2, entry);
+    {
+        // It is down for now, so that no answer comes between.
+        directory.fail(true);
+        let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+        let (manager, _wire, _ends) = in_network_three(store, &directory);
+        assert!(manager.is_trusted_with_key(id(2), &key_of(2)));
+        let (forgotten, receipt) = manager.forget_revisions().unwrap();
+        receipt.wait_durable().unwrap();
+        assert_eq!(forgotten, 2);
+        let again = manager.forget_revisions().unwrap_err();
+        assert!(matches!(again, CommandError::Refused(Rejection::NothingToDo)), "{again:?}");
+        assert!(manager.is_trusted_with_key(id(2), &key_of(2)), "that alone ends nothing");
+    }
+    directory.fail(false);
+    let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+    let (manager, _wire, _ends) = in_network_three(store, &directory);
+    eventually("the registry is believed again", || !manager.is_trusted(id(2)));
+    // Without a registry there is nothing to forget.
+    let (alone, _wire, _ends) = alone(|builder| builder);
+    assert!(alone.forget_revisions().is_err());
+}
+
 fn peers_file(dir: &std::path::Path, keys: &[(u32, PublicKey)]) -> StaticRegistry {
     let path = dir.join("peers.toml");
     let peer = |(id, key): &(u32, PublicKey)| format!("[[peer]]\nid = {id}\npublic_key = \"{}\"\n", key.to_base64());

@@ -296,6 +296,19 @@ fn whoever_joins_first_keeps_the_id_and_takes_its_place_again() {
     assert!(matches!(beyond.failure, Some(RegistryError::RevisionUnknown)), "{beyond:?}");
 }
 
+#[test]
+fn the_entries_of_a_later_life_of_the_program_are_newer() {
+    let revision = |hub: &InProcessRegistry| {
+        let (member, rejoined) = (join(hub, 1), join(hub, 1));
+        assert_eq!(member.look_up(id(1)).unwrap(), rejoined.look_up(id(1)).unwrap());
+        member.look_up(id(1)).unwrap().unwrap().revision
+    };
+    let before = revision(&InProcessRegistry::new());
+    let begun = now();
+    eventually("the clock goes on", || now() > begun.saturating_add(10));
+    assert!(revision(&InProcessRegistry::new()) > before);
+}
+
 /// An identity that says and signs as the test wants it.
 struct Pretender<S: Fn(&[u8]) -> [u8; 64] + Send + Sync> {
     names: (NodeId, PublicKey),

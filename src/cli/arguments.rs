@@ -94,7 +94,7 @@ pub(super) enum Command {
     Ignored(Listing),
     /// Show how a running node is doing
     Status(Listing),
-    /// Decide about a registry (the peers file) that contradicts so many trusted peers that none was ended
+    /// Decide about a registry (the peers file) that contradicts so many trusted peers that none was ended, or was put back
     Registry {
         /// What to do
         action: RegistryAction,
@@ -422,6 +422,8 @@ pub(super) enum RegistryAction {
     List,
     /// The registry is right: end the trust in each of them
     Confirm,
+    /// The registry was put back on purpose, or is another one: forget how new its answers were, so that the next ones count
+    Reset,
 }
 
 /// A store: its directory, or the home that it is in.

@@ -28,9 +28,9 @@ pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
     }
 }
 
-/// Has trust ended wherever the registry contradicts it.
-pub(super) fn confirm_registry(of: &Listing) -> Result<Answer, Failure> {
-    done(&Home::new(&of.home), &Ask::RegistryConfirm)
+/// Has the node do what an operator decided about its registry.
+pub(super) fn registry(of: &Listing, decided: &Ask) -> Result<Answer, Failure> {
+    done(&Home::new(&of.home), decided)
 }
 
 /// Asks for something to be done, and prints that it is.

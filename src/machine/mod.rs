@@ -33,6 +33,7 @@ mod queue;
 mod refused;
 mod reject;
 mod request;
+pub(crate) mod revision;
 mod revoke;
 mod room;
 pub mod rotation;

@@ -252,7 +252,11 @@ impl Shared {
                 Compared::Other(Contradiction { peer, trusted, registered })
             }
             Ok(_) => Compared::Nothing,
-            Err(_) => Compared::NoAnswer,
+            Err(error) => {
+                shell.note_outdated(&error);
+                foreign::let_go(error);
+                Compared::NoAnswer
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use super::identity::Identity;
 use super::join_proof::{Challenge, RegistryName};
 use super::random::{Random, SystemRandom};
 use super::registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Relaying, Revision};
+use crate::clock::{Clock as _, SystemClock};
 use crate::foreign;
 use crate::peer::{NodeId, PublicKey};
 use crate::sync::{Condvar, Deadline, Mutex};
@@ -23,6 +24,10 @@ use crate::wire::message::{Kind, Message};
 use crate::wire::verify::verify;
 
 /// Where the nodes of one program meet. It keeps everything in memory, and goes when the program goes.
+///
+/// Nodes save the newest revision of a peer's entry, so entries are numbered from the time at which their node first
+/// joined, in milliseconds since 1970: those of the next life of the program are newer, unless the clock was set back. Then
+/// [`HandshakeManager::forget_revisions`](crate::HandshakeManager::forget_revisions) is the cure.
 ///
 /// Code that holds the registry itself owns it: it may let any node in, and set any networks. Hand
 /// [`InProcessMember`]s, not the registry, to code that may do neither.
@@ -125,6 +130,7 @@ impl InProcessRegistry {
         let node = nodes.entry(id).or_insert_with(|| {
             let mut entry = RegistryEntry::new(key);
             entry.networks = some_networks(networks);
+            entry.revision = now();
             let (entry, inbox) = (Mutex::new(entry), Mutex::new(Inbox::default()));
             Arc::new(Node { entry, inbox, arrived: Condvar::new() })
         });
@@ -319,6 +325,11 @@ impl fmt::Display for JoinError {
 }
 
 impl core::error::Error for JoinError {}
+
+/// The first revision of an entry that begins now.
+fn now() -> Revision {
+    Revision(u64::try_from(SystemClock.now().wall.as_millis()).unwrap_or(0))
+}
 
 fn some_networks(networks: &[u16]) -> Vec<u16> {
     networks.iter().copied().filter(|network| *network != 0).collect()

@@ -10,13 +10,17 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use super::registry::{Registry, RegistryEntry, RegistryError};
+use super::registry::{Registry, RegistryEntry, RegistryError, Revision};
 use super::revisions::Revisions;
+use crate::error::WriteError;
 use crate::foreign;
-use crate::machine::view::View as _;
+use crate::machine::revision;
+use crate::machine::view::{TableChange, View as _};
 use crate::peer::NodeId;
-use crate::store::TrustStore;
+use crate::store::{TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex, OneShot, spawn};
+use crate::tables::Tables;
+use crate::tables::table::Table as _;
 use std::sync::{Arc, Weak};
 
 /// What a registry said of a peer, or why it said nothing.
@@ -108,6 +112,39 @@ impl LookUps {
         answer.unwrap_or(Err(RegistryError::TimedOut))
     }
 
+    /// adds to the changes of a step the revisions of those who come to be trusted by it. Takes a lock inside the
+    /// store's writer lock, and only where somebody does.
+    pub(crate) fn save_with_grants(&self, tables: &Tables, changes: &mut Vec<TableChange>) {
+        revision::save_with_grants(tables, changes, &|peer| {
+            self.asked.newest.lock().newest(peer).map(|Revision(revision)| revision)
+        });
+    }
+
+    /// Forgets every revision, saved or remembered, and says how many were saved and how many remembered: whatever the
+    /// registry says next counts.
+    pub(crate) fn forget_revisions(&self) -> Result<(usize, usize), WriteError<()>> {
+        let store = self.asked.store.upgrade().ok_or(WriteError::Closed(()))?;
+        let mut saved = 0;
+        loop {
+            // A few at a time: the lock is held for no longer than these take.
+            let forgotten = store.transact(|tables| {
+                let peers = tables.sides.revisions.iter().take(FORGOTTEN_AT_ONCE).map(|(peer, _)| peer);
+                let changes: Vec<_> = peers.map(|peer| TableChange::Revision(peer, None)).collect();
+                let value = changes.len();
+                Ok::<_, core::convert::Infallible>(Transaction { changes, events: Vec::new(), value })
+            });
+            match forgotten {
+                Ok((0, _)) => break,
+                Ok((some, _)) => saved += some,
+                Err(TransactError::Refused(never)) => match never {},
+                Err(TransactError::Write(error)) => return Err(error),
+            }
+        }
+        // Behind what is saved: an answer that comes between is measured by the one or the other.
+        let before = core::mem::replace(&mut *self.asked.newest.lock(), Revisions::new(STRANGERS_REVISIONS_MAX));
+        Ok((saved, before.len()))
+    }
+
     /// Joins the question about `peer` that is running, or begins one.
     fn enlist(&self, peer: NodeId, whom: Whom) -> Result<Arc<OneShot<Answer>>, RegistryError> {
         let is_stranger = whom == Whom::Stranger;
@@ -159,7 +196,9 @@ impl Asked {
     fn ask(&self, peer: NodeId) -> Answer {
         let answer = foreign::run(|| self.registry.look_up(peer)).unwrap_or(Err(RegistryError::Panicked))?;
         let revision = answer.as_ref().map(|entry| entry.revision);
-        let tables = self.store.upgrade().and_then(|store| store.tables());
+        let store = self.store.upgrade();
+        let tables = store.as_ref().and_then(|store| store.tables());
+        let saved = tables.as_ref().and_then(|tables| tables.revision(peer)).map(Revision);
         let is_ours = |peer: NodeId| {
             tables.as_ref().is_some_and(|tables| {
                 tables.trusted(peer).is_some()
@@ -167,9 +206,24 @@ impl Asked {
                     || tables.outgoing(peer).is_some()
                     || tables.revoked(peer).is_some()
                     || tables.floor(peer).is_some()
+                    || tables.revision(peer).is_some()
             })
         };
-        if self.newest.lock().is_news(peer, revision, &is_ours) { Ok(answer) } else { Err(RegistryError::Outdated) }
+        if !self.newest.lock().is_news(peer, revision, saved, &is_ours) {
+            return Err(RegistryError::Outdated);
+        }
+        // Looked at once more under the writer lock, which most answers need not take.
+        if let (Some(store), Some(tables), Some(Revision(revision))) = (store, tables, revision)
+            && revision::saved(tables.as_ref(), peer, revision).is_some()
+        {
+            let saved = store.transact(|tables| {
+                let changes = revision::saved(tables, peer, revision).into_iter().collect();
+                Ok::<_, core::convert::Infallible>(Transaction { changes, events: Vec::new(), value: () })
+            });
+            // A store that takes no more changes keeps what it has; this life remembers it all the same.
+            drop(saved);
+        }
+        Ok(answer)
     }
 }
 
@@ -191,3 +245,5 @@ pub(crate) const LOOK_UPS_MAX: usize = 48;
 const WAITERS_PER_PEER_MAX: usize = 16;
 /// Peers in no table of ours whose newest revision is remembered.
 const STRANGERS_REVISIONS_MAX: usize = 64 * 1024;
+/// Saved revisions that are forgotten in one critical section of the writer lock.
+const FORGOTTEN_AT_ONCE: usize = 1024;

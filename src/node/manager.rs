@@ -208,6 +208,33 @@ impl HandshakeManager {
         Ok((ended, receipt))
     }
 
+    /// The registry was put back on purpose, or is another one: forgets every revision of its entries that was seen, so that
+    /// its next answers count. Says of how many peers one was saved or remembered; trust stays as it is, until an
+    /// answer contradicts it.
+    ///
+    /// A [`TcpTransport`](crate::node::TcpTransport) that finds addresses through the same registry remembers revisions of its
+    /// own, for as long as it lives.
+    ///
+    /// # Durability
+    /// Once the receipt is durable, a crash brings no revision back.
+    ///
+    /// # Complexity
+    /// Linear in the saved revisions; the writer lock is taken for 1024 of them at a time.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] with `NothingToDo` if no revision is known, and where there is no registry.
+    pub fn forget_revisions(&self) -> Result<(usize, Receipt), CommandError> {
+        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let nothing = || CommandError::Refused(Rejection::NothingToDo);
+        let look_ups = self.shell.look_ups.as_ref().ok_or_else(nothing)?;
+        let (saved, remembered) = look_ups.forget_revisions().map_err(CommandError::Store)?;
+        if saved + remembered == 0 {
+            return Err(nothing());
+        }
+        let receipt = self.shell.store.newest().ok_or(CommandError::Store(WriteError::Closed(())))?;
+        Ok((saved.max(remembered), receipt))
+    }
+
     /// Hands in a message that a transport of your own received. Nothing is answered, whatever is wrong with it.
     ///
     /// # Ordering

@@ -122,7 +122,9 @@ pub struct RegistryEntry {
     /// The networks it belongs to, none of them 0, in the registry's order.
     pub networks: Vec<u16>,
     /// As of when. An entry older than one that was seen before, as a replica that lags may give, is a failure
-    /// ([`RegistryError::Outdated`]): it could bind a key that was replaced.
+    /// ([`RegistryError::Outdated`]): it could bind a key that was replaced. Of trusted peers the newest one seen is saved, so
+    /// a registry numbers on across its own restarts, or not at all; one that was put back on purpose is heard again after
+    /// [`forget_revisions`](crate::HandshakeManager::forget_revisions).
     pub revision: Revision,
 }
 

@@ -22,7 +22,7 @@ use super::loud::Loud;
 use super::newcomers::RefusedNewcomers;
 use super::outbox::Outbox;
 use super::random::Random;
-use super::registry::{Registry, RegistryEntry, Relaying};
+use super::registry::{Registry, RegistryEntry, RegistryError, Relaying};
 use super::replies::{Asked, Replies};
 use super::retry::Retries;
 use super::transport::{Inbox, Received, Transport};
@@ -169,6 +169,9 @@ impl Shell {
             let cuts: Vec<_> = step.effects.iter().filter_map(|effect| self.schedule_cut(&effect.action)).collect();
             let contested = step.events.iter().find(|event| matches!(event, Event::RotationRefused { .. })).cloned();
             loud.extend(contested);
+            if let Some(look_ups) = &self.look_ups {
+                look_ups.save_with_grants(tables, &mut step.changes);
+            }
             let value = (step.outcome, step.effects, cuts, step.clamped, shown, loud);
             Ok(Transaction { changes: step.changes, events: step.events, value })
         });
@@ -205,9 +208,19 @@ impl Shell {
             Ok(_) => Lookup::Unknown,
             Err(error) => {
                 self.count("look_up_failed", &error);
+                self.note_outdated(&error);
                 foreign::let_go(error);
                 Lookup::Failed
             }
+        }
+    }
+
+    /// Counts an answer that was older than one before: a replica lags, or the registry was put back.
+    pub(crate) fn note_outdated(&self, error: &RegistryError) {
+        if matches!(error, RegistryError::Outdated) {
+            let what = "the registry gave an answer older than one before; if it was put back on purpose, have its revisions \
+                        forgotten (`trustkeep registry reset`)";
+            self.count("registry_outdated", &what);
         }
     }
 

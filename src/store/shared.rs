@@ -82,7 +82,7 @@ struct Core {
     version: Arc<Version>,
     keys: Upkeep,
     generation: u64,
-    /// The newest generation that changed anything but floors and repeats, or that somebody waits for.
+    /// The newest generation that changed anything but floors, revisions and repeats, or that somebody waits for.
     urgent: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,
@@ -218,10 +218,11 @@ impl Shared {
         decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T), E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
         let mut core = this.enter().map_err(TransactError::Write)?;
-        let (draft, events, value) = {
+        let (mut draft, events, value) = {
             let _inside = Inside::mark(&this.inside);
             decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
+        core.tables.let_revisions_go(&mut draft);
         let done = this.commit(&mut core, draft, events);
         drop(core);
         // If it was refused the value goes here, which is the caller's code: without the lock.

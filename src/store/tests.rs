@@ -272,6 +272,27 @@ fn what_a_refused_update_made_is_dropped_without_the_lock() {
 }
 
 #[test]
+fn every_door_takes_the_revision_with_the_last_entry_of_a_peer() {
+    let store = TrustStore::in_memory();
+    let nine = NodeId::new(9).unwrap();
+    let trusted = || {
+        drop(store.grant(TrustRecord::new(nine, None)).unwrap());
+        let changes = vec![TableChange::Revision(nine, Some(5))];
+        drop(store.transact(|_| Ok::<_, Infallible>(Transaction { changes, events: Vec::new(), value: () })).unwrap());
+    };
+    let is_saved = || store.tables().unwrap().sides.revisions.get(nine).is_some();
+    trusted();
+    assert!(is_saved());
+    drop(store.update(|batch| batch.remove(nine)).unwrap());
+    assert!(!is_saved(), "nothing else is known of the peer");
+    trusted();
+    drop(store.revoke(nine).unwrap());
+    assert!(is_saved(), "the mark keeps it");
+    drop(store.forget_revocation(nine).unwrap());
+    assert!(!is_saved());
+}
+
+#[test]
 fn a_snapshot_has_the_marks_of_its_moment() {
     let store = TrustStore::in_memory();
     let (nine, ten) = (NodeId::new(9).unwrap(), NodeId::new(10).unwrap());

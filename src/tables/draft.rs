@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::patch::SideValues;
-use super::table::Table as _;
+use super::table::{ById, Table as _};
 use super::{Revocation, Sides, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap};
 use crate::peer::{NodeId, PublicKey};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a set of changes touched.
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub(crate) struct Touched {
     /// The trusted table: readers need a new version.
     pub(crate) trusted: bool,
-    /// Anything but floors and repeats of peers that wait: the keeper must be rung.
+    /// Anything but floors, revisions and repeats of peers that wait: the keeper must be rung.
     pub(crate) urgent: bool,
     /// Anything at all.
     pub(crate) any: bool,
@@ -63,6 +64,38 @@ impl Tables {
     /// A draft that so many trusted records are about to be put into.
     pub(crate) fn empty_draft(&self, records: usize) -> Draft {
         Draft { trusted: Vec::with_capacity(records), trusted_len: self.trusted.len(), ..Draft::default() }
+    }
+
+    /// a saved revision goes with the last entry of its peer, by whatever door that goes. Costs nothing where no
+    /// revision is saved, and else time in proportion to the entries that the draft takes out.
+    pub(crate) fn let_revisions_go(&self, draft: &mut Draft) {
+        let revisions = &self.sides.revisions;
+        if revisions.len() == 0 {
+            return;
+        }
+        let sides = draft.sides.as_deref();
+        let out = draft.membership.iter().filter(|(_, is_trusted)| !is_trusted).map(|(peer, _)| *peer);
+        let out = out.chain(sides.into_iter().flat_map(SideValues::peers_taken_out));
+        let candidates: BTreeSet<NodeId> = out.filter(|peer| revisions.get(*peer).is_some()).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let mut left: BTreeSet<NodeId> =
+            candidates.iter().copied().filter(|peer| self.trusted.contains(*peer)).collect();
+        for (peer, is_trusted) in draft.membership.iter().filter(|(peer, _)| candidates.contains(peer)) {
+            if *is_trusted {
+                left.insert(*peer)
+            } else {
+                left.remove(peer)
+            };
+        }
+        self.sides.holds_after(sides, &candidates, &mut left);
+        let gone: BTreeSet<NodeId> = candidates.difference(&left).copied().collect();
+        if !gone.is_empty() {
+            let sides = draft.sides();
+            sides.revisions.retain(|(peer, _)| !gone.contains(peer));
+            sides.revisions.extend(gone.into_iter().map(|peer| (peer, None)));
+        }
     }
 
     /// The next state. It should be made only if it will be published: going on from this one again afterwards copies all
@@ -159,10 +192,54 @@ impl Draft {
 
     pub(crate) fn touched(&self) -> Touched {
         let trusted = !self.trusted.is_empty() || self.trusted_next.is_some();
-        let (sides, floors) = self.sides.as_ref().map_or((0, 0), |sides| (sides.len(), sides.floors.len()));
-        let urgent = trusted || sides > floors + self.repeats;
+        let count = |sides: &SideValues| (sides.len(), sides.floors.len() + sides.revisions.len());
+        let (sides, calm) = self.sides.as_deref().map_or((0, 0), count);
+        let urgent = trusted || sides > calm + self.repeats;
         Touched { trusted, urgent, any: urgent || sides > 0 }
     }
+}
+
+impl SideValues {
+    /// Peers of which an entry goes that keeps a revision.
+    fn peers_taken_out(&self) -> impl Iterator<Item = NodeId> {
+        taken_out(&self.pending)
+            .chain(taken_out(&self.outgoing))
+            .chain(taken_out(&self.revoked))
+            .chain(taken_out(&self.floors))
+            .chain(taken_out(&self.owed))
+    }
+}
+
+impl Sides {
+    /// Adds those of the candidates that these tables still have an entry of once the values are applied.
+    fn holds_after(&self, values: Option<&SideValues>, candidates: &BTreeSet<NodeId>, left: &mut BTreeSet<NodeId>) {
+        holds(&self.pending, values.map(|values| &values.pending), candidates, left);
+        holds(&self.outgoing, values.map(|values| &values.outgoing), candidates, left);
+        holds(&self.revoked, values.map(|values| &values.revoked), candidates, left);
+        holds(&self.floors, values.map(|values| &values.floors), candidates, left);
+        holds(&self.owed, values.map(|values| &values.owed), candidates, left);
+    }
+}
+
+fn taken_out<V>(values: &[(NodeId, Option<V>)]) -> impl Iterator<Item = NodeId> {
+    values.iter().filter(|(_, entry)| entry.is_none()).map(|(peer, _)| *peer)
+}
+
+fn holds<V: Clone + PartialEq>(
+    table: &ById<V>,
+    values: Option<&Vec<(NodeId, Option<V>)>>,
+    candidates: &BTreeSet<NodeId>,
+    left: &mut BTreeSet<NodeId>,
+) {
+    let mut held: BTreeSet<NodeId> = candidates.iter().copied().filter(|peer| table.get(*peer).is_some()).collect();
+    for (peer, entry) in values.into_iter().flatten().filter(|(peer, _)| candidates.contains(peer)) {
+        if entry.is_some() {
+            held.insert(*peer)
+        } else {
+            held.remove(peer)
+        };
+    }
+    left.append(&mut held);
 }
 
 macro_rules! note {

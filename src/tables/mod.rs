@@ -41,7 +41,7 @@ macro_rules! side_tables {
             /// Of the marks of revoked peers.
             4 revoked Revoked crate::peer::NodeId, crate::tables::Revocation
                 => crate::tables::table::ById<crate::tables::Revocation>;
-            /// Of the floors. A step that changes floors alone does not ring the keeper.
+            /// Of the floors. A step that changes floors or revisions alone does not ring the keeper.
             5 floors Floor crate::peer::NodeId, crate::tables::Floor
                 => crate::tables::table::ById<crate::tables::Floor>;
             /// Of the marks of revoked keys.
@@ -62,7 +62,7 @@ macro_rules! side_tables {
             /// Of the successors of keys that signed over to another.
             11 successors Successor crate::peer::PublicKey, crate::peer::PublicKey
                 => crate::tables::table::ByKey<crate::peer::PublicKey>;
-            /// Of the newest revisions under which the registry told of a peer.
+            /// Of the newest revisions under which the registry told of a peer that is trusted, or was and is in a table.
             12 revisions Revision crate::peer::NodeId, u64
                 => crate::tables::table::ById<u64>;
         }

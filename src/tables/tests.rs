@@ -2,6 +2,7 @@
 
 use super::draft::Touched;
 use super::patch::{Patch, SideValues};
+use super::table::Table as _;
 use super::*;
 use crate::map::Value;
 use crate::testing::actor::{Actor, Way, at, mark};
@@ -22,9 +23,14 @@ fn only_what_differs_counts_as_touched() {
     let nothing = touched(&[TableChange::Trusted(peer, Some(record)), TableChange::Revoked(peer, None)]);
     assert_eq!(nothing, Touched::default());
     let floor = touched(&[TableChange::Floor(peer, Some(Floor::EMPTY))]);
-    assert_eq!(floor, Touched { trusted: false, urgent: false, any: true });
-    let revoked = touched(&[TableChange::Revoked(peer, Some(mark(1)))]);
-    assert_eq!(revoked, Touched { trusted: false, urgent: true, any: true });
+    let calm = Touched { urgent: false, any: true, ..Touched::default() };
+    assert_eq!(floor, calm);
+    assert_eq!(touched(&[TableChange::Revision(peer, Some(3))]), calm);
+    let both = [TableChange::Floor(peer, Some(Floor::EMPTY)), TableChange::Revision(peer, Some(3))];
+    assert_eq!(touched(&both), calm);
+    let revoked = granted.draft(&[TableChange::Revoked(peer, Some(mark(1)))]);
+    assert!(revoked.touches_marks() && !draft.touches_marks());
+    assert_eq!(revoked.touched(), Touched { trusted: false, urgent: true, any: true });
     let removed = granted.draft(&[TableChange::Trusted(peer, None)]);
     assert_eq!((removed.trusted_len(), removed.membership()), (0, &[(peer, false)][..]));
     // Other terms are a change, but nobody comes or goes.
@@ -89,4 +95,40 @@ fn the_last_value_of_a_patch_counts_and_repetitions_are_seen() {
         sides: SideValues { revoked: vec![(peer(3), None)], ..SideValues::default() },
     };
     assert!(revoked.patched(again).is_some());
+}
+
+#[test]
+fn a_saved_revision_goes_with_the_last_entry_of_its_peer() {
+    let (nine, ten) = (NodeId::new(9).unwrap(), NodeId::new(10).unwrap());
+    let trusted = |peer| TableChange::Trusted(peer, Some(TrustRecord::new(peer, None)));
+    let untrusted = |peer| TableChange::Trusted(peer, None);
+    let revision = |peer| TableChange::Revision(peer, Some(5));
+    let floor = |peer| TableChange::Floor(peer, Some(Floor::EMPTY));
+    let revoked = |peer| TableChange::Revoked(peer, Some(mark(1)));
+    // What is there, what changes, and whether the revision of 9 is there afterwards.
+    let cases: Vec<(Vec<TableChange>, Vec<TableChange>, bool)> = vec![
+        (vec![trusted(nine)], vec![untrusted(nine)], false),
+        (vec![trusted(nine)], vec![trusted(nine), TableChange::Trusted(ten, None)], true),
+        (vec![trusted(nine), floor(nine)], vec![untrusted(nine)], true),
+        (vec![trusted(nine), floor(nine)], vec![untrusted(nine), TableChange::Floor(nine, None)], false),
+        (vec![trusted(nine), floor(nine)], vec![TableChange::Floor(nine, None)], true),
+        (vec![trusted(nine)], vec![untrusted(nine), revoked(nine)], true),
+        (vec![revoked(nine)], vec![TableChange::Revoked(nine, None)], false),
+        (vec![revoked(nine)], vec![TableChange::Revoked(nine, None), trusted(nine)], true),
+        (vec![trusted(nine), trusted(ten), revision(ten)], vec![untrusted(nine), untrusted(ten)], false),
+        // A newer one of the same moment goes as well, and once.
+        (vec![trusted(nine)], vec![untrusted(nine), TableChange::Revision(nine, Some(6))], false),
+        // In no table at all, as nothing of ours leaves it: it stays until something goes.
+        (vec![], vec![trusted(ten)], true),
+    ];
+    for (number, (there, changes, stays)) in cases.into_iter().enumerate() {
+        let mut before = vec![revision(nine)];
+        before.extend(there);
+        let (tables, _) = Tables::new(Mix::new(1)).apply(&before);
+        let mut draft = tables.draft(&changes);
+        tables.let_revisions_go(&mut draft);
+        let after = tables.next(&mut draft);
+        assert_eq!(after.sides.revisions.get(nine).is_some(), stays, "case {number}");
+        assert_eq!(after.sides.revisions.get(ten), None, "case {number}");
+    }
 }

@@ -91,6 +91,8 @@ pub(super) enum Ask {
     RegistryList,
     /// The registry is right.
     RegistryConfirm,
+    /// The registry was put back on purpose.
+    RegistryReset,
     /// Events from now on, until either end has enough; each is a reply of its own.
     Watch,
 }

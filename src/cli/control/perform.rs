@@ -129,6 +129,17 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
                 })
                 .and_then(|(_, receipt)| durable(receipt)),
         ),
+        Ask::RegistryReset => done(
+            manager
+                .forget_revisions()
+                .map_err(|error| match error {
+                    CommandError::Refused(Rejection::NothingToDo) => {
+                        "no answer of the registry had a revision, so none is refused for it".to_owned()
+                    }
+                    error => error.to_string(),
+                })
+                .and_then(|(_, receipt)| durable(receipt)),
+        ),
         Ask::Status => Reply::Status(Box::new(status(node))),
         Ask::Watch => Reply::Failed { message: "a watch is no single question".to_owned() },
     }
