@@ -60,8 +60,8 @@ pub use peer::{
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{
-    Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, KeyRevoked, Options,
-    Receipt, Revoked, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
+    Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, KeyRevoked,
+    NearLimit, Options, Receipt, Revoked, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

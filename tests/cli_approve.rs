@@ -239,3 +239,40 @@ fn limits_of_the_pending_are_settings_and_newcomers_that_find_no_room_are_counte
     let (_, out, _) = run(&node.args(&["status"]));
     assert!(out.contains("NEWCOMERS REFUSED") && out.contains("127.0.0.1"), "{out}");
 }
+
+#[test]
+fn status_names_the_tables_that_are_near_their_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &["--ignored-max", "1", "--revoked-max", "2", "--pending-max", "2"]);
+    let near = |node: &Node| node.shows("status")["near_limits"].clone();
+    assert_eq!(near(&node), serde_json::json!([]));
+    node.does(&["ignore", "9"]);
+    assert_eq!(near(&node), serde_json::json!([["ignored_max", 1, 1]]));
+    node.refuses(&["ignore", "10"], &["too many are ignored"]);
+    for peer in ["11", "12", "13"] {
+        node.does(&["revoke", peer]);
+    }
+    assert_eq!(near(&node), serde_json::json!([["revoked_max", 3, 2], ["ignored_max", 1, 1]]), "never refused");
+    let (code, out, _) = run(&node.args(&["status"]));
+    assert!(code == 0 && out.contains("limits       revoked_max: 3 of 2\nlimits       ignored_max: 1 of 1\n"), "{out}");
+    node.does(&["unignore", "9"]);
+    assert_eq!(near(&node).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_limit_beyond_its_range_is_no_command_line_and_the_range_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    init(&home, "7");
+    let range = [
+        ("--pending-max", "0", "1..=1000000"),
+        ("--pending-per-source", "1000001", "1..=1000000"),
+        ("--revoked-max", "0", "1..=4294967295"),
+        ("--held-max", "4097", "0..=4096"),
+    ];
+    for (option, value, range) in range {
+        let (code, out, err) = run(&["node", "--home", text(&home), option, value]);
+        assert_eq!((code, out.as_str()), (2, ""), "{option} {value}");
+        assert!(err.contains(range) && err.contains(option), "{err}");
+    }
+}

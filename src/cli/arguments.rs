@@ -1,6 +1,6 @@
 //! The command line, as types.
 //!
-//! 510 lines because clap reads one tree of types, and its words are the help.
+//! 490 lines because clap reads one tree of types, and its words are the help.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::control::{Ask, Until};
+use super::limits::LimitArguments;
 use super::policy::PolicyArguments;
-use crate::config::Limits;
 use crate::peer::{NodeId, RevocationId};
 
 /// A trust store and handshake manager: who may talk to this node, and since when.
@@ -61,7 +61,7 @@ pub(super) enum Command {
         #[command(flatten)]
         policy: PolicyArguments,
         #[command(flatten)]
-        pending: PendingLimits,
+        limits: LimitArguments,
         /// Print the line that says the node is ready as JSON
         #[arg(long)]
         json: bool,
@@ -315,27 +315,6 @@ pub(super) enum Operation {
         #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
         timeout: Duration,
     },
-}
-
-/// How many peers may wait for an operator.
-#[derive(Clone, Copy, Debug, Default, Args)]
-pub(super) struct PendingLimits {
-    /// How many peers may wait for an operator [default: 256]
-    #[arg(long, value_name = "N")]
-    pub(super) pending_max: Option<u32>,
-    /// How many of them from one source: an authenticated node, else an address or IPv6 network [default: 16]
-    #[arg(long, value_name = "N")]
-    pub(super) pending_per_source: Option<u32>,
-}
-
-impl PendingLimits {
-    pub(super) fn apply(self, limits: &mut Limits) {
-        let of = |given: Option<u32>, limit: &mut usize| {
-            *limit = given.and_then(|given| usize::try_from(given).ok()).unwrap_or(*limit);
-        };
-        of(self.pending_max, &mut limits.pending_max);
-        of(self.pending_per_source, &mut limits.pending_per_source_max);
-    }
 }
 
 /// A running node, and the peer that it is asked about.

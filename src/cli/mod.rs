@@ -17,6 +17,7 @@ mod generated;
 mod home;
 mod import;
 mod latencies;
+mod limits;
 mod log;
 mod new_file;
 mod node;
@@ -43,7 +44,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::Limits;
 use crate::error::{OpenError, PersistError};
 use crate::time::Now;
 use arguments::{Arguments, Command, Operation, RegistryAction};
@@ -58,9 +58,7 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
         Command::Rekey { home, json } => rekey::rekey(&home, json),
-        Command::Node { home, listen, policy, pending, json, stop_at_eof } => {
-            let mut limits = Limits::default();
-            pending.apply(&mut limits);
+        Command::Node { home, listen, policy, limits, json, stop_at_eof } => {
             node::run(&home, listen, policy.into_policy(), limits, json, stop_at_eof)
         }
         Command::Operation(Operation::Approve { to, lift, fingerprint, entry }) => {

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::control::perform::Served;
 use super::control::server::Bound;
 use super::home::Home;
+use super::limits::LimitArguments;
 use super::signals::{ending, unwatched};
 use super::{Answer, Failure, log, print};
-use crate::config::{DEFAULT_PORT, Limits, Policy};
+use crate::config::{DEFAULT_PORT, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
 use crate::sync::{Arc, Deadline, QueueReceiver, QueueSender, queue, spawn};
@@ -32,7 +33,7 @@ pub(super) fn run(
     home: &Path,
     listen: Option<SocketAddr>,
     policy: Policy,
-    limits: Limits,
+    limits: LimitArguments,
     json: bool,
     stop_at_eof: bool,
 ) -> Result<Answer, Failure> {
@@ -45,12 +46,13 @@ pub(super) fn run(
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
 
-    let store = Arc::new(TrustStore::options().limits(limits).open(home.store())?);
+    let store = Arc::new(TrustStore::options().limits(limits.tables()).open(home.store())?);
     // Under the store's lock, so that it is not the key that `rekey` is just replacing.
     let identity = Arc::new(home.identity()?);
     let control = Bound::new(&home.control())?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
-    let transport = TcpTransport::bind(TcpConfig::listen(listen), Arc::clone(&registry) as _).map_err(Failure::new)?;
+    let config = limits.transport(TcpConfig::listen(listen));
+    let transport = TcpTransport::bind(config, Arc::clone(&registry) as _).map_err(Failure::new)?;
     let listen = transport.local_address();
     let node_id = identity.node_id();
     if policy != Policy::default() {

@@ -179,6 +179,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "snapshots    FAIL since {since} (failed {attempts}): {error}")?;
         writeln!(out, "             nothing is lost; {journal_bytes} bytes in journals, which grow")?;
     }
+    for (limit, entries, max) in &status.near_limits {
+        writeln!(out, "limits       {}: {entries} of {max}", print::printable(limit))?;
+    }
     for (name, millis) in &status.skews {
         let by = std::time::Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
         let side = if *millis < 0 { "behind" } else { "ahead of" };
@@ -217,6 +220,9 @@ mod tests {
         let text = shown(&status);
         assert!(text.contains("registry     DISAGREES: of 80 trusted peers it knows 9 under another key"), "{text}");
         assert!(text.contains("saving       works"), "{text}");
+        assert!(!text.contains("limits "), "{text}");
+        status.near_limits = vec![("pending_max".to_owned(), 250, 256)];
+        assert!(shown(&status).contains("limits       pending_max: 250 of 256\n"));
         status.failing = Some("no space".to_owned());
         assert!(shown(&status).contains("saving       FAILS: no space"));
     }

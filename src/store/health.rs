@@ -3,7 +3,10 @@
 
 use super::progress::{Progress, Stopped};
 use super::receipt::Generation;
+use crate::config::Limits;
 use crate::error::PersistError;
+use crate::tables::Tables;
+use crate::tables::table::Table as _;
 use crate::time::WallMillis;
 
 /// Whether the thread that saves is there.
@@ -45,6 +48,39 @@ pub struct FailingSnapshots {
     pub journal_bytes: u64,
 }
 
+/// A table that holds nine tenths of what it may, or more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NearLimit {
+    /// Its limit, by the name of the field of [`Limits`](crate::config::Limits): `pending_max`, `outgoing_max`, and so on.
+    pub limit: &'static str,
+    /// How many entries it has.
+    pub entries: usize,
+    /// How many it may have. Where that is 0, it is never near its limit.
+    pub max: usize,
+}
+
+impl NearLimit {
+    /// Of these tables, in the order of the fields of [`Limits`](crate::config::Limits).
+    pub(super) fn of(tables: &Tables, limits: &Limits) -> Vec<Self> {
+        let sides = &tables.sides;
+        let all = [
+            ("trusted_max", tables.trusted.len(), limits.trusted_max),
+            ("pending_max", sides.pending.len(), limits.pending_max),
+            ("outgoing_max", sides.outgoing.len(), limits.outgoing_max),
+            ("owed_max", sides.owed.len(), limits.owed_max),
+            ("floors_max", sides.floors.len(), limits.floors_max),
+            ("successors_max", sides.successors.len(), limits.successors_max),
+            ("revoked_max", sides.revoked.len(), limits.revoked_max.unwrap_or(0)),
+            ("revoked_keys_max", sides.revoked_keys.len(), limits.revoked_keys_max),
+            ("ignored_max", sides.ignored.len(), limits.ignored_max),
+            ("ignored_keys_max", sides.ignored_keys.len(), limits.ignored_keys_max),
+        ];
+        let near = all.into_iter().filter(|(_, entries, max)| *max > 0 && *entries >= max - max / 10);
+        near.map(|(limit, entries, max)| Self { limit, entries, max }).collect()
+    }
+}
+
 /// The state of a store's durability at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -71,6 +107,9 @@ pub struct Health {
     pub revoked: usize,
     /// From how many on that is worth a warning; [`Limits::revoked_max`](crate::config::Limits::revoked_max).
     pub revoked_max: Option<usize>,
+    /// The tables that are near their limits, or at them, in the order of [`Limits`](crate::config::Limits). Readers and saving
+    /// are none the worse for it; the field of the limit says what a full table means.
+    pub near_limits: Vec<NearLimit>,
 }
 
 impl Health {
@@ -106,6 +145,7 @@ impl Health {
             waiting_for_disk: progress.waiters_len(),
             revoked: 0,
             revoked_max: None,
+            near_limits: Vec::new(),
         }
     }
 

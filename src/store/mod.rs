@@ -35,7 +35,7 @@ pub use durable_future::DurableFuture;
 #[cfg(all(test, trustkeep_loom))]
 pub(crate) use events::Hub;
 pub use events::Subscription;
-pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState};
+pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState, NearLimit};
 pub use options::Options;
 #[cfg(feature = "cli")]
 pub(crate) use options::fresh_identity;
@@ -326,10 +326,12 @@ impl TrustStore {
     #[must_use]
     pub fn health(&self) -> Health {
         let shared = &self.shared;
-        let revoked = shared.tables().map_or(0, |tables| tables.sides.revoked.len());
+        let tables = shared.tables();
+        let revoked = tables.as_ref().map_or(0, |tables| tables.sides.revoked.len());
+        let near_limits = tables.as_ref().map_or_else(Vec::new, |tables| NearLimit::of(tables, &shared.limits));
         let waiters = shared.waiters_len();
         let health = Health::new(&shared.progress, shared.generation(), shared.superseded_len(), waiters);
-        Health { revoked, revoked_max: shared.limits.revoked_max, ..health }
+        Health { revoked, revoked_max: shared.limits.revoked_max, near_limits, ..health }
     }
 
     /// Refuses further changes, saves what is not durable yet (if anything), and gives the directory free.

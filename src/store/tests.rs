@@ -337,3 +337,29 @@ fn a_snapshot_of_a_store_that_was_opened_has_its_marks() {
     let snapshot = TrustStore::open(dir.path().join("store")).unwrap().snapshot();
     assert_eq!((snapshot.revoked().collect::<Vec<_>>(), snapshot.revoked_keys().collect::<Vec<_>>()), (peers, keys));
 }
+
+#[test]
+fn health_names_the_tables_that_are_near_their_limits_and_no_others() {
+    let limits = Limits { trusted_max: 20, revoked_max: Some(3), ignored_max: 0, ..Limits::default() };
+    let store = TrustStore::options().limits(limits).in_memory().unwrap();
+    let peer = |number| NodeId::new(number).unwrap();
+    let near = || -> Vec<_> {
+        let health = store.health();
+        health.near_limits.iter().map(|near| (near.limit, near.entries, near.max)).collect()
+    };
+    for number in 1..=17 {
+        drop(store.grant(TrustRecord::new(peer(number), None)).unwrap());
+    }
+    assert_eq!(near(), []);
+    drop(store.grant(TrustRecord::new(peer(18), None)).unwrap());
+    assert_eq!(near(), [("trusted_max", 18, 20)], "nine tenths");
+    for number in 101..=102 {
+        drop(store.revoke(peer(number)).unwrap());
+    }
+    assert_eq!(near().len(), 1, "of three, two are not near");
+    drop(store.revoke(peer(103)).unwrap());
+    assert_eq!(near(), [("trusted_max", 18, 20), ("revoked_max", 3, 3)]);
+    drop(store.update(|batch| batch.remove(peer(18))).unwrap());
+    assert_eq!(near(), [("revoked_max", 3, 3)], "it goes away by itself");
+    assert!(store.health().is_ok(), "a warning and no more");
+}

@@ -220,6 +220,9 @@ pub(super) struct Status {
     pub(super) revoked: usize,
     pub(super) revoked_keys: usize,
     pub(super) ignored: usize,
+    /// Limits that a table is near to, or at: name, entries, limit.
+    #[serde(default)]
+    pub(super) near_limits: Vec<(String, usize, usize)>,
     /// How often each thing went wrong since the start.
     pub(super) counters: Vec<(String, u64)>,
     /// How many newcomers found no room among the pending, by their source, the most first.

@@ -331,6 +331,7 @@ fn status(node: &Served) -> Status {
             .collect(),
         revoked_keys: manager.revoked_keys().len(),
         ignored: manager.ignored().len() + manager.ignored_keys().len(),
+        near_limits: health.near_limits.iter().map(|near| (near.limit.to_owned(), near.entries, near.max)).collect(),
         counters: counters(manager),
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
     }
