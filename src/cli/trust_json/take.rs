@@ -8,7 +8,7 @@
 //! More than 450 lines because every list is judged by the same rules against the same state.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::changes::{Changes, Later, higher, settled};
 use super::fields::Fields;
@@ -17,7 +17,7 @@ use super::read::{List, Sink};
 use super::values::{full, not_after, source, text};
 use crate::config::Limits;
 use crate::machine::view::View as _;
-use crate::peer::{NodeId, RevocationId, TrustRecord};
+use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation, Source};
 use crate::time::{Now, WallMillis};
@@ -65,6 +65,10 @@ pub(super) struct Taking<'a> {
     of_source: BTreeMap<Source, usize>,
     outgoing: BTreeMap<u32, Later<Outgoing>>,
     floors_len: usize,
+    /// Keys that the document revokes, and the store had not by the same revocation.
+    pub(super) keys_revoked: HashSet<PublicKey>,
+    /// Peers that the document ignores and the store had not, with their places.
+    pub(super) peers_ignored: BTreeMap<NodeId, u64>,
     counts: [Count; 8],
     skipped: Vec<Finding>,
     notes: Vec<Finding>,
@@ -97,6 +101,8 @@ impl<'a> Taking<'a> {
             of_source,
             outgoing: BTreeMap::new(),
             floors_len: before.floor_len(),
+            keys_revoked: HashSet::new(),
+            peers_ignored: BTreeMap::new(),
             counts: Default::default(),
             skipped: Vec::new(),
             notes: Vec::new(),
@@ -109,13 +115,15 @@ impl<'a> Taking<'a> {
     /// What stood for later, and the result.
     pub(super) fn finish(mut self) -> Taken {
         self.flush();
-        self.end_under_revoked_keys();
+        self.end_what_marks_forbid();
         let mut fresh_nonces = 0;
         for (id, Later { index, entry, is_fresh }) in core::mem::take(&mut self.outgoing) {
             let marks = NodeId::new(id).map(|peer| self.marks(peer, entry.expected_key.as_ref())).unwrap_or_default();
             if marks.not_lifted_by(entry.lift).is_some() {
                 let why = "the peer, or its key, is revoked; ask it anew".to_owned();
-                self.settle(List::Outgoing, index, Some(id), Err(why));
+                self.leave_out(List::Outgoing, index, id, why);
+            } else if let Some(why) = NodeId::new(id).and_then(|peer| self.asks_in_vain(peer, &entry)) {
+                self.leave_out(List::Outgoing, index, id, why.to_owned());
             } else {
                 self.changes.outgoing.insert(id, Some(entry));
                 fresh_nonces += u64::from(is_fresh);
@@ -125,11 +133,13 @@ impl<'a> Taking<'a> {
             let record = NodeId::new(id).and_then(|peer| self.trusted(peer));
             if record.is_some_and(|record| record.public_key == Some(entry.key)) {
                 let why = "the peer is trusted under this key already; nothing waits".to_owned();
-                self.settle(List::Pending, index, Some(id), Err(why));
+                self.leave_out(List::Pending, index, id, why);
+            } else if NodeId::new(id).is_some_and(|peer| self.is_ignored(peer, Some(&entry.key))) {
+                self.leave_out(List::Pending, index, id, IGNORED.to_owned());
             } else if entry.kind == PendingKind::AnsweredUnvouched && !self.asks(id) {
                 //
                 let why = "an answer to a request that is not there any more; ask the peer again".to_owned();
-                self.settle(List::Pending, index, Some(id), Err(why));
+                self.leave_out(List::Pending, index, id, why);
             } else {
                 self.changes.pending.insert(id, Some(entry));
                 fresh_nonces += u64::from(is_fresh);
@@ -142,6 +152,18 @@ impl<'a> Taking<'a> {
         findings_left_out += notes.len().saturating_sub(room) as u64;
         findings.extend(notes.into_iter().take(room));
         Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces }
+    }
+
+    /// Why this request of ours to this peer is none, if so.
+    fn asks_in_vain(&self, peer: NodeId, entry: &Outgoing) -> Option<&'static str> {
+        let record = self.into.before.trusted(peer);
+        // an answer under it would end the store's record.
+        let names_another =
+            entry.expected_key.is_some() && record.is_some_and(|it| it.public_key != entry.expected_key);
+        if names_another {
+            return Some("the store trusts this peer under another key than the request names; ask it anew");
+        }
+        self.is_ignored(peer, entry.expected_key.as_ref()).then_some(IGNORED)
     }
 
     /// Whether a request of ours to this peer is open once everything is taken.
@@ -173,7 +195,7 @@ impl<'a> Taking<'a> {
         }
     }
 
-    /// Counts the entry; one that was counted as taken before may be skipped afterwards.
+    /// Counts the entry.
     fn settle(&mut self, list: List, index: u64, node_id: Option<u32>, judged: Judged) {
         match judged {
             Ok(Took) => self.count(list).taken += 1,
@@ -183,6 +205,13 @@ impl<'a> Taking<'a> {
                 self.find(Finding { list, index, node_id, skipped: true, why });
             }
         }
+    }
+
+    /// An entry that was counted as taken, and against which something stands that came later.
+    fn leave_out(&mut self, list: List, index: u64, node_id: u32, why: String) {
+        let count = self.count(list);
+        count.taken = count.taken.saturating_sub(1);
+        self.settle(list, index, Some(node_id), Err(why));
     }
 
     pub(super) fn find(&mut self, finding: Finding) {
@@ -213,7 +242,7 @@ impl<'a> Taking<'a> {
             List::Outgoing => self.take_outgoing(index, peer, fields, notes),
             List::Revoked => self.take_revoked(index, peer, fields, notes),
             List::Floors => self.take_floor(peer, fields, notes),
-            List::Ignored => self.take_ignored(peer, fields, notes),
+            List::Ignored => self.take_ignored(index, peer, fields, notes),
             List::RevokedKeys | List::IgnoredKeys => Err("an entry of a key".to_owned()),
         }
     }
@@ -433,6 +462,7 @@ impl Sink for Taking<'_> {
 }
 
 pub(super) const TWICE: &str = "the peer stands in this list already, and the first entry counts";
+const IGNORED: &str = "the peer, or its key, is ignored; stop ignoring it first";
 const OTHERWISE: &str = "the store says something else about this peer, and that stays";
 /// Entries between two versions of the tables.
 const CHANGES_MAX: usize = 8192;

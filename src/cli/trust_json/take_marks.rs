@@ -4,6 +4,8 @@
 //! the document goes nowhere.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use super::changes::{key_mark, mark};
 use super::fields::Fields;
 use super::finding::Finding;
@@ -11,9 +13,10 @@ use super::read::List;
 use super::take::{Judged, TWICE, Taking, Took, Unchanged};
 use super::values::full;
 use crate::machine::view::View as _;
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{NodeId, PublicKey, RevocationId};
 use crate::tables::forget::forgotten;
 use crate::tables::{Marks, Revocation, TableChange};
+use crate::time::WallMillis;
 
 impl Taking<'_> {
     fn revoked_key(&self, key: &PublicKey) -> Option<Revocation> {
@@ -71,22 +74,43 @@ impl Taking<'_> {
             return Ok(Unchanged);
         }
         let before = self.into.before;
-        if self.revoked(peer).is_some() {
-            // Whichever was first: the store's stays.
-            return if before.revoked(peer).is_some() { Ok(Unchanged) } else { Err(TWICE.to_owned()) };
+        let old = before.revoked(peer);
+        if self.revoked(peer) != old {
+            return Err(TWICE.to_owned());
+        }
+        // the very revocation that the store has changes nothing, and another one outdates what was seen before.
+        if old.is_some_and(|old| is_the_same(old, at, id)) {
+            return Ok(Unchanged);
+        }
+        let waits = before.pending(peer).is_some() || before.outgoing(peer).is_some();
+        let takes_away = waits || before.trusted(peer).is_some();
+        if old.is_some() && !takes_away {
+            return Ok(Unchanged);
         }
         let said = id.map_or_else(|| mark(peer, at), |id| Revocation::new(at, id));
-        self.changes.revoked.insert(peer.get(), Some(before.revoked(peer).unwrap_or(said)));
+        let mut revocation = old.unwrap_or(said);
+        if takes_away {
+            revocation.id = self.fresh_id();
+        }
+        self.changes.revoked.insert(peer.get(), Some(revocation));
         if before.pending(peer).is_some() {
             self.changes.pending.insert(peer.get(), None);
         }
         if before.outgoing(peer).is_some() {
             self.changes.outgoing.insert(peer.get(), None);
         }
+        if waits {
+            notes.push("what waited of this peer, or was asked of it, is forgotten".to_owned());
+        }
         if self.trusted(peer).is_some() {
             self.end_trust(List::Revoked, index, peer, notes);
         }
         Ok(Took)
+    }
+
+    /// An id that nobody has seen yet.
+    fn fresh_id(&mut self) -> RevocationId {
+        RevocationId::drawn_from((self.into.nonce)())
     }
 
     /// Every end of trust by an import passes through here.
@@ -117,18 +141,33 @@ impl Taking<'_> {
         let at = self.past("revoked_at", fields, notes)?.unwrap_or_default();
         let id = fields.revocation("id")?;
         let (before, max) = (self.into.before, self.into.limits.revoked_keys_max);
-        if self.revoked_key(&key).is_some() {
-            return if before.revoked_key(&key).is_some() { Ok(Unchanged) } else { Err(TWICE.to_owned()) };
+        let old = before.revoked_key(&key);
+        if self.revoked_key(&key) != old {
+            return Err(TWICE.to_owned());
         }
-        if self.after.revoked_keys_len() + self.changes.revoked_keys.len() >= max {
+        if old.is_some_and(|old| is_the_same(old, at, id)) {
+            return Ok(Unchanged);
+        }
+        if old.is_none() && self.after.revoked_keys_len() + self.changes.revoked_keys.len() >= max {
             return Err(full(max));
         }
+        // What is under the key is looked for once all lists are read.
+        self.keys_revoked.insert(key);
+        if old.is_some() {
+            return Ok(Unchanged);
+        }
         let said = id.map_or_else(|| key_mark(&key, at), |id| Revocation::new(at, id));
-        self.changes.revoked_keys.insert(key, Some(before.revoked_key(&key).unwrap_or(said)));
+        self.changes.revoked_keys.insert(key, Some(said));
         Ok(Took)
     }
 
-    pub(super) fn take_ignored(&mut self, peer: NodeId, fields: &Fields, notes: &mut Vec<String>) -> Judged {
+    pub(super) fn take_ignored(
+        &mut self,
+        index: u64,
+        peer: NodeId,
+        fields: &Fields,
+        notes: &mut Vec<String>,
+    ) -> Judged {
         let at = self.past("ignored_at", fields, notes)?.unwrap_or(self.into.now.wall);
         let (before, max) = (self.into.before, self.into.limits.ignored_max);
         if before.ignored(peer).is_some() {
@@ -141,6 +180,7 @@ impl Taking<'_> {
             return Err(full(max));
         }
         self.changes.ignored.insert(peer.get(), Some(at));
+        self.peers_ignored.insert(peer, index);
         Ok(Took)
     }
 
@@ -160,19 +200,50 @@ impl Taking<'_> {
         Ok(Took)
     }
 
-    /// Once all lists are read: nobody is trusted under a key that is revoked, and nothing waits under one that the store did
-    /// not know for revoked, or asks for it.
-    pub(super) fn end_under_revoked_keys(&mut self) {
+    /// Once all lists are read: nobody is trusted under a key that is revoked, no trusted peer is ignored, and nothing waits
+    /// of who is ignored from here on, or under a key that the document revokes, or asks for it.
+    pub(super) fn end_what_marks_forbid(&mut self) {
         let before = self.into.before;
-        if self.after.revoked_keys_len() == 0 {
-            return;
+        self.no_trusted_peer_is_ignored();
+        // Cheap: it shares everything.
+        let after = self.after.clone();
+        let (peers_ignored, keys_revoked) =
+            (core::mem::take(&mut self.peers_ignored), core::mem::take(&mut self.keys_revoked));
+        let is_revoked = |key: Option<PublicKey>| key.filter(|key| after.revoked_key(key).is_some());
+        let trusted = after.trusted.iter().filter(|record| is_revoked(record.public_key).is_some());
+        let trusted: Vec<_> = match after.revoked_keys_len() {
+            0 => Vec::new(),
+            _ => trusted.map(|record| (record.node_id, record.public_key)).collect(),
+        };
+        let is_ignored_key = |key: PublicKey| after.ignored_key(&key).is_some() && before.ignored_key(&key).is_none();
+        let forgotten = forgotten(after.pending_iter(), after.outgoing_iter(), |peer, key| {
+            peers_ignored.contains_key(&peer)
+                || key.is_some_and(|key| keys_revoked.contains(&key))
+                || (after.trusted(peer).is_none() && key.is_some_and(is_ignored_key))
+        });
+        // where a revocation took something away, an approval of what was seen before lifts nothing.
+        let keys = forgotten.iter().flat_map(|change| match change {
+            TableChange::Pending(peer, _) => {
+                before.pending(*peer).map(|it| it.keys().map(|it| it.key).collect()).unwrap_or_default()
+            }
+            TableChange::Outgoing(peer, _) => {
+                before.outgoing(*peer).and_then(|it| it.expected_key).into_iter().collect()
+            }
+            _ => Vec::new(),
+        });
+        let of_store = trusted.iter().filter(|(peer, _)| before.trusted(*peer).is_some()).filter_map(|(_, key)| *key);
+        let outdated: BTreeSet<PublicKey> = keys.chain(of_store).filter(|key| keys_revoked.contains(key)).collect();
+        for key in outdated {
+            if let Some(mark) = self.revoked_key(&key) {
+                let id = self.fresh_id();
+                self.changes.revoked_keys.insert(key, Some(Revocation::new(mark.at, id)));
+            }
+            if before.revoked_key(&key).is_some() {
+                let revoked = self.count(List::RevokedKeys);
+                (revoked.unchanged, revoked.taken) = (revoked.unchanged.saturating_sub(1), revoked.taken + 1);
+            }
         }
-        let is_revoked = |key: Option<PublicKey>| key.filter(|key| self.after.revoked_key(key).is_some());
-        let is_new = |key: Option<PublicKey>| is_revoked(key).is_some_and(|key| before.revoked_key(&key).is_none());
-        let trusted = self.after.trusted.iter().filter(|record| is_revoked(record.public_key).is_some());
-        let trusted: Vec<NodeId> = trusted.map(|record| record.node_id).collect();
-        let forgotten = forgotten(self.after.pending_iter(), self.after.outgoing_iter(), |_, key| is_new(key));
-        for peer in trusted {
+        for (peer, _) in trusted {
             let mut notes = Vec::new();
             self.end_trust(List::RevokedKeys, 0, peer, &mut notes);
             for why in notes {
@@ -189,5 +260,37 @@ impl Taking<'_> {
                 _ => {}
             }
         }
+        self.flush();
     }
+
+    /// trust stands above ignoring, wherever either comes from.
+    fn no_trusted_peer_is_ignored(&mut self) {
+        let trusted: Vec<_> = self
+            .peers_ignored
+            .iter()
+            .filter(|(peer, _)| self.trusted(**peer).is_some())
+            .map(|(p, i)| (*p, *i))
+            .collect();
+        for (peer, index) in trusted {
+            self.peers_ignored.remove(&peer);
+            self.changes.ignored.insert(peer.get(), None);
+            let ignored = self.count(List::Ignored);
+            ignored.taken = ignored.taken.saturating_sub(1);
+            ignored.skipped += 1;
+            let why = "the peer is trusted, and a trusted peer is not ignored; end its trust first".to_owned();
+            self.find(Finding { list: List::Ignored, index, node_id: Some(peer.get()), skipped: true, why });
+        }
+        self.flush();
+    }
+
+    /// Whether nothing is heard of this peer, or under this key.
+    pub(super) fn is_ignored(&self, peer: NodeId, key: Option<&PublicKey>) -> bool {
+        let by_key = key.is_some_and(|key| self.after.ignored_key(key).is_some());
+        self.after.ignored(peer).is_some() || (by_key && self.trusted(peer).is_none())
+    }
+}
+
+/// Whether the document says what the store says: by the id, or, where an older document has none, by the time.
+fn is_the_same(old: Revocation, at: WallMillis, id: Option<RevocationId>) -> bool {
+    id.map_or(at == old.at && at != WallMillis::default(), |id| id == old.id)
 }
