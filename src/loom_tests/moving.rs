@@ -150,8 +150,9 @@ fn a_change_beside_a_move_is_there_afterwards_and_no_reader_goes_back() {
             .unwrap()
         };
         let changes = vec![TableChange::Trusted(gone, None), TableChange::Trusted(new, Some(of(new, 0)))];
-        let done =
-            Shared::transact(&shared, |_| Ok::<_, Infallible>(Transaction { changes, events: Vec::new(), value: () }));
+        let done = Shared::transact(&shared, None, |_| {
+            Ok::<_, Infallible>(Transaction { changes, events: Vec::new(), value: () })
+        });
         drop(done.unwrap());
         let outcome = (keeper.join().unwrap(), reader.join().unwrap());
         shared.cell().with(|version| assert_eq!(look(version), 1, "the change was lost"));

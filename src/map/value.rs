@@ -37,6 +37,12 @@ impl Value {
         (self.flags & HAS_KEY != 0).then_some(&self.key)
     }
 
+    /// Whether trust under this record's key has ended where the peer has that record instead: it has another key, or none.
+    #[inline]
+    pub(crate) fn is_lost_to(&self, next: &Self) -> bool {
+        self.key().is_some() && self.key() != next.key()
+    }
+
     #[inline]
     pub(crate) fn approved_at(&self) -> WallMillis {
         WallMillis::new(i64::from_le_bytes(self.approved_at))

@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::cutter::Cutter;
 use super::durable::Durable;
 use super::housekeeper::Housekeeper;
+use super::enforcement::Enforcement;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LOOK_UPS_MAX, LookUps};
@@ -120,7 +121,7 @@ impl Builder {
         let look_up =
             |registry| LookUps::new(registry, self.look_up_timeout, LOOK_UPS_MAX, Arc::downgrade(&self.store));
         let look_ups = self.registry.clone().map(look_up);
-        let began = self.store.clock().now().wall;
+        let (began, losses) = (self.store.clock().now().wall, self.store.watch_losses());
         let shell = Arc::new(Shell {
             began,
             replay: Mutex::new(ReplayTable::new(&rules)),
@@ -131,6 +132,7 @@ impl Builder {
             identity: self.identity,
             cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
             transport: self.transport,
+            enforcement: Enforcement::new(losses),
             look_ups,
             registry_timeout: self.look_up_timeout,
             relaying: relaying.unwrap_or(Relaying::No),
@@ -157,6 +159,7 @@ impl Builder {
             HandshakeManager { shell, housekeeper, comparison: None, poller: None, deliveries: Vec::new() };
         for sink in self.sinks {
             manager.deliveries.push(Delivery::start(&manager.shell, sink).map_err(StartError::Thread)?);
+        manager.shell.enforcement.start(&manager.shell).map_err(StartError::Thread)?;
         }
         // Whoever subscribed, and every sink, hears of it; nothing is received yet.
         manager.shell.forget_ourselves();

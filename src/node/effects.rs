@@ -80,7 +80,7 @@ impl Shell {
         }
     }
 
-    fn queue(&self, peer: NodeId, queue: Queue, lane: Lane, task: Task) {
+    pub(super) fn queue(&self, peer: NodeId, queue: Queue, lane: Lane, task: Task) {
         let queue = match queue {
             Queue::Messages => &self.outbox,
             Queue::Reports => &self.reports,
@@ -89,7 +89,7 @@ impl Shell {
         self.note_lost(placed, &"too many messages wait to be sent; one was dropped");
     }
 
-    fn note_lost(&self, placed: Placed, what: &dyn core::fmt::Display) {
+    pub(super) fn note_lost(&self, placed: Placed, what: &dyn core::fmt::Display) {
         if placed != Placed::Queued {
             self.count("queue_full", what);
         }
@@ -109,7 +109,7 @@ impl Shell {
 
     /// Reports the state of a peer if it is still as it was when the report was asked for. Reports about one peer run
     /// one at a time, so the last one to run finds the state that lasts, in whatever order they were queued.
-    fn reporting(self: &Arc<Self>, peer: NodeId, granted: Option<TrustRecord>) -> Task {
+    pub(super) fn reporting(self: &Arc<Self>, peer: NodeId, granted: Option<TrustRecord>) -> Task {
         let shell = Arc::clone(self);
         Box::new(move |turn| {
             let Some(registry) = &shell.registry else { return };
@@ -237,7 +237,7 @@ impl Shell {
 
 /// Where a task waits.
 #[derive(Clone, Copy)]
-enum Queue {
+pub(super) enum Queue {
     Messages,
     Reports,
 }
@@ -377,6 +377,7 @@ fn sending(letter: Letter) -> Task {
             // Old trust ended and new trust began: what tells of that must not be cut off with the old.
             shell.cutter.wait(draft.to, Deadline::after(CUT_WAIT));
         }
+            shell.enforce_losses();
         if letter.is_called_off() {
             return letter.settle(Outcome::CalledOff);
         }

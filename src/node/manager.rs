@@ -129,6 +129,7 @@ impl HandshakeManager {
         }
         shell.perform(done);
         // A peer that was just revoked, by either side, is about to be cut off: that must not hit this request.
+        shell.enforce_losses();
         let patience = shell.rules.config.farewell_max.saturating_add(CUT_GRACE);
         shell.cutter.wait(peer, Deadline::after(patience));
         let Some(Action::Send(draft)) = draft else { return Ok(receipt) };
@@ -353,6 +354,7 @@ impl HandshakeManager {
         let handled = shell.in_flight.wait(until);
         // What they began. Released answers go to the outbox, and what it cannot send to the relays: in this order.
         shell.durable.close(until);
+        let enforced = shell.enforcement.close(shell, until);
         let sent = shell.outbox.close(until) & shell.relays.close(until) & shell.reports.close(until);
         shell.cutter.close();
         // Refused if the store was closed before: then this was done before, too.
@@ -363,12 +365,13 @@ impl HandshakeManager {
             shell.store.end_subscription(delivery.subscription());
         }
         let told = self.deliveries.iter().map(|delivery| delivery.close(until)).fold(true, |all, one| all & one);
-        if !(fetched && compared && handled && sent && told) {
+        if !(fetched && compared && handled && enforced && sent && told) {
             tracing::warn!(
                 fetched,
                 compared,
                 handled,
                 sent,
+                enforced,
                 told,
                 "something still ran when the time to stop was over"
             );

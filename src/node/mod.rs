@@ -15,6 +15,7 @@ mod cutter;
 mod durable;
 mod effects;
 mod housekeeper;
+mod enforcement;
 mod identity;
 mod identity_file;
 mod in_flight;

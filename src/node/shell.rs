@@ -16,6 +16,7 @@ use super::counters::Counters;
 use super::cutter::{Cut, Cutter};
 use super::durable::Durable;
 use super::identity::Identity;
+use super::enforcement::Enforcement;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
 use super::loud::Loud;
@@ -79,6 +80,8 @@ pub(crate) struct Shell {
     pub(crate) counters: Counters,
     pub(crate) newcomers: RefusedNewcomers,
     /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
+    /// Ends of trust that the node did not bring about.
+    pub(crate) enforcement: Enforcement,
     pub(crate) replay: Mutex<ReplayTable>,
     /// When false and changed keys were told of; taken inside the store's writer lock alone.
     pub(crate) loud: Mutex<Loud>,
@@ -147,7 +150,7 @@ impl Shell {
     /// Asks the rules and publishes what they say, in one critical section of the store.
     pub(crate) fn submit(&self, mut input: Input) -> Result<Done, NotDone> {
         let now = self.clock.now();
-        let decided = self.store.transact(|tables| {
+        let decided = self.store.transact_by(self.enforcement.by(), |tables| {
             if let Input::Message(received) = &mut input
                 && let Some(key) = received.message.replay_key()
             {

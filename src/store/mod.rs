@@ -9,8 +9,10 @@ mod batch;
 mod durable_future;
 mod events;
 mod health;
+mod inside;
 pub(crate) mod keeper;
 pub(crate) mod key_index;
+mod losses;
 mod marks;
 mod options;
 pub(crate) mod progress;
@@ -36,6 +38,7 @@ pub use durable_future::DurableFuture;
 pub(crate) use events::Hub;
 pub use events::Subscription;
 pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState, NearLimit};
+pub(crate) use losses::{Enforcer, Losses};
 pub use options::Options;
 #[cfg(feature = "cli")]
 pub(crate) use options::fresh_identity;
@@ -200,7 +203,7 @@ impl TrustStore {
     }
 
     fn grant_with(&self, record: TrustRecord, lift: Option<RevocationId>) -> Result<Receipt, WriteError<TrustRecord>> {
-        let outcome = Shared::publish(&self.shared, |tables, is_heard| {
+        let outcome = Shared::publish(&self.shared, None, |tables, is_heard| {
             let (draft, events) = grant_one(tables, &record, lift, self.shared.limits.trusted_max, is_heard)?;
             Ok((draft, events, ()))
         });
@@ -212,6 +215,9 @@ impl TrustStore {
 
     /// Revokes a peer, whatever is known of it, and marks it as revoked until an operator lifts that. Revoking it again keeps
     /// the time of the mark; the outcome says what else there was.
+    ///
+    /// A node that runs over this store cuts the peer off a moment later and reports that. It sends no farewell:
+    /// [`HandshakeManager::revoke`](crate::HandshakeManager::revoke) does.
     ///
     /// # Ordering
     /// As [`TrustStore::grant`].
@@ -248,7 +254,7 @@ impl TrustStore {
 
     /// `now`: when the peers that are revoked are.
     fn write<R>(&self, now: WallMillis, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
-        let outcome = Shared::publish(&self.shared, |tables, is_heard| {
+        let outcome = Shared::publish(&self.shared, None, |tables, is_heard| {
             let fresh = FreshMarks { at: now, salt: self.shared.salt() };
             let mut batch = Batch::new(tables, fresh, self.shared.limits.trusted_max);
             let value = f(&mut batch);
@@ -380,45 +386,6 @@ impl TrustStore {
         // A panic in there was reported through `progress`.
         let _ = thread.join();
         true
-    }
-
-    /// Runs `decide` on the newest state of all tables and publishes what it asks for, in one critical section of the
-    /// writer lock. If it refuses or panics, nothing has changed.
-    pub(crate) fn transact<T, E>(
-        &self,
-        decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
-    ) -> Result<(T, Receipt), TransactError<E>> {
-        Shared::transact(&self.shared, decide)
-    }
-
-    /// Ends a subscription; what is queued for it stays.
-    pub(crate) fn end_subscription(&self, subscription: u64) {
-        self.shared.end_subscription(subscription);
-    }
-
-    /// The limits that it was opened with.
-    pub(crate) fn limits(&self) -> Limits {
-        self.shared.limits
-    }
-
-    /// The clock that entries were given their ticks by when they were loaded.
-    pub(crate) fn clock(&self) -> std::sync::Arc<dyn Clock> {
-        std::sync::Arc::clone(&self.shared.clock)
-    }
-
-    /// A receipt for everything that was published so far; `None` from inside a closure that runs under the writer lock,
-    /// or once the store is closed.
-    pub(crate) fn newest(&self) -> Option<Receipt> {
-        let nothing = |_: &Tables| {
-            let (changes, events) = (Vec::new(), Vec::new());
-            Ok::<_, core::convert::Infallible>(Transaction { changes, events, value: () })
-        };
-        self.transact(nothing).ok().map(|((), receipt)| receipt)
-    }
-
-    /// All tables of one moment; `None` from inside a closure that runs under the writer lock.
-    pub(crate) fn tables(&self) -> Option<Arc<Tables>> {
-        self.shared.tables()
     }
 }
 

@@ -8,6 +8,7 @@
 //! so no reader frees memory as long as the store lives.
 #![forbid(unsafe_code)]
 
+mod told;
 mod upkeep;
 mod version;
 
@@ -17,9 +18,10 @@ use core::fmt;
 use core::hash::{BuildHasher as _, Hasher as _};
 use std::hash::RandomState;
 
-use super::events::{Hub, Subscription};
+use super::events::Hub;
 use super::keeper::plan::Situation;
 use super::key_index::{KeyIndex, Upkeep};
+use super::losses::{Enforcer, Watchers};
 use super::progress::Progress;
 use super::receipt::Receipt;
 use super::superseded::SupersededStates;
@@ -94,6 +96,7 @@ struct Core {
     superseded: SupersededStates,
     waiters: TrustWaiters,
     hub: Hub,
+    losses: Watchers,
 }
 
 /// What somebody who wants to wait for trust finds.
@@ -142,6 +145,7 @@ impl Shared {
                 superseded: SupersededStates::default(),
                 waiters: TrustWaiters::default(),
                 hub: Hub::default(),
+                losses: Watchers::default(),
             }),
             doorbell: Doorbell::new(),
             volatile,
@@ -201,12 +205,13 @@ impl Shared {
 
     /// Runs `decide` on the newest state and publishes what it asks for, in one critical section of the writer lock.
     ///
-    /// If `decide` refuses or panics, nothing has changed.
+    /// If `decide` refuses or panics, nothing has changed. `by`: who enforces whatever trust this ends.
     pub(crate) fn transact<T, E>(
         this: &Arc<Self>,
+        by: Option<Enforcer>,
         decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
-        Self::publish(this, |tables, _| {
+        Self::publish(this, by, |tables, _| {
             let Transaction { changes, events, value } = decide(tables)?;
             Ok((tables.draft(&changes), events, value))
         })
@@ -215,6 +220,7 @@ impl Shared {
     /// The same where what is to change is known table by table. `decide` is told, too, whether anybody hears of events.
     pub(crate) fn publish<T, E>(
         this: &Arc<Self>,
+        by: Option<Enforcer>,
         decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T), E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
         let mut core = this.enter().map_err(TransactError::Write)?;
@@ -223,7 +229,7 @@ impl Shared {
             decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
         core.tables.let_revisions_go(&mut draft);
-        let done = this.commit(&mut core, draft, events);
+        let done = this.commit(&mut core, draft, events, by);
         drop(core);
         // If it was refused the value goes here, which is the caller's code: without the lock.
         let done = done.map_err(TransactError::Write)?;
@@ -237,7 +243,13 @@ impl Shared {
         Ok((value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
     }
 
-    fn commit(&self, core: &mut Core, mut draft: Draft, events: Vec<Event>) -> Result<Afterwards, WriteError<()>> {
+    fn commit(
+        &self,
+        core: &mut Core,
+        mut draft: Draft,
+        events: Vec<Event>,
+        by: Option<Enforcer>,
+    ) -> Result<Afterwards, WriteError<()>> {
         let touched = draft.touched();
         let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
         if touched.any {
@@ -282,6 +294,9 @@ impl Shared {
             }
             // ORDERING: Release, pairs with the Acquire load in `generation` (C-4); after the cell's store.
             self.generation.store(core.generation, Ordering::Release);
+            if let Some(before) = &version {
+                core.losses.tell(&draft, by, before, &core.version);
+            }
             core.superseded.push(version, tables, draft.len());
         }
         core.hub.send(events);
@@ -295,21 +310,6 @@ impl Shared {
             return None;
         }
         Some(Arc::clone(&self.core.lock().tables))
-    }
-
-    pub(crate) fn subscribe(&self) -> Subscription {
-        if self.is_inside() {
-            return Subscription::ended();
-        }
-        let mut core = self.core.lock();
-        if core.closed { Subscription::ended() } else { core.hub.subscribe(self.limits.subscription_events_max) }
-    }
-
-    /// No more events for this subscription; those that are queued stay, and then it ends.
-    pub(crate) fn end_subscription(&self, id: u64) {
-        if !self.is_inside() {
-            self.core.lock().hub.end_one(id);
-        }
     }
 
     /// Blocks until the peer is trusted, the deadline passes or the store closes; true if it is trusted.

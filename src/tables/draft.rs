@@ -4,7 +4,7 @@
 use super::patch::SideValues;
 use super::table::{ById, Table as _};
 use super::{Revocation, Sides, TableChange, Tables, side_tables};
-use crate::map::{Change, TrustMap};
+use crate::map::{Change, TrustMap, Value};
 use crate::peer::{NodeId, PublicKey};
 
 use std::collections::BTreeSet;
@@ -30,6 +30,8 @@ pub(crate) struct Draft {
     /// Most changes are of trusted records alone.
     sides: Option<Box<SideValues>>,
     membership: Vec<(NodeId, bool)>,
+    /// Who is trusted under another key than before, or under none. Of those who are trusted no longer see `membership`.
+    replaced: Vec<NodeId>,
     trusted_len: usize,
     /// How many pending entries change in nothing that an operator decides on.
     repeats: usize,
@@ -44,7 +46,7 @@ impl Tables {
             if let TableChange::Trusted(peer, record) = change {
                 let (before, change) = (self.trusted.value(*peer), self.trusted.change(*peer, record.as_ref()));
                 if before != change.value() {
-                    draft.set_trusted(*peer, before.is_some(), change);
+                    draft.set_trusted(*peer, before, change);
                 }
             } else {
                 note(&self.sides, change, &mut draft);
@@ -121,8 +123,13 @@ impl Tables {
 
 impl Draft {
     /// The record of a peer, which was trusted or was not, becomes another.
-    pub(crate) fn set_trusted(&mut self, peer: NodeId, was_trusted: bool, change: Change) {
-        let is_trusted = change.value().is_some();
+    pub(crate) fn set_trusted(&mut self, peer: NodeId, before: Option<&Value>, change: Change) {
+        let (was_trusted, is_trusted) = (before.is_some(), change.value().is_some());
+        if let (Some(before), Some(after)) = (before, change.value())
+            && before.is_lost_to(after)
+        {
+            self.replaced.push(peer);
+        }
         self.trusted_len = self.trusted_len + usize::from(is_trusted) - usize::from(was_trusted);
         if is_trusted != was_trusted {
             self.membership.push((peer, is_trusted));
@@ -131,8 +138,8 @@ impl Draft {
     }
 
     /// One more peer is trusted, or on other terms: the trusted records become these, which were derived from those of the
-    /// state, and nothing else of them changes.
-    pub(crate) fn set_trusted_next(&mut self, peer: NodeId, was_trusted: bool, next: TrustMap) {
+    /// state, and nothing else of them changes. `is_lost`: it is trusted under another key than before, or under none.
+    pub(crate) fn set_trusted_next(&mut self, peer: NodeId, was_trusted: bool, is_lost: bool, next: TrustMap) {
         debug_assert!(self.trusted.is_empty(), "two changes of one table");
         self.trusted_len = next.len();
         if !was_trusted {
@@ -147,6 +154,9 @@ impl Draft {
     }
 
     /// The mark of a key goes.
+        if is_lost {
+            self.replaced.push(peer);
+        }
     pub(crate) fn forget_key_mark(&mut self, key: PublicKey) {
         let sides = self.sides();
         if !sides.revoked_keys.iter().any(|(of, _)| *of == key) {
@@ -188,6 +198,16 @@ impl Draft {
     /// Whether marks of peers or keys change: readers need a new version then, too.
     pub(crate) fn touches_marks(&self) -> bool {
         self.sides.as_deref().is_some_and(|sides| !(sides.revoked.is_empty() && sides.revoked_keys.is_empty()))
+    }
+
+    /// Whose trust ends: who is trusted no longer, or under another key.
+    pub(crate) fn ended(&self) -> impl Iterator<Item = NodeId> {
+        let gone = self.membership.iter().filter(|(_, is_trusted)| !is_trusted).map(|(peer, _)| *peer);
+        gone.chain(self.replaced.iter().copied())
+    }
+
+    pub(crate) fn ended_len(&self) -> usize {
+        self.membership.iter().filter(|(_, is_trusted)| !is_trusted).count() + self.replaced.len()
     }
 
     pub(crate) fn touched(&self) -> Touched {

@@ -85,10 +85,11 @@ pub(in crate::store) fn grant_one(
         return Ok((result.draft, result.events));
     }
     // There is room for it, so that it will not be refused: the next version may be derived at once.
-    let before = if is_heard { trusted.get(peer) } else { None };
     if let Some((next, was_trusted)) = trusted.with(record) {
-        result.draft.set_trusted_next(peer, was_trusted, next);
-        result.tell_of_grant(peer, before, Some(record));
+        let before = if was_trusted { trusted.value(peer) } else { None };
+        let is_lost = before.is_some_and(|before| before.is_lost_to(&Value::of(record)));
+        result.draft.set_trusted_next(peer, was_trusted, is_lost, next);
+        result.tell_of_grant(peer, is_lost);
     }
     result.settle(peer, true, mark);
     Ok((result.draft, result.events))
@@ -151,29 +152,27 @@ impl<'a> Outcome<'a> {
     pub(super) fn add(&mut self, peer: NodeId, before: Option<&Value>, place: u32, says: &Says) {
         let value = says.value();
         if before != value {
-            self.draft.set_trusted(peer, before.is_some(), Change::new(place, value.copied()));
+            self.draft.set_trusted(peer, before, Change::new(place, value.copied()));
             if let Says::Ended(reason, _) = says {
                 self.end_trust(peer, *reason);
-            } else if self.is_heard {
-                let record = |value: Option<&Value>| value.map(|value| value.record(peer));
-                self.tell_of_grant(peer, record(before), record(value).as_ref());
+            } else {
+                self.tell_of_grant(peer, before.zip(value).is_some_and(|(before, value)| before.is_lost_to(value)));
             }
         }
         self.settle(peer, value.is_some(), says.mark());
     }
 
     /// A peer is trusted, or on other terms. Under another key than before, trust under the old one is lost first.
-    fn tell_of_grant(&mut self, peer: NodeId, old: Option<TrustRecord>, new: Option<&TrustRecord>) {
-        let (old_key, new_key) = (old.and_then(|old| old.public_key), new.and_then(|new| new.public_key));
-        if old_key.is_some() && old_key != new_key {
+    fn tell_of_grant(&mut self, peer: NodeId, is_lost: bool) {
+        if is_lost {
             self.end_trust(peer, ChangeReason::KeyChanged);
         }
         let (state, reason) = (TrustState::Granted, ChangeReason::Direct);
         self.tell(Event::TrustChanged { peer, state, reason });
     }
 
-    /// Every end of trust that a change of the store's own makes passes through here. It has no tunnel to cut and no
-    /// registry to report to; those of the handshake are in `Plan::lose_trust`.
+    /// Tells of an end of trust that a change of the store's own makes, as `Plan::lose_trust` does of those of the handshake. What
+    /// has to be enforced is in the draft: a running node finds it through `Watchers::tell`.
     fn end_trust(&mut self, peer: NodeId, reason: ChangeReason) {
         self.tell(Event::TrustChanged { peer, state: TrustState::Revoked, reason });
     }

@@ -183,7 +183,7 @@ impl Seen<'_> {
         Ok(())
     }
 
-    /// what ends trust without our operator cuts the tunnel and is reported at once.
+    /// what ends trust without our operator cuts the tunnel and is reported at once.
     fn an_end_is_no_secret(&self, peer: NodeId, was: Option<PublicKey>) -> Result<(), String> {
         let is = self.after.trusted.get(&peer).map(|record| record.public_key);
         if self.command().is_some() || (is.is_some() && (was.is_none() || is == Some(was))) {
