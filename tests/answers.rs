@@ -325,15 +325,122 @@ fn a_copy_that_is_good_for_a_farewell_fetches_no_answer_either() {
     let wait_a_minute = || *clock.0.lock().unwrap() += 61_000;
     wait_a_minute();
     let request = request(2);
-    let mut asked = ask(1, &request);
-    eventually("it waits, and a farewell would go", || pending(&one, 2) && farewells() == 2);
+    // Who asked hears the farewell over its own connection.
+    let mut asked = deliver_over(connect_from([127, 0, 3, 1], one.address()), &request);
+    assert!(rest(&mut asked).contains("handshake_revoke"));
+    eventually("it waits", || pending(&one, 2));
     wait_a_minute();
     // Dropped, but for the farewell.
     let mut copy = ask(2, &request);
-    eventually("a farewell would go again", || farewells() == 3 && count(&one.manager, "stale") == 1);
-    approve(&one, 2);
-    assert!(rest(&mut asked).contains("handshake_accept"));
+    eventually("a farewell would go again", || farewells() == 2 && count(&one.manager, "stale") == 1);
     is_open(&mut copy);
+    one.transport.stop_sending();
+    assert_eq!(rest(&mut copy), "");
+}
+
+/// The decision about peer 2 that it has not been told yet.
+fn owed(node: &Node) -> Option<Kind> {
+    node.manager.owed().first().map(|(peer, owed)| {
+        assert_eq!(*peer, id(2));
+        owed.kind
+    })
+}
+
+/// Node 2 asks, closes the connection, and is refused.
+fn refused_in_vain(one: &Node) -> Vec<u8> {
+    let request = request_of(2, 1);
+    let mut asked = deliver(one.address(), &request);
+    is_held(&mut asked);
+    drop(asked);
+    eventually("the request waits", || pending(one, 2));
+    drop(one.manager.reject(id(2), "not now").unwrap());
+    eventually("the refusal is owed", || owed(one) == Some(Kind::Reject));
+    request
+}
+
+#[test]
+fn a_refusal_that_reached_nobody_comes_over_the_next_connection_of_its_key() {
+    for nonce in [1, 2] {
+        let (one, _) = reachable();
+        let request = refused_in_vain(&one);
+        // Neither a copy nor another key with the same nonce gets it.
+        let mut copy = deliver_over(connect_from([127, 0, 3, 1], one.address()), &request);
+        is_held(&mut copy);
+        let rival = message_from(&identity_of_two_under_another_key(), Kind::Request, |draft| {
+            draft.nonce = Nonce([nonce; 16]);
+        });
+        let mut forger = deliver_over(connect_from([127, 0, 3, 2], one.address()), &rival);
+        is_held(&mut forger);
+        eventually("the forger waits, the copy does not", || {
+            pending(&one, 2) && count(&one.manager, "already_refused") == 1
+        });
+        assert_eq!(owed(&one), Some(Kind::Reject));
+        // The try of the same request, and a new one as well.
+        let again = request_of(2, nonce);
+        let answer: serde_json::Value = serde_json::from_str(&rest(&mut deliver(one.address(), &again))).unwrap();
+        assert_eq!((&answer["type"], &answer["reason"]), (&"handshake_reject".into(), &"not now".into()));
+        let sent: serde_json::Value = serde_json::from_slice(&again).unwrap();
+        assert_eq!(answer["answers"], sent["nonce"]);
+        eventually("nothing is owed any more", || owed(&one).is_none());
+        is_open(&mut forger);
+        let waiting = one.manager.pending();
+        assert_eq!((waiting.len(), waiting[0].1.key), (1, identity_of_two_under_another_key().public_key()));
+        // A copy of what was answered does not wait either; the peer's next request does.
+        drop(deliver_over(connect_from([127, 0, 3, 3], one.address()), &again));
+        eventually("the copy is known", || count(&one.manager, "already_refused") == 2);
+        let mut next = deliver(one.address(), &request_of(2, 9));
+        is_held(&mut next);
+        eventually("it waits beside the forger's", || one.manager.pending()[0].1.others.len() == 1);
+        is_open(&mut next);
+    }
+}
+
+#[test]
+fn a_peer_that_asks_anew_hears_that_it_was_refused_and_who_is_asked_too_is_not_refused() {
+    let (one, book) = reachable();
+    refused_in_vain(&one);
+    let nat = node(2, &book);
+    let events = nat.manager.subscribe();
+    drop(nat.manager.request(id(1), "", RequestOptions::default()).unwrap());
+    let refused = std::iter::from_fn(|| events.recv_timeout(SOON)).find_map(|event| match event {
+        Event::Rejected { reason, authentic, .. } => Some((reason, authentic)),
+        _ => None,
+    });
+    assert_eq!(refused, Some(("not now".to_owned(), true)));
+    eventually("nothing is owed any more", || owed(&one).is_none());
+
+    // Our own request says the opposite of the refusal.
+    let (one, book) = reachable();
+    refused_in_vain(&one);
+    assert!(one.manager.request(id(2), "", RequestOptions::default()).is_err(), "there is no way");
+    let nat = node(2, &book);
+    drop(nat.manager.request(id(1), "", RequestOptions::default()).unwrap());
+    eventually("it waits for the operator", || pending(&one, 2));
+}
+
+#[test]
+fn a_farewell_that_reached_nobody_comes_over_the_next_connection_of_its_key() {
+    let (one, book) = reachable();
+    let nat = node(2, &book);
+    drop(nat.manager.request(id(1), "", RequestOptions::default()).unwrap());
+    approve(&one, 2);
+    assert!(nat.manager.wait_for_trust(id(1), SOON));
+    // So that its key is known.
+    drop(nat.manager.request(id(1), "", RequestOptions::default().force(true)).unwrap());
+    eventually("it is answered", || nat.manager.outgoing().is_empty());
+    eventually("the connection is done with", || one.held() == 0);
+    drop(one.manager.revoke(id(2)).unwrap());
+    eventually("the farewell is owed", || owed(&one) == Some(Kind::Revoke));
+    // Another key of that name gets nothing.
+    let rival = message_from(&identity_of_two_under_another_key(), Kind::Request, |_| {});
+    let mut forger = deliver_over(connect_from([127, 0, 3, 2], one.address()), &rival);
+    is_held(&mut forger);
+    eventually("the forger waits", || pending(&one, 2));
+    assert!(nat.manager.is_trusted(id(1)), "it has heard nothing");
+    drop(nat.manager.request(id(1), "", RequestOptions::default().force(true)).unwrap());
+    eventually("the peer hears the farewell", || !nat.manager.is_trusted(id(1)));
+    eventually("nothing is owed any more", || owed(&one).is_none());
+    is_open(&mut forger);
 }
 
 /// The next connection; a test that fails must not hang.

@@ -5,12 +5,14 @@
 //! once costs no write. A crash between decision and failure loses what would have been owed; cure that.
 #![forbid(unsafe_code)]
 
-use super::effect::{Action, Draft, When};
+use super::effect::{Action, Draft, Effect, When};
+use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
+use super::refused::{newest_refused_key, remember};
 use super::rejection::Rejection;
-use super::view::{Nonce, Outgoing, Owed, TableChange};
-use crate::peer::NodeId;
+use super::view::{Nonce, OtherKey, Outgoing, Owed, PendingKind, TableChange};
+use crate::peer::{NodeId, PublicKey};
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::Kind;
 
@@ -64,11 +66,37 @@ pub(super) fn retry(mut plan: Plan<'_>, what: Retried, nonce: Nonce) -> Result<S
             let Owed { kind, answers, reason, .. } = owed;
             let when =
                 plan.trusted.filter(|_| kind == Kind::Accept).map_or(When::Now, |record| plan.when_durable(record));
+            // the key that an answer is for, whoever holds a connection to it.
+            let key = match kind {
+                Kind::Accept => plan.trusted.and_then(|record| record.public_key),
+                Kind::Reject => newest_refused_key(&plan),
+                Kind::Request | Kind::Revoke => plan.known_key(),
+            };
             let draft = Draft { answers, reason, ..plan.draft(kind, nonce) };
-            plan.act(when, Action::Send(draft));
+            plan.effects.push(Effect { when, action: Action::Send(draft), answers: key });
             Ok(plan.finish(Outcome::Retried { kind }))
         }
     }
+}
+
+/// a peer asks again under the key that an operator refused, before the peer was told. It is told now, and its request
+/// waits no more than the one before: the operator has decided. Then nothing is owed, and its next request waits.
+pub(super) fn refuse_as_owed(plan: &mut Plan<'_>, received: &Received) -> bool {
+    let (message, key) = (&received.message, *received.message.key());
+    let Some(owed) = plan.owed.clone().filter(|owed| owed.kind == Kind::Reject) else { return false };
+    // A request of our own says that we would trust the peer.
+    let is_for_it = plan.still_owes(&owed) && plan.asked().is_none() && newest_refused_key(plan) == Some(key);
+    let Some(answers) = message.nonce().filter(|_| is_for_it && !plan.is_doubtful) else { return false };
+    let (stamp, source, first_seen) = (message.stamp(), received.path.source(), plan.now.wall);
+    // no copy of this request comes back either.
+    let asked = OtherKey { key, nonce: Some(answers), stamp, source, first_seen, kind: PendingKind::Request };
+    remember(plan, [asked]);
+    let draft = plan.draft(Kind::Reject, owed.nonce);
+    let draft = Draft { answers: Some(answers), reason: owed.reason.clone(), ..draft };
+    plan.effects.push(Effect { when: When::Now, action: Action::Send(draft), answers: Some(key) });
+    // Of the peer's requests only the newest can still be answered.
+    plan.owed = Some(Owed { answers: Some(answers), ..owed });
+    true
 }
 
 /// a message left, so that nothing older of its kind is owed any more.
@@ -121,6 +149,18 @@ impl Plan<'_> {
     pub(super) fn asked(&self) -> Option<&Outgoing> {
         let is_over = |entry: &&Outgoing| entry.refused.as_ref().is_some_and(|refusal| refusal.authentic);
         self.outgoing.as_ref().filter(|entry| !is_over(entry))
+    }
+
+    /// The key under which the peer is known: the record's, or the last one that was vouched for.
+    fn known_key(&self) -> Option<PublicKey> {
+        self.trusted.and_then(|record| record.public_key).or(self.floor.key)
+    }
+
+    /// Tells the peer that it is trusted no longer: whoever holds the key under which it is known. Comes before the
+    /// record goes.
+    pub(super) fn say_farewell(&mut self, nonce: Nonce) {
+        let (key, draft) = (self.known_key(), self.draft(Kind::Revoke, nonce));
+        self.effects.push(Effect { when: When::Now, action: Action::Send(draft), answers: key });
     }
 
     /// Whether what this would tell the peer is so, as the tables are to be after this step: any opposite decision cancels

@@ -18,7 +18,8 @@ pub struct Effect {
     pub when: When,
     /// What.
     pub action: Action,
-    /// Of a message that answers a request: the key that signed the request. The answer is for whoever holds it.
+    /// Of a message that answers a request: the key that signed the request. The answer is for whoever holds it. Of a farewell:
+    /// the last key that was vouched for.
     pub answers: Option<PublicKey>,
 }
 

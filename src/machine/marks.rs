@@ -4,7 +4,6 @@
 //! INVARIANT: nothing here creates a record.
 #![forbid(unsafe_code)]
 
-use super::effect::{Action, When};
 use super::event::{ChangeReason, Event};
 use super::input::PeerOrKey;
 use super::outcome::{Outcome, Rules, Step};
@@ -52,8 +51,7 @@ pub(super) fn end_under_key(mut plan: Plan<'_>, key: PublicKey, nonce: Nonce) ->
     if !is_under_it || plan.view.revoked_key(&key).is_none() {
         return Err(Rejection::NothingToDo);
     }
-    let farewell = plan.draft(Kind::Revoke, nonce);
-    plan.act(When::Now, Action::Send(farewell));
+    plan.say_farewell(nonce);
     let was = plan.lose_trust(ChangeReason::KeyRevoked).ok_or(Rejection::NothingToDo)?;
     Ok(plan.finish(Outcome::EndedUnderKey { was }))
 }

@@ -152,8 +152,7 @@ fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Step {
     let (marked, peer) = (plan.revoked, plan.peer);
     let fresh = Revocation::new(plan.now.wall, RevocationId::drawn_from(nonce));
     plan.revoked = Some(Revocation::after(marked, fresh, waited || asked));
-    let farewell = plan.draft(Kind::Revoke, nonce);
-    plan.act(When::Now, Action::Send(farewell));
+    plan.say_farewell(nonce);
     let was = plan.lose_trust(ChangeReason::Revoked);
     if was.is_none() {
         plan.part(plan.rules.config.farewell_max);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::approval::{Approval, approval, contradicts_caller};
+use super::deliver::refuse_as_owed;
 use super::event::{ChangeReason, Event};
 use super::input::Received;
 use super::outcome::{Outcome, Step};
@@ -9,10 +10,12 @@ use super::plan::Plan;
 use super::queue::enqueue;
 use super::refused::is_refused;
 use super::rejection::Rejection;
+use super::revoke::farewell_as_owed;
 use super::rotation;
 use super::step::Standing;
 use super::view::PendingKind;
 use crate::peer::TrustRecord;
+use crate::wire::message::Kind;
 
 pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing) -> Result<Step, Rejection> {
     let (message, key) = (&received.message, *received.message.key());
@@ -58,6 +61,11 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     if is_refused(&plan, received) {
         return refuse_again(plan);
     }
+    //
+    if refuse_as_owed(&mut plan, received) {
+        plan.events.retain(|event| !matches!(event, Event::Received { .. }));
+        return Ok(plan.finish(Outcome::Retried { kind: Kind::Reject }));
+    }
     //
     if plan.is_barred(&key) || plan.is_doubtful {
         return wait_for_operator(plan, received, standing);
@@ -95,7 +103,10 @@ fn wait_for_operator(mut plan: Plan<'_>, received: &Received, standing: Standing
         plan.events.retain(|event| !matches!(event, Event::Received { .. }));
     }
     match enqueue(&mut plan, received, standing, PendingKind::Request) {
-        Ok(()) => Ok(plan.finish(Outcome::Queued)),
+        Ok(()) => {
+            farewell_as_owed(&mut plan, received, standing);
+            Ok(plan.finish(Outcome::Queued))
+        }
         Err(rejection) => plan.drop_message(rejection),
     }
 }
@@ -127,7 +138,6 @@ mod tests {
     use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, mark, sent};
     use crate::wire::decode::decode;
-    use crate::wire::message::Kind;
     use crate::wire::verify::verify;
 
     /// 9 hears a request of 7 after `prepare`.

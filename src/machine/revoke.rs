@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use super::arrival::latest_credible;
-use super::effect::{Action, When};
+use super::effect::{Action, Effect, When};
 use super::event::{ChangeReason, Event};
 use super::input::Received;
 use super::outcome::{Outcome, Step};
@@ -48,9 +48,29 @@ pub(super) fn farewell_again(plan: &mut Plan<'_>, received: &Received, standing:
         && plan.is_barred(received.message.key())
         && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS
     {
-        let draft = plan.draft(Kind::Revoke, received.nonce);
-        let in_version_1 = received.message.is_version_1();
-        plan.act(When::Now, if in_version_1 { Action::SendVersion1(draft) } else { Action::Send(draft) });
+        if received.message.is_version_1() {
+            let draft = plan.draft(Kind::Revoke, received.nonce);
+            plan.act(When::Now, Action::SendVersion1(draft));
+        } else {
+            plan.say_farewell(received.nonce);
+        }
+    }
+}
+
+/// a farewell that the peer has not been told goes with its next request that is taken, however soon that comes: a
+/// peer without an address can be reached in no other way. A copy is not taken.
+pub(super) fn farewell_as_owed(plan: &mut Plan<'_>, received: &Received, standing: Standing) {
+    let Some(owed) = plan.owed.clone().filter(|owed| owed.kind == Kind::Revoke) else { return };
+    let is_known = standing.is_authentic() || is_under_its_last_key(plan, received);
+    let is_sent = |effect: &Effect| matches!(&effect.action, Action::Send(draft) if draft.kind == Kind::Revoke);
+    if is_known
+        && !received.path.is_relayed()
+        && !received.message.is_version_1()
+        && plan.still_owes(&owed)
+        && plan.trusted.is_none()
+        && !plan.effects.iter().any(is_sent)
+    {
+        plan.say_farewell(owed.nonce);
     }
 }
 

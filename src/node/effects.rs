@@ -9,7 +9,7 @@
 use super::cutter::Cut;
 use super::outbox::{Lane, Placed, Task};
 use super::registry::{Registry, RegistryError, Relaying};
-use super::replies::Asked;
+use super::replies::Sought;
 use super::retry::Ended;
 use super::shell::{Done, NotDone, Shell};
 use super::transport::{Dispatch, Reply, SendError};
@@ -263,7 +263,7 @@ struct Letter {
     /// The grant that it tells of.
     still: Option<TrustRecord>,
     /// The request that it answers.
-    asked: Option<Asked>,
+    asked: Option<Sought>,
     outcome: Outcome,
     /// Dropped last: the peer is cut off when its farewell has left, and not before.
     _cut: Option<Arc<Cut>>,
@@ -364,9 +364,11 @@ impl Drop for Letter {
     }
 }
 
-/// The request that this draft answers, if it answers one.
-fn asked(key: Option<PublicKey>, draft: &Draft) -> Option<Asked> {
-    Some(Asked { peer: draft.to, key: key?, nonce: draft.answers? })
+/// The request over whose connection this draft may go, if there is one: the one that it answers; or, of a farewell, any
+/// under the key that it is for.
+fn asked(key: Option<PublicKey>, draft: &Draft) -> Option<Sought> {
+    let nonce = if draft.kind == Kind::Revoke { None } else { Some(draft.answers?) };
+    Some(Sought { peer: draft.to, key: key?, nonce })
 }
 
 /// Signs a letter and sends it, when its turn has come.

@@ -2,7 +2,8 @@
 //!
 //! INVARIANT: an answer goes over a connection only if the request that came over it named the same sender, was signed by
 //! the key that the answer is for, and had the nonce that the answer answers. So nobody fetches an answer to a request that
-//! another key signed, whatever id and nonce they write.
+//! another key signed, whatever id and nonce they write. A farewell answers no request: it goes over any connection whose
+//! request the key signed that it is for.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -24,6 +25,21 @@ pub(crate) struct Asked {
     pub(crate) nonce: Nonce,
 }
 
+/// What a message looks for: a request of this peer, signed by this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sought {
+    pub(crate) peer: NodeId,
+    pub(crate) key: PublicKey,
+    /// The one with this nonce. A farewell answers none: any will do.
+    pub(crate) nonce: Option<Nonce>,
+}
+
+impl Sought {
+    fn is(&self, asked: &Asked) -> bool {
+        self.peer == asked.peer && self.key == asked.key && self.nonce.is_none_or(|nonce| nonce == asked.nonce)
+    }
+}
+
 impl Replies {
     /// Remembers over which connection a request came. It must have been taken, and its signature verified.
     pub(crate) fn note(&mut self, asked: Asked, reply: Reply) {
@@ -36,9 +52,9 @@ impl Replies {
         self.asked.push_back((asked, reply));
     }
 
-    /// The newest connection over which this request came.
-    pub(crate) fn take(&mut self, asked: &Asked) -> Option<Reply> {
-        let at = self.asked.iter().rposition(|(other, reply)| other == asked && reply.is_open())?;
+    /// The newest connection over which such a request came.
+    pub(crate) fn take(&mut self, sought: &Sought) -> Option<Reply> {
+        let at = self.asked.iter().rposition(|(asked, reply)| sought.is(asked) && reply.is_open())?;
         self.asked.remove(at).map(|(_, reply)| reply)
     }
 }
@@ -56,15 +72,30 @@ mod tests {
         Asked { peer: node(peer), key: Actor::new(1, seed).public_key(), nonce: Nonce([nonce; 16]) }
     }
 
+    fn sought(peer: u32, seed: u8, nonce: u8) -> Sought {
+        let Asked { peer, key, nonce } = asked(peer, seed, nonce);
+        Sought { peer, key, nonce: Some(nonce) }
+    }
+
+    #[test]
+    fn a_farewell_takes_any_connection_of_its_key_and_none_of_another() {
+        let (mut replies, open) = (Replies::default(), Arc::new(()));
+        replies.note(asked(7, 0xAA, 1), Reply::new(0, &open));
+        replies.note(asked(7, 0xAA, 2), Reply::new(1, &open));
+        let any = |peer, seed| Sought { nonce: None, ..sought(peer, seed, 0) };
+        assert_eq!((replies.take(&any(8, 0xAA)), replies.take(&any(7, 0xBB))), (None, None));
+        assert_eq!(replies.take(&any(7, 0xAA)), Some(Reply::new(1, &open)), "the newest");
+    }
+
     #[test]
     fn an_answer_takes_the_connection_of_its_sender_its_key_and_its_nonce_only() {
         let (mut replies, open) = (Replies::default(), Arc::new(()));
         replies.note(asked(7, 0xAA, 1), Reply::new(0, &open));
-        for other in [asked(8, 0xAA, 1), asked(7, 0xBB, 1), asked(7, 0xAA, 2)] {
+        for other in [sought(8, 0xAA, 1), sought(7, 0xBB, 1), sought(7, 0xAA, 2)] {
             assert_eq!(replies.take(&other), None, "{other:?}");
         }
-        assert_eq!(replies.take(&asked(7, 0xAA, 1)), Some(Reply::new(0, &open)));
-        assert_eq!(replies.take(&asked(7, 0xAA, 1)), None, "one answer for each");
+        assert_eq!(replies.take(&sought(7, 0xAA, 1)), Some(Reply::new(0, &open)));
+        assert_eq!(replies.take(&sought(7, 0xAA, 1)), None, "one answer for each");
     }
 
     #[test]
@@ -75,9 +106,9 @@ mod tests {
             replies.note(asked(7, 0xAA, 1), Reply::new(number as u64, open));
         }
         drop(third);
-        assert_eq!(replies.take(&asked(7, 0xAA, 1)), Some(Reply::new(1, &second)));
-        assert_eq!(replies.take(&asked(7, 0xAA, 1)), Some(Reply::new(0, &first)));
-        assert_eq!(replies.take(&asked(7, 0xAA, 1)), None);
+        assert_eq!(replies.take(&sought(7, 0xAA, 1)), Some(Reply::new(1, &second)));
+        assert_eq!(replies.take(&sought(7, 0xAA, 1)), Some(Reply::new(0, &first)));
+        assert_eq!(replies.take(&sought(7, 0xAA, 1)), None);
     }
 
     #[test]
@@ -88,8 +119,8 @@ mod tests {
             replies.note(asked(9, 0xBB, 1), Reply::new(number, &Arc::new(())));
         }
         assert!(replies.asked.len() <= 2, "{}", replies.asked.len());
-        assert!(replies.take(&asked(9, 0xBB, 1)).is_none());
-        assert_eq!(replies.take(&asked(7, 0xAA, 1)), Some(Reply::new(0, &open)));
+        assert!(replies.take(&sought(9, 0xBB, 1)).is_none());
+        assert_eq!(replies.take(&sought(7, 0xAA, 1)), Some(Reply::new(0, &open)));
         let all = Arc::new(());
         for number in 0..5000 {
             replies.note(asked(9, 0xBB, 1), Reply::new(number, &all));

@@ -58,9 +58,18 @@ impl Tables {
 
     /// whether a peer that waits has only said once more what it said before.
     fn is_repeat(&self, change: &TableChange) -> bool {
-        let TableChange::Pending(peer, Some(after)) = change else { return false };
-        let before = self.sides.pending.get(*peer);
-        before.is_some_and(|before| before != after && before.reads_like(after))
+        match change {
+            TableChange::Pending(peer, Some(after)) => {
+                let before = self.sides.pending.get(*peer);
+                before.is_some_and(|before| before != after && before.reads_like(after))
+            }
+            // only the stamps differ, of a peer that asks again and is answered.
+            TableChange::Refused(peer, Some(after)) => self.sides.refused.get(*peer).is_some_and(|before| {
+                let mut keys = after.iter().map(|it| it.key);
+                before != after && before.len() == after.len() && keys.all(|key| before.iter().any(|it| it.key == key))
+            }),
+            _ => false,
+        }
     }
 
     /// A draft that so many trusted records are about to be put into.

@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::config::Policy;
+use crate::machine::effect::{Action, When};
 use crate::machine::event::TrustState;
 use crate::machine::input::{Command, Lookup};
 use crate::peer::TrustRecord;

@@ -4,7 +4,7 @@
 use super::law::{Seen, answers_newest, is_contradicted, is_vouched_for};
 use crate::machine::input::Input;
 use crate::peer::NodeId;
-use crate::tables::Outgoing;
+use crate::tables::{Outgoing, Owed};
 use crate::testing::model::PlainView;
 use crate::wire::message::Kind;
 
@@ -31,13 +31,29 @@ impl Seen<'_> {
         may && shown && Outgoing { refused: None, ..was.clone() } == Outgoing { refused: None, ..is.clone() }
     }
 
+    /// whether all that changed is which request of the peer its refusal answers: it asks again under the key that was
+    /// refused, and nobody has asked it.
+    fn is_told_of_its_refusal(&self, peer: NodeId, was: &Owed, is: &Owed) -> bool {
+        let Some(it) = self.received().filter(|it| it.message.sender() == peer) else { return false };
+        let message = &it.message;
+        let refused = self.before.refused.get(&peer).map_or(&[][..], |refused| &refused[..]);
+        let newest = refused.iter().map(|it| it.at).max();
+        let first = refused.iter().find(|it| Some(it.at) == newest).map(|it| it.key);
+        message.kind() == Kind::Request
+            && was.kind == Kind::Reject
+            && first == Some(*message.key())
+            && asked(self.before, peer).is_none()
+            && message.nonce().is_some()
+            && *is == Owed { answers: message.nonce(), ..was.clone() }
+    }
+
     /// what is owed is what could not be sent and is still so.
     pub(super) fn what_is_owed_is_so(&self) -> Result<(), String> {
         for (peer, is) in &self.after.owed {
             let was = self.before.owed.get(peer);
             let failed = matches!(self.input, Input::Undelivered { draft }
                 if draft.to == *peer && (draft.kind, draft.nonce) == (is.kind, is.nonce));
-            if was != Some(is) && !failed {
+            if was != Some(is) && !failed && !was.is_some_and(|was| self.is_told_of_its_refusal(*peer, was, is)) {
                 return Err(format!("{peer} is owed what was not tried"));
             }
             if was == Some(is) && !self.touches(*peer) {
