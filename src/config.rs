@@ -100,6 +100,8 @@ pub struct HandshakeConfig {
     pub relay_poll_max: Duration,
     /// Whether a peer hears of a grant before it is durable.
     pub durability: Durability,
+    /// Whether a node whose key was replaced tells its trusted peers by itself. Yes.
+    pub announce_rotation: bool,
 }
 
 impl Default for HandshakeConfig {
@@ -116,6 +118,7 @@ impl Default for HandshakeConfig {
             relay_poll_min: Duration::from_millis(250),
             relay_poll_max: Duration::from_secs(30),
             durability: Durability::BeforeAnswer,
+            announce_rotation: true,
         }
     }
 }

@@ -114,6 +114,43 @@ fn a_new_key_is_shown_as_proven_and_approved_and_the_old_one_is_heard_no_more() 
 }
 
 #[test]
+fn a_new_key_is_told_to_trusted_peers_by_itself_and_status_counts_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let ([seven_home, nine_home], [seven_at, nine_at]) = friends(&dir);
+    let made = rekey(&seven_home);
+    let nine = Node::start(&nine_home, &nine_at);
+    let seven = Node::start_with(&seven_home, &seven_at, &["--no-announce"]);
+    assert_eq!(seven.shows("status")["announcement"], Value::Null);
+    stop(seven);
+    assert!(nine.ids("pending", "pending").is_empty(), "switched off");
+
+    let seven = Node::start(&seven_home, &seven_at);
+    nine.does(&["wait", "7", "--until", "pending"]);
+    assert_eq!(row(&nine, 7)["proven_by"], made["old_fingerprint"]);
+    let told = |node: &Node, told: u64, owed: u64| {
+        let begun = std::time::Instant::now();
+        while node.shows("status")["announcement"] != serde_json::json!({"told": told, "owed": owed}) {
+            let status = node.shows("status");
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{}", status["announcement"]);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    told(&seven, 1, 0);
+    let (code, out, _) = run(&seven.args(&["status"]));
+    assert!(code == 0 && out.contains("new key      1 peers told, 0 not yet"), "{out}");
+    approve(&nine, 7);
+    let begun = std::time::Instant::now();
+    while !seven.ids("outgoing", "outgoing").is_empty() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it was not answered");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    stop(seven);
+    let seven = Node::start(&seven_home, &seven_at);
+    told(&seven, 1, 0);
+    assert!(seven.ids("outgoing", "outgoing").is_empty(), "told already");
+}
+
+#[test]
 fn a_node_that_takes_new_keys_needs_nobody_and_one_that_refuses_them_shows_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ([seven_home, nine_home], [seven_at, nine_at]) = friends(&dir);

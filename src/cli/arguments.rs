@@ -62,6 +62,9 @@ pub(super) enum Command {
         policy: PolicyArguments,
         #[command(flatten)]
         limits: LimitArguments,
+        /// Do not tell the peers by itself that the key of this node was replaced (`rekey`)
+        #[arg(long)]
+        no_announce: bool,
         /// Print the line that says the node is ready as JSON
         #[arg(long)]
         json: bool,

@@ -44,6 +44,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::HandshakeConfig;
 use crate::error::{OpenError, PersistError};
 use crate::time::Now;
 use arguments::{Arguments, Command, Operation, RegistryAction};
@@ -58,8 +59,9 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
         Command::Rekey { home, json } => rekey::rekey(&home, json),
-        Command::Node { home, listen, policy, limits, json, stop_at_eof } => {
-            node::run(&home, listen, policy.into_policy(), limits, json, stop_at_eof)
+        Command::Node { home, listen, policy, limits, no_announce, json, stop_at_eof } => {
+            let config = HandshakeConfig { announce_rotation: !no_announce, ..HandshakeConfig::default() };
+            node::run(&home, listen, node::Settings { policy: policy.into_policy(), limits, config }, json, stop_at_eof)
         }
         Command::Operation(Operation::Approve { to, lift, fingerprint, entry }) => {
             approve::approve(&to.home, to.peer, fingerprint, entry, lift)

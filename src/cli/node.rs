@@ -14,7 +14,7 @@ use super::home::Home;
 use super::limits::LimitArguments;
 use super::signals::{ending, unwatched};
 use super::{Answer, Failure, log, print};
-use crate::config::{DEFAULT_PORT, Policy};
+use crate::config::{DEFAULT_PORT, HandshakeConfig, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
 use crate::sync::{Arc, Deadline, QueueReceiver, QueueSender, queue, spawn};
@@ -28,16 +28,22 @@ pub(super) struct Ready {
     pub(super) pid: u32,
 }
 
+/// How a node is to run.
+pub(super) struct Settings {
+    pub(super) policy: Policy,
+    pub(super) limits: LimitArguments,
+    pub(super) config: HandshakeConfig,
+}
+
 /// Runs the node that lives in this home.
 pub(super) fn run(
     home: &Path,
     listen: Option<SocketAddr>,
-    policy: Policy,
-    limits: LimitArguments,
+    settings: Settings,
     json: bool,
     stop_at_eof: bool,
 ) -> Result<Answer, Failure> {
-    let home = Home::new(home);
+    let (home, Settings { policy, limits, config }) = (Home::new(home), settings);
     log::begin().map_err(no_thread)?;
     // Told before anything is made.
     home.identity()?;
@@ -51,8 +57,8 @@ pub(super) fn run(
     let identity = Arc::new(home.identity()?);
     let control = Bound::new(&home.control())?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
-    let config = limits.transport(TcpConfig::listen(listen));
-    let transport = TcpTransport::bind(config, Arc::clone(&registry) as _).map_err(Failure::new)?;
+    let of_transport = limits.transport(TcpConfig::listen(listen));
+    let transport = TcpTransport::bind(of_transport, Arc::clone(&registry) as _).map_err(Failure::new)?;
     let listen = transport.local_address();
     let node_id = identity.node_id();
     if policy != Policy::default() {
@@ -61,6 +67,7 @@ pub(super) fn run(
     let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(transport))
         .registry(registry)
         .policy(policy)
+        .config(config)
         .start()
         .map_err(Failure::new)?;
     let manager = Arc::new(manager);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::arguments::{Listing, Operation};
 use super::control::client::ask;
-use super::control::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
+use super::control::{Announcement, Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
 use super::home::Home;
 use super::{Answer, Failure, complain, complain_below, now, print, quoted, rows};
 use crate::peer::NodeId;
@@ -182,6 +182,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     for (limit, entries, max) in &status.near_limits {
         writeln!(out, "limits       {}: {entries} of {max}", print::printable(limit))?;
     }
+    if let Some(Announcement { told, owed }) = &status.announcement {
+        writeln!(out, "new key      {told} peers told, {owed} not yet")?;
+    }
     for (name, millis) in &status.skews {
         let by = std::time::Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
         let side = if *millis < 0 { "behind" } else { "ahead of" };
@@ -223,6 +226,9 @@ mod tests {
         assert!(!text.contains("limits "), "{text}");
         status.near_limits = vec![("pending_max".to_owned(), 250, 256)];
         assert!(shown(&status).contains("limits       pending_max: 250 of 256\n"));
+        assert!(!text.contains("new key"), "{text}");
+        status.announcement = Some(Announcement { told: 3, owed: 2 });
+        assert!(shown(&status).contains("new key      3 peers told, 2 not yet\n"));
         status.failing = Some("no space".to_owned());
         assert!(shown(&status).contains("saving       FAILS: no space"));
     }

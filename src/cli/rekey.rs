@@ -47,7 +47,11 @@ pub(super) fn rekey(home: &Path, json: bool) -> Result<Answer, Failure> {
         writeln!(out, "node         {node_id}\nhome         {home}")?;
         writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
         writeln!(out, "replaces     {old_fingerprint}, which is destroyed here; see to copies made elsewhere")?;
-        writeln!(out, "To tell a peer, start the node and `trustkeep request --home {home} PEER --force`.")
+        writeln!(
+            out,
+            "The node tells its trusted peers when it runs next; `trustkeep status --home {home}` counts them."
+        )?;
+        writeln!(out, "To tell one by hand: `trustkeep request --home {home} PEER --force`.")
     })?;
     Ok(Answer::Yes)
 }

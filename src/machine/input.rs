@@ -66,6 +66,15 @@ pub enum Input {
         /// The nonce of the message, so that a newer one is not tried in place of it.
         nonce: Nonce,
     },
+    /// A trusted peer is to hear that our key was replaced.
+    Announce {
+        /// Whom to tell.
+        peer: NodeId,
+        /// When the old key named the new one.
+        since: WallMillis,
+        /// 16 fresh random bytes, for the request that tells it.
+        nonce: Nonce,
+    },
     /// An accept, reject or farewell left.
     Delivered {
         /// Whom it was for.

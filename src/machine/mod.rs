@@ -18,6 +18,7 @@ pub mod step;
 pub mod view;
 
 mod accept;
+pub(crate) mod announce;
 mod answer;
 mod approval;
 mod approve;

@@ -52,7 +52,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
 }
 
 ///
-fn request(
+pub(super) fn request(
     mut plan: Plan<'_>,
     justification: Text,
     expected_key: Option<PublicKey>,

@@ -378,7 +378,7 @@ fn was_in_a_table(view: &dyn View, peer: NodeId) -> bool {
 
 /// How far ahead of the clock a sent stamp is reserved at most. After a crash the next message carries a stamp up to this far ahead of the
 /// clock, so it must stay well below the skew that receivers allow.
-const STAMP_RESERVE_MS: i64 = 10_000;
+pub(super) const STAMP_RESERVE_MS: i64 = 10_000;
 
 #[cfg(test)]
 mod tests {

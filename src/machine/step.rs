@@ -12,7 +12,9 @@ use super::outcome::{Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
 use super::view::View;
-use super::{accept, deliver, housekeeping, key, operator, own_entries, reject, request, revoke, rotation, version_1};
+use super::{
+    accept, announce, deliver, housekeeping, key, operator, own_entries, reject, request, revoke, rotation, version_1,
+};
 use crate::time::Now;
 use crate::wire::message::Kind;
 
@@ -43,6 +45,7 @@ pub fn step(rules: &Rules, view: &dyn View, now: Now, input: Input) -> Result<St
         Input::Relaying { peer, nonce } => operator::relaying(Plan::new(rules, view, now, peer), nonce),
         Input::Stopping => Ok(housekeeping::settle_reserves(view)),
         Input::Retry { peer, what, nonce } => deliver::retry(Plan::new(rules, view, now, peer), what, nonce),
+        Input::Announce { peer, since, nonce } => announce::announce(Plan::new(rules, view, now, peer), since, nonce),
         Input::Delivered { peer, kind, stamp } => deliver::delivered(Plan::new(rules, view, now, peer), kind, stamp),
         Input::Undelivered { draft } => deliver::undelivered(Plan::new(rules, view, now, draft.to), draft),
         Input::Housekeeping => Ok(housekeeping::sweep(rules, view, now)),

@@ -6,14 +6,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::announcer::Announcer;
 use super::calls::StartError;
 use super::comparison::Comparison;
 use super::cool_down::CoolDown;
 use super::counters::Counters;
 use super::cutter::Cutter;
 use super::durable::Durable;
-use super::housekeeper::Housekeeper;
 use super::enforcement::Enforcement;
+use super::housekeeper::Housekeeper;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LOOK_UPS_MAX, LookUps};
@@ -131,8 +132,8 @@ impl Builder {
             store: self.store,
             identity: self.identity,
             cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
-            transport: self.transport,
             enforcement: Enforcement::new(losses),
+            transport: self.transport,
             look_ups,
             registry_timeout: self.look_up_timeout,
             relaying: relaying.unwrap_or(Relaying::No),
@@ -143,6 +144,7 @@ impl Builder {
             relays: Outbox::new(CALLERS_MAX),
             replies: Mutex::new(Replies::default()),
             retries: Retries::new(),
+            announcer: Announcer::new(),
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             loud: Mutex::new(Loud::default()),
@@ -157,9 +159,9 @@ impl Builder {
         // From here on a failure drops the manager, which ends what was begun.
         let mut manager =
             HandshakeManager { shell, housekeeper, comparison: None, poller: None, deliveries: Vec::new() };
+        manager.shell.enforcement.start(&manager.shell).map_err(StartError::Thread)?;
         for sink in self.sinks {
             manager.deliveries.push(Delivery::start(&manager.shell, sink).map_err(StartError::Thread)?);
-        manager.shell.enforcement.start(&manager.shell).map_err(StartError::Thread)?;
         }
         // Whoever subscribed, and every sink, hears of it; nothing is received yet.
         manager.shell.forget_ourselves();
@@ -168,6 +170,7 @@ impl Builder {
         let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
         manager.shell.transport.start(door).map_err(StartError::Transport)?;
         manager.shell.retries.start(&manager.shell).map_err(StartError::Thread)?;
+        manager.shell.announcer.start(&manager.shell).map_err(StartError::Thread)?;
         Ok(manager)
     }
 }

@@ -377,9 +377,9 @@ fn sending(letter: Letter) -> Task {
         let (shell, draft, in_version_1) = (Arc::clone(&letter.shell), letter.draft.clone(), letter.in_version_1);
         if draft.kind == Kind::Accept {
             // Old trust ended and new trust began: what tells of that must not be cut off with the old.
+            shell.enforce_losses();
             shell.cutter.wait(draft.to, Deadline::after(CUT_WAIT));
         }
-            shell.enforce_losses();
         if letter.is_called_off() {
             return letter.settle(Outcome::CalledOff);
         }

@@ -344,6 +344,7 @@ impl HandshakeManager {
             comparison.stop();
         }
         shell.retries.stop();
+        shell.announcer.stop();
         if let Some(poller) = &self.poller {
             poller.stop();
         }
@@ -353,8 +354,8 @@ impl HandshakeManager {
         let compared = self.comparison.as_ref().is_none_or(|comparison| comparison.wait(until));
         let handled = shell.in_flight.wait(until);
         // What they began. Released answers go to the outbox, and what it cannot send to the relays: in this order.
-        shell.durable.close(until);
         let enforced = shell.enforcement.close(shell, until);
+        shell.durable.close(until);
         let sent = shell.outbox.close(until) & shell.relays.close(until) & shell.reports.close(until);
         shell.cutter.close();
         // Refused if the store was closed before: then this was done before, too.
@@ -370,8 +371,8 @@ impl HandshakeManager {
                 fetched,
                 compared,
                 handled,
-                sent,
                 enforced,
+                sent,
                 told,
                 "something still ran when the time to stop was over"
             );

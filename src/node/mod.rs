@@ -6,6 +6,7 @@
 //! and a test brings none.
 #![forbid(unsafe_code)]
 
+mod announcer;
 mod builder;
 mod calls;
 mod comparison;
@@ -14,8 +15,8 @@ mod counters;
 mod cutter;
 mod durable;
 mod effects;
-mod housekeeper;
 mod enforcement;
+mod housekeeper;
 mod identity;
 mod identity_file;
 mod in_flight;
@@ -49,6 +50,7 @@ mod tcp_send;
 mod transport;
 mod waiting;
 
+pub use announcer::Announcement;
 pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};
 pub use comparison::{Contradiction, RegistryDisagreement};

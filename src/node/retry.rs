@@ -268,7 +268,7 @@ impl Shell {
         }
         match self.submit(Input::Retry { peer, what, nonce }) {
             Ok(done) if done.effects.is_empty() => {
-                self.retries.over(key, nonce);
+                self.is_over(key, nonce);
                 self.perform(done);
             }
             Ok(done) => self.perform(done),
@@ -280,13 +280,20 @@ impl Shell {
                         let tick = tick.max(now.saturating_add(1000));
                         self.retries.shared.state.lock().table.later(key, nonce, tick);
                     }
-                    _ => self.retries.over(key, nonce),
+                    _ => self.is_over(key, nonce),
                 }
             }
             Err(error) => {
                 self.count("not_retried", &format_args!("a message to node {peer} was not tried again: {error}"));
                 self.retries.ended(key, nonce, now, now, Tried::Failed(error.to_string()), self.any_byte());
             }
+        }
+    }
+
+    fn is_over(&self, key: Key, nonce: Nonce) {
+        self.retries.over(key, nonce);
+        if key.1 == Retried::Request {
+            self.announcer.tried(key.0, false, true);
         }
     }
 
@@ -312,9 +319,11 @@ impl Shell {
         match (what, ended) {
             (Retried::Request, Ended::Left { relayed }) => {
                 let tried = if relayed { Tried::Relayed } else { Tried::Sent };
+                self.announcer.tried(peer, true, false);
                 self.retries.ended(key, nonce, now, now, tried, random);
             }
             (Retried::Request, Ended::Failed { why, owed }) => {
+                self.announcer.tried(peer, false, !owed);
                 if owed {
                     self.retries.ended(key, nonce, now, now, Tried::Failed(why), random);
                 } else {

@@ -11,12 +11,13 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
+use super::announcer::Announcer;
 use super::cool_down::CoolDown;
 use super::counters::Counters;
 use super::cutter::{Cut, Cutter};
 use super::durable::Durable;
-use super::identity::Identity;
 use super::enforcement::Enforcement;
+use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
 use super::loud::Loud;
@@ -75,13 +76,15 @@ pub(crate) struct Shell {
     pub(crate) replies: Mutex<Replies>,
     /// What did not leave, or was not answered, and is tried again.
     pub(crate) retries: Retries,
+    /// Who was told of our new key.
+    pub(crate) announcer: Announcer,
     pub(crate) durable: Durable,
     pub(crate) cutter: Cutter,
+    /// Ends of trust that the node did not bring about.
+    pub(crate) enforcement: Enforcement,
     pub(crate) counters: Counters,
     pub(crate) newcomers: RefusedNewcomers,
     /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
-    /// Ends of trust that the node did not bring about.
-    pub(crate) enforcement: Enforcement,
     pub(crate) replay: Mutex<ReplayTable>,
     /// When false and changed keys were told of; taken inside the store's writer lock alone.
     pub(crate) loud: Mutex<Loud>,

@@ -154,6 +154,9 @@ impl Draft {
         if !was_trusted {
             self.membership.push((peer, true));
         }
+        if is_lost {
+            self.replaced.push(peer);
+        }
         self.trusted_next = Some(next);
     }
 
@@ -163,9 +166,6 @@ impl Draft {
     }
 
     /// The mark of a key goes.
-        if is_lost {
-            self.replaced.push(peer);
-        }
     pub(crate) fn forget_key_mark(&mut self, key: PublicKey) {
         let sides = self.sides();
         if !sides.revoked_keys.iter().any(|(of, _)| *of == key) {

@@ -230,6 +230,16 @@ pub(super) struct Status {
     /// By how many milliseconds the newest stamp was ahead of our clock, by why that mattered.
     #[serde(default)]
     pub(super) skews: Vec<(String, i64)>,
+    /// How far the node has come with telling its peers of its new key.
+    #[serde(default)]
+    pub(super) announcement: Option<Announcement>,
+}
+
+/// To how many peers a message under a new key has left, and to how many not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Announcement {
+    pub(super) told: u64,
+    pub(super) owed: u64,
 }
 
 /// The longest request, its newline included.

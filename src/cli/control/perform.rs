@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until, marks};
+use super::{Announcement, Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until, marks};
 use crate::cli::events::EventRow;
 use crate::cli::rows::{
     ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PendingRow, RevokedKeyRow, RevokedRow,
@@ -334,6 +334,7 @@ fn status(node: &Served) -> Status {
         near_limits: health.near_limits.iter().map(|near| (near.limit.to_owned(), near.entries, near.max)).collect(),
         counters: counters(manager),
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
+        announcement: manager.announcement().map(|it| Announcement { told: it.told, owed: it.owed }),
     }
 }
 

@@ -163,6 +163,7 @@ pub(super) fn said(input: &Input) -> String {
         Input::Relaying { peer, .. } => format!("gives its request to {peer} to a relay"),
         Input::Stopping => "stops".to_owned(),
         Input::Retry { peer, what, .. } => format!("tries its {what:?} to {peer} again"),
+        Input::Announce { peer, .. } => format!("tells {peer} of its new key"),
         Input::Delivered { peer, kind, .. } => format!("has told {peer} {kind:?}"),
         Input::Undelivered { draft } => format!("could not send {:?} to {}", draft.kind, draft.to),
         Input::Housekeeping => "keeps house".to_owned(),
