@@ -8,33 +8,40 @@
 //! Signatures are no part of it: what is decided here begins where they have been checked, and computing them took nearly
 //! all the time. A stand-in for one tells messages apart as a signature does, and is believed.
 //!
-//! 470 lines because one life knows every command and every way a message comes.
+//! Some 475 lines because one life knows every command and every way a message comes.
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
 
+mod known;
+mod names;
 mod op;
+pub mod reached;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
+use known::Known;
 pub use op::OpBytes;
-use op::{Heard, Op};
+use op::{Heard, Mistake, Op};
+use reached::{Moment, Reached};
 
 use super::actor::{Actor, Way, at, node};
 use super::model::PlainView;
 use crate::config::{Allowed, OnRotation, Policy};
 use crate::machine::arrival;
+use crate::machine::deliver::Retried;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
 use crate::machine::input::{Command, Input, Lookup, Path, PeerOrKey, Received};
 use crate::machine::outcome::Step;
 use crate::machine::replay::{ReplayTable, Seen};
+use crate::machine::rotation;
 use crate::machine::step::step;
-use crate::machine::view::{Nonce, Revocation, RevocationId, TableChange, View as _};
+use crate::machine::view::{Floor, Nonce, Revocation, RevocationId, TableChange, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::sync::OnceLock;
-use crate::tables::{Outgoing, side_tables};
+use crate::tables::side_tables;
 use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 use crate::wire::open_key::OpenKey;
@@ -49,16 +56,20 @@ pub struct Life {
     us: Actor,
     now: Now,
     heard: Vec<Received>,
+    /// The newest messages that were to leave.
+    leaving: Vec<Draft>,
     sent: BTreeMap<NodeId, WallMillis>,
+    reached: Reached,
 }
 
-/// One of the two keys that peers have here.
+/// One of the six keys that peers have here.
 fn open_key(which: u8) -> &'static OpenKey {
-    static KEYS: OnceLock<[OpenKey; 2]> = OnceLock::new();
-    let [first, second] = KEYS.get_or_init(|| {
-        [0x40, 0x41].map(|seed| OpenKey::new(*Actor::new(1, seed).public_key().as_bytes()).expect("made from a seed"))
+    static KEYS: OnceLock<[OpenKey; 6]> = OnceLock::new();
+    let keys = KEYS.get_or_init(|| {
+        [0x40, 0x41, 0x42, 0x43, 0x44, 0x45]
+            .map(|seed| OpenKey::new(*Actor::new(1, seed).public_key().as_bytes()).expect("made from a seed"))
     });
-    if which == 0 { first } else { second }
+    keys.iter().cycle().nth(usize::from(which)).expect("never none")
 }
 
 fn key(which: u8) -> PublicKey {
@@ -75,11 +86,13 @@ fn stand_in(key: &PublicKey, bytes: &[u8]) -> [u8; 64] {
     signature
 }
 
-/// What a registry says: nothing, that it does not know or answer, or one of two keys and some networks.
+/// What a registry says: nothing, that it does not know or answer, or one of two keys and some networks; or a third key.
 fn lookup(known: u8) -> Lookup {
     let networks = [0, 5, 6].into_iter().enumerate().filter(|(bit, _)| known >> (2 + bit) & 1 == 1);
     let networks = networks.map(|(_, network)| network).collect();
     match known % 4 {
+        0 if known & 4 != 0 => Lookup::Unknown,
+        0 if known == 24 => Lookup::Found { key: key(2), networks },
         0 => Lookup::NotAsked,
         1 => Lookup::Failed,
         which => Lookup::Found { key: key(which - 2), networks },
@@ -111,12 +124,34 @@ impl Life {
     pub fn new(policy_bits: u8) -> Self {
         let mut us = Actor::new(7, 0xAA);
         let limits = &mut us.rules.limits;
-        (limits.trusted_max, limits.pending_max, limits.pending_per_source_max) = (3, 3, 2);
+        (limits.trusted_max, limits.pending_max, limits.pending_per_source_max) = (3, 3, 3);
         (limits.outgoing_max, limits.floors_max, limits.successors_max) = (2, 2, 1);
-        (limits.replay_max, limits.replay_per_node_max) = (4, 2);
+        (limits.replay_max, limits.replay_per_node_max, limits.owed_max) = (4, 2, 2);
+        (limits.revoked_keys_max, limits.ignored_max, limits.ignored_keys_max) = (2, 1, 1);
         us.rules.policy = policy(policy_bits);
         us.replay = ReplayTable::new(&us.rules);
-        Self { us, now: at(0), heard: Vec::new(), sent: BTreeMap::new() }
+        let reached = Reached::default();
+        Self { us, now: at(0), heard: Vec::new(), leaving: Vec::new(), sent: BTreeMap::new(), reached }
+    }
+
+    /// The life that the bytes of an input of the fuzz target are: one of policy, then operations. `None` if it is empty.
+    ///
+    /// # Panics
+    /// If the rules broke a promise.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let (policy, ops) = bytes.split_first()?;
+        let mut life = Self::new(*policy);
+        for op in ops.as_chunks().0.iter().take(OPS_MAX) {
+            life.live(*op);
+        }
+        Some(life)
+    }
+
+    /// What it came to, so far.
+    #[must_use]
+    pub const fn reached(&self) -> &Reached {
+        &self.reached
     }
 
     /// Lives through one operation.
@@ -131,12 +166,46 @@ impl Life {
                 self.now.tick = self.now.tick.saturating_add(tick);
             }
             Op::Hear(heard) => self.hear_new(heard, nonce),
-            Op::HearAgain { which } => {
+            Op::HearAgain { which, by } => {
                 let at = usize::from(which).checked_rem(self.heard.len());
-                if let Some(received) = at.and_then(|at| self.heard.get(at)).cloned() {
+                if let Some(mut received) = at.and_then(|at| self.heard.get(at)).cloned() {
+                    if let Some((way, known)) = by {
+                        received.path = path(way, received.message.sender());
+                        received.lookup = lookup(known);
+                    }
                     self.hear(received);
                 }
             }
+            Op::Compared { peer, was, found } => {
+                self.trusts_nobody_new(Input::Compared { peer, was: key(was), found: key(found) });
+            }
+            Op::Left { which, delivered } => {
+                let at = usize::from(which).checked_rem(self.leaving.len());
+                if let Some(draft) = at.and_then(|at| self.leaving.get(at)).cloned() {
+                    self.trusts_nobody_new(if delivered {
+                        Input::Delivered { peer: draft.to, kind: draft.kind, stamp: draft.stamp }
+                    } else {
+                        Input::Undelivered { draft }
+                    });
+                }
+            }
+            Op::Retry { peer, request, newest } => {
+                let tables = &self.us.tables;
+                let (what, of_today) = if request {
+                    (Retried::Request, tables.outgoing.get(&peer).map(|entry| entry.nonce))
+                } else {
+                    (Retried::Answer, tables.owed.get(&peer).map(|owed| owed.nonce))
+                };
+                let nonce = of_today.filter(|_| newest).unwrap_or(nonce);
+                self.trusts_nobody_new(Input::Retry { peer, what, nonce });
+            }
+            Op::Relaying { peer, newest } => {
+                let of_today = self.us.tables.outgoing.get(&peer).map(|entry| entry.nonce);
+                self.trusts_nobody_new(Input::Relaying { peer, nonce: of_today.filter(|_| newest).unwrap_or(nonce) });
+            }
+            Op::Disagreement => self.trusts_nobody_new(Input::Disagreement { compared: 80, contradicted: 9 }),
+            Op::Stopping => self.trusts_nobody_new(Input::Stopping),
+            Op::OwnEntries { some } => self.start_with_own_entries(some),
             Op::Housekeeping => drop(self.act(Input::Housekeeping)),
             Op::Restart { policy: bits } => self.restart(bits),
             Op::LookedUp { peer, known } => self.trusts_nobody_new(Input::LookedUp { peer, lookup: lookup(known) }),
@@ -146,8 +215,9 @@ impl Life {
             Op::ReportKeyChange { peer, key } => {
                 self.trusts_nobody_new(Input::Operator(Command::ReportKeyChange { peer, key: self::key(key) }));
             }
-            Op::Grant { peer, key, lift } => {
-                let record = TrustRecord::new(peer, key.map(self::key)).approved_at(self.now.wall);
+            Op::Grant { peer, key, lift, age } => {
+                let since = age.map_or(WallMillis::default(), |age| self.now.wall.saturating_add(-age));
+                let record = TrustRecord::new(peer, key.map(self::key)).approved_at(since);
                 self.operate(Command::Grant { record, lift: self.shown(peer, record.public_key, lift) });
             }
             Op::Ask { peer, expected, force, automatic, text_bytes, lift } => {
@@ -155,17 +225,12 @@ impl Life {
                 let lift = self.shown(peer, expected_key, lift);
                 self.operate(Command::Request { peer, justification, expected_key, nonce, force, automatic, lift });
             }
-            Op::Approve { peer, fingerprint, lift } => {
+            Op::Approve { peer, fingerprint, lift, known, entry } => {
                 let fingerprint = fingerprint.map(|which| key(which).fingerprint());
-                let lift = self.shown(peer, self.us.tables.pending.get(&peer).map(|entry| entry.key), lift);
-                self.operate(Command::Approve {
-                    peer,
-                    fingerprint,
-                    entry: None,
-                    nonce,
-                    lookup: Lookup::NotAsked,
-                    lift,
-                });
+                let shown = self.us.tables.pending.get(&peer);
+                let lift = self.shown(peer, shown.map(|entry| entry.key), lift);
+                let entry = entry.and_then(|is_shown| shown.map(|entry| entry.number ^ u64::from(!is_shown)));
+                self.operate(Command::Approve { peer, fingerprint, entry, nonce, lookup: lookup(known), lift });
             }
             Op::Mark { what, peer, key } => {
                 let key = self::key(key);
@@ -202,15 +267,8 @@ impl Life {
     }
 
     fn hear_new(&mut self, heard: Heard, nonce: Nonce) {
-        let Heard { sender, key, kind, in_version_1, skew, answers, way, known, named_by } = heard;
-        let path = match way {
-            0 | 1 => Way::tunnel(sender),
-            2 => Way::tunnel(node(3)),
-            3 => Way::relayed(sender),
-            4 => Way::relayed(node(2)),
-            host => Way::from_host(host % 2),
-        }
-        .path;
+        let Heard { sender, key, kind, in_version_1, skew, answers, way, known, named_by, mistake } = heard;
+        let path = path(way, sender);
         let answers = answers.then(|| self.us.tables.outgoing(sender).map(|entry| entry.nonce)).flatten();
         let (stamp, justification, reason) = (self.now.wall.saturating_add(skew), "why\n\u{202e}".into(), "no".into());
         let draft = Draft { to: self.us.id(), kind, justification, reason, nonce, answers, stamp };
@@ -224,12 +282,44 @@ impl Life {
             sign_draft(sender, from.key(), &draft, sign).carrying(rotation.as_ref())
         };
         let open = |bytes: &[u8; 32]| (bytes == from.key().as_bytes()).then_some(*from);
-        let decoded = arrival::decode_with(&self.us.rules, self.now, message, path.is_relayed(), open);
+        let decoded = if mistake == Mistake::Form {
+            let mut lax = self.us.rules.clone();
+            (lax.own_id, lax.policy) = (node(99), lax.policy.accept_v1(true));
+            arrival::decode_with(&lax, self.now, message, false, open)
+        } else {
+            arrival::decode_with(&self.us.rules, self.now, message, path.is_relayed(), open)
+        };
         let Ok(decoded) = decoded else { return };
-        let message = Verified::believed(decoded, self.us.id());
+        let is_of_use = rotation::is_of_use(&self.us.tables, &decoded);
+        if !is_of_use {
+            self.reached.rule(216);
+        }
+        let decoded = if is_of_use { decoded } else { decoded.without_statement() };
+        let receiver = if mistake == Mistake::Receiver { node(99) } else { self.us.id() };
+        let message = Verified::believed(decoded, receiver);
         let received = Received { message, path, lookup: lookup(known), nonce: self.us.nonce(), seen: Seen::Never };
         self.heard.push(received.clone());
         self.hear(received);
+    }
+
+    /// an import, or a call of the store, may have left anything about the node itself.
+    fn start_with_own_entries(&mut self, some: u8) {
+        let (own, us) = (self.us.id(), &mut self.us.tables);
+        if some & 1 != 0 {
+            us.trusted.insert(own, TrustRecord::new(own, key(some / 2)));
+        } else if some & 2 != 0 {
+            us.revoked.insert(own, Revocation::new(self.now.wall, RevocationId::new(1)));
+        }
+        if some & 4 != 0 {
+            us.floor.insert(own, Floor { sent: self.now.wall, ..Floor::EMPTY });
+        }
+        if some & 8 != 0 {
+            us.ignored.insert(own, self.now.wall);
+        }
+        let _ = self.act(Input::OwnEntries);
+        let us = &self.us.tables;
+        let is_gone = !us.trusted.contains_key(&own) && !us.revoked.contains_key(&own);
+        assert!(is_gone && !us.floor.contains_key(&own) && !us.ignored.contains_key(&own), "we are no peer of ours");
     }
 
     fn operate(&mut self, command: Command) {
@@ -329,9 +419,12 @@ impl Life {
     fn act(&mut self, mut input: Input) -> bool {
         self.us.recognise(self.now, &mut input);
         let once = step(&self.us.rules, &self.us.tables, self.now, input.clone());
-        let before = self.us.tables.trusted.clone();
-        let twice = self.us.step(self.now, input);
+        let before = self.us.tables.clone();
+        let twice = self.us.step(self.now, input.clone());
         assert_eq!(once, twice);
+        let (us, now) = (&self.us, self.now);
+        self.reached.add(&Moment { us, now, before: &before, input: &input, answer: &twice });
+        let before = before.trusted;
         assert!(self.us.replay.len() <= self.us.rules.limits.replay_max);
         twice.is_ok_and(|step| {
             self.check(&step, &before);
@@ -361,6 +454,8 @@ impl Life {
             }
             match &effect.action {
                 Action::Send(draft) | Action::SendVersion1(draft) => {
+                    self.leaving.insert(0, draft.clone());
+                    self.leaving.truncate(LEAVING_MAX);
                     let last = self.sent.insert(draft.to, draft.stamp);
                     // A floor that was moved back, or forgotten with everything else about a stranger, begins anew.
                     let begins_anew = step.clamped || self.us.tables.floor.len() >= self.us.rules.limits.floors_max;
@@ -377,101 +472,20 @@ impl Life {
     }
 }
 
-/// A message and what is known when it comes.
-struct Known<'a> {
-    us: &'a Actor,
-    received: &'a Received,
-}
+/// Most of the time goes into checks of whole tables; longer lives find nothing that shorter ones do not.
+const OPS_MAX: usize = 64;
+/// Of so many messages it can turn out later whether they left.
+const LEAVING_MAX: usize = 4;
 
-impl Known<'_> {
-    fn is_bound(&self) -> bool {
-        let by_registry =
-            matches!(&self.received.lookup, Lookup::Found { key, .. } if key == self.received.message.key());
-        by_registry && (!self.received.message.is_version_1() || self.is_authenticated())
-    }
-
-    fn is_authenticated(&self) -> bool {
-        let sender = self.received.message.sender();
-        matches!(self.received.path, Path::Direct { authenticated: Some(other), .. } if other == sender)
-    }
-
-    fn is_vouched_for(&self) -> bool {
-        let (message, tables) = (&self.received.message, &self.us.tables);
-        let (peer, key) = (message.sender(), *message.key());
-        let by_record = tables.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key));
-        let named = self.asked().is_some_and(|entry| entry.expected_key == Some(key));
-        let heard = self.received.lookup != Lookup::Failed || message.kind() != Kind::Accept;
-        let by_caller = named && message.kind() != Kind::Request && self.answers_us() && heard;
-        let by_signature = !message.is_version_1() && (by_record || by_caller);
-        by_signature || self.is_bound() || self.is_authenticated()
-    }
-
-    /// Our request to the sender, unless the sender refused it.
-    fn asked(&self) -> Option<&Outgoing> {
-        let is_open = |entry: &&Outgoing| entry.refused.as_ref().is_none_or(|refusal| !refusal.authentic);
-        self.us.tables.outgoing.get(&self.received.message.sender()).filter(is_open)
-    }
-
-    fn answers_us(&self) -> bool {
-        let message = &self.received.message;
-        self.asked().is_some_and(|entry| message.is_version_1() || message.answers() == Some(entry.nonce))
-    }
-
-    /// The first of our networks that the sender has as well.
-    fn network(&self) -> Option<u16> {
-        let Lookup::Found { networks, .. } = &self.received.lookup else { return None };
-        let ours = &self.us.rules.policy.own_networks;
-        ours.iter().copied().find(|network| *network != 0 && networks.contains(network))
-    }
-
-    /// Whether the record's key named the key in the message, and the node takes such keys without asking.
-    fn is_taken(&self) -> bool {
-        let (message, tables) = (&self.received.message, &self.us.tables);
-        let record = tables.trusted.get(&message.sender()).and_then(|record| record.public_key);
-        let named = message.rotation().map(|rotation| *rotation.old_key());
-        let once =
-            tables.successors.get(named.unwrap_or(*message.key()).as_bytes()).is_none_or(|it| it == message.key());
-        let unopposed = matches!(self.received.lookup, Lookup::NotAsked | Lookup::Unknown);
-        self.us.rules.policy.on_rotation == OnRotation::Take && named.is_some() && named == record && once && unopposed
-    }
-
-    /// Whether anything in the protocol allows trusting the sender for this message.
-    fn may_be_trusted(&self) -> bool {
-        let (message, policy, tables) = (&self.received.message, &self.us.rules.policy, &self.us.tables);
-        let (peer, key) = (message.sender(), *message.key());
-        let asked = self.asked();
-        let named = asked.and_then(|entry| entry.expected_key);
-        let counts = !message.is_version_1() || self.is_authenticated();
-        // what our request names is lifted by its own rules, and by no other.
-        let lift = asked.and_then(|entry| entry.lift);
-        let marks = tables.revoked.get(&peer).into_iter().chain(tables.revoked_keys.get(key.as_bytes()));
-        let marks: Vec<_> = marks.map(|mark| mark.id).collect();
-        let is_marked = !marks.is_empty();
-        if !counts || marks.iter().any(|id| lift != Some(*id)) {
-            return false;
-        }
-        match message.kind() {
-            Kind::Request if named.is_some_and(|named| named != key) => false,
-            Kind::Request if self.is_taken() => true,
-            Kind::Accept if self.is_taken() && named.is_none_or(|named| named == key) && self.answers_us() => true,
-            Kind::Request => {
-                let mutual = asked.is_some() && (self.is_bound() || named == Some(key));
-                let network = self.is_bound() && self.network().is_some();
-                let entries = policy.allow_list.of(peer);
-                let listed =
-                    entries.iter().any(|entry| entry.key == Some(key) || (entry.key.is_none() && self.is_bound()));
-                let by_policy = !is_marked && (network || listed || policy.auto_approve);
-                (mutual || by_policy) && self.received.lookup != Lookup::Failed
-            }
-            Kind::Accept => {
-                let is_relayed = matches!(self.received.path, Path::Relayed { .. });
-                let heard = self.received.lookup != Lookup::Failed;
-                let first_use = policy.trust_on_first_use && !is_relayed && named.is_none() && heard && !is_marked;
-                self.answers_us() && (self.is_vouched_for() || first_use)
-            }
-            Kind::Reject | Kind::Revoke => false,
-        }
-    }
+fn path(way: u8, sender: NodeId) -> Path {
+    let way = match way {
+        0 | 1 => Way::tunnel(sender),
+        2 => Way::tunnel(node(3)),
+        3 => Way::relayed(sender),
+        4 => Way::relayed(node(2)),
+        host => Way::from_host(host % 3),
+    };
+    way.path
 }
 
 /// The table of the change, and the key in it.
