@@ -80,29 +80,11 @@ pub(super) fn approve(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::effect::Draft;
     use crate::machine::event::TrustState;
     use crate::machine::input::Command;
     use crate::peer::NodeId;
-    use crate::testing::actor::{Actor, Way, at, dropped, mark, node, sent};
+    use crate::testing::actor::{Actor, Way, asked_by, at, dropped, mark, node, sent, us};
     use crate::wire::message::Kind;
-
-    fn us() -> Actor {
-        Actor::new(7, 0xAA)
-    }
-
-    /// `us`, before whom `peer` has been pending since 10.
-    fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
-        let mut us = us();
-        let request = peer.draft(at(10), us.id(), Kind::Request, None);
-        us.hear_from(at(10), peer, &request, Way::open()).unwrap();
-        (us, request)
-    }
-
-    fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
-        let (reason, nonce) = (reason.into(), us.nonce());
-        us.command(at(50), Command::Reject { peer, reason, nonce })
-    }
 
     #[test]
     fn approval_takes_exactly_the_key_that_was_shown() {
@@ -211,7 +193,7 @@ mod tests {
         us.hear_from(at(11), &peer, &repeat, way()).unwrap();
         assert_eq!(us.tables.pending[&peer.id()].number, looked_at);
         // Refused, and there again: another entry, though vouched for as well.
-        refuse(&mut us, peer.id(), "").unwrap();
+        us.refuse(at(50), peer.id(), "").unwrap();
         let again = peer.draft(at(60), us.id(), Kind::Request, None);
         us.hear_from(at(60), &peer, &again, way()).unwrap();
         let current = us.tables.pending[&peer.id()].number;

@@ -189,25 +189,13 @@ const REFUSAL_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 mod tests {
     use super::*;
     use crate::machine::input::{Command, Input};
-    use crate::testing::actor::{Actor, Way, at, node, sent};
+    use crate::testing::actor::{Actor, Way, asked_by, at, node, sent};
 
     const HOUR: i64 = 60 * 60 * 1000;
-
-    /// `us`, before whom 9 has been pending since 10.
-    fn asked_by(peer: &mut Actor) -> Actor {
-        let mut us = Actor::new(7, 0xAA);
-        asks(&mut us, peer, 10);
-        us
-    }
 
     fn asks(us: &mut Actor, peer: &mut Actor, ms: i64) {
         let request = peer.draft(at(ms), us.id(), Kind::Request, None);
         us.hear_from(at(ms), peer, &request, Way::open()).unwrap();
-    }
-
-    fn refuse(us: &mut Actor, ms: i64, peer: NodeId) -> Step {
-        let nonce = us.nonce();
-        us.command(at(ms), Command::Reject { peer, reason: "no".into(), nonce }).unwrap()
     }
 
     /// The message of this step does not leave.
@@ -228,7 +216,7 @@ mod tests {
     #[test]
     fn what_did_not_leave_is_owed_and_tried_under_the_same_nonce_and_a_new_stamp() {
         let mut peer = Actor::new(9, 0x11);
-        let mut us = asked_by(&mut peer);
+        let mut us = asked_by(&mut peer).0;
         let approved = us.approve(at(50), peer.id(), Some(peer.public_key().fingerprint())).unwrap();
         let first = sent(&approved).unwrap().clone();
         assert_eq!(owed(&us), None, "an answer that leaves at once costs no write");
@@ -249,8 +237,8 @@ mod tests {
     #[test]
     fn a_refusal_and_a_farewell_are_owed_and_tried_at_once_whatever_the_disk_does() {
         let mut peer = Actor::new(9, 0x11);
-        let mut us = asked_by(&mut peer);
-        let refused = refuse(&mut us, 20, peer.id());
+        let mut us = asked_by(&mut peer).0;
+        let refused = us.refuse(at(20), peer.id(), "no").unwrap();
         fails(&mut us, 30, &refused).unwrap();
         let again = try_again(&mut us, 1000).unwrap();
         let draft = sent(&again).unwrap();
@@ -275,7 +263,7 @@ mod tests {
         let mut peer = Actor::new(9, 0x11);
         let fingerprint = Some(peer.public_key().fingerprint());
         // Accept, then revoke.
-        let mut us = asked_by(&mut peer);
+        let mut us = asked_by(&mut peer).0;
         let approved = us.approve(at(20), peer.id(), fingerprint).unwrap();
         fails(&mut us, 30, &approved).unwrap();
         let revoked = us.revoke(at(40), peer.id()).unwrap();
@@ -292,14 +280,14 @@ mod tests {
         fails(&mut us, 90, &approved).unwrap();
         assert_eq!(owed(&us), Some(Kind::Accept));
         // Refuse, then grant outright.
-        let mut us = asked_by(&mut peer);
-        let refused = refuse(&mut us, 20, peer.id());
+        let mut us = asked_by(&mut peer).0;
+        let refused = us.refuse(at(20), peer.id(), "no").unwrap();
         fails(&mut us, 30, &refused).unwrap();
         let record = crate::peer::TrustRecord::new(peer.id(), peer.public_key());
         us.command(at(40), Command::Grant { record, lift: None }).unwrap();
         assert_eq!(owed(&us), None);
         // Accept, then the peer takes it back.
-        let mut us = asked_by(&mut peer);
+        let mut us = asked_by(&mut peer).0;
         let approved = us.approve(at(20), peer.id(), fingerprint).unwrap();
         fails(&mut us, 30, &approved).unwrap();
         let revoke = peer.draft(at(40), us.id(), Kind::Revoke, None);
@@ -310,7 +298,7 @@ mod tests {
     #[test]
     fn what_another_door_decided_cancels_what_is_owed_at_the_next_try() {
         let mut peer = Actor::new(9, 0x11);
-        let mut us = asked_by(&mut peer);
+        let mut us = asked_by(&mut peer).0;
         let approved = us.approve(at(20), peer.id(), Some(peer.public_key().fingerprint())).unwrap();
         fails(&mut us, 30, &approved).unwrap();
         // The store's own call, an import.
@@ -334,7 +322,7 @@ mod tests {
     #[test]
     fn a_later_answer_that_left_is_enough_and_an_earlier_one_is_not() {
         let mut peer = Actor::new(9, 0x11);
-        let mut us = asked_by(&mut peer);
+        let mut us = asked_by(&mut peer).0;
         let approved = us.approve(at(20), peer.id(), Some(peer.public_key().fingerprint())).unwrap();
         fails(&mut us, 30, &approved).unwrap();
         let delivered = |kind, ms| Input::Delivered { peer: node(9), kind, stamp: at(ms).wall };
@@ -367,7 +355,7 @@ mod tests {
                 let mut peer = Actor::new(id, 0x11);
                 let request = peer.draft(at(ms), us.id(), Kind::Request, None);
                 us.hear_from(at(ms), &peer, &request, Way::from_host(u8::try_from(id).unwrap())).unwrap();
-                refuse(us, ms, node(id))
+                us.refuse(at(ms), node(id), "no").unwrap()
             };
             fails(us, ms, &step)
         };
@@ -386,8 +374,8 @@ mod tests {
     #[test]
     fn what_cannot_be_told_is_owed_for_thirty_days_and_not_a_millisecond_more() {
         let mut peer = Actor::new(9, 0x11);
-        let mut us = asked_by(&mut peer);
-        let refused = refuse(&mut us, 0, peer.id());
+        let mut us = asked_by(&mut peer).0;
+        let refused = us.refuse(at(0), peer.id(), "no").unwrap();
         fails(&mut us, 20, &refused).unwrap();
         us.step(at(20 + 30 * 24 * HOUR), Input::Housekeeping).unwrap();
         assert_eq!(owed(&us), Some(Kind::Reject));

@@ -167,29 +167,12 @@ fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Step {
 mod tests {
     use super::*;
     use crate::machine::event::TrustState;
-    use crate::testing::actor::{Actor, Way, at, mark, node, sent};
-
-    fn us() -> Actor {
-        Actor::new(7, 0xAA)
-    }
-
-    /// `us`, before whom `peer` has been pending since 10.
-    fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
-        let mut us = us();
-        let request = peer.draft(at(10), us.id(), Kind::Request, None);
-        us.hear_from(at(10), peer, &request, Way::open()).unwrap();
-        (us, request)
-    }
+    use crate::testing::actor::{Actor, Way, asked_by, at, mark, node, sent, us};
 
     fn ask(us: &mut Actor, peer: NodeId, force: bool, automatic: bool) -> Result<Step, Rejection> {
         let (justification, nonce) = (Text::default(), us.nonce());
         let (expected_key, lift) = (None, None);
         us.command(at(50), Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
-    }
-
-    fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
-        let (reason, nonce) = (reason.into(), us.nonce());
-        us.command(at(50), Command::Reject { peer, reason, nonce })
     }
 
     #[test]
@@ -199,7 +182,7 @@ mod tests {
         us.tables.revoked.insert(node(6), mark(0));
         let before = us.tables.clone();
         assert_eq!(us.approve_shown(at(50), node(5)), Err(Rejection::NothingToDo));
-        assert_eq!(refuse(&mut us, node(5), ""), Err(Rejection::NothingToDo));
+        assert_eq!(us.refuse(at(50), node(5), ""), Err(Rejection::NothingToDo));
         assert_eq!(us.command(at(50), Command::Cancel { peer: node(5) }), Err(Rejection::NothingToDo));
         let gone = Command::Remove { peer: node(6) };
         assert_eq!(us.command(at(50), gone), Err(Rejection::NothingToDo));
@@ -281,7 +264,7 @@ mod tests {
     fn a_refusal_answers_the_request_at_once() {
         let mut peer = Actor::new(9, 0x11);
         let (mut us, request) = asked_by(&mut peer);
-        let step = refuse(&mut us, peer.id(), "no\n").unwrap();
+        let step = us.refuse(at(50), peer.id(), "no\n").unwrap();
         let draft = sent(&step).unwrap();
         assert_eq!((draft.kind, draft.reason.as_str(), draft.answers), (Kind::Reject, "no", Some(request.nonce)));
         assert!(step.effects.iter().all(|effect| effect.when == When::Now));

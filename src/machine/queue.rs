@@ -162,7 +162,7 @@ pub(super) fn show(plan: &mut Plan<'_>, entry: &Pending) {
 mod tests {
     use super::*;
     use crate::machine::input::Lookup;
-    use crate::machine::outcome::{Outcome, Step};
+    use crate::machine::outcome::Outcome;
     use crate::machine::view::Source;
     use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, node};
@@ -172,15 +172,6 @@ mod tests {
         Actor::new(9, 0x11)
     }
 
-    /// `us` hears, at `ms`, a request of node `id` under the key of `seed`.
-    fn ask(us: &mut Actor, ms: i64, id: u32, seed: u8, text: &str, way: Way) -> Result<Step, Rejection> {
-        let mut asker = Actor::new(id, seed);
-        let mut draft = asker.draft(at(ms), us.id(), Kind::Request, None);
-        draft.justification = text.into();
-        draft.nonce.0[15] = u8::try_from(ms % 251).unwrap();
-        us.hear_from(at(ms), &asker, &draft, way)
-    }
-
     fn key(seed: u8) -> PublicKey {
         Actor::new(1, seed).public_key()
     }
@@ -188,9 +179,9 @@ mod tests {
     #[test]
     fn a_repeat_renews_what_an_answer_needs_and_keeps_what_the_operator_read() {
         let mut us = us();
-        ask(&mut us, 10, 7, 0xAA, "first", Way::from_host(1)).unwrap();
+        us.is_asked(10, 7, 0xAA, "first", Way::from_host(1)).unwrap();
         let first = us.tables.pending[&node(7)].clone();
-        ask(&mut us, 20, 7, 0xAA, "second", Way::from_host(2)).unwrap();
+        us.is_asked(20, 7, 0xAA, "second", Way::from_host(2)).unwrap();
         let second = &us.tables.pending[&node(7)];
         assert_eq!((second.justification.as_str(), second.source, second.conflicts), ("first", first.source, 0));
         assert_eq!((second.stamp, second.received_at, second.received_tick), (at(20).wall, at(20).wall, at(20).tick));
@@ -200,19 +191,19 @@ mod tests {
     #[test]
     fn a_repeat_that_is_not_newer_is_stale() {
         let mut us = us();
-        ask(&mut us, 20, 7, 0xAA, "", Way::open()).unwrap();
+        us.is_asked(20, 7, 0xAA, "", Way::open()).unwrap();
         for ms in [20, 19] {
-            assert_eq!(ask(&mut us, ms, 7, 0xAA, "", Way::open()), Err(Rejection::Stale));
+            assert_eq!(us.is_asked(ms, 7, 0xAA, "", Way::open()), Err(Rejection::Stale));
         }
         assert_eq!(us.tables.pending.len(), 1);
-        assert!(ask(&mut us, 21, 7, 0xAA, "", Way::open()).is_ok());
+        assert!(us.is_asked(21, 7, 0xAA, "", Way::open()).is_ok());
     }
 
     #[test]
     fn another_key_is_counted_and_does_not_replace_the_first() {
         let mut us = us();
-        ask(&mut us, 10, 7, 0xAA, "first", Way::open()).unwrap();
-        let step = ask(&mut us, 20, 7, 0xBB, "forged", Way::open()).unwrap();
+        us.is_asked(10, 7, 0xAA, "first", Way::open()).unwrap();
+        let step = us.is_asked(20, 7, 0xBB, "forged", Way::open()).unwrap();
         assert_eq!(step.outcome, Outcome::Queued);
         let entry = &us.tables.pending[&node(7)];
         assert_eq!((entry.key, entry.conflicts, entry.justification.as_str()), (key(0xAA), 1, "first"));
@@ -222,11 +213,11 @@ mod tests {
     #[test]
     fn a_vouched_for_key_replaces_an_unvouched_first_and_no_vouched_one() {
         let mut us = us();
-        ask(&mut us, 10, 7, 0xBB, "forged", Way::from_host(2)).unwrap();
+        us.is_asked(10, 7, 0xBB, "forged", Way::from_host(2)).unwrap();
         let forged = us.tables.pending[&node(7)].clone();
         // The true key was here before, through a copy that somebody sent.
-        ask(&mut us, 15, 7, 0xAA, "copied", Way::from_host(3)).unwrap();
-        ask(&mut us, 20, 7, 0xAA, "true", Way::registered(key(0xAA))).unwrap();
+        us.is_asked(15, 7, 0xAA, "copied", Way::from_host(3)).unwrap();
+        us.is_asked(20, 7, 0xAA, "true", Way::registered(key(0xAA))).unwrap();
         let entry = us.tables.pending[&node(7)].clone();
         assert_eq!((entry.key, entry.authentic, entry.conflicts), (key(0xAA), true, 2));
         assert_eq!((entry.justification.as_str(), entry.stamp), ("true", at(20).wall));
@@ -235,7 +226,7 @@ mod tests {
         let others: Vec<_> = entry.others.iter().map(|it| (it.key, it.nonce, it.source)).collect();
         assert_eq!(others, [(key(0xBB), forged.nonce, forged.source)], "what waited is shown still");
 
-        ask(&mut us, 30, 7, 0xCC, "rival", Way::tunnel(node(7))).unwrap();
+        us.is_asked(30, 7, 0xCC, "rival", Way::tunnel(node(7))).unwrap();
         let entry = &us.tables.pending[&node(7)];
         assert_eq!((entry.key, entry.conflicts), (key(0xAA), 3));
     }
@@ -243,23 +234,23 @@ mod tests {
     #[test]
     fn up_to_four_other_keys_are_kept_one_of_each_source_and_renewed() {
         let mut us = us();
-        ask(&mut us, 10, 7, 0xA0, "first", Way::from_host(1)).unwrap();
+        us.is_asked(10, 7, 0xA0, "first", Way::from_host(1)).unwrap();
         // A second key of the same source as the first may be the true one behind the same address.
         for (ms, seed, host) in
             [(11, 0xA1, 1), (12, 0xA2, 1), (13, 0xA3, 3), (14, 0xA4, 4), (15, 0xA5, 5), (16, 0xA6, 6)]
         {
-            ask(&mut us, ms, 7, seed, "", Way::from_host(host)).unwrap();
+            us.is_asked(ms, 7, seed, "", Way::from_host(host)).unwrap();
         }
         let kept = |us: &Actor| us.tables.pending[&node(7)].others.iter().map(|it| it.key).collect::<Vec<_>>();
         assert_eq!(kept(&us), [0xA1, 0xA3, 0xA4, 0xA5].map(key));
         assert_eq!(us.tables.pending[&node(7)].conflicts, 6, "those that are not kept count, too");
         // Renewed by news alone, from wherever; when it was first seen and where stays.
         let before = us.tables.pending[&node(7)].others[1];
-        ask(&mut us, 30, 7, 0xA3, "", Way::from_host(9)).unwrap();
+        us.is_asked(30, 7, 0xA3, "", Way::from_host(9)).unwrap();
         let renewed = us.tables.pending[&node(7)].others[1];
         assert_eq!((renewed.stamp, renewed.source, renewed.first_seen), (at(30).wall, before.source, at(13).wall));
         assert_ne!(renewed.nonce, before.nonce);
-        ask(&mut us, 20, 7, 0xA3, "", Way::from_host(9)).unwrap();
+        us.is_asked(20, 7, 0xA3, "", Way::from_host(9)).unwrap();
         assert_eq!(us.tables.pending[&node(7)].others[1], renewed);
         assert_eq!((kept(&us).len(), us.tables.pending[&node(7)].conflicts), (4, 8));
     }
@@ -284,8 +275,7 @@ mod tests {
         // Where its source has no room left, it stays where it is.
         let mut us = self::us();
         us.rules.limits.pending_per_source_max = 1;
-        ask(
-            &mut us,
+        us.is_asked(
             5,
             8,
             0xAB,
@@ -304,7 +294,7 @@ mod tests {
         let mut us = us();
         us.rules.limits.pending_max = 0;
         us.request(at(0), node(7), Some(key(0xAA))).unwrap();
-        let step = ask(&mut us, 10, 7, 0xAA, "", Way::open()).unwrap();
+        let step = us.is_asked(10, 7, 0xAA, "", Way::open()).unwrap();
         assert!(matches!(step.outcome, Outcome::Trusted(_)));
     }
 }

@@ -73,31 +73,10 @@ const REFUSED_PER_PENDING: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::machine::effect::Draft;
-    use crate::machine::input::Command;
-    use crate::machine::outcome::{Outcome, Step};
+    use crate::machine::outcome::Outcome;
     use crate::machine::rejection::Rejection;
-    use crate::testing::actor::{Actor, Way, at, dropped, node};
+    use crate::testing::actor::{Actor, Way, asked_by, at, dropped, node, us};
     use crate::wire::message::Kind;
-    use crate::wire::text::Text;
-
-    fn us() -> Actor {
-        Actor::new(7, 0xAA)
-    }
-
-    /// `us`, before whom `peer` has been pending since 10.
-    fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
-        let mut us = us();
-        let request = peer.draft(at(10), us.id(), Kind::Request, None);
-        us.hear_from(at(10), peer, &request, Way::open()).unwrap();
-        (us, request)
-    }
-
-    fn refuse(us: &mut Actor, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
-        let (reason, nonce) = (reason.into(), us.nonce());
-        us.command(at(50), Command::Reject { peer, reason, nonce })
-    }
 
     #[test]
     fn what_an_operator_refused_does_not_come_back_by_a_copy() {
@@ -109,7 +88,7 @@ mod tests {
             let theirs = rival.draft(at(11), us.id(), Kind::Request, None);
             us.rules.policy = crate::config::Policy::default();
             us.hear_from(at(11), &rival, &theirs, Way::from_host(2)).unwrap();
-            refuse(&mut us, peer.id(), "no").unwrap();
+            us.refuse(at(50), peer.id(), "no").unwrap();
             us.rules.policy = crate::config::Policy::default().auto_approve(true);
             for (who, draft) in [(&peer, &request), (&rival, &theirs)] {
                 let way = if who.public_key() == peer.public_key() { other_way.clone() } else { Way::open() };
@@ -131,7 +110,7 @@ mod tests {
         let year = 365 * 24 * 60 * 60 * 1000;
         let request = peer.draft(at(year), us.id(), Kind::Request, None);
         us.hear_from(at(year), &peer, &request, Way::open()).unwrap();
-        refuse(&mut us, peer.id(), "").unwrap();
+        us.refuse(at(50), peer.id(), "").unwrap();
         // All clocks are right again.
         let request = peer.draft(at(100), us.id(), Kind::Request, None);
         assert_eq!(us.hear_from(at(100), &peer, &request, Way::open()).unwrap().outcome, Outcome::Queued);
@@ -145,8 +124,7 @@ mod tests {
             let mut peer = Actor::new(id, 0x11);
             let request = peer.draft(at(i64::from(id)), us.id(), Kind::Request, None);
             us.hear_from(at(i64::from(id)), &peer, &request, Way::open()).unwrap();
-            let (reason, nonce) = (Text::default(), us.nonce());
-            us.command(at(i64::from(id)), Command::Reject { peer: peer.id(), reason, nonce }).unwrap();
+            us.refuse(at(i64::from(id)), peer.id(), "").unwrap();
         }
         assert_eq!(us.tables.refused.keys().map(|id| id.get()).collect::<Vec<_>>(), (101..117).collect::<Vec<_>>());
         // One peer under ever new keys has its share.
@@ -154,8 +132,7 @@ mod tests {
             let (mut peer, ms) = (Actor::new(116, seed), 200 + i64::from(seed));
             let request = peer.draft(at(ms), us.id(), Kind::Request, None);
             us.hear_from(at(ms), &peer, &request, Way::open()).unwrap();
-            let (reason, nonce) = (Text::default(), us.nonce());
-            us.command(at(ms), Command::Reject { peer: peer.id(), reason, nonce }).unwrap();
+            us.refuse(at(ms), peer.id(), "").unwrap();
         }
         let of_peer = &us.tables.refused[&node(116)];
         assert_eq!((of_peer.len(), of_peer.last().unwrap().key), (16, Actor::new(116, 19).public_key()));

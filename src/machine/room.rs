@@ -73,22 +73,12 @@ const PENDING_PER_SITE_MAX: usize = 64;
 mod tests {
     use super::*;
     use crate::machine::input::{Lookup, Path};
-    use crate::machine::outcome::{Outcome, Step};
+    use crate::machine::outcome::Outcome;
     use crate::peer::PublicKey;
-    use crate::testing::actor::{Actor, Way, at, node};
-    use crate::wire::message::Kind;
+    use crate::testing::actor::{Actor, Way, node};
 
     fn us() -> Actor {
         Actor::new(9, 0x11)
-    }
-
-    /// `us` hears, at `ms`, a request of node `id` under the key of `seed`.
-    fn ask(us: &mut Actor, ms: i64, id: u32, seed: u8, text: &str, way: Way) -> Result<Step, Rejection> {
-        let mut asker = Actor::new(id, seed);
-        let mut draft = asker.draft(at(ms), us.id(), Kind::Request, None);
-        draft.justification = text.into();
-        draft.nonce.0[15] = u8::try_from(ms % 251).unwrap();
-        us.hear_from(at(ms), &asker, &draft, way)
     }
 
     fn key(seed: u8) -> PublicKey {
@@ -100,13 +90,13 @@ mod tests {
         let mut us = us();
         us.rules.limits.pending_per_source_max = 2;
         for id in [101, 102] {
-            ask(&mut us, 10, id, 0xAA, "", Way::from_host(1)).unwrap();
+            us.is_asked(10, id, 0xAA, "", Way::from_host(1)).unwrap();
         }
-        assert_eq!(ask(&mut us, 10, 103, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
-        assert!(ask(&mut us, 10, 103, 0xAA, "", Way::from_host(2)).is_ok());
+        assert_eq!(us.is_asked(10, 103, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
+        assert!(us.is_asked(10, 103, 0xAA, "", Way::from_host(2)).is_ok());
         // Moving its entries elsewhere does not give it room either.
-        ask(&mut us, 20, 101, 0xAA, "", Way::from_host(2)).unwrap();
-        assert_eq!(ask(&mut us, 20, 104, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
+        us.is_asked(20, 101, 0xAA, "", Way::from_host(2)).unwrap();
+        assert_eq!(us.is_asked(20, 104, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingSourceFull));
     }
 
     #[test]
@@ -114,23 +104,23 @@ mod tests {
         let mut us = us();
         us.rules.limits.pending_max = 2;
         for (id, host) in [(101, 1), (102, 2)] {
-            ask(&mut us, 10, id, 0xAA, "", Way::from_host(host)).unwrap();
+            us.is_asked(10, id, 0xAA, "", Way::from_host(host)).unwrap();
         }
-        assert_eq!(ask(&mut us, 20, 103, 0xAA, "", Way::from_host(3)), Err(Rejection::PendingFull));
-        assert!(ask(&mut us, 20, 101, 0xAA, "", Way::from_host(1)).is_ok());
+        assert_eq!(us.is_asked(20, 103, 0xAA, "", Way::from_host(3)), Err(Rejection::PendingFull));
+        assert!(us.is_asked(20, 101, 0xAA, "", Way::from_host(1)).is_ok());
     }
 
     #[test]
     fn a_vouched_for_request_takes_the_place_of_the_oldest_unvouched() {
         let mut us = us();
         us.rules.limits.pending_max = 2;
-        ask(&mut us, 10, 102, 0xAA, "", Way::from_host(1)).unwrap();
-        ask(&mut us, 11, 101, 0xAA, "", Way::from_host(2)).unwrap();
-        ask(&mut us, 20, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        us.is_asked(10, 102, 0xAA, "", Way::from_host(1)).unwrap();
+        us.is_asked(11, 101, 0xAA, "", Way::from_host(2)).unwrap();
+        us.is_asked(20, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
         assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(101), node(103)]);
-        ask(&mut us, 30, 104, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        us.is_asked(30, 104, 0xAA, "", Way::registered(key(0xAA))).unwrap();
         // Now everyone in it is vouched for: nobody gives way.
-        let full = ask(&mut us, 40, 105, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        let full = us.is_asked(40, 105, 0xAA, "", Way::registered(key(0xAA))).unwrap();
         assert_eq!(full.outcome, Outcome::Dropped(Rejection::PendingFull));
         assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(103), node(104)]);
     }
@@ -139,9 +129,9 @@ mod tests {
     fn within_a_full_source_the_vouched_for_displaces_its_own_source_only() {
         let mut us = us();
         us.rules.limits.pending_per_source_max = 1;
-        ask(&mut us, 10, 101, 0xAA, "", Way::from_host(2)).unwrap();
-        ask(&mut us, 20, 102, 0xAA, "", Way::from_host(1)).unwrap();
-        ask(&mut us, 30, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
+        us.is_asked(10, 101, 0xAA, "", Way::from_host(2)).unwrap();
+        us.is_asked(20, 102, 0xAA, "", Way::from_host(1)).unwrap();
+        us.is_asked(30, 103, 0xAA, "", Way::registered(key(0xAA))).unwrap();
         assert_eq!(us.tables.pending.keys().copied().collect::<Vec<_>>(), [node(101), node(103)]);
     }
 
@@ -150,34 +140,34 @@ mod tests {
         let mut us = us();
         us.rules.limits.pending_max = 4;
         for (ms, id, host) in [(10, 101, 1), (11, 102, 1), (12, 103, 1), (13, 104, 2)] {
-            ask(&mut us, ms, id, 0xAA, "", Way::from_host(host)).unwrap();
+            us.is_asked(ms, id, 0xAA, "", Way::from_host(host)).unwrap();
         }
         // It would have two then, and the other three: one more is not two more.
-        assert_eq!(ask(&mut us, 20, 105, 0xAA, "", Way::from_host(2)), Err(Rejection::PendingFull));
+        assert_eq!(us.is_asked(20, 105, 0xAA, "", Way::from_host(2)), Err(Rejection::PendingFull));
         let ids = |us: &Actor| us.tables.pending.keys().map(|id| id.get()).collect::<Vec<_>>();
-        ask(&mut us, 21, 106, 0xAA, "", Way::from_host(3)).unwrap();
+        us.is_asked(21, 106, 0xAA, "", Way::from_host(3)).unwrap();
         assert_eq!(ids(&us), [102, 103, 104, 106]);
         // Now nobody has two more than a newcomer would have.
-        assert_eq!(ask(&mut us, 22, 107, 0xAA, "", Way::from_host(4)), Err(Rejection::PendingFull));
+        assert_eq!(us.is_asked(22, 107, 0xAA, "", Way::from_host(4)), Err(Rejection::PendingFull));
         // Who is vouched for does not give way.
         for id in [102, 103] {
             us.tables.pending.get_mut(&node(id)).unwrap().authentic = true;
         }
         us.rules.limits.pending_max = 5;
-        ask(&mut us, 23, 108, 0xAA, "", Way::from_host(1)).unwrap();
-        ask(&mut us, 24, 109, 0xAA, "", Way::from_host(5)).unwrap();
+        us.is_asked(23, 108, 0xAA, "", Way::from_host(1)).unwrap();
+        us.is_asked(24, 109, 0xAA, "", Way::from_host(5)).unwrap();
         assert_eq!(ids(&us), [102, 103, 104, 106, 109], "the one of three that nobody vouches for");
-        assert_eq!(ask(&mut us, 25, 110, 0xAA, "", Way::from_host(7)), Err(Rejection::PendingFull));
+        assert_eq!(us.is_asked(25, 110, 0xAA, "", Way::from_host(7)), Err(Rejection::PendingFull));
     }
 
     #[test]
     fn sixteen_addresses_shut_nobody_out() {
         let mut us = us();
         for id in 1000..1256_u32 {
-            ask(&mut us, 10, id, 0xAA, "", Way::from_host(u8::try_from(id % 16).unwrap())).unwrap();
+            us.is_asked(10, id, 0xAA, "", Way::from_host(u8::try_from(id % 16).unwrap())).unwrap();
         }
         for id in 2000..2013_u32 {
-            ask(&mut us, 20, id, 0xAA, "", Way::from_host(u8::try_from(id - 1900).unwrap())).unwrap();
+            us.is_asked(20, id, 0xAA, "", Way::from_host(u8::try_from(id - 1900).unwrap())).unwrap();
         }
         assert_eq!(us.tables.pending.len(), 256);
     }
@@ -191,12 +181,12 @@ mod tests {
             Way { path, lookup: Lookup::NotAsked }
         };
         for network in 0..64 {
-            ask(&mut us, 10, 1000 + network, 0xAA, "", way(network, 1)).unwrap();
+            us.is_asked(10, 1000 + network, 0xAA, "", way(network, 1)).unwrap();
         }
-        assert_eq!(ask(&mut us, 20, 2000, 0xAA, "", way(999, 1)), Err(Rejection::PendingSourceFull));
-        assert!(ask(&mut us, 20, 2000, 0xAA, "", way(999, 2)).is_ok());
+        assert_eq!(us.is_asked(20, 2000, 0xAA, "", way(999, 1)), Err(Rejection::PendingSourceFull));
+        assert!(us.is_asked(20, 2000, 0xAA, "", way(999, 2)).is_ok());
         let vouched = Way { lookup: Lookup::Found { key: key(0xAA), networks: vec![] }, ..way(999, 1) };
-        ask(&mut us, 21, 2001, 0xAA, "", vouched).unwrap();
+        us.is_asked(21, 2001, 0xAA, "", vouched).unwrap();
         assert!(us.tables.pending.contains_key(&node(2001)) && !us.tables.pending.contains_key(&node(1000)));
     }
 }

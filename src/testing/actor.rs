@@ -275,6 +275,21 @@ impl Actor {
         self.command(now, Command::Approve { peer, fingerprint, entry: None, nonce, lookup, lift: Some(id) })
     }
 
+    /// Its operator refuses `peer`.
+    pub fn refuse(&mut self, now: Now, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
+        let (reason, nonce) = (reason.into(), self.nonce());
+        self.command(now, Command::Reject { peer, reason, nonce })
+    }
+
+    /// It hears, at `ms`, a request of node `id` under the key of `seed`, whose nonce differs from one millisecond to the next.
+    pub fn is_asked(&mut self, ms: i64, id: u32, seed: u8, text: &str, way: Way) -> Result<Step, Rejection> {
+        let mut asker = Self::new(id, seed);
+        let mut draft = asker.draft(at(ms), self.id(), Kind::Request, None);
+        draft.justification = text.into();
+        draft.nonce.0[15] = u8::try_from(ms % 251).expect("below 251");
+        self.hear_from(at(ms), &asker, &draft, way)
+    }
+
     /// Its operator revokes `peer`.
     pub fn revoke(&mut self, now: Now, peer: NodeId) -> Result<Step, Rejection> {
         let nonce = self.nonce();
@@ -293,6 +308,20 @@ impl Actor {
         }
         Ok(step)
     }
+}
+
+/// The node that most tests are about: 7.
+#[must_use]
+pub fn us() -> Actor {
+    Actor::new(7, 0xAA)
+}
+
+/// The same, before whom `peer` has been pending since 10; and the request.
+pub fn asked_by(peer: &mut Actor) -> (Actor, Draft) {
+    let mut us = us();
+    let request = peer.draft(at(10), us.id(), Kind::Request, None);
+    us.hear_from(at(10), peer, &request, Way::open()).expect("a first request waits");
+    (us, request)
 }
 
 /// The one message that a step sends, if it sends one.
