@@ -33,10 +33,11 @@ pub(super) fn newest_refused_key(plan: &Plan<'_>) -> Option<PublicKey> {
 
 /// Remembers that an operator refused what these keys waited with.
 pub(super) fn remember(plan: &mut Plan<'_>, keys: impl IntoIterator<Item = OtherKey>) {
-    let (view, peer, at) = (plan.view, plan.peer, plan.now.wall);
+    let (view, peer, at, latest) = (plan.view, plan.peer, plan.now.wall, latest_credible(plan.rules, plan.now));
     let mut refused = view.refused(peer).to_vec();
     for OtherKey { key, stamp, .. } in keys.into_iter().filter(|it| it.nonce.is_some()) {
-        let before = refused.iter().find(|it| it.key == key).map(|it| it.stamp);
+        // A stamp too far ahead keeps nothing out, and is not to outlive one that does.
+        let before = refused.iter().find(|it| it.key == key && it.stamp <= latest).map(|it| it.stamp);
         refused.retain(|it| it.key != key);
         refused.push(RefusedRequest { key, stamp: before.map_or(stamp, |before| before.max(stamp)), at });
     }
@@ -146,5 +147,41 @@ mod tests {
         assert_eq!(left(&mut us, lifetime + 30_102), 14 + 16);
         assert_eq!(left(&mut us, lifetime + 30_210), 10);
         assert_eq!(left(&mut us, lifetime + 30_220), 0);
+    }
+
+    #[test]
+    fn at_the_limit_who_was_refused_longest_ago_is_forgotten_whatever_its_number() {
+        let mut us = us();
+        us.rules.limits.pending_max = 1;
+        for (ms, id) in (0..17).zip((100..117).rev()) {
+            us.is_asked(ms, id, 0x11, "", Way::open()).unwrap();
+            us.refuse(at(ms), node(id), "").unwrap();
+        }
+        assert_eq!(us.tables.refused.keys().map(|id| id.get()).collect::<Vec<_>>(), (100..116).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_later_refusal_remembers_the_newest_stamp_that_a_right_clock_could_give() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        let year = 365 * 24 * 60 * 60 * 1000;
+        let request = peer.draft(at(year), us.id(), Kind::Request, None);
+        us.hear_from(at(year), &peer, &request, Way::open()).unwrap();
+        us.refuse(at(year), peer.id(), "").unwrap();
+        // All clocks are right again, and the operator refuses again: no copy of that comes back either.
+        let request = peer.draft(at(100), us.id(), Kind::Request, None);
+        us.hear_from(at(100), &peer, &request, Way::open()).unwrap();
+        us.refuse(at(110), peer.id(), "").unwrap();
+        assert_eq!(us.hear_from(at(120), &peer, &request, Way::open()), Err(Rejection::AlreadyRefused));
+        // An older request, as an import may bring it back, does not undo the refusal of a newer one.
+        let older = crate::machine::view::Pending {
+            stamp: at(50).wall,
+            ..{
+                us.is_asked(200, 8, 0x22, "", Way::open()).unwrap();
+                us.tables.pending[&node(8)].clone()
+            }
+        };
+        us.tables.pending.insert(peer.id(), crate::machine::view::Pending { key: peer.public_key(), ..older });
+        us.refuse(at(210), peer.id(), "").unwrap();
+        assert_eq!(us.hear_from(at(220), &peer, &request, Way::open()), Err(Rejection::AlreadyRefused));
     }
 }
