@@ -16,7 +16,7 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Result<Step, R
     let was = plan.lose_trust(ChangeReason::OwnEntry);
     // There is no tunnel to ourselves, and the registry was never told of such trust.
     plan.effects.clear();
-    (plan.pending, plan.outgoing, plan.revoked) = (None, None, None);
+    (plan.pending, plan.outgoing, plan.revoked, plan.owed) = (None, None, None, None);
     if view.floor(rules.own_id).is_some() {
         // What the plan holds of a floor is written, and never taken out.
         plan.others.push(TableChange::Floor(rules.own_id, None));
@@ -26,7 +26,6 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Result<Step, R
     let others = [
         view.ignored(own).map(|_| TableChange::Ignored(own, None)),
         (!view.refused(own).is_empty()).then_some(TableChange::Refused(own, None)),
-        view.owed(own).map(|_| TableChange::Owed(own, None)),
         view.revision(own).map(|_| TableChange::Revision(own, None)),
     ];
     plan.others.extend(others.into_iter().flatten());
@@ -40,6 +39,7 @@ mod tests {
     use crate::machine::check::check;
     use crate::machine::event::{Event, TrustState};
     use crate::machine::input::Input;
+    use crate::machine::view::{Owed, RefusedRequest};
     use crate::peer::TrustRecord;
     use crate::testing::actor::{Actor, Way, at, node};
     use crate::wire::message::Kind;
@@ -61,9 +61,13 @@ mod tests {
         let outgoing = us.tables.outgoing[&node(6)].clone();
         let floor = Floor { key: Some(us.public_key()), seen: at(0).wall, spoke_v2: true, ..Floor::EMPTY };
         let record = TrustRecord::new(own, us.public_key());
+        let (since, since_tick) = (at(0).wall, at(0).tick);
+        // While the node is in another table as well: what nobody would be told is forgotten anyway.
+        let kind = Kind::Reject;
+        let owed = Owed { kind, nonce: us.nonce(), answers: None, reason: String::new(), since, since_tick };
         let changed = Event::TrustChanged { peer: own, state: TrustState::Revoked, reason: ChangeReason::OwnEntry };
         // Each by itself, and all together.
-        for which in [1, 2, 4, 8, 16, 31] {
+        for which in [1, 2, 4, 8, 16, 32, 64, 128, 256, 511] {
             if which & 1 != 0 {
                 us.tables.trusted.insert(own, record);
             }
@@ -79,7 +83,20 @@ mod tests {
             if which & 16 != 0 {
                 us.tables.floor.insert(own, floor);
             }
-            assert!(check(&us.rules, &us.tables).is_err(), "{which}");
+            if which & 32 != 0 {
+                us.tables.ignored.insert(own, at(0).wall);
+            }
+            if which & 64 != 0 {
+                let refused = RefusedRequest { key: us.public_key(), stamp: at(0).wall, at: at(0).wall };
+                us.tables.refused.insert(own, [refused].into());
+            }
+            if which & 128 != 0 {
+                us.tables.owed.insert(own, owed.clone());
+            }
+            if which & 256 != 0 {
+                us.tables.revisions.insert(own, 1);
+            }
+            assert!(which > 31 || check(&us.rules, &us.tables).is_err(), "{which}");
             // Not through the double's own look at the invariants, which do not hold before.
             let step = crate::machine::step::step(&us.rules, &us.tables, at(1), Input::OwnEntries).unwrap();
             let was = (which & 1 != 0).then_some(record);
