@@ -154,7 +154,7 @@ impl RetryTable {
         if entry.sent == Some(true) && entry.error.is_none() {
             pause = pause.max(PAUSE_MS_SENT);
         }
-        if entry.patient || entry.tries > EAGER_TRIES {
+        if entry.patient || entry.tries >= EAGER_TRIES {
             // A round of all entries takes as long as the pace allows. More often than that they would only queue.
             let round = i64::try_from(self.entries.len()).unwrap_or(i64::MAX).saturating_mul(MILLIS_PER_TRY);
             pause = pause.max(round.saturating_mul(5) / 4);
@@ -372,5 +372,29 @@ mod tests {
             fail(&mut table, key(peer), nonce(peer), 0);
         }
         assert_eq!((table.len(), table.due.len()), (ENTRIES_MAX, ENTRIES_MAX));
+    }
+
+    #[test]
+    fn a_pause_becomes_an_hour_when_a_day_has_passed_and_no_sooner() {
+        let pause = |at: i64| {
+            let mut table = RetryTable::new();
+            fail(&mut table, key(9), nonce(9), at);
+            table.next().unwrap().as_millis() - at
+        };
+        assert_eq!((pause(24 * HOUR - 1), pause(24 * HOUR)), (1000, HOUR));
+    }
+
+    #[test]
+    fn what_failed_four_times_waits_as_long_as_a_round_of_all() {
+        let mut table = RetryTable::new();
+        table.load(Tick::new(0), (1..=4096).map(|peer| (key(peer), nonce(peer), Tick::new(0))));
+        let round = 4096 * MILLIS_PER_TRY;
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            fail(&mut table, key(5000), nonce(5000), 0);
+            pauses.push(table.get(key(5000)).unwrap().next.unwrap().as_millis());
+        }
+        assert_eq!(pauses[..3], [1000, 2000, 4000]);
+        assert!(pauses[3] >= round, "{pauses:?}");
     }
 }
