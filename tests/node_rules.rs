@@ -87,6 +87,9 @@ fn a_peer_of_version_1_is_answered_over_an_authenticated_connection_or_not_at_al
         }
         manager.receive(Received::authenticated(request(), id(2)));
         assert_eq!(count(&manager, "replayed"), 1, "a copy");
+        // There is no other way to tell it, so nobody is owed it.
+        let _ = manager.shutdown();
+        assert_eq!(manager.owed(), []);
     }
     let (manager, ..) = alone(|builder| builder);
     manager.receive(Received::authenticated(message_v1_from(&identity(2), Kind::Request), id(2)));

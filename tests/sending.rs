@@ -458,6 +458,33 @@ fn an_answer_is_checked_again_before_the_relay_gets_it() {
 }
 
 #[test]
+fn a_farewell_that_waits_is_called_off_when_the_peer_is_trusted_by_then() {
+    for again in [true, false] {
+        let (manager, net) = trusting([2]);
+        net.set([2], Way::Sticks);
+        let shut = net.gate.close();
+        asks(&manager, 2, 0);
+        eventually("an answer is under way", || net.stuck() == 1);
+        // The farewell waits behind it.
+        drop(manager.revoke(id(2)).unwrap());
+        if again {
+            let mark = manager.store().revocation(id(2)).unwrap().id;
+            let record = TrustRecord::new(id(2), identity(2).public_key());
+            drop(manager.store().grant_lifting(record, mark).unwrap());
+        }
+        drop(shut);
+        if again {
+            eventually("the answer left", || net.left(2) == [ACCEPT]);
+            asks(&manager, 2, 9);
+            eventually("what comes after the farewell leaves", || net.left(2).len() > 1);
+            assert_eq!(net.left(2), [ACCEPT, ACCEPT]);
+        } else {
+            eventually("the farewell leaves", || net.left(2) == [ACCEPT, FAREWELL]);
+        }
+    }
+}
+
+#[test]
 fn what_was_called_off_on_its_way_is_not_given_to_the_relay() {
     let (manager, net, post) = posting([2, 3]);
     net.set([2], Way::CalledOff);

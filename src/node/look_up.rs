@@ -247,3 +247,71 @@ const WAITERS_PER_PEER_MAX: usize = 16;
 const STRANGERS_REVISIONS_MAX: usize = 64 * 1024;
 /// Saved revisions that are forgotten in one critical section of the writer lock.
 const FORGOTTEN_AT_ONCE: usize = 1024;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+    use crate::machine::rejection::Rejection;
+    use crate::machine::view::{Floor, TableChange};
+    use crate::node::registry::Revision;
+    use crate::store::Transaction;
+    use crate::testing::actor::node;
+    use crate::time::WallMillis;
+
+    /// Says of everybody what it was told last.
+    struct Says {
+        revision: Mutex<u64>,
+        blocks: bool,
+    }
+
+    impl Registry for Says {
+        fn look_up(&self, _: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
+            Ok(Some(RegistryEntry { revision: Revision(*self.revision.lock()), ..RegistryEntry::default() }))
+        }
+        fn may_block(&self) -> bool {
+            self.blocks
+        }
+    }
+
+    fn says(blocks: bool) -> Arc<Says> {
+        Arc::new(Says { revision: Mutex::new(5), blocks })
+    }
+
+    #[test]
+    fn who_had_an_answer_takes_no_place_any_more() {
+        let look_ups = LookUps::new(says(true), Duration::from_secs(60), 2, Weak::new());
+        for peer in 1..=20 {
+            for whom in [Whom::Stranger, Whom::Known] {
+                assert!(look_ups.look_up(node(peer), whom, Duration::MAX).is_ok(), "{peer} {whom:?}");
+            }
+        }
+        let running = look_ups.running.lock();
+        assert_eq!((running.waiting, running.strangers), (0, 0));
+    }
+
+    #[test]
+    fn the_revision_of_a_peer_in_any_table_of_ours_outlives_strangers() {
+        for (table, kept) in [("none", false), ("trusted", true), ("revoked", true), ("floors", true)] {
+            let (store, registry) = (Arc::new(TrustStore::in_memory()), says(false));
+            match table {
+                "trusted" => drop(store.grant(crate::peer::TrustRecord::new(node(2), None)).unwrap()),
+                "revoked" => drop(store.revoke(node(2)).unwrap()),
+                "floors" => {
+                    let floor = Floor { reserved: WallMillis::new(1), ..Floor::EMPTY };
+                    let changes = vec![TableChange::Floor(node(2), Some(floor))];
+                    let written =
+                        store.transact(|_| Ok::<_, Rejection>(Transaction { changes, events: Vec::new(), value: () }));
+                    assert!(written.is_ok());
+                }
+                _ => {}
+            }
+            let look_ups = LookUps::new(Arc::clone(&registry) as _, Duration::from_secs(60), 2, Arc::downgrade(&store));
+            let asks = |peer| look_ups.look_up(node(peer), Whom::Known, Duration::MAX);
+            for peer in 2..STRANGERS_REVISIONS_MAX as u32 + 100 {
+                assert!(asks(peer).is_ok());
+            }
+            *registry.revision.lock() = 4;
+            assert_eq!(matches!(asks(2), Err(RegistryError::Outdated)), kept, "{table}");
+        }
+    }
+}
