@@ -132,4 +132,25 @@ mod tests {
         assert_eq!(OpenKey::new(small).map(drop), Err(InvalidKey::Weak));
         assert_eq!(*key(1).key(), PublicKey::from_bytes(*key(1).key().as_bytes()).unwrap());
     }
+
+    #[test]
+    fn a_signature_with_an_r_of_small_order_is_refused_though_it_adds_up() {
+        // By the holder of the key: R is the neutral element, and S is the hash of R, key and message times the secret. So
+        // S B = R + k A, which is all that a looser check asks for. Whoever can write it under a good key can write it for
+        // any message, and a signature that says less than another is not one of ours.
+        let signer = ed25519_dalek::SigningKey::from_bytes(&[0x11; 32]);
+        let s = [
+            0x23, 0xb5, 0xf7, 0x8b, 0x53, 0xbe, 0xc1, 0x69, 0x61, 0xec, 0x7f, 0x69, 0x3e, 0xc2, 0xf5, 0xf9, 0x5d, 0xcd,
+            0x61, 0xf3, 0xc0, 0x16, 0x7f, 0xf5, 0xe1, 0xcb, 0x41, 0xfc, 0xb1, 0xa5, 0x96, 0x06,
+        ];
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        signature[32..].copy_from_slice(&s);
+        let (key, dalek) = (key(0x11), signer.verifying_key());
+        let loosely = ed25519_dalek::Verifier::verify(&dalek, b"anything", &Signature::from_bytes(&signature));
+        assert!(loosely.is_ok() && !key.signed(b"anything", &signature));
+        // Its twin.
+        let good = ed25519_dalek::Signer::sign(&signer, b"anything").to_bytes();
+        assert!(key.signed(b"anything", &good) && !key.signed(b"anythinG", &good));
+    }
 }
