@@ -199,7 +199,8 @@ fn a_refusal_ends_the_wait_at_once_with_its_reason() {
     seven.does(&["request", "9"]);
     nine.does(&["wait", "7", "--until", "pending"]);
     let print = seven.shows("status")["fingerprint"].as_str().unwrap().to_owned();
-    nine.does(&["approve", "7", &print]);
+    let (code, out, err) = run(&nine.args(&["approve", "7", &print]));
+    assert_eq!((code, err.as_str(), out.lines().last()), (0, "", Some("told")), "{out}");
     seven.does(&["wait", "9"]);
 }
 

@@ -183,6 +183,28 @@ fn a_node_that_takes_new_keys_needs_nobody_and_one_that_refuses_them_shows_nothi
 }
 
 #[test]
+fn a_node_that_starts_while_its_key_is_replaced_gets_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    init(&home, "7");
+    // A node that starts has looked at its identity when it reads its peers file; here it waits for the end of that.
+    let peers = home.join("peers.toml");
+    std::fs::remove_file(&peers).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&peers).status().unwrap().success());
+    let starts = std::thread::spawn({
+        let home = home.clone();
+        move || Node::start(&home, "127.0.0.1:0")
+    });
+    let (opened, open) = std::sync::mpsc::channel();
+    std::thread::spawn(move || opened.send(std::fs::OpenOptions::new().write(true).open(peers)));
+    let reads = open.recv_timeout(std::time::Duration::from_secs(60)).expect("the node reads its peers file").unwrap();
+    let made = rekey(&home);
+    drop(reads);
+    let node = starts.join().unwrap();
+    assert_eq!(node.shows("status")["fingerprint"], made["fingerprint"]);
+}
+
+#[test]
 fn rekey_is_refused_beside_a_running_node_and_where_no_node_lives() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
