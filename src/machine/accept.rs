@@ -199,6 +199,14 @@ mod tests {
         assert!(us.tables.trusted.is_empty() && us.tables.pending.is_empty());
         assert!(us.tables.outgoing.is_empty(), "and so does our request");
 
+        // With it goes what answered it under a key that nobody vouches for.
+        let (mut us, peer, accept) = asked(None);
+        us.trusts(peer.id(), Some(Actor::new(1, 0x22).public_key()));
+        us.hear_from(at(55), &Actor::new(9, 0xCC), &accept, Way::from_host(2)).unwrap();
+        assert_eq!(us.tables.pending.len(), 1);
+        us.hear_from(at(60), &peer, &accept, Way::registered(peer_key())).unwrap();
+        assert!(us.tables.outgoing.is_empty() && us.tables.pending.is_empty());
+
         // Its twin: nobody vouches, nothing is lost.
         let (mut us, peer, accept) = asked(None);
         let record = us.trusts(peer.id(), Some(Actor::new(1, 0x22).public_key()));
@@ -276,7 +284,12 @@ mod tests {
     fn a_first_use_is_none_where_another_key_is_known_or_named() {
         type Prepare = fn(&mut Actor);
         let other = || Actor::new(1, 0x22).public_key();
-        let cases: [(&str, Option<PublicKey>, Prepare); 5] = [
+        let cases: [(&str, Option<PublicKey>, Prepare); 6] = [
+            ("waiting beside another", None, |us| {
+                for (seed, host) in [(0x11, 1), (0x22, 2)] {
+                    us.is_asked(10, 9, seed, "", Way::from_host(host)).unwrap();
+                }
+            }),
             ("vouched for once", None, |us| {
                 let key = Some(Actor::new(9, 0x22).public_key());
                 us.tables.floor.insert(Actor::new(9, 0x22).id(), Floor { key, ..Floor::EMPTY });

@@ -254,4 +254,18 @@ mod tests {
             Err("bad_key")
         );
     }
+
+    #[test]
+    fn a_revocation_from_before_this_life_is_stale_and_a_younger_one_is_not() {
+        let (us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let mut life = |kind, stamp: i64| {
+            let draft = peer.draft(at(stamp), us.id(), kind, None);
+            let decoded = decode(&us.rules, at(60_000), peer.sign(&draft), false).unwrap();
+            check_life(&us.rules, at(60_000), at(50_000).wall, &decoded)
+        };
+        assert_eq!(life(Kind::Revoke, 20_000), Err(Rejection::Stale));
+        assert_eq!(life(Kind::Revoke, 20_001), Ok(()));
+        // Nothing else ends trust.
+        assert_eq!(life(Kind::Request, 20_000), Ok(()));
+    }
 }

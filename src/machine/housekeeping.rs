@@ -80,6 +80,7 @@ fn floors_to_forget(rules: &Rules, view: &dyn View) -> Vec<NodeId> {
 mod tests {
     use super::*;
     use crate::machine::input::Input;
+    use crate::machine::view::Owed;
     use crate::testing::actor::{Actor, Way, at, mark, node};
     use crate::time::WallMillis;
     use crate::wire::message::Kind;
@@ -133,5 +134,30 @@ mod tests {
         let kept: Vec<u32> = [8, 101, 102].into_iter().chain(105..116).collect();
         assert_eq!(left, kept);
         assert_eq!(us.step(at(2), Input::Housekeeping).unwrap().changes, [], "below the limit nothing is forgotten");
+    }
+
+    #[test]
+    fn full_floors_keep_who_was_spoken_to_lately_and_who_is_owed_something() {
+        let mut us = Actor::new(7, 0xAA);
+        us.rules.limits.floors_max = 16;
+        for id in 101..=116 {
+            let (key, seen) = (Some(Actor::new(1, 0x22).public_key()), WallMillis::new(i64::from(id)));
+            us.tables.floor.insert(node(id), Floor { key, seen, ..Floor::EMPTY });
+        }
+        // 101 to 103 were heard longest ago. We spoke to 101 just now, and owe 102 something.
+        let spoken_to = us.tables.floor.get_mut(&node(101)).unwrap();
+        (spoken_to.sent, spoken_to.reserved) = (at(0).wall, at(0).wall);
+        let owed = Owed {
+            kind: Kind::Reject,
+            nonce: us.nonce(),
+            answers: None,
+            reason: String::new(),
+            since: at(0).wall,
+            since_tick: at(0).tick,
+        };
+        us.tables.owed.insert(node(102), owed);
+        us.step(at(1), Input::Housekeeping).unwrap();
+        let left: Vec<u32> = us.tables.floor.keys().map(|peer| peer.get()).collect();
+        assert_eq!(left, [101, 102].into_iter().chain(105..=116).collect::<Vec<u32>>());
     }
 }

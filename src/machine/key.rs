@@ -327,4 +327,15 @@ mod tests {
         let record = TrustRecord::new(node(9), None);
         assert_eq!(us.command(at(20), Command::Grant { record, lift: None }), Err(Rejection::StoreFull));
     }
+
+    #[test]
+    fn a_key_that_was_adopted_is_none_of_the_others_that_wait() {
+        let mut us = us(Some(None));
+        us.is_asked(10, 9, 0xBB, "", Way::from_host(1)).unwrap();
+        us.is_asked(11, 9, 0x11, "", Way::from_host(2)).unwrap();
+        us.is_asked(12, 9, 0xCC, "", Way::from_host(3)).unwrap();
+        us.command(at(50), Command::AdoptKey { peer: node(9), key: key() }).unwrap();
+        let left: Vec<_> = us.tables.pending[&node(9)].keys().map(|it| it.key).collect();
+        assert_eq!(left, [0xBB, 0xCC].map(|seed| Actor::new(9, seed).public_key()));
+    }
 }

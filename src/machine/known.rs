@@ -24,3 +24,25 @@ pub fn shown(view: &dyn View, peer: NodeId, entry: &Pending) -> Pending {
     let known = u32::from(replaced_key(view, peer, &entry.key).is_some());
     Pending { conflicts: entry.conflicts.max(known), ..entry.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::actor::{Actor, Way, at, sent};
+    use crate::wire::message::Kind;
+
+    #[test]
+    fn a_key_that_our_caller_named_is_known_until_the_peer_refuses() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        let (key, other) = (peer.public_key(), Actor::new(1, 0x22).public_key());
+        let asked = us.request(at(0), peer.id(), Some(key)).unwrap();
+        assert_eq!(replaced_key(&us.tables, peer.id(), &other), Some(key));
+        assert_eq!(replaced_key(&us.tables, peer.id(), &key), None);
+        // a refused request vouches for no key. What is known then is the floor's, which the refusal left.
+        let reject = peer.draft(at(1), us.id(), Kind::Reject, Some(sent(&asked).unwrap().nonce));
+        us.hear_from(at(2), &peer, &reject, Way::open()).unwrap();
+        us.tables.floor.clear();
+        assert!(us.tables.outgoing[&peer.id()].refused.is_some());
+        assert_eq!(replaced_key(&us.tables, peer.id(), &other), None);
+    }
+}

@@ -167,6 +167,7 @@ fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Step {
 mod tests {
     use super::*;
     use crate::machine::event::TrustState;
+    use crate::machine::input::Input;
     use crate::testing::actor::{Actor, Way, asked_by, at, mark, node, sent, us};
 
     fn ask(us: &mut Actor, peer: NodeId, force: bool, automatic: bool) -> Result<Step, Rejection> {
@@ -300,5 +301,35 @@ mod tests {
         assert!(step.effects.iter().all(|effect| effect.when == When::Now));
         let lost = Event::TrustChanged { peer: peer.id(), state: TrustState::Revoked, reason: ChangeReason::Revoked };
         assert_eq!(step.events, [Event::Revoked { peer: peer.id() }, lost]);
+    }
+
+    #[test]
+    fn a_request_that_was_refused_makes_room_before_one_that_is_open() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.rules.limits.outgoing_max = 2;
+        us.request(at(0), node(8), None).unwrap();
+        let asked = us.request(at(1), peer.id(), Some(peer.public_key())).unwrap();
+        let reject = peer.draft(at(2), us.id(), Kind::Reject, Some(sent(&asked).unwrap().nonce));
+        us.hear_from(at(3), &peer, &reject, Way::open()).unwrap();
+        us.request(at(4), node(10), None).unwrap();
+        assert_eq!(us.tables.outgoing.keys().copied().collect::<Vec<_>>(), [node(8), node(10)]);
+        us.request(at(5), node(11), None).unwrap();
+        assert_eq!(us.tables.outgoing.keys().copied().collect::<Vec<_>>(), [node(10), node(11)], "then the oldest");
+    }
+
+    #[test]
+    fn asking_again_is_a_request_that_no_relay_has() {
+        let mut us = us();
+        let asked = us.request(at(0), node(9), None).unwrap();
+        let nonce = sent(&asked).unwrap().nonce;
+        us.step(at(1), Input::Relaying { peer: node(9), nonce }).unwrap();
+        assert!(us.tables.outgoing[&node(9)].relayed);
+        us.request(at(2), node(9), None).unwrap();
+        assert!(!us.tables.outgoing[&node(9)].relayed);
+        assert_eq!(
+            us.step(at(3), Input::Relaying { peer: node(9), nonce }),
+            Err(Rejection::NothingToDo),
+            "the old nonce"
+        );
     }
 }

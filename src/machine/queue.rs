@@ -165,7 +165,7 @@ mod tests {
     use crate::machine::outcome::Outcome;
     use crate::machine::view::Source;
     use crate::peer::PublicKey;
-    use crate::testing::actor::{Actor, Way, at, node};
+    use crate::testing::actor::{Actor, Way, at, node, sent};
     use crate::wire::message::Kind;
 
     fn us() -> Actor {
@@ -296,5 +296,35 @@ mod tests {
         us.request(at(0), node(7), Some(key(0xAA))).unwrap();
         let step = us.is_asked(10, 7, 0xAA, "", Way::open()).unwrap();
         assert!(matches!(step.outcome, Outcome::Trusted(_)));
+    }
+
+    #[test]
+    fn a_key_that_takes_the_place_brings_the_newest_of_its_own_requests() {
+        let (mut us, mut peer) = (us(), Actor::new(7, 0xAA));
+        us.is_asked(10, 7, 0xBB, "forged", Way::from_host(2)).unwrap();
+        let older = peer.draft(at(20), us.id(), Kind::Request, None);
+        let newer = peer.draft(at(30), us.id(), Kind::Request, None);
+        // Nobody vouched for the newer one when it came; then somebody vouches for the older.
+        us.hear_from(at(31), &peer, &newer, Way::from_host(3)).unwrap();
+        us.hear_from(at(32), &peer, &older, Way::registered(peer.public_key())).unwrap();
+        let entry = &us.tables.pending[&node(7)];
+        assert_eq!((entry.key, entry.authentic), (peer.public_key(), true));
+        assert_eq!((entry.nonce, entry.stamp), (Some(newer.nonce), newer.stamp));
+    }
+
+    #[test]
+    fn an_answer_takes_nothing_from_another_keys_request() {
+        let (mut us, mut peer) = (us(), Actor::new(7, 0xAA));
+        let asked = us.request(at(0), peer.id(), None).unwrap();
+        us.is_asked(10, 7, 0xBB, "first", Way::from_host(2)).unwrap();
+        let request = peer.draft(at(20), us.id(), Kind::Request, None);
+        us.hear_from(at(20), &peer, &request, Way::from_host(3)).unwrap();
+        let accept = peer.draft(at(30), us.id(), Kind::Accept, Some(sent(&asked).unwrap().nonce));
+        us.hear_from(at(30), &peer, &accept, Way::from_host(3)).unwrap();
+        let other = us.tables.pending[&node(7)].others[0];
+        assert_eq!(
+            (other.key, other.kind, other.nonce),
+            (peer.public_key(), PendingKind::Request, Some(request.nonce))
+        );
     }
 }

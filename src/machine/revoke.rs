@@ -131,7 +131,19 @@ mod tests {
         us.trusts(id, Some(peer.public_key()));
         let revoke = peer.draft(at(30), us.id(), Kind::Revoke, None);
         let step = us.hear_from(at(40), &peer, &revoke, Way::open()).unwrap();
-        assert_eq!(actions(&step), [cut, Action::ReportRevoke { peer: id }]);
+        assert_eq!(actions(&step), [cut.clone(), Action::ReportRevoke { peer: id }]);
+        // Where it only waited, or we had only asked, the registry hears of it as well.
+        for asked in [false, true] {
+            let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+            if asked {
+                us.request(at(0), id, None).unwrap();
+            } else {
+                us.is_asked(0, 9, 0x11, "", Way::open()).unwrap();
+            }
+            let revoke = peer.draft(at(30), us.id(), Kind::Revoke, None);
+            let step = us.hear_from(at(40), &peer, &revoke, Way::tunnel(id)).unwrap();
+            assert_eq!(actions(&step), [cut.clone(), Action::ReportRevoke { peer: id }], "{asked}");
+        }
         // A forger's does neither.
         us.trusts(id, Some(peer.public_key()));
         let forger = Actor::new(9, 0xBB);
@@ -207,5 +219,17 @@ mod tests {
         let request = peer.draft(at(100_000), us.id(), Kind::Request, None);
         let step = us.hear_from(at(100_000), &Actor::new(9, 0xBB), &request, Way::open()).unwrap();
         assert_eq!(sent(&step), None);
+    }
+
+    #[test]
+    fn a_farewell_is_repeated_when_a_minute_has_passed_and_no_sooner() {
+        let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+        us.trusts(peer.id(), Some(peer.public_key()));
+        us.revoke(at(0), peer.id()).unwrap();
+        for (ms, farewell) in [(59_999, false), (60_000, true), (60_001, false), (120_000, true)] {
+            let request = peer.draft(at(ms), us.id(), Kind::Request, None);
+            let step = us.hear_from(at(ms), &peer, &request, Way::registered(peer.public_key())).unwrap();
+            assert_eq!(sent(&step).is_some(), farewell, "{ms}");
+        }
     }
 }

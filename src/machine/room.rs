@@ -189,4 +189,21 @@ mod tests {
         us.is_asked(21, 2001, 0xAA, "", vouched).unwrap();
         assert!(us.tables.pending.contains_key(&node(2001)) && !us.tables.pending.contains_key(&node(1000)));
     }
+
+    #[test]
+    fn a_newcomer_takes_the_place_of_the_source_that_has_most_whichever_comes_first() {
+        for (most, fewer) in [(1, 2), (2, 1)] {
+            let mut us = us();
+            us.rules.limits.pending_max = 7;
+            for id in 101..104 {
+                us.is_asked(10, id, 0xAA, "", Way::from_host(fewer)).unwrap();
+            }
+            for id in 104..108 {
+                us.is_asked(20, id, 0xAA, "", Way::from_host(most)).unwrap();
+            }
+            us.is_asked(30, 108, 0xAA, "", Way::from_host(3)).unwrap();
+            let gone = (101..108).find(|id| !us.tables.pending.contains_key(&node(*id)));
+            assert_eq!(gone, Some(104), "not 101, which is older, of a source that has fewer");
+        }
+    }
 }

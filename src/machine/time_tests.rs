@@ -392,6 +392,8 @@ fn a_stamp_of_a_clock_that_was_ahead_is_moved_to_where_receivers_hear_it() {
             let (stamp, heard) = asks(&mut us, &mut peer, 0, behind);
             assert!(heard.is_ok(), "{ahead} {behind}: {heard:?}");
             assert!(stamp <= at(20_000).wall);
+            let floor = us.tables.floor[&peer.id()];
+            assert_eq!((floor.sent, floor.reserved), (stamp, stamp), "and nothing is reserved beyond it (R-51)");
         }
     }
 }

@@ -254,7 +254,6 @@ mod tests {
     use crate::machine::rejection::Rejection;
     use crate::machine::view::{Floor, TableChange};
     use crate::node::registry::Revision;
-    use crate::store::Transaction;
     use crate::testing::actor::node;
     use crate::time::WallMillis;
 

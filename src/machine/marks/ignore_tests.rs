@@ -105,3 +105,30 @@ fn an_ignored_peer_is_owed_nothing() {
         assert!(late == Err(Rejection::NothingToDo) && us.tables.owed.is_empty() == ignores);
     }
 }
+
+#[test]
+fn ignoring_again_is_no_newcomer_in_a_full_table() {
+    let (mut us, peer) = two();
+    (us.rules.limits.ignored_max, us.rules.limits.ignored_keys_max) = (1, 1);
+    for of in [PeerOrKey::Peer(peer.id()), PeerOrKey::Key(peer.public_key())] {
+        us.command(at(0), Command::Ignore { of }).unwrap();
+        assert_eq!(us.command(at(1), Command::Ignore { of }), Err(Rejection::NothingToDo));
+    }
+    for of in [PeerOrKey::Peer(node(8)), PeerOrKey::Key(Actor::new(1, 0x33).public_key())] {
+        assert_eq!(us.command(at(2), Command::Ignore { of }), Err(Rejection::IgnoredFull));
+    }
+}
+
+#[test]
+fn ignoring_a_key_leaves_our_request_to_a_trusted_peer_and_ends_one_to_a_stranger() {
+    for trusted in [true, false] {
+        let (mut us, peer) = two();
+        let key = peer.public_key();
+        us.request(at(0), peer.id(), Some(key)).unwrap();
+        if trusted {
+            us.trusts(peer.id(), Some(key));
+        }
+        us.command(at(1), Command::Ignore { of: PeerOrKey::Key(key) }).unwrap();
+        assert_eq!(us.tables.outgoing.contains_key(&peer.id()), trusted);
+    }
+}

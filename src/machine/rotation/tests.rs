@@ -452,3 +452,22 @@ fn a_statement_that_says_nothing_to_us_is_not_checked() {
     marked.tables.revoked_keys.insert(*old.public_key().as_bytes(), mark(0));
     assert!(is_of_use(&marked.tables, &decode(&new, &|_| {})));
 }
+
+#[test]
+fn no_successor_is_remembered_of_a_key_that_no_record_has_any_more() {
+    for gone in [true, false] {
+        let (mut us, _, mut new) = three();
+        let draft = new.draft(at(10), us.id(), Kind::Request, None);
+        // The statement was checked while the record stood; then, before the step, trust ended.
+        let decoded = crate::wire::decode::decode(new.sign(&draft)).unwrap();
+        assert!(is_of_use(&us.tables, &decoded));
+        let message = crate::wire::verify::verify(decoded, us.id()).unwrap();
+        if gone {
+            us.command(at(10), Command::Remove { peer: node(7) }).unwrap();
+        }
+        let Way { path, lookup } = Way::open();
+        let seen = crate::machine::replay::Seen::Never;
+        us.step(at(10), Input::Message(Received { message, path, lookup, nonce: draft.nonce, seen })).unwrap();
+        assert_eq!((waiting(&us).unwrap().proven_by.is_none(), us.tables.successors.is_empty()), (gone, gone));
+    }
+}
