@@ -61,8 +61,11 @@ fn repeats_of_a_peer_that_waits_are_no_urgent_change_and_news_is() {
     for ms in 21..40 {
         assert!(!heard(&mut us, &mut other, ms, Way::open()).urgent, "one conflict more");
     }
-    assert_eq!(heard(&mut us, &mut peer, 40, Way::registered(key)), news, "somebody vouches for it");
-    assert_eq!(heard(&mut us, &mut peer, 41, Way::registered(key)), repeat);
+    let mut third = Actor::new(9, 0x33);
+    assert_eq!(heard(&mut us, &mut third, 40, Way::from_host(3)), news, "one other key more");
+    assert_eq!(heard(&mut us, &mut third, 41, Way::from_host(3)), repeat, "the same");
+    assert_eq!(heard(&mut us, &mut peer, 42, Way::registered(key)), news, "somebody vouches for it");
+    assert_eq!(heard(&mut us, &mut peer, 43, Way::registered(key)), repeat);
     assert!(tables.apply(&[TableChange::Pending(peer.id(), None)]).1.urgent, "it waits no longer");
 }
 
