@@ -203,6 +203,9 @@ impl Life {
                 let of_today = self.us.tables.outgoing.get(&peer).map(|entry| entry.nonce);
                 self.trusts_nobody_new(Input::Relaying { peer, nonce: of_today.filter(|_| newest).unwrap_or(nonce) });
             }
+            Op::Announce { peer, ago } => {
+                self.trusts_nobody_new(Input::Announce { peer, since: self.now.wall.saturating_add(-ago), nonce });
+            }
             Op::Disagreement => self.trusts_nobody_new(Input::Disagreement { compared: 80, contradicted: 9 }),
             Op::Stopping => self.trusts_nobody_new(Input::Stopping),
             Op::OwnEntries { some } => self.start_with_own_entries(some),

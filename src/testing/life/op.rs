@@ -88,6 +88,11 @@ pub(super) enum Op {
         peer: NodeId,
         newest: bool,
     },
+    /// The node has a new key since so long, and tells this peer.
+    Announce {
+        peer: NodeId,
+        ago: i64,
+    },
     Disagreement,
     Stopping,
     /// The node starts with what an import may have left: entries about the node itself, or none.
@@ -198,7 +203,8 @@ impl Op {
                 0..=3 => Self::Left { which: b, delivered: false },
                 4 => Self::Left { which: b, delivered: true },
                 5..=7 => Self::Retry { peer, request: yes(b), newest: c < 224 },
-                8..=10 => Self::Relaying { peer, newest: c < 224 },
+                8 | 9 => Self::Relaying { peer, newest: c < 224 },
+                10 => Self::Announce { peer, ago: long },
                 11 | 12 => Self::Compared { peer, was: key(b), found: key(c) },
                 13 => Self::Disagreement,
                 14 => Self::Stopping,

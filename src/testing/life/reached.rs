@@ -97,6 +97,7 @@ impl Reached {
             Input::Compared { .. } => rules.push((158, seen.changes_trust())),
             Input::Disagreement { .. } => rules.push((159, true)),
             Input::Relaying { .. } => rules.push((197, seen.step.is_some())),
+            Input::Announce { .. } => rules.push((232, seen.step.is_some())),
             Input::Stopping => rules.push((196, seen.step.is_some_and(|step| !step.changes.is_empty()))),
             Input::OwnEntries => rules.push((148, seen.step.is_some())),
             Input::Retry { .. } => {
@@ -168,6 +169,7 @@ impl See<'_> {
             Input::Message(received) => Some(received.message.sender()),
             Input::Operator(Command::Request { peer, .. }) => Some(*peer),
             Input::Undelivered { draft } => Some(draft.to),
+            Input::Announce { peer, .. } => Some(*peer),
             _ => None,
         }
     }
@@ -322,7 +324,9 @@ impl See<'_> {
             (34, self.is_outcome("refused")),
             (35, self.is_outcome("revoked_by_peer")),
             (36, farewell && is_marked),
-            (164, self.step.as_ref().is_some_and(cut)),
+            (188, self.step.as_ref().is_some_and(cut)),
+            (230, request && self.is_outcome("retried")),
+            (231, farewell && before.owed.get(&peer).is_some_and(|owed| owed.kind == Kind::Revoke)),
             (179, trusted && is_marked),
             (181, self.is("key_revoked") || lost(ChangeReason::KeyRevoked)),
             (184, self.is("ignored")),
