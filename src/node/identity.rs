@@ -3,6 +3,8 @@
 //! The secret seed never leaves this module: it is not printed, not serialized but into the file, and is wiped from
 //! memory when dropped. The file is made once, exclusively, and is refused when others than its owner may read it.
 //! `docs/format.md` fixes its bytes.
+//!
+//! 490 lines because each way to take a file stands beside the reasons to refuse it.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -92,8 +94,25 @@ impl FileIdentity {
     /// Each names the file and what to do. A file that anybody but its owner may open, a symbolic link, or one with a
     /// flipped bit is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
-        let path = path.as_ref();
-        let flags = i32::try_from((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits()).unwrap_or(0);
+        Self::load_with(path.as_ref(), None)
+    }
+
+    /// As [`load`](Self::load), of a file that its user did not make, as a secret that is mounted: symbolic links are
+    /// followed, root may own it, and this group may read it. Whoever may change what the links lead through is not looked
+    /// at. Removes nothing.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_mounted(path: impl AsRef<Path>, group: Option<u32>) -> Result<Self, IdentityError> {
+        Self::load_with(path.as_ref(), Some(Mounted { group }))
+    }
+
+    fn load_with(path: &Path, mounted: Option<Mounted>) -> Result<Self, IdentityError> {
+        let mut flags = rustix::fs::OFlags::NONBLOCK;
+        if mounted.is_none() {
+            flags |= rustix::fs::OFlags::NOFOLLOW;
+        }
+        let flags = i32::try_from(flags.bits()).unwrap_or(0);
         let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|source| {
             match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
                 Some(rustix::io::Errno::LOOP) => IdentityError::NotAFile { path: path.to_owned() },
@@ -105,10 +124,13 @@ impl FileIdentity {
             return Err(IdentityError::NotAFile { path: path.to_owned() });
         }
         let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        let is_readers = mounted.is_some_and(|mounted| mounted.group == Some(metadata.gid()));
+        if mode & if is_readers { 0o037 } else { 0o077 } != 0 {
             return Err(IdentityError::LooseMode { path: path.to_owned(), mode });
         }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let is_owners =
+            metadata.uid() == rustix::process::geteuid().as_raw() || (mounted.is_some() && metadata.uid() == 0);
+        if !is_owners {
             return Err(IdentityError::OtherOwner { path: path.to_owned(), uid: metadata.uid() });
         }
         if metadata.len() != FILE_BYTES as u64 {
@@ -118,10 +140,14 @@ impl FileIdentity {
         let mut bytes = Zeroizing::new([0; FILE_BYTES]);
         file.read_exact(bytes.as_mut()).map_err(|source| IdentityError::io("read", path, source))?;
         let identity = decode(&bytes).map_err(|reason| IdentityError::Damaged { path: path.to_owned(), reason })?;
-        identity_file::remove_leftovers(path);
+        if mounted.is_none() {
+            identity_file::remove_leftovers(path);
+        }
         let rotation = rekey::read_statement(path, identity.node_id, &identity.public_key)?;
         let identity = identity.with_rotation(rotation);
-        rekey::finish(path, &identity);
+        if mounted.is_none() {
+            rekey::finish(path, &identity);
+        }
         Ok(identity)
     }
 
@@ -171,6 +197,13 @@ impl fmt::Debug for FileIdentity {
             .field("public_key", &self.public_key)
             .finish_non_exhaustive()
     }
+}
+
+/// How a file is taken that its user did not make.
+#[derive(Clone, Copy)]
+struct Mounted {
+    /// Who may read it besides.
+    group: Option<u32>,
 }
 
 /// Why there is no identity.
@@ -316,6 +349,40 @@ mod tests {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap();
         file.write_all(bytes).unwrap();
         file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_mounted_secret_may_be_a_link_and_readable_by_a_group() {
+        use std::os::unix::fs::{chown, symlink};
+
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real.key"), dir.path().join("identity.key"));
+        let made = FileIdentity::create(&real, seven(), &SystemRandom).unwrap();
+        symlink("real.key", &link).unwrap();
+        assert!(matches!(FileIdentity::load(&link), Err(IdentityError::NotAFile { .. })));
+        assert_eq!(FileIdentity::load_mounted(&link, None).unwrap().public_key(), made.public_key());
+        let group = std::fs::metadata(&real).unwrap().gid();
+        for (mode, of_nobody, of_group) in [
+            (0o400, true, true),
+            (0o440, false, true),
+            (0o460, false, false),
+            (0o450, false, false),
+            (0o444, false, false),
+        ] {
+            std::fs::set_permissions(&real, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(FileIdentity::load_mounted(&link, None).is_ok(), of_nobody, "{mode:o}");
+            assert_eq!(FileIdentity::load_mounted(&link, Some(group)).is_ok(), of_group, "{mode:o}");
+            assert_eq!(FileIdentity::load_mounted(&link, Some(group + 1)).is_ok(), of_nobody, "{mode:o}");
+            assert_eq!(FileIdentity::load(&real).is_ok(), of_nobody, "{mode:o}");
+        }
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o400)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(&real, Some(12_345), None).unwrap();
+            assert!(matches!(
+                FileIdentity::load_mounted(&link, None),
+                Err(IdentityError::OtherOwner { uid: 12_345, .. })
+            ));
+        }
     }
 
     #[test]
