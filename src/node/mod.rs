@@ -61,6 +61,8 @@ pub use random::{Random, SystemRandom};
 pub use registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Relaying, Revision};
 pub use retry::{Told, Tries};
 pub use sinks::EventSink;
+#[cfg(feature = "cli")]
+pub(crate) use static_registry::{Address, Listed};
 pub use static_registry::{PeersFileError, StaticRegistry};
 pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
 pub use transport::{Dispatch, Inbox, Received, Reply, SendError, Transport};

@@ -1,4 +1,4 @@
-//! The registry that an operator writes by hand: a TOML file of peers, read once.
+//! The registry that an operator writes by hand: a TOML file of peers, read once (`docs/peers.md`).
 //!
 //! A file with one bad line is refused as a whole, naming the line: half a list of peers would be worse than none.
 #![forbid(unsafe_code)]
@@ -7,7 +7,7 @@ use core::fmt;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,19 +16,36 @@ use toml::Spanned;
 
 use super::registry::{Registry, RegistryEntry, RegistryError};
 use crate::peer::{NodeId, PublicKey};
+use crate::sync::{Arc, Mutex};
 
-/// Peers, their addresses, keys and networks, as a file lists them; it never changes while the node runs.
+/// Peers, their addresses, keys and networks, as a file lists them; none of that ever changes.
+///
+/// An address may be a host name. Looking a peer up never asks the system for names: [`resolve`](Self::resolve) does, and
+/// until then such a peer has no address.
 ///
 /// ```toml
 /// [[peer]]
 /// id = 9
-/// address = "127.0.0.1:4440"                                     # may be left out
+/// address = "127.0.0.1:4440"                                     # may be left out; a host name will do
 /// public_key = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc="    # may be left out; nothing is bound then
 /// networks = [3, 5]                                              # may be left out
 /// ```
 #[derive(Clone, Default)]
 pub struct StaticRegistry {
     peers: HashMap<NodeId, RegistryEntry>,
+    /// Host names with ports, of peers whose address is none.
+    names: HashMap<NodeId, String>,
+    /// What the names stood for when they were last asked for.
+    resolved: Arc<Mutex<HashMap<String, Vec<SocketAddr>>>>,
+}
+
+/// A peer as the file lists it.
+#[cfg(feature = "cli")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) address: Option<String>,
+    pub(crate) key: Option<PublicKey>,
+    pub(crate) networks: Vec<u16>,
 }
 
 impl StaticRegistry {
@@ -53,6 +70,58 @@ impl StaticRegistry {
         Self::parse(&text).map_err(|(line, reason)| bad(line, reason))
     }
 
+    /// Asks the system what the host names in the file stand for, and remembers the answers; of a name that it cannot tell
+    /// now, the answer before stays. Says how many names there are, and which could not be told, and why.
+    ///
+    /// # Ordering
+    /// Blocks for as long as the system takes. Look-ups go on meanwhile.
+    pub fn resolve(&self) -> (usize, Vec<(String, io::Error)>) {
+        let mut names: Vec<&String> = self.names.values().collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut untold = Vec::new();
+        for name in &names {
+            match name.to_socket_addrs() {
+                Ok(addresses) => {
+                    let mut distinct: Vec<SocketAddr> = Vec::new();
+                    for address in addresses {
+                        if !distinct.contains(&address) {
+                            distinct.push(address);
+                        }
+                    }
+                    self.resolved.lock().insert((*name).clone(), distinct);
+                }
+                Err(error) => untold.push(((*name).clone(), error)),
+            }
+        }
+        (names.len(), untold)
+    }
+
+    /// Knows what the names in another file were found to stand for.
+    #[cfg(feature = "cli")]
+    pub(crate) fn inherit(&self, older: &Self) {
+        if !Arc::ptr_eq(&self.resolved, &older.resolved) {
+            let known = older.resolved.lock().clone();
+            self.resolved.lock().extend(known);
+        }
+    }
+
+    /// A peer as the file lists it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn listed(&self, peer: NodeId) -> Option<Listed> {
+        let entry = self.peers.get(&peer)?;
+        let address = self.names.get(&peer).cloned().or_else(|| entry.addresses.first().map(ToString::to_string));
+        Some(Listed { address, key: entry.key, networks: entry.networks.clone() })
+    }
+
+    /// The peers that it lists, by id.
+    #[cfg(feature = "cli")]
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        let mut ids: Vec<NodeId> = self.peers.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// How many peers it knows.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -66,23 +135,26 @@ impl StaticRegistry {
     }
 
     /// The peers of this text, or the first bad line (counted from 1) and what is wrong with it.
-    fn parse(text: &str) -> Result<Self, (usize, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (usize, String)> {
         let line = |span: Range<usize>| line_of(text.as_bytes(), span.start);
         let file: File = toml::from_str(text)
             .map_err(|error| (error.span().map_or(1, &line), error.message().replace('\n', " ")))?;
         let mut peers = HashMap::with_capacity(file.peer.len());
         let mut lines = HashMap::with_capacity(file.peer.len());
+        let mut names = HashMap::new();
         for peer in file.peer {
             let at = line(peer.id.span());
             let id = NodeId::new(*peer.id.get_ref()).ok_or_else(|| (at, "0 is no node id".to_owned()))?;
             let mut entry = RegistryEntry::default();
             if let Some(address) = peer.address {
-                let parsed = address.get_ref().parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
-                let refused = || {
-                    let reason = format!("{:?} is not an IP address and a port", address.get_ref());
-                    (line(address.span()), reason)
-                };
-                entry.addresses.push(parsed.ok_or_else(refused)?);
+                match Address::parse(address.get_ref()) {
+                    Some(Address::Number(address)) => entry.addresses.push(address),
+                    Some(Address::Name(name)) => drop(names.insert(id, name)),
+                    None => {
+                        let reason = format!("{:?} is not an IP address or a host name, and a port", address.get_ref());
+                        return Err((line(address.span()), reason));
+                    }
+                }
             }
             if let Some(key) = peer.public_key {
                 let refused = |reason| (line(key.span()), format!("{reason}"));
@@ -104,13 +176,17 @@ impl StaticRegistry {
             }
             peers.insert(id, entry);
         }
-        Ok(Self { peers })
+        Ok(Self { peers, names, resolved: Arc::default() })
     }
 }
 
 impl Registry for StaticRegistry {
     fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
-        Ok(self.peers.get(&peer).cloned())
+        let mut found = self.peers.get(&peer).cloned();
+        if let (Some(entry), Some(name)) = (&mut found, self.names.get(&peer)) {
+            entry.addresses.extend(self.resolved.lock().get(name).into_iter().flatten());
+        }
+        Ok(found)
     }
 
     fn may_block(&self) -> bool {
@@ -121,6 +197,37 @@ impl Registry for StaticRegistry {
 impl fmt::Debug for StaticRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StaticRegistry").field("peers", &self.peers.len()).finish()
+    }
+}
+
+/// Where a peer listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Number(SocketAddr),
+    /// A host name and a port.
+    Name(String),
+}
+
+impl Address {
+    /// None of what is neither, or has no port.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return (address.port() != 0).then_some(Self::Number(address));
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
+        let is_label = |label: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            (1..=63).contains(&label.len())
+                && label.bytes().all(is_plain)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        // A last label of digits alone is an address that is none, as `300.1.1.1`.
+        let is_number = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+        let is_host = host.len() <= 253 && host.split('.').all(is_label) && !is_number;
+        (is_port && is_host).then(|| Self::Name(text.to_owned()))
     }
 }
 
@@ -188,7 +295,8 @@ fn line_of(bytes: &[u8], offset: usize) -> usize {
 /// Some hundred thousand peers; beyond that a registry of another kind is wanted.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-#[cfg(test)]
+#[cfg(all(test, not(trustkeep_loom)))]
+#[expect(clippy::unwrap_used, reason = "tests say what must hold by panicking")]
 mod tests {
     use super::*;
 
@@ -224,8 +332,9 @@ mod tests {
             (5, "listed on line 2", "[[peer]]\nid = 9\n\n[[peer]]\nid = 9\n".to_owned()),
             (3, "small order", format!("[[peer]]\nid = 9\n{weak}\n")),
             (3, "base64", format!("[[peer]]\nid = 9\npublic_key = \"{}\"\n", &KEY[1..])),
-            (3, "IP address and a port", "[[peer]]\nid = 9\naddress = \"localhost:4440\"\n".to_owned()),
-            (3, "IP address and a port", "[[peer]]\nid = 9\naddress = \"127.0.0.1:0\"\n".to_owned()),
+            (3, "and a port", "[[peer]]\nid = 9\naddress = \"localhost\"\n".to_owned()),
+            (3, "and a port", "[[peer]]\nid = 9\naddress = \"127.0.0.1:0\"\n".to_owned()),
+            (3, "IP address or a host name", "[[peer]]\nid = 9\naddress = \"300.1.1.1:4440\"\n".to_owned()),
             (3, "unknown field", "[[peer]]\nid = 9\nport = 4440\n".to_owned()),
             (1, "unknown field", "[[peers]]\nid = 9\n".to_owned()),
             (1, "missing field", "[[peer]]\naddress = \"127.0.0.1:4440\"\n".to_owned()),
@@ -242,6 +351,63 @@ mod tests {
             assert!(reason.contains(word), "{text}: {reason}");
             assert!(!reason.is_empty() && !reason.contains('\n'));
         }
+    }
+
+    #[test]
+    fn an_address_is_a_number_or_a_host_name_and_a_port() {
+        for good in ["127.0.0.1:1", "[::1]:65535"] {
+            assert_eq!(Address::parse(good), Some(Address::Number(good.parse().unwrap())));
+        }
+        for good in ["localhost:4440", "nine.example.org:4440", "nine.example.org.:4440", "my_node-2:1", "1.example:9"]
+        {
+            assert_eq!(Address::parse(good), Some(Address::Name(good.to_owned())));
+        }
+        let long = format!("{}:1", "x".repeat(64));
+        for bad in [
+            "",
+            ":",
+            ":1",
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:+1",
+            "host:x",
+            "127.0.0.1:0",
+            "127.0.0.1",
+            "300.1.1.1:1",
+            "1:1",
+            "::1:4440",
+            "a..b:1",
+            ".a:1",
+            "-a:1",
+            "a-:1",
+            "a b:1",
+            "a/b:1",
+            "h\u{f6}st:1",
+            &long,
+        ] {
+            assert_eq!(Address::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_has_addresses_once_the_system_told_them() {
+        let text =
+            "[[peer]]\nid = 9\naddress = \"localhost:4440\"\n[[peer]]\nid = 10\naddress = \"nowhere.invalid:1\"\n";
+        let registry = StaticRegistry::parse(text).unwrap();
+        assert_eq!(registry.look_up(id(9)).unwrap().unwrap().addresses, []);
+        let (names, untold) = registry.resolve();
+        assert_eq!((names, untold.len(), untold[0].0.as_str()), (2, 1, "nowhere.invalid:1"));
+        let found = registry.look_up(id(9)).unwrap().unwrap().addresses;
+        assert!(!found.is_empty() && found.iter().all(|it| it.ip().is_loopback() && it.port() == 4440), "{found:?}");
+        assert_eq!(registry.look_up(id(10)).unwrap().unwrap().addresses, []);
+        // Another file knows it at once, and what a name stood for stays.
+        let newer = StaticRegistry::parse(text).unwrap();
+        #[cfg(feature = "cli")]
+        newer.inherit(&registry);
+        #[cfg(feature = "cli")]
+        assert_eq!(newer.look_up(id(9)).unwrap().unwrap().addresses, found);
     }
 
     #[test]
