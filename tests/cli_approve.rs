@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::Child;
 
 use common::{eventually, id, message_from};
-use program::{Node, init, run, text};
+use program::{Node, init, makes_no_sense, run, text};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use trustkeep::node::{FileIdentity, Identity as _};
@@ -79,7 +79,7 @@ fn an_approval_in_a_script_names_the_fingerprint() {
             assert!(!shown.split(':').any(|group| err.contains(group)), "{args:?} prints a stranger's key: {err}");
         }
     }
-    node.refuses(&["approve", "9", "--entry", "9"], &["--entry", "16 lower-case"]);
+    makes_no_sense(&node.args(&["approve", "9", "--entry", "9"]), &["--entry", "16 lower-case"]);
     assert_eq!(node.ids("list", "trusted"), [0; 0]);
     // What it points to shows every key, and where they came from.
     let (code, out, _) = run(&node.args(&["pending", "9"]));
@@ -87,7 +87,7 @@ fn an_approval_in_a_script_names_the_fingerprint() {
     for word in [&fingerprint(&squatter)[..], &fingerprint(&genuine), "showed another key as well, once", "127.0.0.1"] {
         assert!(out.contains(word), "{word:?} is not in: {out}");
     }
-    assert_eq!(run(&node.args(&["pending", "10"])).1, "none\n");
+    assert_eq!(run(&node.args(&["pending", "10"])).1, "peer 10 is not pending\n");
     assert_eq!(
         (&row["fingerprint"], &row["others"][0]["fingerprint"]),
         (&fingerprint(&squatter).into(), &fingerprint(&genuine).into())
@@ -110,7 +110,8 @@ fn a_waiting_peer_is_shown_with_the_key_that_it_would_replace() {
     let warning = format!("WARNING: peer 9 replaces {}", fingerprint(&old));
     let (_, out, _) = run(&node.args(&["pending"]));
     assert!(out.contains(&warning) && !out.contains("showed another key"), "{out}");
-    // Offline as well.
+    // Offline as well, once it is durable.
+    node.does(&["wait", "9", "--until", "pending"]);
     let (_, out, _) = run(&["inspect", "--dir", text(&home.join("store"))]);
     assert!(out.contains(&warning), "{out}");
     node.refuses(&["approve", "9"], &["see `trustkeep pending 9`"]);

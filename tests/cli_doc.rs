@@ -82,7 +82,7 @@ const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
 #[test]
 fn every_json_has_the_documented_fields() {
     let examples = examples();
-    assert_eq!(examples.len(), 17, "{:?}", examples.keys());
+    assert_eq!(examples.len(), 24, "{:?}", examples.keys());
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");
     let check = |command: &str, told: &str| is_documented(&examples, command, 0, told);
@@ -112,6 +112,34 @@ fn every_json_has_the_documented_fields() {
         check(command, &node.shows(command).to_string());
     }
     check("registry", &out(&["registry", "list", "--json", "--home", text(&home)], 0));
+    let on_home = |args: &[&'static str]| -> Vec<&str> { node.args(args) };
+    check("show", &out(&on_home(&["show", "9", "--json"]), 0));
+    check("show", &out(&on_home(&["show", "21", "--json"]), 0));
+    check("check", &out(&on_home(&["check", "9", "--json"]), 0));
+    check("check", &out(&on_home(&["check", "10", "--json"]), 1));
+    check("count", &out(&on_home(&["list", "--count", "--json"]), 0));
+    check("id", &out(&on_home(&["id", "--json"]), 0));
+    check("results", &out(&on_home(&["revoke", "60", "61", "--json"]), 0));
+    check("results", &out(&on_home(&["unrevoke", "60", "62", "--json"]), 1));
+    for (args, code) in [
+        (&["request", "60", "--json"][..], 1),
+        (&["cancel", "60", "--json"], 0),
+        (&["wait", "60", "--timeout", "0", "--json"], 1),
+        (&["approve", "60", "--json"], 1),
+        (&["reject", "60", "--json"], 1),
+        (&["grant", "62", KEY, "--json"], 0),
+        (&["ignore", "63", "--json"], 0),
+        (&["unignore", "63", "--json"], 0),
+        (&["revoke", "62", "--json"], 0),
+        (&["unrevoke", "61", "62", "--json"], 0),
+    ] {
+        check("results", &out(&on_home(args), code));
+    }
+    check("results", &out(&["registry", "confirm", "--json", "--home", text(&home)], 1));
+    check("peer add", &out(&["peer", "add", "--json", "--home", text(&home), "9", "--key", KEY], 0));
+    check("peer list", &out(&["peer", "list", "--json", "--home", text(&home)], 0));
+    check("show", &out(&on_home(&["show", "9", "--json"]), 0));
+    check("peer add", &out(&["peer", "remove", "--json", "--home", text(&home), "9"], 0));
     let count = |listing: &str, table: &str| node.ids(listing, table).len();
     assert_eq!((count("list", "trusted"), count("pending", "pending"), count("outgoing", "outgoing")), (1, 1, 1));
     let args = node.args(&["watch", "--json", "--count", "2", "--timeout", "60"]);
@@ -161,7 +189,11 @@ fn every_command_is_documented_and_answers_with_0_1_or_2() {
         // Each fails where there is nothing for it, but for the one that needs nothing.
         let on_nothing = match command {
             "completions" | "demo" => continue,
+            "help" => vec!["frobnicate"],
             "man" => vec!["--out", missing],
+            "id" => vec!["--home", missing],
+            "peer" => vec!["list", "--home", missing],
+            "show" | "check" => vec!["--home", missing, "9"],
             "init" => vec!["--home", "/nonexistent/parent/home"],
             "node" | "rekey" | "list" | "pending" | "outgoing" | "revoked" | "ignored" | "status" | "watch" => {
                 vec!["--home", missing]
@@ -177,6 +209,10 @@ fn every_command_is_documented_and_answers_with_0_1_or_2() {
             other => panic!("{other}: how does it fail?"),
         };
         let (code, told, err) = run(&[&[command][..], &on_nothing].concat());
+        if command == "help" {
+            assert_eq!((code, told.as_str()), (2, ""), "{err}");
+            continue;
+        }
         assert_eq!((code, told.as_str()), (1, ""), "{command}: {err}");
         assert!(err.lines().last().unwrap().starts_with("trustkeep: "), "{command}: {err}");
     }

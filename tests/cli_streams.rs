@@ -347,6 +347,14 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
     answers.check(&["inspect", "--dir", &damaged], 1, false);
     answers.check(&["repair", "--empty", "--dir", &damaged], 1, false);
 
+    answers.check(&["help"], 0, true);
+    answers.check(&["help", "peer", "add"], 0, true);
+    answers.check(&["id", "--home", &place("home-1")], 0, true);
+    answers.check(&["id", "--stanza", "--home", &place("home-1")], 0, true);
+    answers.check(&["peer", "list", "--home", &place("home-1")], 0, true);
+    answers.check(&["peer", "add", "--replace", "--home", &place("home-1"), "55"], 0, false);
+    answers.check(&["peer", "remove", "--home", &place("home-1"), "66"], 1, false);
+
     let home = place("home-1");
     let listed = ["list", "pending", "outgoing", "revoked", "ignored", "status"];
     for command in listed {
@@ -359,6 +367,11 @@ fn the_exit_code_is_the_answer_whatever_becomes_of_the_output() {
         answers.check(&[command, "--json", "--home", &home], 0, true);
     }
     answers.check(&["registry", "list", "--home", &home], 0, true);
+    answers.check(&["list", "--count", "--home", &home], 0, true);
+    answers.check(&["show", "--home", &home, "9"], 0, true);
+    answers.check(&["show", "--home", &home, "99"], 1, false);
+    answers.check(&["check", "--home", &home, "9"], 0, false);
+    answers.check(&["check", "--home", &home, "99"], 1, false);
     answers.check(&["request", "--home", &home, "11"], 1, false);
     answers.check(&["approve", "--home", &home, "11"], 1, false);
     answers.check(&["reject", "--home", &home, "11"], 1, false);

@@ -271,7 +271,7 @@ fn listings_show_ages_and_warn_of_a_second_key() {
     has(&table("list"), &["ID  APPROVED", "  AGE ", "  40 d  no", "4   -                         -     no"]);
     let pending = table("pending");
     has(&pending, &["  5 h     192.0.2.1", "  10 min  node 12", "  request\n      why | \"hello\"\n", "VOUCHED"]);
-    has(&pending, &["WARNING: peer 5 showed another key as well, 3 times.", "`trustkeep approve 5 FINGERPRINT`"]);
+    has(&pending, &["WARNING: peer 5 showed another key as well, 3 times.", "`trustkeep approve --home "]);
     assert!(!pending.contains("WARNING: peer 6"), "{pending}");
     has(&table("outgoing"), &["  3 d  -", "\n      why | \"please\"\n"]);
     has(&table("revoked"), &["  50 d"]);
@@ -281,7 +281,7 @@ fn listings_show_ages_and_warn_of_a_second_key() {
     node.refuses(&["approve", "6"], &["peer 6", "fingerprint"]);
     let fingerprint = node.shows("pending")["pending"][0]["fingerprint"].as_str().unwrap().to_owned();
     node.does(&["approve", "6", &fingerprint]);
-    assert_eq!(run(&node.args(&["pending"])).1, "none\n");
+    assert_eq!(run(&node.args(&["pending"])).1, "no pending peers\n");
 }
 
 #[test]
@@ -312,7 +312,22 @@ fn completions_and_manual_pages_name_every_command() {
         assert!(page.contains(&format!("trustkeep\\-{command}(1)")), "{command}: {page}");
         let own = std::fs::read_to_string(dir.path().join(format!("trustkeep-{command}.1"))).unwrap();
         assert!(own.contains(command) && own.contains(".SH SYNOPSIS"), "{own}");
+        for section in ["EXAMPLES", "FILES", "EXIT STATUS", "SEE ALSO"] {
+            assert!(own.contains(&format!(".SH {section}\n")), "{section}: {own}");
+        }
+        // Options stand with their values.
+        assert!(!own.contains("<\\-\\-home>"), "{own}");
     }
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), commands.len() + 1);
+    let node = std::fs::read_to_string(dir.path().join("trustkeep-node.1")).unwrap();
+    for words in [".SH EXAMPLES", ".SH FILES", "HOME/identity.key", "\\-\\-home <HOME>", "trustkeep\\-peers(5)"] {
+        assert!(node.contains(words), "{words}: {node}");
+    }
+    let peers = std::fs::read_to_string(dir.path().join("trustkeep-peers.5")).unwrap();
+    for words in [".TH trustkeep-peers 5", "public_key", "[[peer]]", ".SH WHO MAY WRITE TO IT", "\\-\\-trusted\\-group"]
+    {
+        assert!(peers.contains(words), "{words}: {peers}");
+    }
+    // The program, each command, those of `peer`, and the peers file.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1 + commands.len() + 3 + 1);
     fails(&["man", "--out", "/nonexistent"], &["/nonexistent: ", "a directory that exists"]);
 }

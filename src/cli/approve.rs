@@ -2,56 +2,59 @@
 //! a script is refused unless somebody else than the peer vouches for the key.
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufRead as _, IsTerminal as _};
-use std::path::Path;
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
+use super::arguments::{Question, Questions};
 use super::control::client::ask;
 use super::control::{Ask, Reply};
-use super::home::Home;
+use super::operator::{self, Asking};
 use super::rows::{self, PendingRow};
-use super::{Answer, Failure, now, operator, print};
-use crate::peer::NodeId;
+use super::screen::Screen;
+use super::{Answer, Failure, now, print};
 
-/// Asks for the approval, and on a terminal first for the fingerprint.
-pub(super) fn approve(
-    home: &Path,
-    peer: NodeId,
-    fingerprint: Option<String>,
-    entry: Option<String>,
-    lift: Option<String>,
-) -> Result<Answer, Failure> {
-    let home = Home::new(home);
-    let approval = |fingerprint, entry, lift| Ask::Approve { peer: peer.get(), fingerprint, entry, lift };
-    let is_asked = fingerprint.is_none() && io::stdin().is_terminal() && io::stdout().is_terminal();
-    if !is_asked {
-        return operator::done(&home, &approval(fingerprint, entry, lift));
-    }
-    let Reply::Pending { pending } = ask(&home, &Ask::Pending)? else { return Err(operator::unexpected()) };
-    let row = pending.into_iter().find(|row| row.node_id == peer.get());
-    let Some(row) = row.filter(|row| entry.is_none() || row.entry == entry) else {
-        // Nothing to show: the node says why.
-        return operator::done(&home, &approval(None, entry, lift));
-    };
-    if row.is_beyond_doubt() {
-        return operator::done(&home, &approval(None, row.entry, lift));
-    }
-    match choose(&row)? {
-        Some(fingerprint) => {
-            // what was shown is lifted, and no revocation that came since.
-            let lift = lift.or_else(|| row.lift(&fingerprint).cloned());
-            operator::done(&home, &approval(Some(fingerprint), row.entry, lift))
+/// Asks for the approvals, and on a terminal first for each fingerprint that is not given.
+pub(super) fn approve(questions: Questions) -> Result<Answer, Failure> {
+    let Questions { home, json, all, then: _ } = questions;
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && !json;
+    let mut asking = Asking::new(&home, json, all.len() > 1);
+    for Question { peer, key: _, ask: approval } in all {
+        let Ask::Approve { peer: id, fingerprint: None, entry, lift } = &approval else {
+            asking.ask(peer, None, &approval)?;
+            continue;
+        };
+        if !is_terminal {
+            asking.ask(peer, None, &approval)?;
+            continue;
         }
-        None => {
-            super::complain("nothing was approved");
-            Ok(Answer::No)
+        let with = |fingerprint, entry, lift| Ask::Approve { peer: *id, fingerprint, entry, lift };
+        let Reply::Pending { pending } = ask(&home, &Ask::Pending)? else { return Err(operator::unexpected()) };
+        let row = pending.into_iter().find(|row| row.node_id == *id);
+        let Some(row) = row.filter(|row| entry.is_none() || row.entry == *entry) else {
+            // Nothing to show: the node says why.
+            asking.ask(peer, None, &approval)?;
+            continue;
+        };
+        if row.is_beyond_doubt() {
+            asking.ask(peer, None, &with(None, row.entry, lift.clone()))?;
+            continue;
+        }
+        match choose(&row)? {
+            Some(fingerprint) => {
+                // what was shown is lifted, and no revocation that came since.
+                let lift = lift.clone().or_else(|| row.lift(&fingerprint).cloned());
+                asking.ask(peer, None, &with(Some(fingerprint), row.entry, lift))?;
+            }
+            None => asking.none(*id, "nothing was approved"),
         }
     }
+    asking.end()
 }
 
 /// Shows the keys that wait; the fingerprint of the one that the operator chooses.
 fn choose(row: &PendingRow) -> Result<Option<String>, Failure> {
     let keys: Vec<&str> = row.fingerprints().collect();
     print::to_stdout(|out| {
+        let out: &mut dyn Write = &mut Screen::new(out);
         rows::print_pending(out, core::slice::from_ref(row), now().wall)?;
         rows::print_marks(out, core::slice::from_ref(row))?;
         writeln!(out, "\nApprove peer {} under which key? Compare it with what its operator says.", row.node_id)?;

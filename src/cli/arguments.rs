@@ -3,16 +3,21 @@
 //! 490 lines because clap reads one tree of types, and its words are the help.
 #![forbid(unsafe_code)]
 
+mod operation;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use super::control::{Ask, Until};
+use super::home::Home;
 use super::limits::LimitArguments;
 use super::policy::PolicyArguments;
-use crate::peer::{NodeId, RevocationId};
+use super::print;
+use crate::peer::{NodeId, PublicKey, RevocationId};
+
+pub(super) use operation::{Operation, Peer, Question, Questions};
 
 /// A trust store and handshake manager: who may talk to this node, and since when.
 #[derive(Debug, Parser)]
@@ -29,7 +34,7 @@ pub(super) enum Command {
     /// Make a node's home, with a new identity and an empty list of peers
     Init {
         /// The home; its parent must exist
-        #[arg(long, value_name = "HOME")]
+        #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
         home: PathBuf,
         /// The node's id, 1 to 4294967295; a random one if not given
         #[arg(long)]
@@ -44,7 +49,7 @@ pub(super) enum Command {
     /// from then on. Peers hear of the new key when the node asks them: `request PEER --force`.
     Rekey {
         /// The home
-        #[arg(long, value_name = "HOME")]
+        #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
         home: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -53,15 +58,13 @@ pub(super) enum Command {
     /// Run the node that lives in a home, until SIGINT, SIGTERM or SIGHUP
     Node {
         /// The home
-        #[arg(long, value_name = "HOME")]
+        #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
         home: PathBuf,
         /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<SocketAddr>,
         #[command(flatten)]
-        policy: PolicyArguments,
-        #[command(flatten)]
-        limits: LimitArguments,
+        local: LocalArguments,
         /// Do not tell the peers by itself that the key of this node was replaced (`rekey`)
         #[arg(long)]
         no_announce: bool,
@@ -71,11 +74,55 @@ pub(super) enum Command {
         /// Stop at the end of standard input, too: a node then never outlives the program that started it
         #[arg(long)]
         stop_at_eof: bool,
+        #[command(flatten)]
+        limits: LimitArguments,
+        // Last: what follows it would be listed under its heading.
+        #[command(flatten)]
+        policy: PolicyArguments,
     },
     #[command(flatten)]
     Operation(Operation),
     /// List the trusted peers of a running node
-    List(Listing),
+    List {
+        #[command(flatten)]
+        of: Listing,
+        #[command(flatten)]
+        part: Part,
+    },
+    /// Show everything that a running node knows of a peer; exits with 1 if that is nothing
+    Show(Peer),
+    /// Say whether a peer is trusted: exits with 0 if it is, and with 1 if it is not
+    Check {
+        #[command(flatten)]
+        of: Peer,
+        /// Under this key, in base64
+        #[arg(long, value_name = "KEY")]
+        key: Option<PublicKey>,
+    },
+    /// Show the id and the key of the node that lives in a home, whether it runs or not
+    Id {
+        /// The home
+        #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
+        home: PathBuf,
+        /// Print what to paste into the peers files of other nodes
+        #[arg(long, conflicts_with = "json")]
+        stanza: bool,
+        /// Where others reach the node: an address or a host name, and a port; with --stanza
+        #[arg(long, value_name = "HOST:PORT", requires = "stanza", value_parser = super::peers::address)]
+        address: Option<String>,
+        /// A group that may read identity.key, as of a mounted secret
+        #[arg(long, value_name = "G", value_parser = super::group::parse)]
+        key_group: Option<u32>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change the peers file of a home, or list what is in it; a node that runs there takes a change up at once
+    #[command(disable_help_subcommand = true)]
+    Peer {
+        #[command(subcommand)]
+        action: PeerAction,
+    },
     /// List the peers that wait for an operator, with every key that they showed
     Pending {
         #[command(flatten)]
@@ -89,14 +136,22 @@ pub(super) enum Command {
     Revoked {
         #[command(flatten)]
         listing: Listing,
+        #[command(flatten)]
+        part: Part,
         /// The keys instead of the peers
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["limit", "after", "count"])]
         keys: bool,
     },
     /// List the peers and keys that the node ignores
     Ignored(Listing),
     /// Show how a running node is doing
-    Status(Listing),
+    Status {
+        #[command(flatten)]
+        of: Listing,
+        /// Exit with 1 if the node is not healthy
+        #[arg(long)]
+        check: bool,
+    },
     /// Decide about a registry (the peers file) that contradicts so many trusted peers that none was ended, or was put back
     Registry {
         /// What to do
@@ -109,9 +164,11 @@ pub(super) enum Command {
     /// The first line says that it begins; nothing that happens after it is missed unless a line says so (`lagged`).
     /// Exits with 1 if the node stops, or the time runs out before so many events came.
     Watch {
-        /// The home of the running node
-        #[arg(long, value_name = "HOME")]
-        home: PathBuf,
+        #[command(flatten)]
+        at: At,
+        /// Only events about this peer; as often as needed
+        #[arg(long = "peer", value_name = "ID")]
+        peers: Vec<NodeId>,
         /// Stop after this many events
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: Option<u64>,
@@ -124,27 +181,24 @@ pub(super) enum Command {
     },
     /// Show what a store directory holds; works beside a running node, and changes nothing
     Inspect {
-        /// The store directory (of a node: `store` in its home)
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Check every byte of every file of a store directory; works beside a running node, and changes nothing
     Verify {
-        /// The store directory (of a node: `store` in its home)
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Write everything that a store directory holds as JSON (trust.json); works beside a running node
     Export {
-        /// The store directory (of a node: `store` in its home)
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Where to write it, in one piece and durably; standard output if not given
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -182,9 +236,8 @@ pub(super) enum Command {
     },
     /// Write the state of a store that nobody has open as one snapshot, and remove what that supersedes
     Compact {
-        /// The store directory (of a node: `store` in its home)
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -194,9 +247,8 @@ pub(super) enum Command {
     /// Damaged files are set aside under another name, and the newest older state that is whole takes their place. That
     /// can bring back peers which were revoked. Exits with 0 if nothing had to be done, or all of it was done.
     Repair {
-        /// The store directory (of a node: `store` in its home)
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// If no state is whole, begin an empty store, which forgets every grant and every revocation
         #[arg(long)]
         empty: bool,
@@ -209,6 +261,11 @@ pub(super) enum Command {
     },
     /// Grant and revoke on many threads, and write down what was acknowledged as durable
     Stress(Stress),
+    /// Print this help, or that of a command
+    Help {
+        /// The command
+        command: Vec<String>,
+    },
     /// Print what makes a shell complete this program's commands
     Completions {
         /// Which shell
@@ -217,184 +274,67 @@ pub(super) enum Command {
     /// Print the manual page, or write one for the program and each of its commands
     Man {
         /// Where to write them: a directory, which must exist
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         out: Option<PathBuf>,
     },
     /// Show the whole thing: two nodes, trust, kill -9, and revocation, in temporary homes
     Demo,
 }
 
-/// What a running node is asked to do. Done means that it is durable.
-#[derive(Debug, Subcommand)]
-pub(super) enum Operation {
-    /// Ask a peer for trust
-    Request {
-        #[command(flatten)]
-        to: Peer,
-        /// Why; its operator will read it
-        #[arg(default_value = "")]
-        justification: String,
-        /// The key that the peer must answer with, in base64; the peers file's key if not given
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
-        /// Ask although the peer is trusted already: it may have lost its side of the trust
-        #[arg(long)]
-        force: bool,
-        /// Wait so many seconds until the peer is trusted; ends with 1 at once if it refuses
-        #[arg(long, value_name = "S", value_parser = seconds)]
-        wait: Option<Duration>,
-        /// The revocation that the peer's answer lifts, as `revoked` shows it
-        #[arg(long, value_name = "ID")]
-        lift: Option<String>,
-    },
-    /// Trust a pending peer, under one of the keys that `pending` shows
-    ///
-    /// Without a fingerprint, on a terminal, shows the keys and asks; elsewhere exits with 1, unless the registry or the
-    /// transport vouches for the key and no other is known or was seen.
-    Approve {
-        #[command(flatten)]
-        to: Peer,
-        /// The revocation to lift, as `pending` and `revoked` show it
-        #[arg(long, value_name = "ID")]
-        lift: Option<String>,
-        /// Of the key to approve
-        fingerprint: Option<String>,
-        /// The entry that you looked at, as `pending --json` names it: no other is approved
-        #[arg(long, value_name = "N")]
-        entry: Option<String>,
-    },
-    /// Trust a peer outright, under this key, whether it waits or not
-    Grant {
-        #[command(flatten)]
-        to: Peer,
-        /// Its key, in base64
-        key: String,
-        /// The revocation to lift, as `pending` and `revoked` show it
-        #[arg(long, value_name = "ID")]
-        lift: Option<String>,
-    },
-    /// Refuse a pending peer
-    Reject {
-        #[command(flatten)]
-        to: Peer,
-        /// Why; the peer will be told
-        #[arg(default_value = "")]
-        reason: String,
-    },
-    /// Forget a request of the node itself
-    Cancel {
-        #[command(flatten)]
-        to: Peer,
-    },
-    /// Trust a peer, or anybody under a key, no longer; marks it whatever is known of it, until that is lifted
-    Revoke {
-        #[command(flatten)]
-        of: PeerOrKey,
-    },
-    /// Take the mark of a revoked peer or key away; trusts nobody by that
-    #[command(name = "unrevoke", alias = "forget-revocation")]
-    ForgetRevocation {
-        #[command(flatten)]
-        of: PeerOrKey,
-    },
-    /// Hear nothing more of a peer, or under a key: its messages are counted, and neither shown nor answered
-    Ignore {
-        #[command(flatten)]
-        of: PeerOrKey,
-    },
-    /// Hear an ignored peer or key again
-    Unignore {
-        #[command(flatten)]
-        of: PeerOrKey,
-    },
-    /// Wait until a peer is trusted (or something else); exits with 1 if that does not happen in time
-    Wait {
-        #[command(flatten)]
-        to: Peer,
-        /// What to wait for
-        #[arg(long, value_enum, default_value = "trusted")]
-        until: Until,
-        /// How many seconds to wait
-        #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
-        timeout: Duration,
-    },
-}
-
-/// A running node, and the peer that it is asked about.
+/// A running node: by its home, or by its control socket where that is elsewhere.
 #[derive(Debug, Args)]
-pub(super) struct Peer {
+#[group(required = true, multiple = true)]
+pub(super) struct At {
     /// The home of the running node
-    #[arg(long, value_name = "HOME")]
-    pub(super) home: PathBuf,
-    /// The peer's node id
-    pub(super) peer: NodeId,
+    #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
+    home: Option<PathBuf>,
+    /// The control socket of the running node, if it was started with --control
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
 }
 
-/// A running node, and the peer or the key that it is asked about.
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("of").required(true).args(["peer", "key"])))]
-pub(super) struct PeerOrKey {
-    /// The home of the running node
-    #[arg(long, value_name = "HOME")]
-    home: PathBuf,
-    /// The peer's node id
-    peer: Option<NodeId>,
-    /// A key in base64, whatever its id, instead of a peer
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
-}
-
-impl PeerOrKey {
-    fn into_request(self, ask: impl Fn(Option<u32>, Option<String>) -> Ask) -> (PathBuf, Ask) {
-        (self.home, ask(self.peer.map(NodeId::get), self.key))
-    }
-}
-
-impl Operation {
-    /// The home of the node to ask, what to ask of it, and what then.
-    pub(super) fn into_requests(self) -> (PathBuf, Ask, Option<Ask>) {
-        let wait = match &self {
-            Self::Request { to, wait: Some(timeout), .. } => {
-                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                Some(Ask::Wait { peer: to.peer.get(), until: Until::Trusted, timeout_ms })
-            }
-            _ => None,
-        };
-        let (home, request) = self.into_request();
-        (home, request, wait)
-    }
-
-    fn into_request(self) -> (PathBuf, Ask) {
-        let request = |to: Peer, request: &dyn Fn(u32) -> Ask| (to.home, request(to.peer.get()));
-        match self {
-            Self::Request { to, justification, key, force, lift, wait: _ } => request(to, &|peer| Ask::Request {
-                peer,
-                justification: justification.clone(),
-                expected_key: key.clone(),
-                force,
-                lift: lift.clone(),
-            }),
-            Self::Approve { to, lift, fingerprint, entry } => request(to, &|peer| Ask::Approve {
-                peer,
-                fingerprint: fingerprint.clone(),
-                entry: entry.clone(),
-                lift: lift.clone(),
-            }),
-            Self::Grant { to, key, lift } => {
-                request(to, &|peer| Ask::Grant { peer, key: key.clone(), lift: lift.clone() })
-            }
-            Self::Reject { to, reason } => request(to, &|peer| Ask::Reject { peer, reason: reason.clone() }),
-            Self::Cancel { to } => request(to, &|peer| Ask::Cancel { peer }),
-            Self::Revoke { of } => of.into_request(|peer, key| Ask::Revoke { peer, key }),
-            Self::ForgetRevocation { of } => of.into_request(|peer, key| Ask::ForgetRevocation { peer, key }),
-            Self::Ignore { of } => of.into_request(|peer, key| Ask::Ignore { peer, key }),
-            Self::Unignore { of } => of.into_request(|peer, key| Ask::Unignore { peer, key }),
-            Self::Wait { to, until, timeout } => {
-                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                request(to, &|peer| Ask::Wait { peer, until, timeout_ms })
-            }
+impl At {
+    pub(super) fn home(&self) -> Home {
+        if let Some(home) = &self.home {
+            print::told_home(home);
         }
+        let around = || self.control.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        Home::with_control(self.home.as_deref().unwrap_or_else(around), self.control.as_deref())
     }
+}
+
+/// Where a node makes its control socket, and for whom.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct ControlArguments {
+    /// Where to make the control socket; commands need the same option then [default: control.sock in the home]
+    #[arg(long, value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
+    /// A group, by name or number, whose members may use the control socket, too; only outside the home
+    #[arg(long, value_name = "G", requires = "control", value_parser = super::group::parse)]
+    pub(super) control_group: Option<u32>,
+}
+
+/// What users of the same machine may do to a node.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct LocalArguments {
+    #[command(flatten)]
+    pub(super) control: ControlArguments,
+    #[command(flatten)]
+    pub(super) access: AccessArguments,
+}
+
+/// Who else may change, or read, what the node believes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct AccessArguments {
+    /// A group, by name or number, whose members may write to the home, its files, and the directories above them
+    #[arg(long, value_name = "G", value_parser = super::group::parse)]
+    pub(super) trusted_group: Option<u32>,
+    /// Start although others may write there, and say so in the log
+    #[arg(long)]
+    pub(super) insecure_permissions: bool,
+    /// A group that may read identity.key, as of a mounted secret
+    #[arg(long, value_name = "G", value_parser = super::group::parse)]
+    pub(super) key_group: Option<u32>,
 }
 
 /// What an operator does about the registry of a running node.
@@ -412,19 +352,90 @@ pub(super) enum RegistryAction {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Place {
-    /// The store directory
-    #[arg(long, value_name = "DIR")]
+    /// The store directory (of a node: `store` in its home)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) dir: Option<PathBuf>,
     /// The home of the node whose store it is
-    #[arg(long, value_name = "HOME")]
+    #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
     pub(super) home: Option<PathBuf>,
+}
+
+impl Place {
+    /// The directory; the command line has one of the two.
+    pub(super) fn dir(&self) -> PathBuf {
+        let of_home = || self.home.as_ref().map(|home| home.join("store"));
+        self.dir.clone().or_else(of_home).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Listing {
-    /// The home of the running node
-    #[arg(long, value_name = "HOME")]
+    #[command(flatten)]
+    pub(super) at: At,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which part of a listing.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct Part {
+    /// No more than this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    /// Those with higher ids than this one
+    #[arg(long, value_name = "ID")]
+    pub(super) after: Option<NodeId>,
+    /// Only how many there are
+    #[arg(long, conflicts_with_all = ["limit", "after"])]
+    pub(super) count: bool,
+}
+
+/// What is done about a peers file.
+#[derive(Debug, Subcommand)]
+pub(super) enum PeerAction {
+    /// Add a peer, or with --replace change what the file says of it
+    Add {
+        #[command(flatten)]
+        of: PeersFilePlace,
+        /// The peer's node id
+        peer: NodeId,
+        /// Where it listens: an address or a host name, and a port
+        #[arg(long, value_name = "HOST:PORT", value_parser = super::peers::address)]
+        address: Option<String>,
+        /// Its key, in base64; without one, nothing vouches for the peer's key
+        #[arg(long, value_name = "KEY")]
+        key: Option<PublicKey>,
+        /// A network that it is in, 1 to 65535; once for each
+        #[arg(long = "network", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        networks: Vec<u16>,
+        /// Change a peer that is in the file; what is not given stays as it is
+        #[arg(long)]
+        replace: bool,
+    },
+    /// List the peers of the file
+    List(PeersFilePlace),
+    /// Remove a peer; it stays trusted if it is
+    Remove {
+        #[command(flatten)]
+        of: PeersFilePlace,
+        /// The peer's node id
+        peer: NodeId,
+    },
+}
+
+/// A home, and where the control socket of its node is.
+#[derive(Debug, Args)]
+pub(super) struct PeersFilePlace {
+    /// The home
+    #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
     pub(super) home: PathBuf,
+    /// The control socket of its node, if that was started with --control
+    #[arg(long, value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
+    /// A group that may read identity.key, as of a mounted secret
+    #[arg(long, value_name = "G", value_parser = super::group::parse)]
+    pub(super) key_group: Option<u32>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -439,7 +450,7 @@ pub(super) struct Listing {
 #[command(verbatim_doc_comment)]
 pub(super) struct Stress {
     /// The store directory; created if it is missing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(super) dir: PathBuf,
     /// How many threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -464,7 +475,7 @@ pub(super) struct Stress {
     pub(super) json: bool,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     // A moment that far ahead can still be expressed.
     seconds.filter(|seconds| seconds.as_secs() < 1 << 32).ok_or_else(|| "not a number of seconds".to_owned())

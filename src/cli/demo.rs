@@ -152,8 +152,8 @@ fn trusted(a: &Actor, b: &Actor) -> Result<(), Failure> {
 /// Neither lists the other.
 fn untrusted(a: &Actor, b: &Actor) -> Result<(), Failure> {
     for (one, other) in [(a, b), (b, a)] {
-        match one.ask(&Ask::List)? {
-            Reply::Trusted { trusted } if trusted.iter().all(|row| row.node_id != other.id.get()) => {}
+        match one.ask(&Ask::List { after: None, limit: None })? {
+            Reply::Trusted { trusted, .. } if trusted.iter().all(|row| row.node_id != other.id.get()) => {}
             reply => return Err(one.unexpected(&reply)),
         }
     }
@@ -182,7 +182,7 @@ impl Actor {
     }
 
     fn wait(&self, peer: &Self, until: Until) -> Result<(), Failure> {
-        self.done(&Ask::Wait { peer: peer.id.get(), until, timeout_ms: STEP_MS_MAX })
+        self.done(&Ask::Wait { peer: peer.id.get(), until, timeout_ms: STEP_MS_MAX, asked: false })
     }
 
     fn shows_pending(&self, peer: &Self) -> Result<(), Failure> {

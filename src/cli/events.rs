@@ -40,6 +40,12 @@ impl EventRow {
         Self { topic: topic.to_owned(), peer_node_id, at: at.as_millis(), payload }
     }
 
+    /// Whether it is about one of these peers, or about the watching itself; if there are none, whatever it is about.
+    pub(super) fn is_about_any(&self, peers: &[NodeId]) -> bool {
+        let is_one = |peer: u32| peers.iter().any(|id| id.get() == peer);
+        peers.is_empty() || matches!(&*self.topic, "watching" | "lagged") || self.peer_node_id.is_some_and(is_one)
+    }
+
     /// Whether something happened: anything but that watching has begun.
     pub(super) fn is_event(&self) -> bool {
         self.topic != "watching"

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use super::{Answer, Failure, print};
+use super::control::socket::{PATH_BYTES_MAX, is_short};
+use super::{Answer, Failure, complain, owner, peers, permissions, print};
 use crate::node::{
-    FileIdentity, Identity as _, IdentityError, PeersFileError, Random as _, StaticRegistry, SystemRandom,
+    FileIdentity, Identity as _, IdentityError, Listed, PeersFileError, Random as _, StaticRegistry, SystemRandom,
 };
 use crate::peer::NodeId;
 use crate::time::WallMillis;
@@ -22,11 +23,25 @@ use crate::time::WallMillis;
 #[derive(Clone, Debug)]
 pub(super) struct Home {
     path: PathBuf,
+    /// Where its control socket is, if not in it.
+    control: Option<PathBuf>,
+    /// Who may read its identity besides its user.
+    key_group: Option<u32>,
 }
 
 impl Home {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), control: None, key_group: None }
+    }
+
+    /// With the control socket elsewhere.
+    pub(super) fn with_control(path: &Path, control: Option<&Path>) -> Self {
+        Self { control: control.map(Path::to_owned), ..Self::new(path) }
+    }
+
+    /// With an identity that this group may read.
+    pub(super) fn with_key_group(self, key_group: Option<u32>) -> Self {
+        Self { key_group, ..self }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -34,11 +49,50 @@ impl Home {
     }
 
     pub(super) fn store(&self) -> PathBuf {
-        self.path.join("store")
+        owner::real(&self.path.join("store"))
     }
 
     pub(super) fn control(&self) -> PathBuf {
-        self.path.join("control.sock")
+        self.control.clone().unwrap_or_else(|| self.path.join("control.sock"))
+    }
+
+    /// Whether this file is, or would be, in the home.
+    pub(super) fn holds(&self, file: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match (real(&self.path), real(parent)) {
+            (Some(home), Some(parent)) => parent.starts_with(home),
+            _ => false,
+        }
+    }
+
+    /// Whether its control socket is elsewhere.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// No node runs here: what to do about that.
+    pub(super) fn not_running(&self) -> Failure {
+        let (path, shell) = (self.path.display(), print::shell(&self.path));
+        if self.identity_file().symlink_metadata().is_ok() {
+            return Failure::hint(
+                format_args!("no node runs in {path}"),
+                format_args!(
+                    "start it with `trustkeep node --home {shell}`, or see `trustkeep inspect --home {shell}`"
+                ),
+            );
+        }
+        if self.path.join("GENESIS").exists() || self.path.join("LOCK").exists() {
+            let home = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Failure::hint(
+                format_args!("{path} is a store, and no home"),
+                format_args!("see `trustkeep inspect --dir {shell}`; the home is perhaps {}", print::shell(home)),
+            );
+        }
+        Failure::hint(
+            format_args!("{path} is no home: it has no identity.key"),
+            format_args!("make one with `trustkeep init --home {shell}`"),
+        )
     }
 
     pub(super) fn peers_file(&self) -> PathBuf {
@@ -51,17 +105,41 @@ impl Home {
 
     /// The node that lives here.
     pub(super) fn identity(&self) -> Result<FileIdentity, Failure> {
-        FileIdentity::load(self.identity_file()).map_err(|error| match &error {
+        self.load_identity().map_err(|error| match &error {
             IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Failure::hint(error, format_args!("make one with `trustkeep init --home {}`", self.path.display()))
+                Failure::hint(error, format_args!("make one with `trustkeep init --home {}`", print::shell(&self.path)))
+            }
+            IdentityError::LooseMode { mode, .. } if mode & 0o037 == 0 => {
+                Failure::hint(error, "of a mounted secret, name the group that may read it with `--key-group`")
             }
             _ => Failure::new(error),
         })
     }
 
+    /// A file of our own as it must be; a link to one, one of root's, or one that a group may read as a secret that was
+    /// mounted, if nobody else can put another in its place.
+    fn load_identity(&self) -> Result<FileIdentity, IdentityError> {
+        let file = self.identity_file();
+        let refused = match FileIdentity::load(&file) {
+            Err(
+                error @ (IdentityError::NotAFile { .. }
+                | IdentityError::OtherOwner { uid: 0, .. }
+                | IdentityError::LooseMode { .. }),
+            ) => error,
+            loaded => return loaded,
+        };
+        let is_link = file.symlink_metadata().is_ok_and(|found| found.is_symlink());
+        if matches!(refused, IdentityError::NotAFile { .. }) && !is_link
+            || permissions::find(&file, self.key_group).is_err()
+        {
+            return Err(refused);
+        }
+        FileIdentity::load_mounted(&file, self.key_group)
+    }
+
     /// Who lives here, if this is a home.
     pub(super) fn resident(&self) -> Result<Option<NodeId>, Failure> {
-        match FileIdentity::load(self.identity_file()) {
+        match self.load_identity() {
             Ok(identity) => Ok(Some(identity.node_id())),
             Err(IdentityError::Io { source, .. })
                 if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
@@ -136,24 +214,41 @@ pub(super) fn init(home: &Path, id: Option<NodeId>, json: bool) -> Result<Answer
         Some(id) => id,
         None => random_id()?,
     };
-    let identity = Home::new(home).create(id)?;
-    let key = identity.public_key();
-    let made = Made {
-        node_id: id.get(),
-        public_key: key.to_base64(),
-        fingerprint: key.fingerprint().to_string(),
-        home: home.display().to_string(),
-    };
+    let made_home = Home::new(home);
+    let identity = made_home.create(id)?;
+    let socket = made_home.control();
+    if !is_short(&socket) {
+        complain(format_args!(
+            "the path of the control socket will be {} bytes long, and a socket's address holds {PATH_BYTES_MAX}: other \
+             programs cannot connect to it, nor this one where there is no /proc; a shorter one can be named with `--control`",
+            socket.as_os_str().len()
+        ));
+    }
+    print_made(&Made::of(home, &identity), json)?;
+    Ok(Answer::Yes)
+}
+
+impl Made {
+    fn of(home: &Path, identity: &FileIdentity) -> Self {
+        let key = identity.public_key();
+        Self {
+            node_id: identity.node_id().get(),
+            public_key: key.to_base64(),
+            fingerprint: key.fingerprint().to_string(),
+            home: home.display().to_string(),
+        }
+    }
+}
+
+fn print_made(made: &Made, json: bool) -> Result<(), Failure> {
     if json {
-        print::json(&made)?;
-        return Ok(Answer::Yes);
+        return print::json(made);
     }
     let Made { node_id, public_key, fingerprint, home } = made;
     print::to_stdout(|out| {
         writeln!(out, "node         {node_id}\nhome         {home}")?;
         writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")
-    })?;
-    Ok(Answer::Yes)
+    })
 }
 
 fn random_id() -> Result<NodeId, Failure> {
@@ -166,11 +261,34 @@ fn random_id() -> Result<NodeId, Failure> {
     }
 }
 
-const PEERS_FILE: &str = r#"# The nodes that this node knows: where they listen, and under which keys. Read when the node starts.
+/// What others put into their peers files to know the node that lives here; or who it is.
+pub(super) fn id(
+    home: &Path,
+    key_group: Option<u32>,
+    stanza: bool,
+    address: Option<String>,
+    json: bool,
+) -> Result<Answer, Failure> {
+    let identity = Home::new(home).with_key_group(key_group).identity()?;
+    let (id, key) = (identity.node_id(), identity.public_key());
+    if stanza {
+        let listed = Listed { address, key: Some(key), networks: Vec::new() };
+        print::to_stdout(|out| write!(out, "{}", peers::stanza(id, &listed)))?;
+        return Ok(Answer::Printed);
+    }
+    print_made(&Made::of(home, &identity), json)?;
+    Ok(Answer::Printed)
+}
+
+const PEERS_FILE: &str = r#"# The nodes that this node knows: where they listen, and under which keys.
+#
+# `trustkeep peer add`, `peer list` and `peer remove` change this file, and a running node takes that up at once. A change by
+# hand counts when the node starts, or with the next such command. On the other side, `trustkeep id --stanza` prints the
+# lines to paste here. All of it is described in docs/peers.md, and in `trustkeep-peers(5)`.
 #
 # [[peer]]
 # id = 9
-# address = "192.0.2.9:4440"
+# address = "192.0.2.9:4440"    # or a host name and a port; without it, the peer can ask, and cannot be asked
 # public_key = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc="   # without it, nothing vouches for the peer's key
-# networks = []                                                # members of a common network trust each other unasked
+# networks = [3]                # trusted unasked, but only by a node that was started with `--own-network 3`
 "#;

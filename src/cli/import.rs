@@ -7,7 +7,7 @@
 
 use core::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -17,7 +17,7 @@ use super::arguments::Place;
 use super::home::Home;
 use super::progress::Bar;
 use super::trust_json::{self, Count, Finding, Into, List, Taken, Unknown};
-use super::{Answer, Failure, complain, now, print};
+use super::{Answer, Failure, complain, now, owner, print};
 use crate::config::Limits;
 use crate::error::{OpenError, WriteError};
 use crate::machine::view::Nonce;
@@ -114,10 +114,13 @@ pub(super) fn import(
     strict: bool,
     json: bool,
 ) -> Result<Answer, Failure> {
+    let document = Document::open(file)?;
+    owner::work_on(&place.dir())?;
     let (dir, own_id) = find(place)?;
+    let dir = owner::real(&dir);
     let store = Store::open(&dir)?;
     let created = matches!(store, Store::Missing(_));
-    let (taken, said) = read(file, store.tables(), own_id, lifts)?;
+    let (taken, said) = read(document, store.tables(), own_id, lifts)?;
     let skipped: u64 = taken.counts.iter().map(|count| count.skipped).sum();
     if strict && (skipped > 0 || !taken.unknown.is_empty()) {
         tell(&taken);
@@ -262,20 +265,47 @@ fn opening(create: bool) -> Opening {
     Opening { create, policy: RecoverPolicy::Fail, sizes: Sizes::default() }
 }
 
-/// Reads the document, and shows how far it is.
-fn read(file: &Path, before: &Tables, own_id: Option<NodeId>, lifts: &[RevocationId]) -> Result<(Taken, u64), Failure> {
-    let fail = |error: &dyn core::fmt::Display| {
-        let what = format!("{}: {}", file.display(), Text::filtered(&error.to_string()));
-        Failure::hint(what, "nothing was changed")
-    };
-    let bar = Bar::new("importing");
-    let from: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
+/// What is imported, opened.
+struct Document<'a> {
+    file: &'a Path,
+    /// With its length; or standard input.
+    opened: Option<(File, u64)>,
+}
+
+impl<'a> Document<'a> {
+    fn open(file: &'a Path) -> Result<Self, Failure> {
+        if file == Path::new("-") {
+            return Ok(Self { file, opened: None });
+        }
         let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from);
-        let opened = opened.map_err(|error| fail(&error))?;
-        bar.begin(opened.metadata().map_err(|error| fail(&error))?.len());
-        Box::new(opened)
+        let opened = opened.map_err(io::Error::from).and_then(|opened| {
+            let bytes = opened.metadata()?.len();
+            Ok(Some((opened, bytes)))
+        });
+        Ok(Self { file, opened: opened.map_err(|error| unread(file, &error))? })
+    }
+}
+
+fn unread(file: &Path, error: &dyn core::fmt::Display) -> Failure {
+    let what = format!("{}: {}", file.display(), Text::filtered(&error.to_string()));
+    Failure::hint(what, "nothing was changed")
+}
+
+/// Reads the document, and shows how far it is.
+fn read(
+    document: Document<'_>,
+    before: &Tables,
+    own_id: Option<NodeId>,
+    lifts: &[RevocationId],
+) -> Result<(Taken, u64), Failure> {
+    let Document { file, opened } = document;
+    let bar = Bar::new("importing");
+    let from: Box<dyn Read> = match opened {
+        None => Box::new(io::stdin().lock()),
+        Some((opened, bytes)) => {
+            bar.begin(bytes);
+            Box::new(opened)
+        }
     };
     let mut no_random = None;
     let mut nonce = || {
@@ -286,8 +316,13 @@ fn read(file: &Path, before: &Tables, own_id: Option<NodeId>, lifts: &[Revocatio
         Nonce(bytes)
     };
     let into = Into { before, now: now(), own_id, limits: Limits::default(), lifts, nonce: &mut nonce };
-    let read = trust_json::read(BufReader::with_capacity(BLOCK_BYTES, Counted { from, bar: &bar }), into);
-    let read = read.map_err(|error| fail(&error))?;
+    let mut from = BufReader::with_capacity(BLOCK_BYTES, Counted { from, bar: &bar });
+    // Some editors begin a text so.
+    if from.fill_buf().is_ok_and(|first| first.starts_with(BYTE_ORDER_MARK)) {
+        from.consume(BYTE_ORDER_MARK.len());
+    }
+    let read = trust_json::read(from, into);
+    let read = read.map_err(|error| unread(file, &error))?;
     match no_random {
         Some(error) => Err(Failure::new(format_args!("no random bytes: {error}"))),
         None => Ok(read),
@@ -359,3 +394,4 @@ fn show(imported: &Imported) -> Result<(), Failure> {
 }
 
 const BLOCK_BYTES: usize = 64 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

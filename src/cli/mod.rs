@@ -14,6 +14,8 @@ mod demo;
 mod events;
 mod export;
 mod generated;
+mod group;
+mod holder;
 mod home;
 mod import;
 mod latencies;
@@ -23,6 +25,9 @@ mod new_file;
 mod node;
 mod offline;
 mod operator;
+mod owner;
+mod peers;
+mod permissions;
 mod policy;
 mod print;
 mod progress;
@@ -31,6 +36,7 @@ mod rehearsal;
 mod rekey;
 mod repair;
 mod rows;
+mod screen;
 mod signals;
 mod stress;
 pub(crate) mod trust_json;
@@ -55,43 +61,61 @@ use control::Ask;
 pub fn main() -> ExitCode {
     // However this ends.
     let _log = log::End;
+    let _survived = signals::survived();
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
         Command::Rekey { home, json } => rekey::rekey(&home, json),
-        Command::Node { home, listen, policy, limits, no_announce, json, stop_at_eof } => {
+        Command::Node { home, listen, policy, limits, no_announce, local, json, stop_at_eof } => {
             let config = HandshakeConfig { announce_rotation: !no_announce, ..HandshakeConfig::default() };
-            node::run(&home, listen, node::Settings { policy: policy.into_policy(), limits, config }, json, stop_at_eof)
+            let settings = node::Settings { policy: policy.into_policy(), limits, config, local };
+            node::run(&home, listen, settings, json, stop_at_eof)
         }
-        Command::Operation(Operation::Approve { to, lift, fingerprint, entry }) => {
-            approve::approve(&to.home, to.peer, fingerprint, entry, lift)
+        Command::Operation(operation) => {
+            let is_approval = matches!(operation, Operation::Approve { .. });
+            let questions = operation.into_questions().unwrap_or_else(|why| makes_no_sense(&why));
+            if is_approval { approve::approve(questions) } else { operator::operate(questions) }
         }
-        Command::Operation(operation) => operator::operate(operation),
-        Command::List(listing) => operator::list(&listing, &Ask::List),
+        Command::List { of, part } => operator::list_trusted(&of, part),
+        Command::Show(of) => operator::show_peer(&of),
+        Command::Check { of, key } => operator::check(&of, key),
+        Command::Id { home, stanza, address, key_group, json } => home::id(&home, key_group, stanza, address, json),
+        Command::Peer { action } => peers::peer(action),
         Command::Pending { listing, peer } => operator::pending(&listing, peer),
-        Command::Outgoing(listing) => operator::list(&listing, &Ask::Outgoing),
-        Command::Revoked { listing, keys } => {
-            operator::list(&listing, if keys { &Ask::RevokedKeys } else { &Ask::Revoked })
+        Command::Outgoing(listing) => {
+            operator::list(&listing, &Ask::Outgoing, "no outgoing requests, and no peer has to be told anything")
         }
-        Command::Ignored(listing) => operator::list(&listing, &Ask::Ignored),
-        Command::Status(listing) => operator::list(&listing, &Ask::Status),
-        Command::Registry { action: RegistryAction::List, of } => operator::list(&of, &Ask::RegistryList),
+        Command::Revoked { listing, part: _, keys: true } => {
+            operator::list(&listing, &Ask::RevokedKeys, "no revoked keys")
+        }
+        Command::Revoked { listing, part, keys: false } => operator::list_revoked(&listing, part),
+        Command::Ignored(listing) => operator::list(&listing, &Ask::Ignored, "no ignored peers or keys"),
+        Command::Status { of, check } => operator::status(&of, check),
+        Command::Registry { action: RegistryAction::List, of } => {
+            operator::list(&of, &Ask::RegistryList, "no peers that the registry contradicts")
+        }
         Command::Registry { action: RegistryAction::Confirm, of } => operator::registry(&of, &Ask::RegistryConfirm),
         Command::Registry { action: RegistryAction::Reset, of } => operator::registry(&of, &Ask::RegistryReset),
-        Command::Watch { home, count, timeout, json } => watch::watch(&home, count, timeout, json),
+        Command::Watch { at, peers, count, timeout, json } => watch::watch(&at.home(), &peers, count, timeout, json),
+        Command::Help { command } => generated::help(&command),
         Command::Completions { shell } => generated::completions(shell),
         Command::Man { out } => generated::man(out.as_deref()),
         Command::Demo => demo::run(),
-        Command::Inspect { dir, json } => offline::inspect(&dir, json),
-        Command::Verify { dir, json } => offline::verify(&dir, json),
-        Command::Export { dir, out, force, with_nonces, json } => {
+        Command::Inspect { place, json } => offline::inspect(&owner::real(&place.dir()), json),
+        Command::Verify { place, json } => offline::verify(&owner::real(&place.dir()), json),
+        Command::Export { place, out, force, with_nonces, json } => {
             let nonces = if with_nonces { trust_json::Nonces::Written } else { trust_json::Nonces::LeftOut };
-            export::export(&dir, out.as_deref(), force, nonces, json)
+            export::export(&owner::real(&place.dir()), out.as_deref(), force, nonces, json)
         }
         Command::Import { place, file, lift, strict, json } => import::import(&place, &file, &lift, strict, json),
-        Command::Compact { dir, json } => compact::compact(&dir, json),
-        Command::Repair { dir, empty, yes, json } => repair::repair(&dir, empty, yes, json),
-        Command::Stress(arguments) => stress::run(&arguments),
+        Command::Compact { place, json } => owner::work_on(&place.dir()).and_then(|dir| compact::compact(&dir, json)),
+        Command::Repair { place, empty, yes, json } => {
+            owner::work_on(&place.dir()).and_then(|dir| repair::repair(&dir, empty, yes, json))
+        }
+        Command::Stress(mut arguments) => owner::work_on(&arguments.dir).and_then(|dir| {
+            arguments.dir = dir;
+            stress::run(&arguments)
+        }),
     };
     // Whoever reads no more has seen enough; that is no failure.
     let unwritten = print::broken().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
@@ -107,6 +131,13 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process: the command line makes no sense.
+fn makes_no_sense(why: &str) -> ! {
+    use clap::CommandFactory as _;
+
+    Arguments::command().error(clap::error::ErrorKind::ValueValidation, why).exit()
 }
 
 /// Tells what went wrong.

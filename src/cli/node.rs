@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::arguments::{AccessArguments, LocalArguments};
 use super::control::perform::Served;
 use super::control::server::Bound;
+use super::control::socket::Place;
 use super::home::Home;
 use super::limits::LimitArguments;
+use super::peers::Peers;
 use super::signals::{ending, unwatched};
-use super::{Answer, Failure, log, print};
+use super::{Answer, Failure, log, permissions, print};
 use crate::config::{DEFAULT_PORT, HandshakeConfig, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
@@ -33,6 +36,7 @@ pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) limits: LimitArguments,
     pub(super) config: HandshakeConfig,
+    pub(super) local: LocalArguments,
 }
 
 /// Runs the node that lives in this home.
@@ -43,11 +47,23 @@ pub(super) fn run(
     json: bool,
     stop_at_eof: bool,
 ) -> Result<Answer, Failure> {
-    let (home, Settings { policy, limits, config }) = (Home::new(home), settings);
+    let Settings { policy, limits, config, local: LocalArguments { control, access } } = settings;
+    let home = Home::with_control(home, control.control.as_deref()).with_key_group(access.key_group);
+    let place = Place { path: home.control(), group: control.control_group };
+    if place.group.is_some() && home.holds(&place.path) {
+        return Err(Failure::hint(
+            format_args!(
+                "{}: a group is let in only outside the home, which is its user's alone",
+                place.path.display()
+            ),
+            "name a path elsewhere with `--control`",
+        ));
+    }
     log::begin().map_err(no_thread)?;
     // Told before anything is made.
     home.identity()?;
-    let registry = Arc::new(home.registry()?);
+    check_access(&home, access)?;
+    let registry = Arc::new(Peers::new(home.peers_file(), home.registry()?));
     // From here on a signal ends the node in good order, however early it comes.
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
@@ -55,23 +71,27 @@ pub(super) fn run(
     let store = Arc::new(TrustStore::options().limits(limits.tables()).open(home.store())?);
     // Under the store's lock, so that it is not the key that `rekey` is just replacing.
     let identity = Arc::new(home.identity()?);
-    let control = Bound::new(&home.control())?;
+    let control = Bound::new(place)?;
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
     let of_transport = limits.transport(TcpConfig::listen(listen));
     let transport = TcpTransport::bind(of_transport, Arc::clone(&registry) as _).map_err(Failure::new)?;
     let listen = transport.local_address();
     let node_id = identity.node_id();
+    registry.tell_oddities(node_id, &identity.public_key());
     if policy != Policy::default() {
         tracing::info!(?policy, "trusting more than an operator approves");
     }
+    registry.keep_names().map_err(no_thread)?;
     let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(transport))
-        .registry(registry)
+        .registry(Arc::clone(&registry) as _)
         .policy(policy)
         .config(config)
         .start()
         .map_err(Failure::new)?;
     let manager = Arc::new(manager);
-    let control = control.serve(Served { manager: Arc::clone(&manager), listen }).map_err(no_thread)?;
+    let control = control
+        .serve(Served { manager: Arc::clone(&manager), listen, peers: Some(Arc::clone(&registry)) })
+        .map_err(no_thread)?;
     let path = home.control().display().to_string();
     let told = tell(Ready { node_id: node_id.get(), listen, control: path, pid: std::process::id() }, json)?;
 
@@ -83,6 +103,33 @@ pub(super) fn run(
     // Of a node that is stopped at once the line still comes, if it can.
     let _ = told.recv(Deadline::after(READY_WAIT));
     Ok(Answer::Yes)
+}
+
+/// Refuses a home that somebody else may change, or says so.
+fn check_access(home: &Home, access: AccessArguments) -> Result<(), Failure> {
+    if access.insecure_permissions {
+        tracing::warn!("--insecure-permissions: whoever may write to the home is not asked after");
+    }
+    let control = home.control();
+    let directory = control.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // By the name that it has in the home: a link in its place counts.
+    let store = home.path().join("store");
+    for path in [home.path(), &home.peers_file(), &store, directory] {
+        match permissions::find(path, access.trusted_group) {
+            Ok(()) => {}
+            Err(finding) if access.insecure_permissions => {
+                tracing::warn!("{finding}, and the node starts all the same")
+            }
+            Err(finding) => {
+                let remedy = finding.remedy();
+                return Err(Failure::hint(
+                    finding,
+                    format_args!("{remedy} (`--insecure-permissions` starts all the same)"),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Prints that the node is ready, on a thread of its own: standard output may take nothing, and that stops no node. Says

@@ -1,150 +1,393 @@
 //! The commands that a running node performs: each asks over the control socket and prints the answer.
+//!
+//! 490 lines because what is asked stands beside how its answer is told.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
 
-use super::arguments::{Listing, Operation};
-use super::control::client::ask;
+use serde::Serialize;
+
+use super::arguments::{Listing, Part, Peer, Question, Questions};
+use super::control::client::{self, ask};
 use super::control::{Announcement, Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
 use super::home::Home;
+use super::rows::{PeerShown, RevokedRow, TrustedRow};
+use super::screen::Screen;
 use super::{Answer, Failure, complain, complain_below, now, print, quoted, rows};
-use crate::peer::NodeId;
+use crate::config::TEXT_BYTES_MAX;
+use crate::peer::{NodeId, PublicKey};
 
-/// Asks for something to be done, or waited for.
-pub(super) fn operate(operation: Operation) -> Result<Answer, Failure> {
-    let (home, request, then) = operation.into_requests();
-    let home = Home::new(&home);
-    let reply = ask(&home, &request)?;
-    match (reply, then) {
-        // Trust may come of it all the same: the node tries again.
-        (Reply::NotSent { message }, Some(wait)) => {
-            complain(message);
-            tell(ask(&home, &wait)?)
-        }
-        (reply, then) => match (tell(reply)?, then) {
-            (Answer::Yes, Some(wait)) => tell(ask(&home, &wait)?),
-            (answer, _) => Ok(answer),
-        },
+/// What became of one question, as `--json` tells it.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Outcome {
+    node_id: Option<u32>,
+    /// Of the key that it was about, where it was about no peer.
+    fingerprint: Option<String>,
+    /// `done`, `not_sent`, `no`, `refused` or `failed`.
+    outcome: &'static str,
+    /// As of which it is durable.
+    generation: Option<u64>,
+    found: Option<String>,
+    /// Whether the peer was told; null where it has not to be.
+    told: Option<bool>,
+    /// What went wrong, or why the peer was not told.
+    message: Option<String>,
+    /// A text of the peer's.
+    reason: Option<String>,
+}
+
+/// Printed once all is done.
+#[derive(Debug, Serialize)]
+struct Outcomes {
+    results: Vec<Outcome>,
+}
+
+/// Does what questions ask, one by one, and tells what became of each. A refusal ends nothing but its own.
+#[derive(Debug)]
+pub(super) struct Asking<'a> {
+    home: &'a Home,
+    json: bool,
+    /// Whether each line names whom it is about.
+    several: bool,
+    outcomes: Vec<Outcome>,
+    answer: Answer,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(home: &'a Home, json: bool, several: bool) -> Self {
+        Self { home, json, several, outcomes: Vec::new(), answer: Answer::Yes }
     }
+
+    /// Asks this, and tells what came of it.
+    pub(super) fn ask(&mut self, peer: Option<u32>, key: Option<&PublicKey>, request: &Ask) -> Result<Answer, Failure> {
+        let reply = client::ask_for_any(self.home, request)?;
+        let about =
+            Outcome { node_id: peer, fingerprint: key.map(|key| key.fingerprint().to_string()), ..Outcome::default() };
+        let (outcome, answer) = self.tell(about, reply)?;
+        self.outcomes.push(outcome);
+        if answer != Answer::Yes {
+            self.answer = answer;
+        }
+        Ok(answer)
+    }
+
+    /// That nothing was asked, for a reason that is told already.
+    pub(super) fn none(&mut self, peer: u32, message: &str) {
+        complain(message);
+        let message = Some(message.to_owned());
+        self.outcomes.push(Outcome { node_id: Some(peer), outcome: "failed", message, ..Outcome::default() });
+        self.answer = Answer::No;
+    }
+
+    /// All of them together.
+    pub(super) fn end(self) -> Result<Answer, Failure> {
+        if self.json {
+            print::json(&Outcomes { results: self.outcomes })?;
+        }
+        Ok(self.answer)
+    }
+
+    fn tell(&self, about: Outcome, reply: Reply) -> Result<(Outcome, Answer), Failure> {
+        let whom = about.node_id.filter(|_| self.several).map_or_else(String::new, |peer| format!("peer {peer}: "));
+        let say = |lines: &[Option<String>]| -> Result<(), Failure> {
+            if self.json {
+                return Ok(());
+            }
+            print::to_stdout(|out| {
+                lines.iter().flatten().try_for_each(|line| writeln!(out, "{whom}{}", print::printable(line)))
+            })
+        };
+        let done = |generation| Some(format!("done, durable as of generation {generation}"));
+        let no = |outcome, message: String, reason| {
+            (Outcome { outcome, message: Some(message), reason, ..about.clone_whom() }, Answer::No)
+        };
+        Ok(match reply {
+            Reply::Done { generation, found, warning } => {
+                if let Some(warning) = &warning {
+                    complain(warning);
+                }
+                // What is found names the peer already.
+                let found_line = found.clone().filter(|_| !self.several);
+                say(&[found_line, done(generation)])?;
+                let generation = Some(generation);
+                (Outcome { outcome: "done", generation, found, message: warning, ..about }, Answer::Yes)
+            }
+            Reply::Decided { generation, found, not_told } => {
+                let told = match &not_told {
+                    None => "told".to_owned(),
+                    Some(why) => format!("not told yet: {why}; the node tries again"),
+                };
+                say(&[found.clone().filter(|_| !self.several), done(generation), Some(told)])?;
+                let (generation, told) = (Some(generation), Some(not_told.is_none()));
+                (Outcome { outcome: "done", generation, found, told, message: not_told, ..about }, Answer::Yes)
+            }
+            Reply::Refused { message, reason } => {
+                complain(&message);
+                for line in quoted::lines("why", &reason, quoted::columns()) {
+                    complain_below(&line);
+                }
+                no("refused", message, Some(reason))
+            }
+            Reply::No { message } => {
+                complain(&message);
+                no("no", message, None)
+            }
+            Reply::NotSent { message } => {
+                complain(&message);
+                no("not_sent", message, None)
+            }
+            Reply::Failed { message } => {
+                complain(&message);
+                no("failed", message, None)
+            }
+            _ => return Err(unexpected()),
+        })
+    }
+}
+
+impl Outcome {
+    fn clone_whom(&self) -> Self {
+        Self { node_id: self.node_id, fingerprint: self.fingerprint.clone(), ..Self::default() }
+    }
+}
+
+/// Asks for things to be done, or waited for.
+pub(super) fn operate(questions: Questions) -> Result<Answer, Failure> {
+    let Questions { home, json, all, then } = questions;
+    for Question { ask, .. } in all.iter().take(1) {
+        let (Ask::Request { justification: text, .. } | Ask::Reject { reason: text, .. }) = ask else { continue };
+        if text.len() > TEXT_BYTES_MAX {
+            complain(format_args!("the text has {} bytes; what is beyond {TEXT_BYTES_MAX} is not sent", text.len()));
+        }
+    }
+    let mut asking = Asking::new(&home, json, all.len() > 1);
+    for Question { peer, key, ask } in &all {
+        let answer = asking.ask(*peer, key.as_ref(), ask)?;
+        if let Some(then) = &then {
+            // A request that could not be sent is tried again: trust may come of it all the same.
+            let is_kept = asking.outcomes.last().is_some_and(|last| last.outcome == "not_sent");
+            if answer == Answer::Yes || is_kept {
+                asking.outcomes.clear();
+                asking.answer = Answer::Yes;
+                asking.ask(*peer, None, then)?;
+            }
+        }
+    }
+    asking.end()
 }
 
 /// Has the node do what an operator decided about its registry.
 pub(super) fn registry(of: &Listing, decided: &Ask) -> Result<Answer, Failure> {
-    done(&Home::new(&of.home), decided)
-}
-
-/// Asks for something to be done, and prints that it is.
-pub(super) fn done(home: &Home, request: &Ask) -> Result<Answer, Failure> {
-    tell(ask(home, request)?)
-}
-
-fn print_found(out: &mut dyn Write, found: Option<&String>) -> io::Result<()> {
-    found.map_or(Ok(()), |found| writeln!(out, "{}", print::printable(found)))
-}
-
-fn tell(reply: Reply) -> Result<Answer, Failure> {
-    match reply {
-        Reply::Done { generation, found, warning } => {
-            if let Some(warning) = warning {
-                complain(warning);
-            }
-            print::to_stdout(|out| {
-                print_found(out, found.as_ref())?;
-                writeln!(out, "done, durable as of generation {generation}")
-            })?;
-            Ok(Answer::Yes)
-        }
-        Reply::Decided { generation, found, not_told } => {
-            print::to_stdout(|out| {
-                print_found(out, found.as_ref())?;
-                writeln!(out, "done, durable as of generation {generation}")?;
-                match not_told {
-                    None => writeln!(out, "told"),
-                    Some(why) => writeln!(out, "not told yet: {}; the node tries again", print::printable(&why)),
-                }
-            })?;
-            Ok(Answer::Yes)
-        }
-        Reply::Refused { message, reason } => {
-            complain(message);
-            for line in quoted::lines("why", &reason, quoted::columns()) {
-                complain_below(&line);
-            }
-            Ok(Answer::No)
-        }
-        Reply::No { message } | Reply::NotSent { message } => {
-            complain(message);
-            Ok(Answer::No)
-        }
-        _ => Err(unexpected()),
-    }
+    let home = of.at.home();
+    let mut asking = Asking::new(&home, of.json, false);
+    asking.ask(None, None, decided)?;
+    asking.end()
 }
 
 /// Asks for a listing.
-pub(super) fn list(listing: &Listing, request: &Ask) -> Result<Answer, Failure> {
-    show_reply(listing, ask(&Home::new(&listing.home), request)?)
+pub(super) fn list(listing: &Listing, request: &Ask, nothing: &str) -> Result<Answer, Failure> {
+    show_reply(listing.json, ask(&listing.at.home(), request)?, nothing)
+}
+
+/// How the node does; with `check` that is the answer.
+pub(super) fn status(of: &Listing, check: bool) -> Result<Answer, Failure> {
+    let reply = ask(&of.at.home(), &Ask::Status)?;
+    let is_bad = matches!(&reply, Reply::Status(status) if !status.healthy);
+    let answer = show_reply(of.json, reply, "")?;
+    Ok(if check && is_bad { Answer::No } else { answer })
 }
 
 /// The same of the peers that wait, or of one of them.
 pub(super) fn pending(listing: &Listing, peer: Option<NodeId>) -> Result<Answer, Failure> {
-    let mut reply = ask(&Home::new(&listing.home), &Ask::Pending)?;
+    let mut reply = ask(&listing.at.home(), &Ask::Pending)?;
+    let mut nothing = "no pending peers".to_owned();
     if let (Reply::Pending { pending }, Some(peer)) = (&mut reply, peer) {
         pending.retain(|row| row.node_id == peer.get());
+        nothing = format!("peer {peer} is not pending");
     }
-    show_reply(listing, reply)
+    show_reply(listing.json, reply, &nothing)
 }
 
-fn show_reply(listing: &Listing, reply: Reply) -> Result<Answer, Failure> {
-    if listing.json {
-        // Without the tag, which says no more than the command did.
-        let mut value = serde_json::to_value(&reply).map_err(Failure::new)?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("reply");
+/// Everything that is known of a peer.
+pub(super) fn show_peer(of: &Peer) -> Result<Answer, Failure> {
+    let Reply::Shown(shown) = ask(&of.at.home(), &Ask::Show { peer: of.peer.get() })? else { return Err(unexpected()) };
+    let is_unknown = shown.is_unknown();
+    if of.json {
+        print::json(&shown)?;
+    } else {
+        let at = now().wall;
+        print::to_stdout(|out| {
+            let out: &mut dyn Write = &mut Screen::new(out);
+            let PeerShown { node_id, is_this_node, trusted, pending, outgoing, owed, revoked, ignored, registry } =
+                *shown;
+            if is_this_node {
+                writeln!(out, "peer {node_id} is this node itself")?;
+            } else if is_unknown {
+                writeln!(out, "nothing is known of peer {node_id}")?;
+            } else {
+                let is = if trusted.is_some() { "is trusted" } else { "is not trusted" };
+                writeln!(out, "peer {node_id} {is}")?;
+            }
+            rows::print_trusted(out, &Vec::from_iter(trusted), at)?;
+            let pending = Vec::from_iter(pending);
+            rows::print_pending(out, &pending, at)?;
+            rows::print_marks(out, &pending)?;
+            rows::print_outgoing(out, &Vec::from_iter(outgoing), at)?;
+            rows::print_owed(out, &Vec::from_iter(owed), at)?;
+            rows::print_revoked(out, &Vec::from_iter(revoked), at)?;
+            rows::print_ignored(out, &Vec::from_iter(ignored), &[], at)?;
+            rows::print_registered(out, &Vec::from_iter(registry))
+        })?;
+    }
+    Ok(if is_unknown { Answer::No } else { Answer::Printed })
+}
+
+/// Whether a peer is trusted: the exit code says it.
+pub(super) fn check(of: &Peer, key: Option<PublicKey>) -> Result<Answer, Failure> {
+    let request = Ask::Check { peer: of.peer.get(), key: key.map(|key| key.to_base64()) };
+    let reply = ask(&of.at.home(), &request)?;
+    let Reply::Checked { trusted, fingerprint, .. } = &reply else { return Err(unexpected()) };
+    let trusted = *trusted;
+    if of.json {
+        print::json(&without_tag(&reply)?)?;
+    } else {
+        print::to_stdout(|out| match (trusted, fingerprint) {
+            (true, Some(fingerprint)) => writeln!(out, "peer {} is trusted under {fingerprint}", of.peer),
+            (true, None) => writeln!(out, "peer {} is trusted, and its key is not known", of.peer),
+            (false, _) if key.is_some() => writeln!(out, "peer {} is not trusted under this key", of.peer),
+            (false, _) => writeln!(out, "peer {} is not trusted", of.peer),
+        })?;
+    }
+    Ok(if trusted { Answer::Yes } else { Answer::No })
+}
+
+/// The trusted peers, a page at a time, so that neither end ever holds more.
+pub(super) fn list_trusted(of: &Listing, part: Part) -> Result<Answer, Failure> {
+    let mut table = rows::trusted_table();
+    let pages = |after, limit| match ask(&of.at.home(), &Ask::List { after, limit })? {
+        Reply::Trusted { trusted, more, total } => Ok((trusted, more, total)),
+        _ => Err(unexpected()),
+    };
+    let print = |out: &mut dyn Write, page: &[TrustedRow]| table.rows(out, rows::trusted_cells(page, now().wall));
+    paged(of.json, part, &Paged { name: "trusted", nothing: "no trusted peers" }, pages, |row| row.node_id, print)
+}
+
+/// The same of the revoked peers.
+pub(super) fn list_revoked(of: &Listing, part: Part) -> Result<Answer, Failure> {
+    let mut table = rows::revoked_table();
+    let pages = |after, limit| match ask(&of.at.home(), &Ask::Revoked { after, limit })? {
+        Reply::Revoked { revoked, more, total } => Ok((revoked, more, total)),
+        _ => Err(unexpected()),
+    };
+    let print = |out: &mut dyn Write, page: &[RevokedRow]| table.rows(out, rows::revoked_cells(page, now().wall));
+    paged(of.json, part, &Paged { name: "revoked", nothing: "no revoked peers" }, pages, |row| row.node_id, print)
+}
+
+/// How a listing of many is called.
+struct Paged {
+    name: &'static str,
+    nothing: &'static str,
+}
+
+#[derive(Serialize)]
+struct Count {
+    count: u64,
+}
+
+fn paged<Row: Serialize>(
+    json: bool,
+    part: Part,
+    of: &Paged,
+    mut page: impl FnMut(Option<u32>, Option<u64>) -> Result<(Vec<Row>, bool, u64), Failure>,
+    id: impl Fn(&Row) -> u32,
+    mut print: impl FnMut(&mut dyn Write, &[Row]) -> io::Result<()>,
+) -> Result<Answer, Failure> {
+    if part.count {
+        let (_, _, count) = page(None, Some(0))?;
+        if json {
+            print::json(&Count { count })?;
+        } else {
+            print::to_stdout(|out| writeln!(out, "{count}"))?;
         }
-        print::json(&value)?;
         return Ok(Answer::Printed);
     }
-    let none = |out: &mut dyn Write, is_empty: bool| if is_empty { writeln!(out, "none") } else { Ok(()) };
-    match reply {
-        Reply::Trusted { trusted } => print::to_stdout(|out| {
-            none(out, trusted.is_empty())?;
-            rows::print_trusted(out, &trusted, now().wall)
-        })?,
-        Reply::Pending { pending } => print::to_stdout(|out| {
-            none(out, pending.is_empty())?;
-            rows::print_pending(out, &pending, now().wall)?;
-            rows::print_marks(out, &pending)
-        })?,
-        Reply::Outgoing { outgoing, owed } => print::to_stdout(|out| {
-            none(out, outgoing.is_empty() && owed.is_empty())?;
-            rows::print_outgoing(out, &outgoing, now().wall)?;
-            rows::print_owed(out, &owed, now().wall)
-        })?,
-        Reply::Revoked { revoked } => print::to_stdout(|out| {
-            none(out, revoked.is_empty())?;
-            rows::print_revoked(out, &revoked, now().wall)
-        })?,
-        Reply::Registry { contradicted, .. } => print::to_stdout(|out| {
-            none(out, contradicted.is_empty())?;
-            rows::print_contradicted(out, &contradicted)
-        })?,
-        Reply::RevokedKeys { revoked_keys } => print::to_stdout(|out| {
-            none(out, revoked_keys.is_empty())?;
-            rows::print_revoked_keys(out, &revoked_keys, now().wall)
-        })?,
-        Reply::Ignored { ignored, ignored_keys } => print::to_stdout(|out| {
-            none(out, ignored.is_empty() && ignored_keys.is_empty())?;
-            rows::print_ignored(out, &ignored, &ignored_keys, now().wall)
-        })?,
-        Reply::Status(status) => print::to_stdout(|out| show(out, &status))?,
-        Reply::Done { .. }
-        | Reply::Decided { .. }
-        | Reply::Refused { .. }
-        | Reply::NotSent { .. }
-        | Reply::No { .. }
-        | Reply::Failed { .. }
-        | Reply::Event(_) => return Err(unexpected()),
+    let (mut after, mut left) = (part.after.map(NodeId::get), part.limit);
+    let mut is_first = true;
+    loop {
+        let (rows, more, _) = page(after, left)?;
+        after = rows.last().map(&id).or(after);
+        left = left.map(|left| left.saturating_sub(rows.len() as u64));
+        let is_last = !more || rows.is_empty() || left == Some(0);
+        print::to_stdout(|out| {
+            if json {
+                if is_first {
+                    write!(out, "{{\"{}\":[", of.name)?;
+                }
+                for (number, row) in rows.iter().enumerate() {
+                    if !is_first || number > 0 {
+                        out.write_all(b",")?;
+                    }
+                    serde_json::to_writer(&mut *out, row)?;
+                }
+                return if is_last { out.write_all(b"]}\n") } else { Ok(()) };
+            }
+            if is_first && rows.is_empty() {
+                return writeln!(out, "{}", of.nothing);
+            }
+            if is_first { print(&mut Screen::new(out), &rows) } else { print(out, &rows) }
+        })?;
+        // Nobody reads the rest.
+        if is_last || print::broken().is_some() {
+            return Ok(Answer::Printed);
+        }
+        is_first = false;
     }
+}
+
+/// Without the tag, which says no more than the command did.
+fn without_tag(reply: &Reply) -> Result<serde_json::Value, Failure> {
+    let mut value = serde_json::to_value(reply).map_err(Failure::new)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("reply");
+    }
+    Ok(value)
+}
+
+fn show_reply(json: bool, reply: Reply, nothing: &str) -> Result<Answer, Failure> {
+    if json {
+        print::json(&without_tag(&reply)?)?;
+        return Ok(Answer::Printed);
+    }
+    let none = |out: &mut dyn Write, is_empty: bool| if is_empty { writeln!(out, "{nothing}") } else { Ok(()) };
+    print::to_stdout(|out| {
+        let out: &mut dyn Write = &mut Screen::new(out);
+        match reply {
+            Reply::Pending { pending } => {
+                none(out, pending.is_empty())?;
+                rows::print_pending(out, &pending, now().wall)?;
+                rows::print_marks(out, &pending)
+            }
+            Reply::Outgoing { outgoing, owed } => {
+                none(out, outgoing.is_empty() && owed.is_empty())?;
+                rows::print_outgoing(out, &outgoing, now().wall)?;
+                rows::print_owed(out, &owed, now().wall)
+            }
+            Reply::Registry { contradicted, .. } => {
+                none(out, contradicted.is_empty())?;
+                rows::print_contradicted(out, &contradicted)
+            }
+            Reply::RevokedKeys { revoked_keys } => {
+                none(out, revoked_keys.is_empty())?;
+                rows::print_revoked_keys(out, &revoked_keys, now().wall)
+            }
+            Reply::Ignored { ignored, ignored_keys } => {
+                none(out, ignored.is_empty() && ignored_keys.is_empty())?;
+                rows::print_ignored(out, &ignored, &ignored_keys, now().wall)
+            }
+            Reply::Status(status) => show(out, &status),
+            _ => Err(io::Error::other(unexpected().to_string())),
+        }
+    })?;
     Ok(Answer::Printed)
 }
 

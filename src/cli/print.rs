@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -82,50 +83,137 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
 /// A table with a title; nothing at all if it has no rows.
 pub(super) fn table<const N: usize>(
     out: &mut dyn Write,
-    title: &str,
-    columns: [&str; N],
+    title: &'static str,
+    columns: [&'static str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> io::Result<()> {
-    table_with_texts(out, title, columns, rows.into_iter().map(|row| (row, "")))
+    Table::new(title, columns).rows(out, rows)
 }
 
 /// The same, with a text of a peer below each row that has one. No cell has any part of it (R-139).
 pub(super) fn table_with_texts<'a, const N: usize>(
     out: &mut dyn Write,
-    title: &str,
-    columns: [&str; N],
+    title: &'static str,
+    columns: [&'static str; N],
     rows: impl IntoIterator<Item = ([String; N], &'a str)>,
 ) -> io::Result<()> {
-    let rows = rows.into_iter().map(|(row, text)| (row.map(|cell| printable(&cell)), text));
-    let rows: Vec<([String; N], &str)> = rows.collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut widths = columns.map(str::len);
-    for (row, _) in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: &[String; N]| {
-        let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ")
-    };
-    writeln!(out, "\n{title}")?;
-    writeln!(out, "  {}", line(&columns.map(str::to_owned)).trim_end())?;
-    let text_columns = quoted::columns();
-    for (row, text) in &rows {
-        writeln!(out, "  {}", line(row).trim_end())?;
-        for text in quoted::lines("why", text, text_columns) {
-            writeln!(out, "{text}")?;
-        }
-    }
-    Ok(())
+    Table::new(title, columns).rows_with_texts(out, rows)
 }
+
+/// A table whose rows may come in several parts. Each part is as wide as it needs, and no narrower than the one before. On a
+/// terminal that is narrower than that, a row takes several lines; behind its first they begin with four blanks.
+#[derive(Debug)]
+pub(super) struct Table<const N: usize> {
+    title: &'static str,
+    columns: [&'static str; N],
+    widths: [usize; N],
+    terminal: Option<usize>,
+    begun: bool,
+}
+
+impl<const N: usize> Table<N> {
+    pub(super) fn new(title: &'static str, columns: [&'static str; N]) -> Self {
+        Self { title, columns, widths: columns.map(str::len), terminal: terminal_columns(), begun: false }
+    }
+
+    pub(super) fn rows(&mut self, out: &mut dyn Write, rows: impl IntoIterator<Item = [String; N]>) -> io::Result<()> {
+        self.rows_with_texts(out, rows.into_iter().map(|row| (row, "")))
+    }
+
+    fn rows_with_texts<'a>(
+        &mut self,
+        out: &mut dyn Write,
+        rows: impl IntoIterator<Item = ([String; N], &'a str)>,
+    ) -> io::Result<()> {
+        let rows = rows.into_iter().map(|(row, text)| (row.map(|cell| printable(&cell)), text));
+        let rows: Vec<([String; N], &str)> = rows.collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (row, _) in &rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        if !core::mem::replace(&mut self.begun, true) {
+            writeln!(out, "\n{}", self.title)?;
+            self.line(out, &self.columns.map(str::to_owned))?;
+        }
+        let text_columns = quoted::columns();
+        for (row, text) in &rows {
+            self.line(out, row)?;
+            for text in quoted::lines("why", text, text_columns) {
+                writeln!(out, "{text}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One row: the cells that a line has room for, and the others on the next one.
+    fn line(&self, out: &mut dyn Write, cells: &[String; N]) -> io::Result<()> {
+        let room = self.terminal.map_or(usize::MAX, |columns| columns.max(ROOM_MIN));
+        let mut line = "  ".to_owned();
+        let mut used = 2;
+        let mut is_begun = false;
+        for (cell, &width) in cells.iter().zip(&self.widths) {
+            let gap = if is_begun { 2 } else { 0 };
+            if is_begun && used + gap + width > room {
+                writeln!(out, "{}", line.trim_end())?;
+                (line, used) = ("    ".to_owned(), 4);
+            } else {
+                line.push_str(if is_begun { "  " } else { "" });
+                used += gap;
+            }
+            is_begun = true;
+            // A cell that no line has room for is broken where the line ends.
+            let mut rest: Vec<char> = cell.chars().collect();
+            while used + rest.len() > room {
+                let behind = rest.split_off(room - used);
+                line.extend(rest);
+                writeln!(out, "{}", line.trim_end())?;
+                (line, used, rest) = ("    ".to_owned(), 4, behind);
+            }
+            let len = rest.len();
+            line.extend(rest);
+            let padded = width.min(room - used).max(len);
+            line.extend(core::iter::repeat_n(' ', padded - len));
+            used += padded;
+        }
+        writeln!(out, "{}", line.trim_end())
+    }
+}
+
+/// How wide the terminal is, if standard output is one and says so.
+pub(super) fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// No terminal is taken for narrower.
+pub(super) const ROOM_MIN: usize = 20;
 
 /// Text from elsewhere without anything that could command a terminal, or that is not seen.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_kept(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// From now on commands that are printed to be pasted name this home.
+pub(super) fn told_home(home: &Path) {
+    let _ = TOLD_HOME.set(shell(home));
+}
+
+/// The option that leads a printed command to the node that was asked.
+pub(super) fn home_option() -> String {
+    format!("--home {}", TOLD_HOME.get().map_or("HOME", String::as_str))
+}
+
+static TOLD_HOME: OnceLock<String> = OnceLock::new();
+
+/// A path as one word of a command line, to be pasted into a shell.
+pub(super) fn shell(path: &Path) -> String {
+    let text = printable(&path.display().to_string());
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// A time as RFC 3339 in UTC; a dash for 0, which means "not known".
@@ -252,5 +340,34 @@ mod tests {
         let rows = [["1".to_owned(), "a\x1b[2J\u{202e}b".to_owned()], ["100".to_owned(), String::new()]];
         table(&mut out, "PEERS", ["ID", "WHY"], rows).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "\nPEERS\n  ID   WHY\n  1    a\u{fffd}[2J\u{fffd}b\n  100\n");
+    }
+
+    #[test]
+    fn a_row_that_is_wider_than_the_terminal_takes_several_lines_and_no_line_is_wider() {
+        let of = |terminal, ids: &[&str]| {
+            let mut table = Table::new("PEERS", ["ID", "SINCE", "FINGERPRINT"]);
+            table.terminal = terminal;
+            let mut out = Vec::new();
+            for part in ids.chunks(2) {
+                let cells = part.iter().map(|id| [(*id).to_owned(), "2026-03-03".to_owned(), "1a2b:".repeat(8)]);
+                table.rows(&mut out, cells).unwrap();
+            }
+            String::from_utf8(out).unwrap()
+        };
+        let wide = of(None, &["1", "22", "333"]);
+        assert_eq!(wide.lines().count(), 6, "{wide}");
+        assert_eq!(of(Some(200), &["1", "22", "333"]), wide);
+        let narrow = of(Some(50), &["1", "22", "333"]);
+        let expected =
+            "\nPEERS\n  ID  SINCE\n    FINGERPRINT\n  1   2026-03-03\n    1a2b:1a2b:1a2b:1a2b:1a2b:1a2b:1a2b:1a2b:\n";
+        assert!(narrow.starts_with(expected), "{narrow}");
+        assert!(narrow.contains("\n  333  2026-03-03\n"), "{narrow}");
+        for columns in [1, 20, 21, 30, 43, 44, 50, 57, 58, 80] {
+            let text = of(Some(columns), &["1", "4294967295"]);
+            let columns = columns.max(ROOM_MIN);
+            assert!(text.lines().all(|line| line.len() <= columns && !line.ends_with(' ')), "{columns}: {text}");
+            let whole: String = text.split_whitespace().collect();
+            assert_eq!(whole.matches(&"1a2b:".repeat(8)).count(), 2, "{columns}: {text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::home::Home;
-use super::{Answer, Failure, now, print};
+use super::{Answer, Failure, now, owner, print};
 use crate::node::Identity as _;
 use crate::persist::file::{Directory, LoadMode};
 
@@ -23,6 +23,7 @@ struct Rekeyed {
 /// Changes the key and says which one to give to others.
 pub(super) fn rekey(home: &Path, json: bool) -> Result<Answer, Failure> {
     let home = Home::new(home);
+    owner::work_as_owner_of(home.path())?;
     // First, so that nothing is made where no node lives.
     home.identity()?;
     // A node holds its store for as long as it runs, and so does whoever else changes its key.

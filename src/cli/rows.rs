@@ -1,19 +1,43 @@
 //! Entries of the tables as they are shown, offline and by a running node alike.
 //!
-//! 500 lines because each row stands beside how it is printed.
+//! 590 lines because each row stands beside how it is printed.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::print::{age, printable, table, table_with_texts, time};
+use super::print::{Table, age, home_option, printable, table, table_with_texts, time};
 use crate::machine::known;
-use crate::node::{Contradiction, Tries};
+use crate::node::{Contradiction, StaticRegistry, Tries};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::{Marks, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Revocation, Tables};
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
+
+/// Everything that a running node knows of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PeerShown {
+    pub(super) node_id: u32,
+    pub(super) is_this_node: bool,
+    pub(super) trusted: Option<TrustedRow>,
+    pub(super) pending: Option<PendingRow>,
+    pub(super) outgoing: Option<OutgoingRow>,
+    pub(super) owed: Option<OwedRow>,
+    pub(super) revoked: Option<RevokedRow>,
+    pub(super) ignored: Option<IgnoredRow>,
+    pub(super) registry: Option<RegisteredRow>,
+}
+
+/// What a peers file says of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RegisteredRow {
+    pub(super) node_id: u32,
+    pub(super) address: Option<String>,
+    public_key: Option<String>,
+    fingerprint: Option<String>,
+    networks: Vec<u16>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TrustedRow {
@@ -334,6 +358,29 @@ impl IgnoredKeyRow {
     }
 }
 
+impl RegisteredRow {
+    /// None of a peer that the file does not list.
+    pub(super) fn of(file: &StaticRegistry, peer: NodeId) -> Option<Self> {
+        let listed = file.listed(peer)?;
+        Some(Self {
+            node_id: peer.get(),
+            address: listed.address,
+            public_key: listed.key.map(|key| key.to_base64()),
+            fingerprint: fingerprint(listed.key.as_ref()),
+            networks: listed.networks,
+        })
+    }
+}
+
+impl PeerShown {
+    /// Whether nothing at all is known of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        let Self { node_id: _, is_this_node, trusted, pending, outgoing, owed, revoked, ignored, registry } = self;
+        let known = [trusted.is_some(), pending.is_some(), outgoing.is_some(), owed.is_some(), revoked.is_some()];
+        !is_this_node && !known.contains(&true) && ignored.is_none() && registry.is_none()
+    }
+}
+
 impl From<&Contradiction> for ContradictedRow {
     fn from(it: &Contradiction) -> Self {
         Self {
@@ -353,12 +400,19 @@ fn yes(is: bool) -> String {
 }
 
 pub(super) fn print_trusted(out: &mut dyn Write, rows: &[TrustedRow], now: WallMillis) -> io::Result<()> {
-    let cells = rows.iter().map(|row| {
+    trusted_table().rows(out, trusted_cells(rows, now))
+}
+
+pub(super) fn trusted_table() -> Table<6> {
+    Table::new("TRUSTED", ["ID", "APPROVED", "AGE", "BOTH ASKED", "NETWORK", "FINGERPRINT"])
+}
+
+pub(super) fn trusted_cells(rows: &[TrustedRow], now: WallMillis) -> impl Iterator<Item = [String; 6]> {
+    rows.iter().map(move |row| {
         let network = if row.network == 0 { "-".to_owned() } else { row.network.to_string() };
         let (since, age) = (time(row.approved_at), age(row.approved_at, now));
         [row.node_id.to_string(), since, age, yes(row.mutual), network, dash(row.fingerprint.as_ref())]
-    });
-    table(out, "TRUSTED", ["ID", "APPROVED", "AGE", "MUTUAL", "NETWORK", "FINGERPRINT"], cells)
+    })
 }
 
 /// With a warning for each peer that showed more than one key, or another than is known.
@@ -370,13 +424,14 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     });
     let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND"];
     table_with_texts(out, "PENDING", columns, cells)?;
+    let home = home_option();
     for PendingRow { node_id, proven_by, .. } in rows {
         if let Some(old) = proven_by {
             writeln!(
                 out,
                 "\nNEW KEY: peer {node_id} is trusted and shows a new key, proven by the old key {old}.\n  \
                  Whoever has stolen the old key can prove as much: ask its operator for the fingerprint of the new one, and\n  \
-                 name it: `trustkeep approve {node_id} FINGERPRINT`. Until then the old key counts."
+                 name it: `trustkeep approve {home} {node_id} FINGERPRINT`. Until then the old key counts."
             )?;
         }
     }
@@ -397,12 +452,12 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
         writeln!(
             out,
             "  One of the keys is an impostor's, or the peer has a new key: ask its operator for the fingerprint, and name\n  \
-             it: `trustkeep approve {node_id} FINGERPRINT`."
+             it: `trustkeep approve {home} {node_id} FINGERPRINT`."
         )?;
         if others.len() >= OTHER_KEYS_MAX {
             writeln!(
                 out,
-                "  No further key is kept. If the right one is not here: `trustkeep grant {node_id} KEY`, with the key that its\n  \
+                "  No further key is kept. If the right one is not here: `trustkeep grant {home} {node_id} KEY`, with the key that its\n  \
                  operator says."
             )?;
         }
@@ -412,6 +467,7 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
 
 /// What stands below a listing of those who wait: which of them are revoked, and what approving them takes.
 pub(super) fn print_marks(out: &mut dyn Write, rows: &[PendingRow]) -> io::Result<()> {
+    let home = home_option();
     for row in rows {
         let id = row.node_id;
         let first = (&row.fingerprint, row.key_revoked_at, &row.key_revocation);
@@ -425,7 +481,7 @@ pub(super) fn print_marks(out: &mut dyn Write, rows: &[PendingRow]) -> io::Resul
             writeln!(
                 out,
                 "\nREVOKED: {what} since {}. Approving it lifts that revocation and has to name it:\n  \
-                 `trustkeep approve {id} FINGERPRINT --lift {}`.",
+                 `trustkeep approve {home} {id} FINGERPRINT --lift {}`.",
                 time(at),
                 printable(revocation)
             )?;
@@ -455,10 +511,26 @@ pub(super) fn print_owed(out: &mut dyn Write, rows: &[OwedRow], now: WallMillis)
 }
 
 pub(super) fn print_revoked(out: &mut dyn Write, rows: &[RevokedRow], now: WallMillis) -> io::Result<()> {
-    let cells = rows
-        .iter()
-        .map(|row| [row.node_id.to_string(), time(row.revoked_at), age(row.revoked_at, now), row.revocation.clone()]);
-    table(out, "REVOKED", ["ID", "REVOKED", "AGE", "REVOCATION"], cells)
+    revoked_table().rows(out, revoked_cells(rows, now))
+}
+
+pub(super) fn revoked_table() -> Table<4> {
+    Table::new("REVOKED", ["ID", "REVOKED", "AGE", "REVOCATION"])
+}
+
+pub(super) fn revoked_cells(rows: &[RevokedRow], now: WallMillis) -> impl Iterator<Item = [String; 4]> {
+    rows.iter().map(move |row| {
+        [row.node_id.to_string(), time(row.revoked_at), age(row.revoked_at, now), row.revocation.clone()]
+    })
+}
+
+pub(super) fn print_registered(out: &mut dyn Write, rows: &[RegisteredRow]) -> io::Result<()> {
+    let cells = rows.iter().map(|row| {
+        let networks: Vec<String> = row.networks.iter().map(u16::to_string).collect();
+        let networks = if networks.is_empty() { "-".to_owned() } else { networks.join(",") };
+        [row.node_id.to_string(), dash(row.address.as_ref()), networks, dash(row.fingerprint.as_ref())]
+    });
+    table(out, "PEERS FILE", ["ID", "ADDRESS", "NETWORKS", "FINGERPRINT"], cells)
 }
 
 pub(super) fn print_revoked_keys(out: &mut dyn Write, rows: &[RevokedKeyRow], now: WallMillis) -> io::Result<()> {

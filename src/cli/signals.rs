@@ -1,9 +1,9 @@
-//! The signals that end a command in good order.
+//! The signals that end a command in good order, and those that do nothing.
 #![forbid(unsafe_code)]
 
 use std::io;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
@@ -13,6 +13,12 @@ use super::Failure;
 pub(super) fn ending() -> Result<Signals, Failure> {
     let watched: &[i32] = if is_ignored(SIGHUP) { &[SIGINT, SIGTERM] } else { &[SIGHUP, SIGINT, SIGTERM] };
     Signals::new(watched).map_err(unwatched)
+}
+
+/// SIGUSR1, SIGUSR2, and SIGXFSZ: a write beyond the limit of a file's size then fails like one to a full disk. For as long as
+/// what is returned is there, none of them ends the process. The same is so of SIGPIPE, by the language's runtime.
+pub(super) fn survived() -> Option<Signals> {
+    Signals::new([SIGUSR1, SIGUSR2, SIGXFSZ]).ok()
 }
 
 /// Signals cannot be watched.

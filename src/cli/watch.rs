@@ -3,7 +3,6 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::Shutdown;
-use std::path::Path;
 use std::time::Duration;
 
 use super::control::client::begin;
@@ -11,17 +10,24 @@ use super::control::{Ask, Reply};
 use super::home::Home;
 use super::signals::{ending, unwatched};
 use super::{Answer, Failure, print};
+use crate::peer::NodeId;
 use crate::sync::{Arc, Deadline, Mutex, spawn};
 
 /// Prints each event as it comes; `No` if fewer came than were wanted. Where a number was wanted that is the answer, and
 /// events count though nobody reads of them any more; else there is nothing to go on for then.
-pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, json: bool) -> Result<Answer, Failure> {
+pub(super) fn watch(
+    home: &Home,
+    peers: &[NodeId],
+    count: Option<u64>,
+    timeout: Option<Duration>,
+    json: bool,
+) -> Result<Answer, Failure> {
     let deadline = timeout.map_or(Deadline::NEVER, Deadline::after);
-    let stream = begin(&Home::new(home), &Ask::Watch)?;
+    let stream = begin(home, &Ask::Watch)?;
     let told_to_stop = Arc::new(Mutex::new(false));
     stop_on_signal(stream.try_clone().map_err(Failure::new)?, Arc::clone(&told_to_stop))?;
     let enough = if count.is_none() { Answer::Printed } else { Answer::Yes };
-    let went_away = || Failure::hint(format_args!("the node in {} went away", home.display()), "see its log");
+    let went_away = || Failure::hint(format_args!("the node in {} went away", home.path().display()), "see its log");
     let (mut lines, mut seen) = (BufReader::new(&stream), 0);
     let mut line = Vec::new();
     while count.is_none_or(|count| seen < count) {
@@ -50,6 +56,7 @@ pub(super) fn watch(home: &Path, count: Option<u64>, timeout: Option<Duration>, 
             Err(error) => return Err(Failure::new(error)),
         }
         match serde_json::from_slice(&line) {
+            Ok(Reply::Event(event)) if !event.is_about_any(peers) => {}
             Ok(Reply::Event(event)) => {
                 seen += u64::from(event.is_event());
                 if json {

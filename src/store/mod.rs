@@ -325,7 +325,13 @@ impl TrustStore {
     /// Events from now on, in the order of publication.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        self.shared.subscribe()
+        self.shared.subscribe(self.limits().subscription_events_max)
+    }
+
+    /// A subscription for a caller that looks again whatever happened, and needs no more than one event for that.
+    #[cfg(feature = "cli")]
+    pub(crate) fn subscribe_to_any(&self) -> Subscription {
+        self.shared.subscribe(1)
     }
 
     /// How durability is doing.

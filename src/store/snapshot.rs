@@ -82,6 +82,12 @@ impl Snapshot {
         peers.into_iter().filter_map(|peer| self.get(peer))
     }
 
+    /// All records, in no order.
+    #[cfg(feature = "cli")]
+    pub(crate) fn iter_unsorted(&self) -> impl Iterator<Item = TrustRecord> {
+        self.0.trusted.iter()
+    }
+
     /// Every revoked peer with its mark: since when it is revoked, and the id of that revocation. In no particular order, which
     /// is the same each time.
     ///

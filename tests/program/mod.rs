@@ -26,6 +26,16 @@ pub fn fails(args: &[&str], words: &[&str]) {
     }
 }
 
+/// A command line that makes no sense.
+#[track_caller]
+pub fn makes_no_sense(args: &[&str], words: &[&str]) {
+    let (code, out, err) = run(args);
+    assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+    for word in words {
+        assert!(err.contains(word), "{args:?}: {word:?} is not in: {err}");
+    }
+}
+
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

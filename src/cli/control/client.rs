@@ -1,53 +1,145 @@
 //! The operator's end of the control socket.
+//!
+//! What must hold: nothing is asked of a process of another user's; a refusal is told as the node said it; *may have been
+//! done* is said only of what the node has heard to its end.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Ask, Reply};
+use super::{Ask, Reply, socket};
 use crate::cli::Failure;
+use crate::cli::holder::{self, Holder};
 use crate::cli::home::Home;
+use crate::sync::Deadline;
 
 /// Asks the node that runs in this home.
 pub(crate) fn ask(home: &Home, request: &Ask) -> Result<Reply, Failure> {
-    let stream = connect(home)?;
-    let reply = exchange(&stream, request).map_err(|error| {
-        let what = match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it did not answer in time".to_owned(),
-            io::ErrorKind::UnexpectedEof => "it went away without an answer".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::hint(
-            format_args!("the node in {}: {what}", home.path().display()),
-            "what was asked may have been done; ask `status` and `list`",
-        )
-    })?;
-    match reply {
+    match ask_for_any(home, request)? {
         Reply::Failed { message } => Err(Failure::new(message)),
         reply => Ok(reply),
+    }
+}
+
+/// The same; that it was not done is an answer, too.
+pub(crate) fn ask_for_any(home: &Home, request: &Ask) -> Result<Reply, Failure> {
+    let stream = connect(home)?;
+    let waits = match request {
+        Ask::Wait { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
+        _ => Duration::ZERO,
+    };
+    let sent = send(&stream, request);
+    // A node that refuses may close before it has heard all: what it says is read all the same.
+    match (receive(&stream, waits.saturating_add(ANSWER_WITHIN)), sent) {
+        (Ok(reply), _) => Ok(reply),
+        (Err(_), Err(error)) => Err(unheard(home, &error)),
+        (Err(error), Ok(())) => {
+            let what = match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it did not answer in time".to_owned(),
+                io::ErrorKind::UnexpectedEof => "it went away without an answer".to_owned(),
+                _ => error.to_string(),
+            };
+            Err(Failure::hint(
+                format_args!("the node at {}: {what}", home.control().display()),
+                "what was asked may have been done; ask `status` and `list`",
+            ))
+        }
     }
 }
 
 /// Asks for something that is answered more than once; the answers can be read from what is returned.
 pub(crate) fn begin(home: &Home, request: &Ask) -> Result<UnixStream, Failure> {
     let stream = connect(home)?;
-    send(&stream, request).map_err(|error| Failure::new(format_args!("{}: {error}", home.control().display())))?;
-    Ok(stream)
+    match send(&stream, request) {
+        Ok(()) => Ok(stream),
+        Err(error) => match receive(&stream, ANSWER_WITHIN) {
+            Ok(Reply::Failed { message }) => Err(Failure::new(message)),
+            _ => Err(unheard(home, &error)),
+        },
+    }
 }
 
+fn unheard(home: &Home, error: &io::Error) -> Failure {
+    Failure::hint(
+        format_args!("the node at {} did not hear it: {error}", home.control().display()),
+        "nothing was done; try again",
+    )
+}
+
+/// Connects. A node whose socket was removed makes it again, so for as long as a process holds the store this waits a while.
 fn connect(home: &Home) -> Result<UnixStream, Failure> {
     let path = home.control();
-    UnixStream::connect(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound if !home.path().exists() => {
-            Failure::hint(format_args!("{}: no such home", home.path().display()), "make one with `trustkeep init`")
+    let comes_back = Deadline::after(COMES_BACK_WITHIN);
+    loop {
+        let error = match socket::connect(&path, CONNECT_WITHIN) {
+            Ok(stream) => return is_believed(&stream, home).map(|()| stream),
+            Err(error) => error,
+        };
+        let is_missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+        let holder = if is_missing { holder::of(&home.store()) } else { None };
+        if holder.is_none() || comes_back.has_passed() {
+            return Err(not_there(home, &path, &error, holder));
         }
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::hint(
-            format_args!("no node runs in {}", home.path().display()),
-            format_args!("start it with `trustkeep node --home {}`", home.path().display()),
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a socket that is made tells nobody")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+/// Why there is no connection, and what to do.
+fn not_there(home: &Home, socket: &Path, error: &io::Error, holder: Option<Holder>) -> Failure {
+    let (path, socket) = (home.path().display(), socket.display());
+    let started_elsewhere = "if it is a node that was started with `--control PATH`, give this command the same";
+    match (error.kind(), holder) {
+        (_, Some(Holder::Process(pid))) => Failure::hint(
+            format_args!("process {pid} holds the store of {path}, and does not serve {socket}"),
+            started_elsewhere,
         ),
-        _ => Failure::new(format_args!("{}: {error}", path.display())),
-    })
+        (_, Some(Holder::Unnamed)) => Failure::hint(
+            format_args!("a process elsewhere holds the store of {path}, and does not serve {socket}"),
+            started_elsewhere,
+        ),
+        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) if home.is_elsewhere() => Failure::hint(
+            format_args!("no node serves {socket}"),
+            "start it with `trustkeep node` and this `--control`",
+        ),
+        (io::ErrorKind::NotFound, None) if !home.path().exists() => {
+            Failure::hint(format_args!("{path}: no such home"), "make one with `trustkeep init`")
+        }
+        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) => home.not_running(),
+        (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, None) => Failure::hint(
+            format_args!("{socket}: the node accepts nobody"),
+            "was it stopped by a signal or a debugger?",
+        ),
+        (io::ErrorKind::PermissionDenied, None) => Failure::hint(
+            format_args!("{socket}: {error}"),
+            "be the node's user or root, or start the node with `--control PATH --control-group GROUP`",
+        ),
+        _ => Failure::new(format_args!("{socket}: {error}")),
+    }
+}
+
+/// Whether the process behind the socket is one that this user may believe: its own, root's, or of whom the directory is
+/// that the operator named with `--control` or that root looks into.
+fn is_believed(stream: &UnixStream, home: &Home) -> Result<(), Failure> {
+    let path = home.control();
+    let user = socket::user_of(stream).map_err(|error| Failure::new(format_args!("{}: {error}", path.display())))?;
+    let us = rustix::process::geteuid().as_raw();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_owner = || std::fs::metadata(parent).is_ok_and(|found| found.uid() == user);
+    if user == us || user == 0 || ((us == 0 || home.is_elsewhere()) && is_owner()) {
+        return Ok(());
+    }
+    Err(Failure::hint(
+        format_args!("{}: the process behind it is user {user}'s, neither ours nor root's", path.display()),
+        "nothing was asked of it; find out who put it there",
+    ))
 }
 
 fn send(mut stream: &UnixStream, request: &Ask) -> io::Result<()> {
@@ -57,13 +149,8 @@ fn send(mut stream: &UnixStream, request: &Ask) -> io::Result<()> {
     stream.write_all(&line)
 }
 
-fn exchange(stream: &UnixStream, request: &Ask) -> io::Result<Reply> {
-    let waits = match request {
-        Ask::Wait { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
-        _ => Duration::ZERO,
-    };
-    stream.set_read_timeout(Some(waits.saturating_add(ANSWER_WITHIN)))?;
-    send(stream, request)?;
+fn receive(stream: &UnixStream, within: Duration) -> io::Result<Reply> {
+    stream.set_read_timeout(Some(within))?;
     let mut answer = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut answer)?;
     if answer.last() != Some(&b'\n') {
@@ -74,3 +161,7 @@ fn exchange(stream: &UnixStream, request: &Ask) -> io::Result<Reply> {
 
 /// Longer than a node takes for anything: sending, and waiting for a disk.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// A node accepts at once.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Longer than a node takes to make its socket again.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(4);

@@ -1,13 +1,15 @@
 //! How the program talks to a running node: over a Unix socket in the node's home, one line of JSON each way.
 //!
-//! What must hold: only the node's own user is served; nothing that comes in allocates beyond [`REQUEST_BYTES_MAX`] or
-//! holds a slot longer than it says; a change is answered with [`Reply::Done`] only once it is durable.
+//! What must hold: only the node's own user, root and a group that was named are served; nothing that comes in
+//! allocates beyond [`REQUEST_BYTES_MAX`] or holds a place longer than it says; a change is answered with [`Reply::Done`] only once it is durable.
 #![forbid(unsafe_code)]
 
 pub(super) mod client;
+mod door;
 mod marks;
 pub(super) mod perform;
 pub(super) mod server;
+pub(super) mod socket;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::events::EventRow;
 use super::rows::{
-    ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PendingRow, RevokedKeyRow, RevokedRow, TrustedRow,
+    ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PeerShown, PendingRow, RevokedKeyRow, RevokedRow,
+    TrustedRow,
 };
 
 /// What is asked of a node.
@@ -77,15 +80,42 @@ pub(super) enum Ask {
     },
     RevokedKeys,
     Ignored,
-    List,
+    /// The trusted peers by id, those behind `after`, no more than `limit` and than a page.
+    List {
+        #[serde(default)]
+        after: Option<u32>,
+        #[serde(default)]
+        limit: Option<u64>,
+    },
     Pending,
     Outgoing,
-    Revoked,
+    /// The revoked peers, as of `List`.
+    Revoked {
+        #[serde(default)]
+        after: Option<u32>,
+        #[serde(default)]
+        limit: Option<u64>,
+    },
+    /// Everything that is known of a peer.
+    Show {
+        peer: u32,
+    },
+    /// Whether a peer is trusted, under this key if there is one.
+    Check {
+        peer: u32,
+        #[serde(default)]
+        key: Option<String>,
+    },
     Wait {
         peer: u32,
         until: Until,
         timeout_ms: u64,
+        /// It was asked for trust: once that request is gone without trust, there is nothing to wait for.
+        #[serde(default)]
+        asked: bool,
     },
+    /// Reads the peers file again.
+    ReloadPeers,
     Status,
     /// Whom the registry contradicts, if an operator has to decide that.
     RegistryList,
@@ -132,7 +162,7 @@ pub(super) enum Reply {
         /// Why the peer could not be told of it yet; the node tries again. `null` if the peer was told.
         not_told: Option<String>,
     },
-    /// What was waited for did not happen in time.
+    /// What was waited for did not happen in time, or cannot happen.
     No {
         message: String,
     },
@@ -152,6 +182,21 @@ pub(super) enum Reply {
     },
     Trusted {
         trusted: Vec<TrustedRow>,
+        /// Whether there are further ones behind these.
+        more: bool,
+        /// How many there are in all.
+        total: u64,
+    },
+    Shown(Box<PeerShown>),
+    Checked {
+        node_id: u32,
+        trusted: bool,
+        public_key: Option<String>,
+        fingerprint: Option<String>,
+    },
+    /// The peers file was read, and counts; of so many peers.
+    Peers {
+        peers: usize,
     },
     Pending {
         pending: Vec<PendingRow>,
@@ -162,6 +207,8 @@ pub(super) enum Reply {
     },
     Revoked {
         revoked: Vec<RevokedRow>,
+        more: bool,
+        total: u64,
     },
     Registry {
         compared: u64,
@@ -242,5 +289,7 @@ pub(super) struct Announcement {
     pub(super) owed: u64,
 }
 
+/// Rows in one answer; a listing is as many answers as it takes.
+pub(super) const PAGE_MAX: usize = 16 * 1024;
 /// The longest request, its newline included.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;

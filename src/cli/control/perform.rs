@@ -1,20 +1,24 @@
 //! What a node does when it is asked over its control socket.
+//!
+//! 460 lines because every question stands in one match, beside what answers it.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Announcement, Ask, FailingSnapshots, RegistryDisagreement, Reply, Status, Until, marks};
+use super::{Announcement, Ask, FailingSnapshots, PAGE_MAX, RegistryDisagreement, Reply, Status, Until, marks};
 use crate::cli::events::EventRow;
+use crate::cli::peers::Peers;
 use crate::cli::rows::{
-    ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PendingRow, RevokedKeyRow, RevokedRow,
-    TrustedRow, by_id,
+    ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PeerShown, PendingRow, RegisteredRow,
+    RevokedKeyRow, RevokedRow, TrustedRow, by_id,
 };
 use crate::cli::{log, now};
 use crate::error::PersistError;
 use crate::machine::input::PeerOrKey;
 use crate::machine::rejection::Rejection;
+use crate::machine::view::View as _;
 use crate::node::{CommandError, HandshakeManager, RequestOptions, Told};
 use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::store::Receipt;
@@ -27,10 +31,12 @@ use crate::tables::{Outgoing, Owed, Refusal};
 pub(crate) struct Served {
     pub(crate) manager: Arc<HandshakeManager>,
     pub(crate) listen: SocketAddr,
+    /// None of a node that was made without a file.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
-/// Does what is asked. `go_on` is asked now and then while waiting, and says whether anybody still wants to know.
-pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> Reply {
+/// Does what is asked. `go_on` is asked every `slice` while waiting, and says whether anybody still wants to know.
+pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, slice: Duration) -> Reply {
     let done = |outcome: Result<Reply, String>| outcome.unwrap_or_else(|message| Reply::Failed { message });
     let manager = &node.manager;
     match request {
@@ -96,7 +102,20 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
             ignored: manager.ignored().iter().map(|(peer, at)| IgnoredRow::new(peer.get(), *at)).collect(),
             ignored_keys: manager.ignored_keys().iter().map(|(key, at)| IgnoredKeyRow::new(key, *at)).collect(),
         },
-        Ask::List => Reply::Trusted { trusted: manager.trusted().iter().map(TrustedRow::from).collect() },
+        Ask::List { after, limit } => {
+            let snapshot = manager.store().snapshot();
+            let ids = || snapshot.iter_unsorted().map(|record| record.node_id);
+            let (page, more) = page(ids, after, limit);
+            let trusted = page.into_iter().filter_map(|peer| snapshot.get(peer));
+            let trusted = trusted.map(|record| TrustedRow::from(&record)).collect();
+            Reply::Trusted { trusted, more, total: snapshot.len() as u64 }
+        }
+        Ask::Show { peer } => done(id(peer).map(|peer| Reply::Shown(Box::new(shown(node, peer))))),
+        Ask::Check { peer, key } => done(id(peer).and_then(|peer| checked(manager, peer, key))),
+        Ask::ReloadPeers => done(match &node.peers {
+            None => Err("this node has no peers file".to_owned()),
+            Some(peers) => peers.reload().map(|peers| Reply::Peers { peers }).map_err(|error| error.to_string()),
+        }),
         Ask::Pending => Reply::Pending {
             // Of one moment: a mark is that of the entry which is shown with it.
             pending: manager.store().tables().map_or_else(Vec::new, |tables| {
@@ -108,11 +127,18 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool) -> 
             outgoing: manager.outgoing().iter().map(|(peer, entry)| outgoing(manager, *peer, entry)).collect(),
             owed: manager.owed().iter().map(|(peer, entry)| owed(manager, *peer, entry)).collect(),
         },
-        Ask::Revoked => Reply::Revoked {
-            revoked: manager.revoked().iter().map(|(peer, at)| RevokedRow::new(peer.get(), *at)).collect(),
-        },
-        Ask::Wait { peer, until, timeout_ms } => {
-            done(id(peer).and_then(|peer| wait(manager, peer, until, Duration::from_millis(timeout_ms), go_on)))
+        Ask::Revoked { after, limit } => {
+            let tables = manager.store().tables();
+            let revoked = tables.as_ref().map(|tables| &tables.sides.revoked);
+            let ids = || revoked.into_iter().flat_map(|revoked| revoked.iter()).map(|(peer, _)| peer);
+            let (page, more) = page(ids, after, limit);
+            let mark = |peer: NodeId| Some(RevokedRow::new(peer.get(), *revoked?.get(peer)?));
+            let total = revoked.map_or(0, |revoked| revoked.len() as u64);
+            Reply::Revoked { revoked: page.into_iter().filter_map(mark).collect(), more, total }
+        }
+        Ask::Wait { peer, until, timeout_ms, asked } => {
+            let timeout = Duration::from_millis(timeout_ms);
+            done(id(peer).and_then(|peer| wait(manager, &Wanted { peer, until, timeout, asked }, go_on, slice)))
         }
         Ask::RegistryList => {
             let held = manager.registry_disagreement();
@@ -227,18 +253,18 @@ fn in_force(error: &PersistError) -> String {
 /// Waits until it is so and durably so. Events wake it, so nothing is polled; the slices are for `go_on` alone.
 fn wait(
     manager: &HandshakeManager,
-    peer: NodeId,
-    until: Until,
-    timeout: Duration,
+    wanted: &Wanted,
     go_on: &dyn Fn() -> bool,
+    slice: Duration,
 ) -> Result<Reply, String> {
+    let &Wanted { peer, until, timeout, .. } = wanted;
     let deadline = Deadline::after(timeout);
     // Subscribed before the first look: what happens in between is not missed.
-    let events = manager.subscribe();
+    let events = manager.store().subscribe_to_any();
     let is_so = || match until {
         Until::Trusted => manager.is_trusted(peer) || peer == manager.node_id(),
-        Until::Pending => manager.pending().iter().any(|(pending, _)| *pending == peer),
-        Until::Untrusted => !manager.is_trusted(peer),
+        Until::Pending => manager.store().tables().is_some_and(|tables| tables.pending(peer).is_some()),
+        Until::Untrusted => !manager.is_trusted(peer) && peer != manager.node_id(),
     };
     loop {
         if is_so() {
@@ -254,6 +280,9 @@ fn wait(
             let message = format!("peer {peer} refused");
             return Ok(Reply::Refused { message, reason: refusal.reason });
         }
+        if let Some(why) = why_never(manager, wanted) {
+            return Ok(Reply::No { message: format!("peer {peer} {why}") });
+        }
         let left = deadline.remaining();
         if !go_on() {
             return Err("the node is stopping".to_owned());
@@ -263,14 +292,99 @@ fn wait(
             return Ok(Reply::No { message: format!("peer {peer} is not {state} after {} s", timeout.as_secs_f64()) });
         }
         // Whatever happened, look again.
-        drop(events.recv_timeout(left.min(SLICE)));
+        drop(events.recv_timeout(left.min(slice)));
+    }
+}
+
+/// What is waited for.
+struct Wanted {
+    peer: NodeId,
+    until: Until,
+    timeout: Duration,
+    /// It was asked for trust.
+    asked: bool,
+}
+
+/// Why that cannot come true any more without somebody's doing, if it cannot.
+fn why_never(manager: &HandshakeManager, wanted: &Wanted) -> Option<&'static str> {
+    let &Wanted { peer, until, asked, .. } = wanted;
+    if peer == manager.node_id() {
+        return (until != Until::Trusted).then_some("is this node itself, which always trusts itself and never waits");
+    }
+    if until == Until::Untrusted {
+        return None;
+    }
+    let tables = manager.store().tables()?;
+    if tables.sides.ignored.get(peer).is_some() {
+        return Some("is ignored: nothing of it is heard; see `unignore`");
+    }
+    // The request is looked for first: trust takes its place in one step.
+    let is_gone = asked && tables.outgoing(peer).is_none() && tables.pending(peer).is_none();
+    (is_gone && until == Until::Trusted && !manager.is_trusted(peer))
+        .then_some("is not trusted, and the request to it is gone: it was cancelled, or the peer was revoked")
+}
+
+/// The lowest of these ids behind `after`, and whether there are more. Looks at every one and keeps no more than a page.
+fn page<I: Iterator<Item = NodeId>>(
+    ids: impl FnOnce() -> I,
+    after: Option<u32>,
+    limit: Option<u64>,
+) -> (Vec<NodeId>, bool) {
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let mut lowest = std::collections::BinaryHeap::new();
+    let mut more = false;
+    for id in ids().filter(|id| after.is_none_or(|after| id.get() > after)) {
+        if lowest.len() < limit {
+            lowest.push(id);
+        } else {
+            more = true;
+            if let Some(mut highest) = lowest.peek_mut()
+                && id < *highest
+            {
+                *highest = id;
+            }
+        }
+    }
+    (lowest.into_sorted_vec(), more)
+}
+
+fn checked(manager: &HandshakeManager, peer: NodeId, key: Option<String>) -> Result<Reply, String> {
+    let key = key.map(|key| key.parse::<PublicKey>()).transpose().map_err(|error| format!("--key: {error}"))?;
+    let record = manager.store().snapshot().get(peer);
+    let ours = (peer == manager.node_id()).then(|| manager.public_key());
+    let held = record.and_then(|record| record.public_key).or(ours);
+    let trusted = (record.is_some() || ours.is_some()) && key.is_none_or(|key| held == Some(key));
+    let row = held.filter(|_| trusted);
+    Ok(Reply::Checked {
+        node_id: peer.get(),
+        trusted,
+        public_key: row.map(|key| key.to_base64()),
+        fingerprint: row.map(|key| key.fingerprint().to_string()),
+    })
+}
+
+/// Everything that is known of a peer.
+fn shown(node: &Served, peer: NodeId) -> PeerShown {
+    let Served { manager, peers, .. } = node;
+    let tables = manager.store().tables();
+    let tables = tables.as_deref();
+    PeerShown {
+        node_id: peer.get(),
+        is_this_node: peer == manager.node_id(),
+        trusted: tables.and_then(|it| it.trusted.get(peer)).map(|record| TrustedRow::from(&record)),
+        pending: tables.and_then(|it| Some(PendingRow::of(it, peer, it.pending(peer)?))),
+        outgoing: tables.and_then(|it| it.outgoing(peer)).map(|entry| outgoing(manager, peer, entry)),
+        owed: tables.and_then(|it| it.sides.owed.get(peer)).map(|entry| owed(manager, peer, entry)),
+        revoked: tables.and_then(|it| it.sides.revoked.get(peer)).map(|mark| RevokedRow::new(peer.get(), *mark)),
+        ignored: tables.and_then(|it| it.sides.ignored.get(peer)).map(|at| IgnoredRow::new(peer.get(), *at)),
+        registry: peers.as_ref().and_then(|peers| RegisteredRow::of(&peers.now(), peer)),
     }
 }
 
 /// The authentic refusal of our newest request to this peer, for as long as it stands.
 fn refusal(manager: &HandshakeManager, peer: NodeId) -> Option<Refusal> {
-    let refused = manager.outgoing().into_iter().find(|(asked, _)| *asked == peer)?.1.refused;
-    refused.filter(|refusal| refusal.authentic)
+    let tables = manager.store().tables()?;
+    tables.outgoing(peer)?.refused.clone().filter(|refusal| refusal.authentic)
 }
 
 /// Tells of every event from now on, until `tell` fails or `go_on` says no. Events from before that moment are told, too.
@@ -278,13 +392,14 @@ pub(super) fn watch(
     node: &Served,
     tell: &dyn Fn(EventRow) -> io::Result<()>,
     go_on: &dyn Fn() -> bool,
+    slice: Duration,
 ) -> io::Result<()> {
     // Subscribed before the first word: what happens after it is not missed.
     let events = node.manager.subscribe();
     let generation = node.manager.store().generation().get();
     tell(EventRow::watching(now().wall, node.manager.node_id(), generation))?;
     while go_on() {
-        if let Some(event) = events.recv_timeout(SLICE) {
+        if let Some(event) = events.recv_timeout(slice) {
             tell(EventRow::new(now().wall, &event))?;
         }
     }
@@ -297,7 +412,7 @@ pub(super) fn watch(
 }
 
 fn status(node: &Served) -> Status {
-    let Served { manager, listen } = node;
+    let Served { manager, listen, .. } = node;
     let (store, health) = (manager.store(), manager.store().health());
     let registry_disagreement = manager.registry_disagreement().map(|held| {
         let contradicted = held.contradicted.len();
@@ -350,5 +465,3 @@ fn counters(manager: &HandshakeManager) -> Vec<(String, u64)> {
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// A disk that fails for longer is worth an answer.
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
-/// How often a wait asks whether anybody still wants to know.
-const SLICE: Duration = Duration::from_millis(100);

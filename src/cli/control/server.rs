@@ -1,105 +1,96 @@
-//! The node's end of the control socket: bounded connections, one thread for each, one request for each.
+//! The node's end of the control socket: who is served, and how many at a time.
+//!
+//! What must hold: however many wait or watch, or say nothing, a command is heard and done. A request is read whole before
+//! anybody is refused, so that the refusal is read. Each connection has one request.
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufWriter, Read as _, Write as _};
-use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::fs::Mode;
 use rustix::net::RecvFlags;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::door::Door;
 use super::perform::{Served, perform, watch};
-use super::{Ask, REQUEST_BYTES_MAX, Reply};
+use super::socket::{self, Listening, Place};
+use super::{Ask, Reply};
 use crate::cli::Failure;
 use crate::sync::{Arc, Condvar, Deadline, Mutex, spawn};
 
 /// A control socket that is bound but does not serve yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    listener: UnixListener,
-    path: PathBuf,
+    place: Place,
+    socket: Listening,
 }
 
 /// A control socket that serves.
 #[derive(Debug)]
-pub(crate) struct Server {
-    shared: Arc<Shared>,
-    path: PathBuf,
-}
+pub(crate) struct Server(Arc<Shared>);
 
+/// What the thread at the door shares with those that answer.
 #[derive(Debug)]
-struct Shared {
-    listener: UnixListener,
+pub(super) struct Shared {
     node: Served,
+    pub(super) place: Place,
+    waits_max: usize,
     state: Mutex<State>,
     left: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    open: usize,
+    commands: usize,
+    waits: usize,
     closing: bool,
+    /// The thread at the door is gone, and with it the socket.
+    closed: bool,
 }
 
 impl Bound {
-    /// Takes the socket of a home. The caller owns the home's store, so a socket that is there already has nobody
-    /// behind it any more.
-    pub(crate) fn new(path: &Path) -> Result<Self, Failure> {
-        let fail = |error: io::Error| Failure::new(format_args!("{}: {error}", path.display()));
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => remove(path).map_err(fail)?,
-            Ok(_) => {
-                return Err(Failure::hint(
-                    format_args!("{}: not a socket", path.display()),
-                    "move it away; the node makes its control socket there",
-                ));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(fail(error)),
-        }
-        // There is no moment at which somebody else could connect: the mask applies as the socket is made. Whatever
-        // other threads create meanwhile has no more than these rights anyway.
-        let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-        let bound = UnixListener::bind(path);
-        rustix::process::umask(before);
-        match bound {
-            Ok(listener) => Ok(Self { listener, path: path.to_owned() }),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Err(Failure::hint(fail(error), "choose a home with a shorter path"))
-            }
-            Err(error) => Err(fail(error)),
-        }
+    /// Makes the socket.
+    pub(crate) fn new(place: Place) -> Result<Self, Failure> {
+        let socket = place.bind()?;
+        Ok(Self { place, socket })
     }
 
     /// Begins to serve.
     pub(crate) fn serve(self, node: Served) -> io::Result<Server> {
-        let Self { listener, path } = self;
-        let shared = Shared { listener, node, state: Mutex::new(State::default()), left: Condvar::new() };
+        let Self { place, socket } = self;
+        // Whoever waits holds a descriptor; the other half is for everything else.
+        let descriptors = descriptors();
+        let waits_max = descriptors.map_or(WAITS_MAX, |limit| (limit / 2).min(WAITS_MAX));
+        let shared = Shared { node, place, waits_max, state: Mutex::new(State::default()), left: Condvar::new() };
         let shared = Arc::new(shared);
         let of_thread = Arc::clone(&shared);
-        spawn("trustkeep-control", move || accept(&of_thread))?;
-        Ok(Server { shared, path })
+        spawn("trustkeep-control", move || Door::new(of_thread, socket).serve())?;
+        Ok(Server(shared))
     }
+}
+
+/// How many descriptors this process may have: as many as it is allowed to ask for, within reason.
+fn descriptors() -> Option<usize> {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS_WANTED, |most| most.min(DESCRIPTORS_WANTED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        // Where that is refused, it stays as it was.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok())
 }
 
 impl Server {
     /// Takes no more requests, and waits a moment for those that are being answered.
     pub(crate) fn close(&self, wait: Duration) {
         let deadline = Deadline::after(wait);
-        let mut state = self.shared.state.lock();
-        state.closing = true;
-        drop(state);
-        // On Linux this ends a blocked accept; elsewhere a connection of our own does.
-        let _ = rustix::net::shutdown(&self.shared.listener, rustix::net::Shutdown::Both);
-        drop(UnixStream::connect(&self.path));
-        if let Err(error) = remove(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the control socket could not be removed");
-        }
-        let mut state = self.shared.state.lock();
-        while state.open > 0 {
-            let (guard, late) = self.shared.left.wait_until(state, deadline);
+        self.0.state.lock().closing = true;
+        // Wakes the thread at the door; where the socket is gone it wakes by itself before long.
+        drop(socket::connect(&self.0.place.path, wait));
+        let mut state = self.0.state.lock();
+        while !state.closed || state.commands + state.waits > 0 {
+            let (guard, late) = self.0.left.wait_until(state, deadline);
             state = guard;
             if late {
                 return;
@@ -108,65 +99,116 @@ impl Server {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a socket is no file of a store")]
-fn remove(path: &Path) -> io::Result<()> {
-    std::fs::remove_file(path)
-}
+impl Shared {
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.lock().closing
+    }
 
-fn accept(shared: &Arc<Shared>) {
-    loop {
-        let accepted = shared.listener.accept();
-        let mut state = shared.state.lock();
-        if state.closing {
+    /// The thread at the door says that it leaves.
+    pub(super) fn close_door(&self) {
+        self.state.lock().closed = true;
+        self.left.notify_one();
+    }
+
+    /// Whether this user may ask. Members of the group pass by the mode of the socket.
+    pub(super) fn lets_in(&self, user: u32) -> Result<(), String> {
+        let us = rustix::process::geteuid().as_raw();
+        if user == us || user == 0 || self.place.group.is_some() {
+            return Ok(());
+        }
+        Err(format!(
+            "this node serves its own user, uid {us}, and root alone; see `--control-group` of `trustkeep node`"
+        ))
+    }
+
+    /// Has a request answered, on a thread of its own if there is one.
+    pub(super) fn begin(self: &Arc<Self>, stream: UnixStream, ask: Ask) {
+        let waits = matches!(ask, Ask::Wait { .. } | Ask::Watch);
+        let slot = match Slot::take(self, waits) {
+            Ok(slot) => slot,
+            Err(message) => return refuse(&stream, message),
+        };
+        // Where there is no thread, this one finds the work again.
+        let work = Arc::new(Mutex::new(Some((stream, ask, slot))));
+        let of_thread = Arc::clone(&work);
+        let do_it = move || {
+            let work = of_thread.lock().take();
+            if let Some((stream, ask, slot)) = work {
+                slot.shared.answer(&stream, ask);
+            }
+        };
+        if let Err(error) = spawn("trustkeep-control", do_it) {
+            let work = work.lock().take();
+            match work {
+                Some((stream, _, _)) if waits => refuse(&stream, format!("no thread to wait on: {error}")),
+                // A command is done all the same; who comes next waits for it.
+                Some((stream, ask, slot)) => slot.shared.answer(&stream, ask),
+                None => {}
+            }
+        }
+    }
+
+    fn answer(&self, stream: &UnixStream, ask: Ask) {
+        if stream.set_nonblocking(false).is_err() {
             return;
         }
-        match accepted {
-            Ok((stream, _)) if state.open < CONNECTIONS_MAX => {
-                state.open += 1;
-                drop(state);
-                let slot = Slot(Arc::clone(shared));
-                // A thread that cannot be had gives its slot back, and the connection up.
-                let _ = spawn("trustkeep-control", move || serve(&slot.0, &stream));
-            }
-            Ok((stream, _)) => {
-                drop(state);
-                let message = "too many control connections at a time; try again later".to_owned();
-                let _ = answer(&stream, &Reply::Failed { message }, ANSWER_WITHIN);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the control socket cannot accept");
-                // Out of descriptors, say: there is nothing to be woken by.
-                drop(shared.left.wait_until(state, Deadline::after(ACCEPT_AGAIN)));
-            }
-        }
-    }
-}
-
-/// One of the connections that are served; given back when its thread ends, even by a panic.
-struct Slot(Arc<Shared>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.state.lock().open -= 1;
-        self.0.left.notify_one();
-    }
-}
-
-fn serve(shared: &Shared, stream: &UnixStream) {
-    let go_on = || !shared.state.lock().closing && is_there(stream);
-    let reply = match receive(stream) {
-        Ok(Ask::Watch) => {
+        let waits = self.state.lock().waits;
+        let slice = if waits <= FEW { SLICE } else { SLICE_OF_MANY };
+        let go_on = || !self.is_closing() && is_there(stream);
+        let reply = if ask == Ask::Watch {
             let tell = |event| answer(stream, &Reply::Event(event), READ_WITHIN);
-            watch(&shared.node, &tell, &go_on).err().map_or_else(
+            watch(&self.node, &tell, &go_on, slice).err().map_or_else(
                 || Reply::Failed { message: "the node is stopping".to_owned() },
                 |error| Reply::Failed { message: error.to_string() },
             )
+        } else {
+            perform(&self.node, ask, &go_on, slice)
+        };
+        if let Err(error) = answer(stream, &reply, ANSWER_WITHIN) {
+            tracing::debug!(%error, "a control connection went away before its answer");
         }
-        Ok(request) => perform(&shared.node, request, &go_on),
-        Err(message) => Reply::Failed { message },
-    };
-    if let Err(error) = answer(stream, &reply, ANSWER_WITHIN) {
-        tracing::debug!(%error, "a control connection went away before its answer");
+    }
+}
+
+/// One of the requests that are being answered; given back when its thread ends, even by a panic.
+#[derive(Debug)]
+struct Slot {
+    shared: Arc<Shared>,
+    waits: bool,
+}
+
+impl Slot {
+    fn take(shared: &Arc<Shared>, waits: bool) -> Result<Self, String> {
+        let mut state = shared.state.lock();
+        if waits {
+            if state.waits >= shared.waits_max {
+                let max = shared.waits_max;
+                return Err(format!("{max} commands wait or watch already; nothing was done, try again later"));
+            }
+            state.waits += 1;
+        } else {
+            if state.commands >= COMMANDS_MAX {
+                return Err(format!(
+                    "{COMMANDS_MAX} commands are being done already; nothing was done, try again later"
+                ));
+            }
+            state.commands += 1;
+        }
+        drop(state);
+        Ok(Self { shared: Arc::clone(shared), waits })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        if self.waits {
+            state.waits -= 1;
+        } else {
+            state.commands -= 1;
+        }
+        drop(state);
+        self.shared.left.notify_one();
     }
 }
 
@@ -177,35 +219,15 @@ fn is_there(stream: &UnixStream) -> bool {
     matches!(peek, Err(rustix::io::Errno::AGAIN))
 }
 
-fn receive(mut stream: &UnixStream) -> Result<Ask, String> {
-    // The mode of the socket says the same, but not every system heeds it.
-    let them = rustix::net::sockopt::socket_peercred(stream).map_err(|error| error.to_string())?.uid;
-    let us = rustix::process::geteuid();
-    if them != us {
-        return Err(format!("this node serves its own user alone, uid {}", us.as_raw()));
-    }
-    let deadline = Deadline::after(REQUEST_WITHIN);
-    let (mut line, mut part) = (Vec::new(), [0; 4096]);
-    loop {
-        let left = deadline.remaining();
-        if left.is_zero() {
-            return Err("the request took too long to arrive".to_owned());
-        }
-        stream.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
-        let read = match stream.read(&mut part) {
-            Ok(0) => return Err("the request ends before its newline".to_owned()),
-            Ok(read) => part.get(..read).unwrap_or_default(),
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => continue,
-            Err(error) => return Err(error.to_string()),
-        };
-        let end = read.iter().position(|byte| *byte == b'\n');
-        line.extend_from_slice(read.get(..end.unwrap_or(read.len())).unwrap_or_default());
-        if line.len() >= REQUEST_BYTES_MAX {
-            return Err(format!("a request may have {REQUEST_BYTES_MAX} bytes"));
-        }
-        if end.is_some() {
-            return serde_json::from_slice(&line).map_err(|error| format!("not a request: {error}"));
-        }
+/// Says why not, to whom it can be said at once.
+pub(super) fn refuse(stream: &UnixStream, message: String) {
+    let refused = stream.set_nonblocking(true).and_then(|()| {
+        let mut line = serde_json::to_vec(&Reply::Failed { message })?;
+        line.push(b'\n');
+        (&mut &*stream).write_all(&line)
+    });
+    if let Err(error) = refused {
+        tracing::debug!(%error, "a control connection went away before it was refused");
     }
 }
 
@@ -217,11 +239,18 @@ fn answer(stream: &UnixStream, reply: &Reply, within: Duration) -> io::Result<()
     out.flush()
 }
 
-/// Mostly those who wait; each costs a thread.
-const CONNECTIONS_MAX: usize = 64;
-const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+/// Commands at a time that do not wait for anything but the disk; each costs a thread.
+const COMMANDS_MAX: usize = 64;
+/// Those that wait or watch, beside the commands; each costs a thread and a descriptor.
+const WAITS_MAX: usize = 4096;
+/// Nothing here looks through all that there may be, as old programs do.
+const DESCRIPTORS_WANTED: u64 = 16 * 1024;
 /// For each write: whoever reads nothing for so long is gone.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The same for whoever watches, perhaps through a pager that is paused.
 const READ_WITHIN: Duration = Duration::from_secs(120);
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How often a thread that waits looks whether the other end is still there.
+const SLICE: Duration = Duration::from_millis(100);
+/// The same where many wait; less than a node that stops waits for its last answers.
+const SLICE_OF_MANY: Duration = Duration::from_millis(500);
+const FEW: usize = 16;

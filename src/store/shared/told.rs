@@ -6,12 +6,13 @@ use crate::store::events::Subscription;
 use crate::store::losses::{Losses, Watchers};
 
 impl Shared {
-    pub(crate) fn subscribe(&self) -> Subscription {
+    /// With room for so many events.
+    pub(crate) fn subscribe(&self, capacity: usize) -> Subscription {
         if self.is_inside() {
             return Subscription::ended();
         }
         let mut core = self.core.lock();
-        if core.closed { Subscription::ended() } else { core.hub.subscribe(self.limits.subscription_events_max) }
+        if core.closed { Subscription::ended() } else { core.hub.subscribe(capacity) }
     }
 
     /// Who is trusted no longer from now on. From inside a closure that runs under the lock there is nothing to watch.
