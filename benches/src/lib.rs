@@ -12,6 +12,7 @@
 //! | `report` | measures nothing: writes `docs/benchmarks.md` and its plots from what the first two measured |
 //! | `durable` | how fast a change becomes durable, with 1, 8 and 64 threads, against a bare append with fdatasync |
 //! | `flush_during_snapshot` | what a change waits for while a whole snapshot is being written |
+//! | `proportion` | whether what may be many costs no more than its share: snapshots, failed saves, waiters, receipts, threads |
 //! | `scale` | what a store takes by how many records it holds: memory, reads, changes, saves, opening |
 //! | `stall` | whether readers and writers feel a save that hangs |
 //!

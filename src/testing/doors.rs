@@ -101,6 +101,25 @@ pub fn fix_checksums(file: &mut [u8]) {
     format::tamper::fix_checksums(file);
 }
 
+/// Raises what is remembered of a peer's stamps to this one, as a message from a known peer does.
+///
+/// # Errors
+/// The store is closed, full, or was asked from inside its own closure.
+pub fn raise_floor(store: &TrustStore, peer: NodeId, stamp: i64) -> Result<crate::Receipt, crate::WriteError<()>> {
+    use crate::store::{TransactError, Transaction};
+    use crate::tables::table::Table as _;
+    use crate::tables::{Floor, TableChange};
+    let raise = |tables: &crate::tables::Tables| {
+        let before = tables.sides.floors.get(peer).copied().unwrap_or(Floor::EMPTY);
+        let changes = vec![TableChange::Floor(peer, Some(Floor { seen: WallMillis::new(stamp), ..before }))];
+        Ok::<_, core::convert::Infallible>(Transaction { changes, events: Vec::new(), value: () })
+    };
+    store.transact(raise).map(|((), receipt)| receipt).map_err(|error| match error {
+        TransactError::Refused(never) => match never {},
+        TransactError::Write(error) => error,
+    })
+}
+
 /// The name of the snapshot of this generation.
 #[must_use]
 pub fn snapshot_name(generation: u64) -> String {
