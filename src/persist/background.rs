@@ -4,12 +4,11 @@
 //! uses; files are removed only when the snapshot that makes them superfluous is durable.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::path::PathBuf;
 
 use super::Storage;
 use super::format::StoreId;
-use super::write;
+use super::write::{self, is_removed};
 use crate::error::PersistError;
 use crate::sync::{Arc, Deadline, JoinHandle, OneShot, spawn};
 use crate::tables::Tables;
@@ -61,10 +60,18 @@ impl Job {
     }
 
     fn run(mut self) -> Outcome {
-        let written = write::snapshot(self.storage.as_ref(), self.store, self.generation, &self.tables);
-        if written.is_ok() {
-            self.superfluous.retain(|name| !is_removed(self.storage.as_ref(), name));
-        }
+        let storage = self.storage.as_ref();
+        let written = match write::snapshot(storage, self.store, self.generation, &self.tables) {
+            Ok(bytes) => {
+                self.superfluous.retain(|name| !is_removed(storage, name));
+                Ok(bytes)
+            }
+            Err(write::Failed { error, left }) => {
+                // The journals hold all that it holds, and the next one has another name.
+                self.superfluous.extend(left.into_iter().filter(|name| !is_removed(storage, name)));
+                Err(error)
+            }
+        };
         Outcome { written, kept: self.superfluous }
     }
 }
@@ -112,13 +119,5 @@ impl Running {
             // It has answered, and ends; a panic was answered with an error.
             let _ = thread.join();
         }
-    }
-}
-
-/// Removes a file; false if it is still there.
-pub(super) fn is_removed(storage: &dyn Storage, name: &str) -> bool {
-    match storage.remove(name) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

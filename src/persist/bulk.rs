@@ -4,7 +4,7 @@
 /// What has been written since the newest snapshot, and how large that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bulk {
-    /// How many journal files there are.
+    /// How many journal files hold something that the newest snapshot does not.
     pub(crate) journals: usize,
     /// Bytes of groups since the newest snapshot.
     pub(crate) journal_bytes: u64,

@@ -87,7 +87,8 @@ fn resume(
     let mut rewrite = false;
     if recovered.lossy {
         generation = generation.saturating_add(LEAP).min(GENERATION_MAX);
-        let bytes = write::snapshot(storage.as_ref(), store, generation, &tables).map_err(OpenError::Persist)?;
+        let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
+            .map_err(|failed| OpenError::Persist(failed.error))?;
         files.snapshots.push((generation, bytes));
         files.journal_bytes = 0;
     } else if let (Some(ending), Some(Link { seq, head, .. })) = (&recovered.ending, recovered.journals.last()) {
@@ -161,7 +162,8 @@ fn begin(
     seed: u64,
 ) -> Result<Loaded, OpenError> {
     let tables = Tables::new(Mix::new(store.seed));
-    let bytes = write::snapshot(storage.as_ref(), store, generation, &tables).map_err(OpenError::Persist)?;
+    let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
+        .map_err(|failed| OpenError::Persist(failed.error))?;
     write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
     let snapshots = vec![(generation, bytes)];
     let (journals, superseded) = (Vec::new(), Vec::new());

@@ -12,11 +12,11 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::background::{Job, Outcome, Running, is_removed};
+use super::background::{Job, Outcome, Running};
 use super::bulk::{Bulk, wants_snapshot};
 use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId, VERSION};
 use super::recover::{GENERATION_MAX, journal_name, snapshot_name};
-use super::write::{self, Buffered, write_all_at};
+use super::write::{self, Buffered, fill, is_full, is_removed, write_all_at};
 use super::{Storage, StorageFile};
 use crate::error::PersistError;
 use crate::tables::Tables;
@@ -80,6 +80,8 @@ pub(crate) struct Log {
     files: Resumed,
     /// To be removed: what nothing leads to any more.
     doomed: Vec<String>,
+    /// To be removed before another journal is begun: what the last attempt to begin one left.
+    left: Vec<String>,
     /// To be removed when the next snapshot is durable.
     later: Vec<String>,
     snapshot: Option<(Running, u64)>,
@@ -119,6 +121,13 @@ struct Group<'a> {
     bytes: u64,
 }
 
+impl Resumed {
+    /// How many journals only lead to the snapshot of this generation: the one behind them begins no later than it.
+    fn journals_before(&self, generation: u64) -> usize {
+        self.journals.iter().skip(1).take_while(|journal| journal.base <= generation).count()
+    }
+}
+
 impl Log {
     pub(super) fn new(
         storage: Arc<dyn Storage>,
@@ -139,6 +148,7 @@ impl Log {
             appended_bytes: 0,
             files,
             doomed: Vec::new(),
+            left: Vec::new(),
             later,
             snapshot: None,
             snapshot_from_bytes: 0,
@@ -169,7 +179,12 @@ impl Log {
                 return Err(PersistError::io(operation, path, error));
             }
         } else {
-            self.begin_journal(&group)?;
+            let room = self.room_ahead();
+            match self.begin_journal(&group, room) {
+                // Without room ahead the next group begins a journal of its own, but this one may fit.
+                Err(error) if room > 0 && is_full(&error) => self.begin_journal(&group, 0)?,
+                begun => begun?,
+            }
             self.mark_retired();
         }
         self.files.journal_bytes += bytes;
@@ -228,12 +243,14 @@ impl Log {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let bulk = Bulk {
-            journals: self.files.journals.len(),
-            journal_bytes: self.files.journal_bytes,
-            snapshot_bytes: self.files.snapshots.last().map_or(0, |(_, bytes)| *bytes),
-        };
-        self.files.journal_bytes >= self.snapshot_from_bytes && wants_snapshot(bulk, self.sizes.journal_bytes_min)
+        let (newest, snapshot_bytes) = self.files.snapshots.last().copied().unwrap_or((0, 0));
+        // Journals that lead from the older snapshot to the newest are there for a fallback: another snapshot would not
+        // make them fewer.
+        let journals = self.files.journals.len() - self.files.journals_before(newest);
+        let bulk = Bulk { journals, journal_bytes: self.files.journal_bytes, snapshot_bytes };
+        self.saved.0 > newest
+            && self.files.journal_bytes >= self.snapshot_from_bytes
+            && wants_snapshot(bulk, self.sizes.journal_bytes_min)
     }
 
     /// Nothing will be appended to the open journal any more.
@@ -254,17 +271,40 @@ impl Log {
         }
     }
 
-    fn begin_journal(&mut self, group: &Group<'_>) -> Result<(), PersistError> {
+    /// Removes what an attempt left that failed, and has that removal made durable, before another one is made: so however
+    /// many fail, one journal at most is there because of them. While the directory cannot be synced, none is begun.
+    fn clear_up_after_failure(&mut self) -> Result<(), PersistError> {
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        let still_there = self.left.iter().filter(|name| !is_removed(self.storage.as_ref(), name)).cloned();
+        let still_there: Vec<String> = still_there.collect();
+        self.storage
+            .sync_dir()
+            .map_err(|error| PersistError::io("fsync of the directory", self.storage.path(""), error))?;
+        self.left.clear();
+        // What cannot be removed is tried again behind each save.
+        self.doomed.extend(still_there);
+        Ok(())
+    }
+
+    /// How many zeros the next journal has behind its first group.
+    fn room_ahead(&self) -> u64 {
+        self.appended_bytes.saturating_mul(4).clamp(self.sizes.ahead_bytes_min, self.sizes.ahead_bytes_max)
+    }
+
+    /// `room`: for how many bytes of further groups.
+    fn begin_journal(&mut self, group: &Group<'_>, room: u64) -> Result<(), PersistError> {
         let seq = self.files.next_seq;
         if seq > GENERATION_MAX {
             // Such a name is nobody's: no opening would find the file.
             let error = std::io::Error::other("there is no number left for another journal");
             return Err(PersistError::io("create", self.storage.path(&journal_name(seq)), error));
         }
+        self.clear_up_after_failure()?;
         // Whatever becomes of it, no other file gets this number.
         self.files.next_seq += 1;
         self.seeds = self.seeds.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let room = self.appended_bytes.saturating_mul(4).clamp(self.sizes.ahead_bytes_min, self.sizes.ahead_bytes_max);
         let used = GROUPS_AT + group.bytes;
         let file_bytes = (used + room).next_multiple_of(PAGE_BYTES);
         let (store, base, file_seed, previous) = (self.store, group.from, self.seeds, self.files.previous);
@@ -280,9 +320,9 @@ impl Log {
         });
         let file = match written {
             Ok(file) => file,
-            Err(error) => {
+            Err(write::Failed { error, left }) => {
                 // It may have got its name. Nothing will lead to it; until it is gone it is a state that was published.
-                self.doomed.push(name);
+                self.left.extend(left);
                 return Err(error);
             }
         };
@@ -312,8 +352,7 @@ impl Log {
         names.extend(self.files.snapshots.iter().map(|(generation, _)| *generation).filter(older).map(snapshot_name));
         self.files.snapshots.retain(|(generation, _)| !older(generation));
         // A journal is needed as long as the one behind it begins later than the snapshot does.
-        let bases: Vec<u64> = self.files.journals.iter().map(|journal| journal.base).skip(1).collect();
-        let needless = bases.iter().take_while(|base| **base <= kept).count();
+        let needless = self.files.journals_before(kept);
         names.extend(self.files.journals.drain(..needless).map(|journal| journal_name(journal.seq)));
         names
     }
@@ -350,8 +389,12 @@ impl Log {
                     %error, generation, attempts, journal_bytes,
                     "a snapshot could not be written; the journals hold everything, and grow"
                 );
-                self.failed = Some((attempts, error));
                 self.later.extend(kept);
+                if matches!(error, PersistError::SnapshotPanicked) {
+                    // It may have got its name before.
+                    self.later.push(snapshot_name(generation));
+                }
+                self.failed = Some((attempts, error));
                 self.snapshot_from_bytes = 2 * self.files.journal_bytes;
             }
         }
@@ -384,16 +427,6 @@ impl Group<'_> {
     }
 }
 
-/// Writes zeros from here to there.
-fn fill(buffered: &mut Buffered<'_>, mut at: u64, end: u64) -> std::io::Result<()> {
-    while at < end {
-        let bytes = (end - at).min(PAGE_BYTES);
-        buffered.put(at, ZEROS.get(..usize::try_from(bytes).unwrap_or(0)).unwrap_or_default())?;
-        at += bytes;
-    }
-    Ok(())
-}
-
 impl Drop for Log {
     /// The directory's lock goes when the last thread that uses it is done.
     fn drop(&mut self) {
@@ -406,5 +439,3 @@ impl fmt::Debug for Log {
         f.debug_struct("Log").field("saved", &self.saved.0).field("files", &self.files).finish_non_exhaustive()
     }
 }
-
-const ZEROS: &[u8; PAGE_BYTES as usize] = &[0; PAGE_BYTES as usize];

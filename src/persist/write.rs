@@ -4,11 +4,25 @@
 
 use std::io;
 
-use super::format::{self, HEADER_BYTES, Header, Kind, StoreId, VERSION};
+use super::format::{self, HEADER_BYTES, Header, Kind, PAGE_BYTES, StoreId, VERSION};
 use super::recover::{GENESIS, snapshot_name, temporary_name};
 use super::{Storage, StorageFile};
 use crate::error::PersistError;
 use crate::tables::Tables;
+
+/// A file that was not made durable.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: PersistError,
+    /// Files that may be there because of it: nothing leads to them, and they are whole if they have their name.
+    pub(super) left: Vec<String>,
+}
+
+impl From<Failed> for PersistError {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
 
 /// Makes a file durable under its name, replacing what had it, and returns it still open.
 ///
@@ -17,18 +31,36 @@ pub(super) fn replace(
     storage: &dyn Storage,
     name: &str,
     write: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
-) -> Result<Box<dyn StorageFile>, PersistError> {
-    let (temporary, mut file) = create(storage, name)?;
-    let fail = |operation, of: &str, error| {
-        // Best effort: what stays is a leftover, which the next opening removes.
-        let _ = storage.remove(&temporary);
-        PersistError::io(operation, storage.path(of), error)
+) -> Result<Box<dyn StorageFile>, Failed> {
+    let (temporary, mut file) = create(storage, name).map_err(|error| Failed { error, left: Vec::new() })?;
+    let fail = |operation, of: &str, error, may_be_named: bool| {
+        let mut left = Vec::new();
+        // What cannot be removed now is removed before the next attempt, or by the next opening.
+        if !is_removed(storage, &temporary) {
+            left.push(temporary.clone());
+        }
+        if may_be_named {
+            left.push(name.to_owned());
+        }
+        Failed { error: PersistError::io(operation, storage.path(of), error), left }
     };
-    write(file.as_mut()).map_err(|error| fail("write", &temporary, error))?;
-    file.sync().map_err(|error| fail("fsync", &temporary, error))?;
-    storage.rename(&temporary, name).map_err(|error| fail("rename", &temporary, error))?;
-    storage.sync_dir().map_err(|error| fail("fsync of the directory", "", error))?;
+    write(file.as_mut()).map_err(|error| fail("write", &temporary, error, false))?;
+    file.sync().map_err(|error| fail("fsync", &temporary, error, false))?;
+    storage.rename(&temporary, name).map_err(|error| {
+        // A file that had the name before is not ours to remove.
+        let may_be_named = error.kind() != io::ErrorKind::AlreadyExists;
+        fail("rename", &temporary, error, may_be_named)
+    })?;
+    storage.sync_dir().map_err(|error| fail("fsync of the directory", "", error, true))?;
     Ok(file)
+}
+
+/// Removes a file; false if it is still there.
+pub(super) fn is_removed(storage: &dyn Storage, name: &str) -> bool {
+    match storage.remove(name) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 fn create(storage: &dyn Storage, name: &str) -> Result<(String, Box<dyn StorageFile>), PersistError> {
@@ -47,12 +79,7 @@ fn create(storage: &dyn Storage, name: &str) -> Result<(String, Box<dyn StorageF
 }
 
 /// Makes a snapshot durable; returns its length.
-pub(super) fn snapshot(
-    storage: &dyn Storage,
-    store: StoreId,
-    generation: u64,
-    tables: &Tables,
-) -> Result<u64, PersistError> {
+pub(super) fn snapshot(storage: &dyn Storage, store: StoreId, generation: u64, tables: &Tables) -> Result<u64, Failed> {
     let mut file_bytes = 0;
     replace(storage, &snapshot_name(generation), |file| {
         let mut buffered = Buffered::new(file, true);
@@ -66,7 +93,7 @@ pub(super) fn snapshot(
 pub(super) fn mark(storage: &dyn Storage, store: StoreId) -> Result<(), PersistError> {
     let header =
         Header { version: VERSION, kind: Kind::Genesis, store, generation: 0, file_bytes: HEADER_BYTES as u64 };
-    replace(storage, GENESIS, |file| write_all_at(file, 0, &header.encode())).map(drop)
+    Ok(replace(storage, GENESIS, |file| write_all_at(file, 0, &header.encode())).map(drop)?)
 }
 
 /// Collects the small writes of one block each into large ones.
@@ -107,6 +134,22 @@ impl<'a> Buffered<'a> {
     }
 }
 
+/// Whether a file may fit if it is shorter.
+pub(super) fn is_full(error: &PersistError) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error, PersistError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+}
+
+/// Writes zeros from here to there.
+pub(super) fn fill(buffered: &mut Buffered<'_>, mut at: u64, end: u64) -> std::io::Result<()> {
+    while at < end {
+        let bytes = (end - at).min(PAGE_BYTES);
+        buffered.put(at, ZEROS.get(..usize::try_from(bytes).unwrap_or(0)).unwrap_or_default())?;
+        at += bytes;
+    }
+    Ok(())
+}
+
 /// Writes all of `bytes`, however short the single writes are. Interruptions are ridden out, but not for ever: who waits
 /// for the save must hear of a file system that does nothing else.
 pub(super) fn write_all_at(file: &mut dyn StorageFile, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
@@ -134,4 +177,5 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// 1 MiB made the slowest hundredth of them six times slower.
 const STEP_BYTES: usize = 72 << 10;
 /// In one call; a signal storm stays far below.
-const INTERRUPTIONS_MAX: u32 = 1000;
+pub(super) const INTERRUPTIONS_MAX: u32 = 1000;
+const ZEROS: &[u8; PAGE_BYTES as usize] = &[0; PAGE_BYTES as usize];

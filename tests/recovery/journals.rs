@@ -1,14 +1,15 @@
 //! When journals are begun and removed, and what happens to a store when the thread that writes snapshots is in trouble:
 //! it holds up nobody, loses nothing, and is not needed for an answer.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use trustkeep::testing::sim_disk::{Call, SimDisk};
-use trustkeep::{FailingSnapshots, FileEntry, PersistError, Storage, StorageFile, TrustStore};
+use trustkeep::testing::sim_disk::{Call, SimDisk, Verdict};
+use trustkeep::{FailingSnapshots, FileEntry, PersistError, Receipt, Storage, StorageFile, TrustStore};
 
 use super::{contents, grant, open, open_small, record, records, small, wall};
 
@@ -317,14 +318,169 @@ fn a_panic_in_the_snapshot_thread_loses_nothing_and_close_returns() {
 #[test]
 fn many_restarts_lead_to_a_snapshot_and_leave_few_journals() {
     let disk = empty();
-    let mut most = 0;
-    for number in 1..=70 {
+    let (mut most, mut snapshots) = (0, BTreeSet::new());
+    for number in 1..=200 {
         let store = TrustStore::options().open_storage(Arc::new(disk.clone())).unwrap();
         store.grant(record(number)).unwrap().wait_durable().unwrap();
         store.close().unwrap();
         most = most.max(count(&disk, "journal-"));
+        snapshots.extend(disk.live_image().into_keys().filter(|name| name.starts_with("snapshot-")));
     }
-    assert_eq!(most, 65, "the one that is begun beside the snapshot is the last");
+    // The 64 that lead to the newer of the two snapshots, and as many from there on. The next begins another snapshot.
+    assert_eq!(most, 128);
     assert_eq!(count(&disk, "snapshot-"), 2);
-    assert_eq!(contents(&open_small(&disk)), records(1..=70));
+    // The first of all, and one each 64 restarts.
+    assert_eq!(snapshots.len(), 4, "{snapshots:?}");
+    assert_eq!(contents(&open_small(&disk)), records(1..=200));
+}
+
+/// A change that is larger than what a page has room for behind others: the next journal begins with it.
+fn grant_many(store: &TrustStore, number: u32) -> Receipt {
+    let many = number * 200..number * 200 + 200;
+    let (fits, receipt) = store.update(|batch| many.clone().all(|number| batch.grant(record(number)).is_ok())).unwrap();
+    assert!(fits);
+    receipt
+}
+
+/// Journals before the newest snapshot stay for the older one, however many. They are no reason for another snapshot.
+#[test]
+fn many_journals_lead_to_one_snapshot_and_not_to_another_at_once() {
+    let disk = empty();
+    // Each save begins a journal, and their bytes are never a reason.
+    let store = TrustStore::options().journal_sizes(0, u64::MAX).open_storage(Arc::new(disk.clone())).unwrap();
+    let mut snapshots = BTreeSet::new();
+    for number in 1..=250 {
+        grant_many(&store, number).wait_durable().unwrap();
+        while disk.live_image().keys().any(|name| name.starts_with("snapshot-") && name.contains(".tmp")) {
+            std::thread::yield_now();
+        }
+        snapshots.extend(disk.live_image().into_keys().filter(|name| name.starts_with("snapshot-")));
+    }
+    store.close().unwrap();
+    // The first of all, and one each 64 journals, or a few more if the thread that writes it is slow to begin.
+    assert!((3..=4).contains(&snapshots.len()), "{snapshots:?}");
+}
+
+/// While only the directory cannot be synced, each attempt could leave a whole journal.
+#[test]
+fn saves_that_fail_leave_at_most_one_journal_however_many_there_are() {
+    let disk = empty();
+    let store = open_small(&disk);
+    grant(&store, 1);
+    let before = disk.live_image().len();
+    disk.judge(|call| if call == Call::SyncDir { Verdict::Fails(24) } else { Verdict::Done });
+    let receipt = grant_many(&store, 2);
+    let mut most = 0;
+    for _ in 0..200 {
+        store.flush().unwrap_err();
+        most = most.max(disk.live_image().len());
+    }
+    assert!(most <= before + 1, "{most} files, {before} before: {:?}", disk.live_image().keys());
+    // And the twin: it heals, with nothing lost and nothing left.
+    disk.judge(|_| Verdict::Done);
+    store.flush().unwrap();
+    assert!(receipt.is_durable());
+    store.close().unwrap();
+    assert_eq!(count(&disk, "journal-") + count(&disk, "snapshot-"), disk.live_image().len() - 1);
+    drop(store);
+    assert_eq!(contents(&open_small(&disk)), records((1..=1).chain(400..600)));
+}
+
+/// One that got its name before it failed is removed at once, and not when the store is opened next.
+#[test]
+fn snapshots_that_fail_leave_no_file() {
+    let disk = empty();
+    let ails = Arc::new(AtomicBool::new(true));
+    let ailing = Arc::clone(&ails);
+    disk.judge(move |call| {
+        let is_snapshot = std::thread::current().name() == Some("trustkeep-snapshot");
+        let fails = call == Call::SyncDir && is_snapshot && ailing.load(Ordering::SeqCst);
+        if fails { Verdict::Fails(5) } else { Verdict::Done }
+    });
+    let store = open_small(&disk);
+    let (mut number, mut most) = (0, 0);
+    while store.health().failing_snapshots.is_none_or(|failing| failing.attempts < 3) {
+        number += 1;
+        grant(&store, number);
+        most = most.max(count(&disk, "snapshot-"));
+        assert!(number < 100_000, "no three snapshots failed");
+    }
+    // The first, and for a moment the one that is being written.
+    assert!(most <= 2, "{most} snapshots");
+    ails.store(false, Ordering::SeqCst);
+    while store.health().failing_snapshots.is_some() {
+        number += 1;
+        grant(&store, number);
+    }
+    store.close().unwrap();
+    assert_eq!(count(&disk, "snapshot-"), 2);
+    drop(store);
+    assert_eq!(contents(&open_small(&disk)), records(1..=number));
+}
+
+#[test]
+fn where_there_is_no_room_ahead_a_change_that_fits_is_saved_all_the_same() {
+    for errno in [28, 122, 27] {
+        let disk = SimDisk::new();
+        let store = TrustStore::options().open_storage(Arc::new(Tight(disk.clone(), errno))).unwrap();
+        for number in 1..=3 {
+            let receipt = store.grant(record(number)).unwrap();
+            receipt.wait_durable().unwrap();
+        }
+        // And the twin: what does not fit is refused.
+        let (fits, receipt) =
+            store.update(|batch| (4..5000).all(|number| batch.grant(record(number)).is_ok())).unwrap();
+        assert!(fits);
+        let error = receipt.wait_durable().unwrap_err();
+        assert!(matches!(&error, PersistError::Io { source, .. } if source.raw_os_error() == Some(errno)), "{error}");
+        drop(store);
+        assert_eq!(contents(&open(&disk).unwrap()), records(1..=3));
+    }
+}
+
+/// A disk on which no file may have more than 20 KiB.
+#[derive(Debug)]
+struct Tight(SimDisk, i32);
+
+struct TightFile(Box<dyn StorageFile>, i32);
+
+impl Storage for Tight {
+    fn list(&self) -> std::io::Result<Vec<FileEntry>> {
+        self.0.list()
+    }
+    fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> std::io::Result<()> {
+        self.0.read(name, look)
+    }
+    fn create(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(TightFile(self.0.create(name)?, self.1)))
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.0.sync_dir()
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+}
+
+impl StorageFile for TightFile {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<usize> {
+        let room = (20_u64 << 10).saturating_sub(offset);
+        let some = bytes.len().min(usize::try_from(room).unwrap());
+        if some == 0 && !bytes.is_empty() {
+            return Err(std::io::Error::from_raw_os_error(self.1));
+        }
+        self.0.write_at(offset, &bytes[..some])
+    }
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn sync_data(&mut self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
 }
