@@ -47,6 +47,16 @@ pub enum OpenError {
         /// What is wrong there.
         reason: String,
     },
+    /// The disk does not give back a part of a file. Nothing is known of what it holds, so no `RecoverPolicy` gives it up. See
+    /// to the disk, or restore the file from a copy.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that cannot be read, counted from the start of the file.
+        offset: u64,
+        /// The operating system's answer.
+        source: io::Error,
+    },
     /// A file was written by a newer release; it is not touched. Use that release.
     NewerFormat {
         /// The file.
@@ -66,6 +76,15 @@ pub enum OpenError {
     DataMissing {
         /// The directory.
         path: PathBuf,
+    },
+    /// A limit of the options is beyond what can be kept. Nothing was touched; choose another.
+    Limit {
+        /// Its name, as a field of [`Limits`](crate::config::Limits).
+        name: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// What it may be.
+        allowed: core::ops::RangeInclusive<usize>,
     },
     /// The operating system refused an operation.
     Io {
@@ -101,6 +120,11 @@ impl fmt::Display for OpenError {
                  that accepts the loss",
                 path.display()
             ),
+            Self::Unreadable { path, offset, source } => write!(
+                f,
+                "{}: cannot be read at byte {offset}: {source}; see to the disk, or restore the file from a copy",
+                path.display()
+            ),
             Self::NewerFormat { path, found, supported } => write!(
                 f,
                 "{}: format version {found} is newer than {supported}, the newest this release reads; use a newer \
@@ -115,6 +139,9 @@ impl fmt::Display for OpenError {
                 "{}: marked as a store, but its data files are gone; restore them from a copy",
                 path.display()
             ),
+            Self::Limit { name, value, allowed } => {
+                write!(f, "the limit {name} is {value}; it must be from {} to {}", allowed.start(), allowed.end())
+            }
             Self::Io { operation, path, source } => write!(f, "{}: {operation}: {source}", path.display()),
             Self::Persist(error) => error.fmt(f),
         }
@@ -124,7 +151,7 @@ impl fmt::Display for OpenError {
 impl core::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::Unreadable { source, .. } => Some(source),
             Self::Persist(error) => error.source(),
             _ => None,
         }

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::recover::{LOCK, Listing};
-use super::{FileEntry, Storage, StorageFile, mapping};
+use super::write::INTERRUPTIONS_MAX;
+use super::{FileEntry, Storage, StorageFile, mapping, reading};
 use crate::error::OpenError;
 
 /// How files are read when a store is opened.
@@ -83,7 +84,7 @@ impl Directory {
 
     fn open_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?);
+        let file = File::from(patiently(|| rustix::fs::openat(&self.directory, name, flags, Mode::empty()))?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
     }
 }
@@ -91,13 +92,13 @@ impl Directory {
 impl Storage for Directory {
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         let mut entries = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.directory)? {
+        for entry in patiently(|| rustix::fs::Dir::read_from(&self.directory))? {
             let entry = entry?;
             let name = entry.file_name();
             if name.to_bytes() == b"." || name.to_bytes() == b".." {
                 continue;
             }
-            let stat = match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let stat = match patiently(|| rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
                 Ok(stat) => stat,
                 // Removed since it was listed: a live store rotates its files.
                 Err(rustix::io::Errno::NOENT) => continue,
@@ -111,19 +112,11 @@ impl Storage for Directory {
     }
 
     fn read(&self, name: &str, look: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        let mut file = self.open_file(name)?;
+        let file = self.open_file(name)?;
         match self.mode {
             LoadMode::Map => mapping::with_mapped(&file, look),
             LoadMode::Read => {
-                // A size that no memory holds (of a sparse file, say) is an error, not an abort.
-                let expected = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(expected).map_err(|_| io::ErrorKind::OutOfMemory)?;
-                (&mut file).take(expected as u64).read_to_end(&mut bytes)?;
-                if bytes.len() != expected || file.read(&mut [0])? != 0 {
-                    return Err(io::Error::other("the file changed its length"));
-                }
-                look(&bytes);
+                look(&reading::whole(&file, file.metadata()?.len())?);
                 Ok(())
             }
         }
@@ -131,22 +124,23 @@ impl Storage for Directory {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let file = patiently(|| rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR))?;
         Ok(Box::new(File::from(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.directory, from, &self.directory, to)?)
+        Ok(patiently(|| rustix::fs::renameat(&self.directory, from, &self.directory, to))?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
+        Ok(patiently(|| rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()))?)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         // Through a descriptor of its own, so that none is used again after its fsync failed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::fsync(rustix::fs::openat(&self.directory, ".", flags, Mode::empty())?)?)
+        let directory = patiently(|| rustix::fs::openat(&self.directory, ".", flags, Mode::empty()))?;
+        Ok(patiently(|| rustix::fs::fsync(&directory))?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -156,6 +150,11 @@ impl Storage for Directory {
 
 impl StorageFile for File {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        // The system ends a process with SIGXFSZ if it writes there, unless the process has seen to that, which is not ours
+        // to decide. A write that begins below the limit is cut short and ends nobody.
+        if !bytes.is_empty() && is_beyond_limit(offset) {
+            return Err(rustix::io::Errno::FBIG.into());
+        }
         std::os::unix::fs::FileExt::write_at(self, bytes, offset)
     }
 
@@ -168,9 +167,26 @@ impl StorageFile for File {
     }
 }
 
+/// Whether this process may not have files that reach beyond this offset (`RLIMIT_FSIZE`, `ulimit -f`).
+fn is_beyond_limit(offset: u64) -> bool {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some_and(|limit| offset >= limit)
+}
+
+/// Makes a call again that a signal interrupted, as the standard library does with its own: network and FUSE file systems
+/// let any call be interrupted. Not for ever: who waits for a save must hear of a file system that does nothing else.
+fn patiently<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    let mut interruptions = 0;
+    loop {
+        match call() {
+            Err(rustix::io::Errno::INTR) if interruptions < INTERRUPTIONS_MAX => interruptions += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
 fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+    patiently(|| rustix::fs::open(path, flags, Mode::empty())).map_err(|error| match error {
         rustix::io::Errno::NOENT => OpenError::Missing { path: path.to_owned() },
         rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
             OpenError::Foreign { path: path.to_owned(), found: "it is no directory, or a symbolic link".to_owned() }
@@ -195,8 +211,9 @@ fn make_directory(path: &Path) -> Result<bool, OpenError> {
         Err(error) => return Err(OpenError::io("create the directory", path, error)),
     };
     // The parent may itself be reached through a symbolic link; that is its owner's choice.
-    rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(rustix::fs::fsync)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    patiently(|| rustix::fs::open(parent, flags, Mode::empty()))
+        .and_then(|directory| patiently(|| rustix::fs::fsync(&directory)))
         .map_err(|error| OpenError::io("fsync", parent, error.into()))?;
     Ok(made)
 }
@@ -206,7 +223,7 @@ fn lock(path: &Path, directory: &OwnedFd) -> Result<File, OpenError> {
     let lock_path = path.join(LOCK);
     let fail = |operation, error| OpenError::io(operation, &lock_path, error);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR)
+    let file = patiently(|| rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR))
         .map(File::from)
         .map_err(|error| fail("open", error.into()))?;
     match file.try_lock() {
@@ -253,6 +270,22 @@ fn mapping_is_unsafe(directory: &OwnedFd) -> bool {
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interrupted_calls_are_made_again_but_not_for_ever() {
+        let mut calls = 0;
+        let mut after = |interruptions: u32| {
+            calls = 0;
+            patiently(|| {
+                calls += 1;
+                if calls <= interruptions { Err(rustix::io::Errno::INTR) } else { Ok(calls) }
+            })
+        };
+        assert_eq!((after(0), after(3)), (Ok(1), Ok(4)));
+        assert_eq!(after(u32::MAX), Err(rustix::io::Errno::INTR));
+        let refused: rustix::io::Result<()> = patiently(|| Err(rustix::io::Errno::NOSPC));
+        assert_eq!(refused, Err(rustix::io::Errno::NOSPC));
+    }
 
     #[test]
     fn a_directory_given_up_is_free_though_a_process_being_started_holds_its_descriptors() {

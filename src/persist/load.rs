@@ -9,6 +9,7 @@ use super::format::{
     self, Ending, FileError, GROUPS_AT, Header, How, JournalHead, Kind, Previous, Rebuilt, Replay, StoreId,
 };
 use super::log::{JournalFile, Log, Resumed, Sizes};
+use super::reading::Unreadable;
 use super::recover::{
     self, Choice, Contents, GENERATION_MAX, GENESIS, Link, Listing, RecoverPolicy, Recovered, Refusal,
 };
@@ -295,9 +296,12 @@ pub(crate) fn read<T>(
     look: impl FnOnce(&[u8]) -> Result<T, FileError>,
 ) -> Result<Result<T, FileError>, OpenError> {
     let (mut look, mut outcome) = (Some(look), None);
-    storage
-        .read(name, &mut |bytes| outcome = look.take().map(|look| look(bytes)))
-        .map_err(|error| OpenError::io("read", storage.path(name), error))?;
+    storage.read(name, &mut |bytes| outcome = look.take().map(|look| look(bytes))).map_err(|error| match error
+        .downcast::<Unreadable>(
+    ) {
+        Ok(Unreadable { offset, source }) => OpenError::Unreadable { path: storage.path(name), offset, source },
+        Err(error) => OpenError::io("read", storage.path(name), error),
+    })?;
     outcome.ok_or_else(|| OpenError::io("read", storage.path(name), std::io::ErrorKind::UnexpectedEof.into()))
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod file;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod mapping;
+pub(crate) mod reading;
 mod write;
 
 use std::io;
