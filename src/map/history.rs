@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "gives nodes back that no live version reaches")]
 
 use super::change::{Bounds, Change, Draft, Set, Tree};
+use super::held::Held;
 use super::node::{Inner, Retired};
 use super::pack::Filling;
 use super::pool::{Pool, Surplus};
@@ -44,16 +45,20 @@ struct History {
 #[derive(Debug)]
 struct State {
     pool: Pool,
-    /// Ascending by number; the last is the newest version, held or not.
-    live: Vec<Live>,
+    /// Versions that were not gone when they were looked at; ascending by number. They may be many, and are looked at again a
+    /// few at a time.
+    held: Held<Live>,
+    /// Those that came since the last look; ascending, and behind all that are held. The last is the newest version, held or
+    /// not.
+    recent: Vec<Live>,
     /// Nodes that no version reaches: given back a few at a time.
     free: Vec<Retired>,
-    /// How many live versions make it worth while to look which are gone.
-    look_at: usize,
-    /// How many nodes were replaced since that was looked at.
+    /// How many nodes were replaced since the last look.
     replaced: usize,
-    /// How many the newest version replaced.
-    replaced_last: usize,
+    /// How many versions were found gone.
+    let_go: u64,
+    /// How many that were when there was nothing to move; none if there has been since.
+    in_vain: Option<u64>,
     /// Empty lists, for the replaced nodes of the next versions.
     spare: Vec<Vec<Retired>>,
 }
@@ -94,9 +99,9 @@ impl Pin {
         put_all(&mut filling)?;
         let tree = filling.finish();
         let presence = Presence::new();
-        let live = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
-        let (free, spare, look_at) = (Vec::new(), Vec::new(), LOOK_AT_LEAST);
-        let state = State { pool, live, free, look_at, replaced: 0, replaced_last: 0, spare };
+        let recent = vec![Live { number: FIRST, presence: Arc::clone(&presence), retired: Vec::new() }];
+        let (free, spare, held) = (Vec::new(), Vec::new(), Held::default());
+        let state = State { pool, held, recent, free, replaced: 0, let_go: 0, in_vain: None, spare };
         let history = Arc::new(History { bounds, short: AtomicU64::new(0), state: Mutex::new(state) });
         Ok((tree, Arc::new(Self { number: FIRST, presence, history })))
     }
@@ -107,7 +112,7 @@ impl Pin {
             let becomes = draft.change(root, tree.len, changes);
             Set::Done { becomes, was_there: false }
         };
-        match self.derived(tree, derive)? {
+        match self.derived(tree, changes.len(), derive)? {
             Set::Done { becomes, .. } => Some(becomes),
             Set::Same | Set::Full => None,
         }
@@ -115,24 +120,24 @@ impl Pin {
 
     /// The next version if one record becomes this value; none if this is not the newest.
     pub(super) fn set(&self, tree: Tree, place: u32, value: &Value) -> Option<Set<(Tree, Arc<Self>)>> {
-        self.derived(tree, |draft, root| draft.set(root, tree.len, place, value))
+        self.derived(tree, 1, |draft, root| draft.set(root, tree.len, place, value))
     }
 
     fn derived(
         &self,
         tree: Tree,
+        changes: usize,
         derive: impl FnOnce(Draft<'_>, Inner<'_>) -> Set<Tree>,
     ) -> Option<Set<(Tree, Arc<Self>)>> {
         self.reads();
         let mut state = self.history.state.lock();
         // First what is free: it is taken again at once.
-        if state.live.len() >= state.look_at || state.replaced >= LOOK_AT_REPLACED {
+        if state.recent.len() > LOOK_AT || state.replaced >= LOOK_AT_REPLACED {
             state.look();
         }
-        let at_most = GIVE_BACK_EACH.max(2 * state.replaced_last);
-        state.give_back(at_most);
-        let State { pool, live, spare, .. } = &mut *state;
-        let newest = live.last_mut().filter(|newest| newest.number == self.number)?;
+        state.give_back(GIVE_BACK_EACH.saturating_add(changes.saturating_mul(GIVE_BACK_PER_CHANGE)));
+        let State { pool, recent, spare, .. } = &mut *state;
+        let newest = recent.last_mut().filter(|newest| newest.number == self.number)?;
         let number = self.number + 1;
         // SAFETY: the tree is this version's, which is live, since we hold it.
         let root = unsafe { Inner::at(tree.root, tree.levels, 0) };
@@ -145,9 +150,8 @@ impl Pin {
         };
         let replaced = newest.retired.len();
         let presence = Presence::new();
-        live.push(Live { number, presence: Arc::clone(&presence), retired: spare.pop().unwrap_or_default() });
+        recent.push(Live { number, presence: Arc::clone(&presence), retired: spare.pop().unwrap_or_default() });
         state.replaced += replaced;
-        state.replaced_last = replaced;
         if state.pool.is_short() {
             // ORDERING: Relaxed; it is a hint, and what hangs on it is looked at again under the lock.
             self.history.short.store(1, Ordering::Relaxed);
@@ -159,7 +163,19 @@ impl Pin {
 
     /// Gives back what no live version reaches. Holds the lock for a short time only, again and again.
     pub(super) fn sweep(&self) {
-        self.history.state.lock().look();
+        let mut passes = {
+            let mut state = self.history.state.lock();
+            state.look();
+            // One that is under way has been past some of them.
+            if state.held.is_being_looked_at() { 2 } else { 1 }
+        };
+        for _ in 0..SWEEP_AT_MOST.div_ceil(LOOK_AT_HELD) {
+            let is_end = self.history.state.lock().look_at_held();
+            passes -= usize::from(is_end);
+            if passes == 0 {
+                break;
+            }
+        }
         while self.history.state.lock().give_back(GIVE_BACK_EACH) {}
     }
 
@@ -200,18 +216,31 @@ impl Pin {
     /// If memory is used sparsely, and more than `worth` bytes can be had: from now on has the least used part of it left, until [`Self::end_move`], and tells
     /// which of the pool's slabs that is.
     pub(super) fn begin_move(&self, worth: usize) -> Option<Vec<bool>> {
-        self.history.state.lock().pool.begin_move(worth)
+        let mut state = self.history.state.lock();
+        if state.in_vain == Some(state.let_go) {
+            return None;
+        }
+        state.pool.begin_move(worth)
     }
 
     pub(super) fn end_move(&self) {
         self.history.state.lock().pool.end_move();
     }
 
+    /// The same where there was nothing to move: what could be left is kept by versions that are held. So there is nothing to
+    /// be had before one of them is let go of.
+    pub(super) fn end_move_in_vain(&self) {
+        let mut state = self.history.state.lock();
+        state.pool.end_move();
+        state.in_vain = Some(state.let_go);
+    }
+
     #[cfg(any(test, feature = "__testing"))]
     pub(super) fn usage(&self) -> Usage {
         let state = self.history.state.lock();
-        let retired = state.live.iter().map(|live| live.retired.len()).sum::<usize>() + state.free.len();
-        let (pool, versions) = (&state.pool, state.live.len());
+        let live = state.held.iter().chain(&state.recent);
+        let retired = live.map(|live| live.retired.len()).sum::<usize>() + state.free.len();
+        let (pool, versions) = (&state.pool, state.held.len() + state.recent.len());
         Usage { bytes: pool.bytes(), versions, nodes: pool.taken(), retired, leaving: pool.leaving() }
     }
 
@@ -252,31 +281,35 @@ impl Presence {
 }
 
 impl State {
-    /// Finds out which versions are gone, and moves what they kept to those before them that reach it too.
+    /// Finds out which of the recent versions are gone, and of some of those that were held. What they kept moves to those
+    /// before them that reach it too.
     fn look(&mut self) {
-        let newest = self.live.last().map_or(FIRST, |live| live.number);
-        let mut kept: Vec<Live> = Vec::with_capacity(self.live.len());
-        for mut live in self.live.drain(..) {
-            if live.number == newest || !live.presence.is_gone() {
-                kept.push(live);
-                continue;
-            }
-            match kept.last_mut() {
-                None => self.free.append(&mut live.retired),
-                Some(before) => {
-                    for node in live.retired.drain(..) {
-                        let to = if before.number >= node.birth { &mut before.retired } else { &mut self.free };
-                        to.push(node);
-                    }
-                }
-            }
-            if live.retired.capacity() <= SPARE_NODES_MAX && self.spare.len() < SPARE_MAX {
-                self.spare.push(live.retired);
+        let State { recent, held, free, spare, .. } = self;
+        let newest = recent.pop();
+        for mut live in recent.drain(..) {
+            if live.presence.is_gone() {
+                self.let_go += 1;
+                pass_on(&mut live, held.last_mut(), free, spare);
+            } else {
+                held.push(live);
             }
         }
-        self.live = kept;
-        self.look_at = 2 * self.live.len() + LOOK_AT_LEAST;
+        recent.extend(newest);
         self.replaced = 0;
+        self.look_at_held();
+    }
+
+    /// Goes on looking at those that were held; true if it came to their end.
+    fn look_at_held(&mut self) -> bool {
+        let State { held, free, spare, let_go, .. } = self;
+        held.look(LOOK_AT_HELD, |live, before| {
+            let is_gone = live.presence.is_gone();
+            if is_gone {
+                *let_go += 1;
+                pass_on(live, before, free, spare);
+            }
+            is_gone
+        })
     }
 
     fn begin_trim(&mut self) {
@@ -298,15 +331,46 @@ impl State {
     }
 }
 
+/// `live` is gone: the version before it that is live keeps on what it reaches too, and the rest is free.
+fn pass_on(live: &mut Live, before: Option<&mut Live>, free: &mut Vec<Retired>, spare: &mut Vec<Vec<Retired>>) {
+    match before {
+        None => {
+            if free.len() < live.retired.len() {
+                // Whichever is the longer may be megabytes.
+                core::mem::swap(free, &mut live.retired);
+            }
+            free.append(&mut live.retired);
+        }
+        Some(before) => {
+            for node in live.retired.drain(..) {
+                let to = if before.number >= node.birth { &mut before.retired } else { &mut *free };
+                to.push(node);
+            }
+        }
+    }
+    let list = core::mem::take(&mut live.retired);
+    if list.capacity() <= SPARE_NODES_MAX && spare.len() < SPARE_MAX {
+        spare.push(list);
+    }
+}
+
 /// The number of the first version.
 const FIRST: u64 = 1;
-/// Looking which versions are gone is spread over as many publishes as twice those that were not, and at least this many.
-const LOOK_AT_LEAST: usize = 8;
-/// It is also looked at when so many nodes were replaced: a few large changes keep as much memory as many small ones.
+/// A publish looks which versions are gone when so many have come since the last look.
+const LOOK_AT: usize = 8;
+/// It also looks when so many nodes were replaced: a few large changes keep as much memory as many small ones.
 const LOOK_AT_REPLACED: usize = 1024;
+/// A look is at so many of the versions that were held before: however many there are, a publish takes no longer for them
+/// than some microseconds, and is past all of them before as many have come as an eighth of them.
+const LOOK_AT_HELD: usize = 64;
+/// A sweep looks at no more than so many of them, which takes some milliseconds.
+const SWEEP_AT_MOST: usize = 64 << 10;
 /// So many empty lists are kept: as many as one look leaves as a rule.
-const SPARE_MAX: usize = 2 * LOOK_AT_LEAST;
+const SPARE_MAX: usize = 2 * LOOK_AT;
 /// A list of replaced nodes with more room than this is not used again.
 const SPARE_NODES_MAX: usize = 64;
-/// A publish gives back this many nodes and twice what the one before replaced; a sweep as many each time it has the lock.
+/// A publish gives back this many nodes; a sweep as many each time it has the lock.
 const GIVE_BACK_EACH: usize = 256;
+/// And for each change this many: more than it replaces, so that what waits to be given back becomes less with each publish,
+/// and who comes behind a large change does not pay for it.
+const GIVE_BACK_PER_CHANGE: usize = 8;

@@ -11,6 +11,7 @@
 //! `trie` is the safe map of the small tables, and this one's model.
 
 mod change;
+pub(crate) mod held;
 mod history;
 mod latest;
 mod memory;

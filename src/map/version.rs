@@ -133,12 +133,16 @@ impl Version {
         self.pin.next(self.tree, &changes).map(|(tree, pin)| Self { tree, pin })
     }
 
-    /// A place, in ascending order, below each node whose memory should be left; none if memory is well used. To be
-    /// followed by [`Self::end_move`].
+    /// A place, in ascending order, below each node whose memory should be left; none if memory is well used, or if only
+    /// versions that are held use it so badly. Where there is one, to be followed by [`Self::end_move`].
     pub(super) fn begin_move(&self, worth: usize) -> Option<Vec<u32>> {
         let leaves = self.pin.begin_move(worth)?;
         let mut places = Vec::new();
         to_move(&self.root(), &leaves, &mut places);
+        if places.is_empty() {
+            self.pin.end_move_in_vain();
+            return None;
+        }
         Some(places)
     }
 

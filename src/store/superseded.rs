@@ -2,15 +2,17 @@
 #![forbid(unsafe_code)]
 
 use super::shared::Version;
+use crate::map::held::Held;
 use crate::sync::Arc;
 use crate::tables::Tables;
 
 /// States that were replaced and that somebody may still hold.
 #[derive(Debug, Default)]
 pub(super) struct SupersededStates {
-    all: Vec<Superseded>,
-    /// How many of them were held when a writer looked last.
-    held: usize,
+    /// Those that somebody held when they were looked at. They may be many, and are looked at again a few at a time.
+    held: Held<Superseded>,
+    /// Those that came since a writer looked last.
+    recent: Vec<Superseded>,
     /// How many entries were changed since.
     replaced: usize,
 }
@@ -37,36 +39,44 @@ fn is_only_holder<T>(all: &mut Arc<T>) -> bool {
 impl SupersededStates {
     /// One more, in which the next one replaced so many entries. Frees what nobody holds any more, now and then.
     pub(super) fn push(&mut self, version: Option<Arc<Version>>, tables: Arc<Tables>, replaced: usize) {
-        self.all.push(Superseded { version, tables });
+        self.recent.push(Superseded { version, tables });
         self.replaced += replaced;
-        if self.all.len() >= 2 * self.held + LOOK_AT_LEAST || self.replaced >= LOOK_AT_REPLACED {
-            self.free();
-            (self.held, self.replaced) = (self.all.len(), 0);
+        if self.recent.len() >= LOOK_AT || self.replaced >= LOOK_AT_REPLACED {
+            self.free(LOOK_AT_HELD);
         }
     }
 
-    /// Frees what nobody holds any more.
-    pub(super) fn free(&mut self) {
-        self.all.retain_mut(|old| !old.is_free());
+    /// Frees what nobody holds any more, of those that came since the last look and of so many others.
+    pub(super) fn free(&mut self, at_most: usize) {
+        for mut old in self.recent.drain(..) {
+            if !old.is_free() {
+                self.held.push(old);
+            }
+        }
+        self.replaced = 0;
+        self.held.look(at_most, |old, _| old.is_free());
     }
 
     /// Puts others back that were taken out meanwhile.
     pub(super) fn put_back(&mut self, mut others: Self) {
-        others.all.append(&mut self.all);
-        self.all = others.all;
+        core::mem::swap(self, &mut others);
+        self.held.append(others.held);
+        self.recent.append(&mut others.recent);
+        self.replaced = others.replaced;
     }
 
     pub(super) fn len(&self) -> usize {
-        self.all.len()
+        self.held.len() + self.recent.len()
     }
 }
 
-/// Writers look for what can go when this many more old versions than were held at the last look have gathered: the
-/// cost of looking is spread over as many publishes. Not many more: what is freed soon is still in the caches when it is
-/// used again.
-const LOOK_AT_LEAST: usize = 8;
+/// Writers look for what can go when so many more old versions have gathered: the cost of looking is spread over as many
+/// publishes. Not many more: what is freed soon is still in the caches when it is used again.
+const LOOK_AT: usize = 8;
 /// They also look when so many entries were changed: a few large changes keep as much memory as many small ones.
 const LOOK_AT_REPLACED: usize = 256;
+/// Each look is at so many of those that were held before: a publish takes no longer for them, however many there are.
+const LOOK_AT_HELD: usize = 64;
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
@@ -83,7 +93,32 @@ mod tests {
         states.push(None, Arc::clone(&held), LOOK_AT_REPLACED);
         assert_eq!(states.len(), 1, "only what is held");
         drop(held);
-        states.free();
+        states.free(1);
         assert_eq!(states.len(), 0);
+    }
+
+    /// Counts of `Arc`s tell what was looked at: nothing that a look did not come to is let go of.
+    #[test]
+    fn a_writer_looks_at_a_few_of_many_that_are_held() {
+        let tables = || Arc::new(Tables::new(Mix::new(1)));
+        let mut states = SupersededStates::default();
+        let held: Vec<_> = (0..10_000).map(|_| tables()).collect();
+        held.iter().for_each(|old| states.push(None, Arc::clone(old), 1));
+        assert_eq!(states.len(), 10_000);
+        // What the keeper takes out and puts back is no reason to look at all of them, nor is a large change.
+        let taken = core::mem::take(&mut states);
+        states.put_back(taken);
+        drop(held);
+        let mut before = states.len();
+        for replaced in [1, LOOK_AT_REPLACED, 1, LOOK_AT_REPLACED] {
+            states.push(None, tables(), replaced);
+            assert!(states.len() + LOOK_AT_HELD + LOOK_AT >= before, "{before}, then {}", states.len());
+            before = states.len();
+        }
+        // And the twin: all of them go, a few with each look.
+        for _ in 0..1000 {
+            states.push(None, tables(), LOOK_AT_REPLACED);
+        }
+        assert!(states.len() <= LOOK_AT, "{} are left", states.len());
     }
 }

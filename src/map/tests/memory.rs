@@ -212,3 +212,90 @@ fn large_changes_do_not_pile_up() {
     let now = map.usage().bytes;
     assert!(now < 4 * once, "{once} bytes, then {now}");
 }
+
+/// However many versions are held, a change looks at a few of them.
+#[test]
+fn a_change_looks_at_a_few_of_the_versions_that_were_held() {
+    const LEN: u32 = 100_000;
+    let mut map = filled(LEN);
+    let mut held = Vec::new();
+    for id in 1..=5000 {
+        held.push(map.clone());
+        map = map.apply([(node(id), Some(record(id, 1)))]);
+    }
+    drop(held);
+    let before = map.usage().versions;
+    assert!(before >= 5000, "{before}");
+    // So many nodes are replaced that the next change looks.
+    map = map.apply((1..=LEN).map(|id| (node(id), Some(record(id, 2)))));
+    map = map.apply([(node(1), Some(record(1, 3)))]);
+    let now = map.usage().versions;
+    assert!(now + 200 >= before, "{before} versions, and two changes later {now}");
+    // And the twin: changes come by all of them, and so does a sweep.
+    let swept = map.clone();
+    for round in 0..2000u32 {
+        map = map.apply([(node(1 + round), Some(record(1 + round, 4)))]);
+    }
+    assert!(map.usage().versions <= 32, "{:?}", map.usage());
+    drop(swept);
+    map.sweep();
+    assert_eq!((map.usage().versions, map.usage().retired), (1, 0));
+}
+
+/// What a large change replaced is given back by those that change as much, and by the sweep.
+#[test]
+fn who_comes_behind_a_large_change_does_not_pay_for_it() {
+    const LEN: u32 = 100_000;
+    let mut map = filled(LEN);
+    map = map.apply((1..=LEN).map(|id| (node(id), Some(record(id, 2)))));
+    let before = map.usage().nodes;
+    map = map.apply([(node(1), Some(record(1, 3)))]);
+    let given_back = before + 8 - map.usage().nodes;
+    assert!(given_back <= 300, "{given_back} of {before} nodes");
+    assert!(map.usage().retired > 1000, "{:?}", map.usage());
+    // And the twin.
+    map.sweep();
+    assert_eq!(map.usage().retired, 0);
+    assert_eq!(map.usage().nodes, check_shape(&map, Bounds::FAST));
+}
+
+/// Memory that only a held version uses here and there cannot be had. That is found out once, and not again and again.
+#[test]
+fn what_a_held_version_pins_is_looked_for_once() {
+    let mut map = filled(150_000);
+    let all: Vec<TrustRecord> = map.iter().collect();
+    let change = |map: &TrustMap, network: u16, of: &dyn Fn(usize) -> bool| {
+        let chosen = all.iter().enumerate().filter(|(at, _)| of(at / 512 % 8));
+        map.apply(chosen.map(|(_, old)| (old.node_id, Some(record(old.node_id.get(), network)))))
+    };
+    // All in other memory; then most of it back in the first, where the rest goes as well.
+    map = change(&map, 1, &|_| true);
+    map.sweep();
+    map = change(&map, 2, &|part| part != 0);
+    map.sweep();
+    let pinning = map.clone();
+    map = change(&map, 3, &|part| part == 0);
+    map.sweep();
+    // What can be moved is; then there is nothing more to be had.
+    let mut moves = 0;
+    while let Some(places) = map.begin_move(0) {
+        for some in places.chunks(64) {
+            map = map.moved(some).unwrap();
+        }
+        map.end_move();
+        map.sweep();
+        moves += 1;
+        assert!(moves < 20, "it is moved again and again");
+    }
+    assert!(map.begin_move(0).is_none());
+    assert_eq!(map.usage().leaving, 0, "and nothing is being left meanwhile");
+    // And the twin: once the version is let go of, there is, or memory goes to the system at once.
+    let before = map.usage().bytes;
+    drop(pinning);
+    map.sweep();
+    map = gathered(&map, 64);
+    map.sweep();
+    while map.trim() {}
+    let now = map.usage().bytes;
+    assert!(now < before - before / 8, "{before} bytes, then {now}");
+}

@@ -11,7 +11,7 @@ impl Shared {
     /// Frees old versions that nobody holds any more, outside the lock; returns whether to come again without being rung.
     pub(crate) fn sweep(&self) -> bool {
         let mut superseded = core::mem::take(&mut self.core.lock().superseded);
-        superseded.free();
+        superseded.free(SWEEP_AT_MOST);
         let (again, tables) = {
             let mut core = self.core.lock();
             core.superseded.put_back(superseded);
@@ -56,6 +56,9 @@ impl Shared {
     }
 }
 
+/// A sweep looks at no more than so many of the old versions that are held, which takes some milliseconds: the keeper has
+/// saves to make. With more of them, more sweeps see all.
+const SWEEP_AT_MOST: usize = 64 << 10;
 /// Nodes are moved so many at a time, which takes some tens of microseconds: a writer waits for no more than that. Models
 /// move few, so that a change can come between.
 const MOVED_AT_ONCE: usize = if cfg!(trustkeep_loom) { 2 } else { 32 };
