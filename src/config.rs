@@ -36,7 +36,8 @@ pub struct Limits {
     pub ignored_max: usize,
     /// Ignored keys; one more is refused as full. 1 million.
     pub ignored_keys_max: usize,
-    /// Events kept for one slow subscriber; beyond it events are lost and their number is reported. 1024.
+    /// Events kept for one slow subscriber, from 1 to [`Limits::SUBSCRIPTION_EVENTS_MOST`]; beyond it events are lost and their
+    /// number is reported. 1024.
     pub subscription_events_max: usize,
 }
 
@@ -57,6 +58,22 @@ impl Default for Limits {
             ignored_max: 1_000_000,
             ignored_keys_max: 1_000_000,
             subscription_events_max: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// The most that [`subscription_events_max`](Self::subscription_events_max) may be: 2^24, which for a subscriber that never
+    /// reads is some gigabytes.
+    pub const SUBSCRIPTION_EVENTS_MOST: usize = 1 << 24;
+
+    /// The first limit that cannot be kept: its name, its value, and what it may be.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, usize, core::ops::RangeInclusive<usize>)> {
+        let allowed = 1..=Self::SUBSCRIPTION_EVENTS_MOST;
+        if allowed.contains(&self.subscription_events_max) {
+            Ok(())
+        } else {
+            Err(("subscription_events_max", self.subscription_events_max, allowed))
         }
     }
 }

@@ -61,7 +61,7 @@ pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
 pub use store::{
     Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, KeyRevoked,
-    NearLimit, Options, Receipt, Revoked, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
+    NearLimit, Options, Receipt, Revoked, RunningSave, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

@@ -44,6 +44,14 @@ impl Deadline {
         self.0
     }
 
+    /// The one of the two that passes first.
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(one), Some(other)) => Self(Some(one.min(other))),
+            (one, other) => Self(one.or(other)),
+        }
+    }
+
     /// Whether it is over. In a model, where no time passes, it never is.
     #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]
     pub(crate) fn has_passed(self) -> bool {
@@ -55,6 +63,21 @@ impl Deadline {
     #[expect(clippy::disallowed_methods, reason = "a deadline of a blocking wait is real time by definition")]
     pub(crate) fn remaining(self) -> Duration {
         self.0.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Fills many slots. All are filled, and all threads woken, before the first task's waker is called, which may take its time.
+pub(crate) fn wake_all<T>(answers: impl Iterator<Item = (Arc<OneShot<T>>, T)>) {
+    let tasks: Vec<Waker> = answers.filter_map(|(slot, value)| slot.fill(value)).collect();
+    tasks.into_iter().for_each(|task| wake_task(Some(task)));
+}
+
+/// A waker is somebody else's code: it is called with no lock held, and a panic in it ends here.
+fn wake_task(task: Option<Waker>) {
+    if let Some(task) = task
+        && foreign::run(|| task.wake()).is_err()
+    {
+        tracing::error!("the waker of a task panicked");
     }
 }
 
@@ -83,18 +106,20 @@ impl<T> OneShot<T> {
     ///
     /// A waker is somebody else's code: it runs with no lock held, and a panic in it ends here.
     pub(crate) fn put(&self, value: T) {
+        wake_task(self.fill(value));
+    }
+
+    /// The same, but that a task is left to be woken by [`wake_task`].
+    fn fill(&self, value: T) -> Option<Waker> {
         let mut slot = self.slot.lock();
-        if slot.value.is_none() {
-            slot.value = Some(value);
-            let waker = slot.waker.take();
-            drop(slot);
-            self.filled.notify_one();
-            if let Some(waker) = waker
-                && foreign::run(|| waker.wake()).is_err()
-            {
-                tracing::error!("the waker of a task panicked");
-            }
+        if slot.value.is_some() {
+            return None;
         }
+        slot.value = Some(value);
+        let waker = slot.waker.take();
+        drop(slot);
+        self.filled.notify_one();
+        waker
     }
 
     /// Fills the slot though nobody waits here any more, and wakes nobody; a slot that is full already keeps what it has.

@@ -15,7 +15,7 @@
 mod common;
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -207,6 +207,65 @@ fn a_waker_that_panics_or_calls_back_harms_nobody() {
     });
     assert!(store.is_trusted(id(3)), "what it called did happen");
     assert_eq!(poll_once(&mut panics, Waker::noop()), Poll::Ready(true));
+}
+
+/// One that gives up is found by its key. If it looked at all others, many would take far longer to go than they took to come.
+#[test]
+fn many_futures_that_are_dropped_take_as_long_as_they_took_to_come() {
+    const COUNT: u32 = 30_000;
+    let disk = Arc::new(Disk::default());
+    let store = TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap();
+    let shut = disk.gate.close();
+    let receipt = store.grant(record(9)).unwrap();
+    // The longest that coming took, and the shortest that going did, of some rounds: a busy machine makes no difference.
+    fn rounds<F: Future + Unpin>(make: impl Fn() -> F) -> (Duration, Duration) {
+        let (mut came, mut went) = (Duration::ZERO, Duration::MAX);
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let mut futures: Vec<F> = (0..COUNT).map(|_| make()).collect();
+            assert!(
+                futures
+                    .iter_mut()
+                    .all(|future| { Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending() })
+            );
+            came = came.max(begun.elapsed());
+            let begun = Instant::now();
+            drop(futures);
+            went = went.min(begun.elapsed());
+        }
+        (came, went)
+    }
+    for (came, went) in [rounds(|| store.trust_future(id(7))), rounds(|| receipt.durable_future())] {
+        assert!(went < 10 * came, "{COUNT} futures came in {came:?} and went in {went:?}");
+    }
+    assert_eq!((store.health().waiting_for_trust, store.health().waiting_for_disk), (0, 0));
+    drop(shut);
+}
+
+/// A task's waker is somebody else's code and may take its time. Threads, and the writer's other answers, do not wait for it.
+#[test]
+fn a_waker_that_takes_long_holds_up_no_thread() {
+    let store = TrustStore::in_memory();
+    let (entered, sleeping) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (entered, released) = (Mutex::new(entered), Mutex::new(released));
+    let slow = does(move || {
+        entered.lock().unwrap().send(()).unwrap();
+        let _ = released.lock().unwrap().recv_timeout(SOON);
+    });
+    let mut first = store.trust_future(id(2));
+    assert!(poll_once(&mut first, &slow).is_pending());
+    std::thread::scope(|scope| {
+        let waiting_thread = scope.spawn(|| store.wait_for_trust(id(2), SOON));
+        eventually("both wait", || waiting(&store) == 2);
+        let granting = scope.spawn(|| drop(store.grant(record(2)).unwrap()));
+        sleeping.recv_timeout(SOON).unwrap();
+        eventually("the thread is told while the waker sleeps", || waiting_thread.is_finished());
+        assert!(!granting.is_finished(), "the twin: it is the granting thread that calls the waker");
+        release.send(()).unwrap();
+        assert!(waiting_thread.join().unwrap());
+    });
+    assert_eq!(poll_once(&mut first, Waker::noop()), Poll::Ready(true));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! - a keeper that panics is seen by `health`, `flush`, `close` and every receipt; reads and writes go on in memory;
 //! - a disk that hangs holds up neither readers nor writers, and is not hidden from those who wait;
+//! - `flush`, and who waits for a change, hear of the attempts that concern them;
+//! - a save that hangs is told by `health`, with the time since when;
 //! - old versions are freed while the keeper hangs, by writers, and afterwards by the keeper; never by a reader.
 #![allow(
     clippy::unwrap_used,
@@ -33,6 +35,9 @@ enum Mood {
     Well,
     Panic,
     Hang,
+    /// Fails the next sync, and is well again.
+    FailOnce,
+    Fail,
 }
 
 /// A disk in a mood. Keeps no bytes: nothing is read back here.
@@ -49,14 +54,18 @@ impl Moody {
         self.0.1.notify_all();
     }
 
-    fn sync(&self) {
+    fn sync(&self) -> io::Result<()> {
         let mut mood = self.0.0.lock().unwrap();
         while *mood == Mood::Hang {
             mood = self.0.1.wait(mood).unwrap();
         }
-        let panics = *mood == Mood::Panic;
+        let (panics, fails) = (*mood == Mood::Panic, matches!(*mood, Mood::Fail | Mood::FailOnce));
+        if *mood == Mood::FailOnce {
+            *mood = Mood::Well;
+        }
         drop(mood);
         assert!(!panics, "this disk panics");
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 }
 
@@ -96,8 +105,7 @@ impl StorageFile for Moody {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        Moody::sync(self);
-        Ok(())
+        Moody::sync(self)
     }
 }
 
@@ -186,6 +194,83 @@ fn a_disk_that_hangs_holds_nobody_up_but_those_who_wait_for_it() {
     }));
     assert_eq!(closed.unwrap().get(), 10_002, "and calling it again works");
     assert!(hanging.is_durable());
+}
+
+/// A store whose first change hangs in a sync, and who waits for what meanwhile.
+fn while_a_save_hangs<T: Send>(
+    mood: Mood,
+    waiters: usize,
+    wait: impl Fn(&TrustStore, &Receipt) -> T + Send + Sync,
+) -> (T, TrustStore) {
+    let disk = Moody::new();
+    let store = open(&disk);
+    disk.be(Mood::Hang);
+    let first = store.grant(record(1)).unwrap();
+    assert!(eventually(|| store.health().saving.is_some_and(|saving| saving.generation == first.generation())));
+    let answer = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| wait(&store, &first));
+        assert!(eventually(|| store.health().waiting_for_disk == waiters));
+        disk.be(mood);
+        waiting.join().unwrap()
+    });
+    (answer, store)
+}
+
+#[test]
+fn a_flush_tells_of_the_attempt_that_it_asked_for_and_of_none_before() {
+    let flush = |store: &TrustStore, _: &Receipt| store.flush();
+    let (answer, store) = while_a_save_hangs(Mood::FailOnce, 1, flush);
+    assert_eq!(answer.unwrap(), store.generation(), "the one that hung failed, the one asked for did not");
+    // And the twin: if that fails, too, it says so.
+    let (answer, _store) = while_a_save_hangs(Mood::Fail, 1, flush);
+    assert!(matches!(answer, Err(PersistError::Io { .. })), "{answer:?}");
+}
+
+#[test]
+fn who_waits_for_a_change_does_not_hear_that_a_save_without_it_failed() {
+    let (answers, _store) = while_a_save_hangs(Mood::FailOnce, 2, |store, first| {
+        let second = store.grant(record(2)).unwrap();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| first.wait_durable());
+            (second.wait_durable(), first.join().unwrap())
+        })
+    });
+    assert!(answers.0.is_ok(), "{answers:?}");
+    assert!(matches!(answers.1, Err(PersistError::Io { .. })), "its own save failed: {answers:?}");
+}
+
+#[test]
+fn a_save_that_runs_for_too_long_is_no_health_until_it_ends() {
+    let disk = Moody::new();
+    let limit = Duration::from_millis(50);
+    let store = TrustStore::options().save_limit(limit).open_storage(Arc::new(disk.clone())).unwrap();
+    let begun = wall();
+    disk.be(Mood::Hang);
+    let receipt = store.grant(record(1)).unwrap();
+    let overdue = || store.health().saving.is_some_and(|saving| saving.is_overdue);
+    assert!(eventually(overdue));
+    let health = store.health();
+    let saving = health.saving.unwrap();
+    assert!(!health.is_ok() && health.failing.is_none(), "{health:?}");
+    assert_eq!(saving.generation, receipt.generation());
+    assert!((begun..=wall()).contains(&saving.since.as_millis()), "{saving:?}");
+    disk.be(Mood::Well);
+    receipt.wait_durable().unwrap();
+    assert!(eventually(|| store.health().saving.is_none()));
+    assert!(store.health().is_ok());
+    // And the twin: within the limit, which is 5 s unless told otherwise, a save that runs is none of anybody's business.
+    let (is_ok, _store) = while_a_save_hangs(Mood::Well, 1, |store, first| {
+        let is_ok = store.health().is_ok();
+        first.wait_durable().unwrap();
+        is_ok
+    });
+    assert!(is_ok);
+}
+
+/// The wall clock, in milliseconds.
+fn wall() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
 }
 
 #[test]

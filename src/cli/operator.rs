@@ -412,10 +412,14 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if revoked_keys + ignored > 0 {
         writeln!(out, "             {revoked_keys} keys revoked, {ignored} peers and keys ignored")?;
     }
-    match (&status.failing, status.healthy || status.registry_disagreement.is_some()) {
-        (Some(failing), _) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
-        (None, true) => writeln!(out, "saving       works")?,
-        (None, false) => writeln!(out, "saving       STOPPED")?,
+    let hangs = status.saving.filter(|saving| saving.overdue);
+    match (&status.failing, hangs, status.healthy || status.registry_disagreement.is_some()) {
+        (Some(failing), ..) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
+        (None, Some(saving), _) => {
+            writeln!(out, "saving       HANGS since {}: the disk does not answer", print::time(saving.since))?;
+        }
+        (None, None, true) => writeln!(out, "saving       works")?,
+        (None, None, false) => writeln!(out, "saving       STOPPED")?,
     }
     if let Some(FailingSnapshots { since, attempts, error, journal_bytes }) = &status.failing_snapshots {
         let (since, error) = (print::time(*since), print::printable(error));
@@ -441,6 +445,7 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
+    use super::super::control::Saving;
     use super::*;
 
     #[test]
@@ -460,7 +465,13 @@ mod tests {
         assert!(text.contains("saving       works"), "no change is at risk: {text}");
         let line = "snapshots    FAIL since 2023-11-14T22:13:20.000Z (failed 3): store: write: disk\u{fffd} full\n";
         assert!(text.contains(line) && text.contains("4096 bytes in journals"), "{text}");
+        // One that runs is no news, and one that hangs is.
+        status.saving = Some(Saving { since: 1_700_000_000_000, overdue: false });
+        assert!(shown(&status).contains("saving       works"));
         status.healthy = false;
+        status.saving = Some(Saving { since: 1_700_000_000_000, overdue: true });
+        assert!(shown(&status).contains("saving       HANGS since 2023-11-14T22:13:20.000Z: the disk does not answer"));
+        status.saving = None;
         assert!(shown(&status).contains("saving       STOPPED"));
         status.registry_disagreement = Some(RegistryDisagreement { compared: 80, contradicted: 9 });
         let text = shown(&status);

@@ -18,7 +18,7 @@ use crate::error::PersistError;
 /// [`Receipt::durable_future`](super::Receipt::durable_future).
 ///
 /// It needs no runtime: whoever polls it is woken. A time limit is the caller's, who drops it when the time is up, and
-/// nothing of it is left behind then. It may outlive the store. Polled again after it was ready, it answers the same.
+/// nothing of it is left behind then. It may outlive the store, of whose memory it keeps nothing. Polled again after it was ready, it answers the same.
 ///
 /// # Ordering
 /// No save is missed, whenever it ends; the newest waker is woken once, on the thread that saves, with no lock held: it
@@ -65,7 +65,7 @@ impl Future for DurableFuture {
         }
         let answer = match &self.state {
             // A save that ends between registering and this finds the slot, and this finds the answer in it.
-            State::Waiting(slot) => slot.poll(context.waker()),
+            State::Waiting(slot) => slot.answer.poll(context.waker()),
             State::Ready(answer) => Some(answer.clone()),
             State::New => None,
         };

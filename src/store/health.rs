@@ -33,6 +33,18 @@ pub struct FailingDisk {
     pub error: PersistError,
 }
 
+/// A save that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunningSave {
+    /// When it began, by the wall clock.
+    pub since: WallMillis,
+    /// The generation that it makes durable.
+    pub generation: Generation,
+    /// Whether it has run for longer than [`Options::save_limit`](crate::Options::save_limit): the disk hangs.
+    pub is_overdue: bool,
+}
+
 /// Snapshots that cannot be written, since when and with what. No change is at risk by that: the journals hold everything.
 /// But they grow, and the next opening reads them all.
 #[derive(Clone, Debug)]
@@ -89,6 +101,8 @@ pub struct Health {
     pub keeper: KeeperState,
     /// The failure that stands, if one does. It is retried, and goes away by itself when the disk works again.
     pub failing: Option<FailingDisk>,
+    /// The save that runs at this moment, if one does. A disk that hangs fails nothing, but has one run on and on.
+    pub saving: Option<RunningSave>,
     /// The failure of snapshots that stands, if one does. It goes away by itself when one has been written.
     pub failing_snapshots: Option<FailingSnapshots>,
     /// The newest generation.
@@ -131,6 +145,11 @@ impl Health {
                 attempts: failing.attempts,
                 error: failing.error,
             }),
+            saving: progress.saving().map(|saving| RunningSave {
+                since: saving.since,
+                generation: Generation::new(saving.generation),
+                is_overdue: saving.is_overdue,
+            }),
             failing_snapshots: progress.failing_snapshots().map(|snapshots| FailingSnapshots {
                 since: snapshots.failing.since,
                 attempts: snapshots.failing.attempts,
@@ -156,9 +175,10 @@ impl Health {
         self.revoked_max.is_some_and(|max| self.revoked > max)
     }
 
-    /// Whether the keeper runs and saving works. Failing snapshots put no change at risk, and do not count.
+    /// Whether the keeper runs, and saving works and does not hang. Failing snapshots put no change at risk, and do not count.
     #[must_use]
     pub fn is_ok(&self) -> bool {
-        self.keeper == KeeperState::Running && self.failing.is_none()
+        let hangs = self.saving.is_some_and(|saving| saving.is_overdue);
+        self.keeper == KeeperState::Running && self.failing.is_none() && !hangs
     }
 }

@@ -37,7 +37,7 @@ pub use durable_future::DurableFuture;
 #[cfg(all(test, trustkeep_loom))]
 pub(crate) use events::Hub;
 pub use events::Subscription;
-pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState, NearLimit};
+pub use health::{FailingDisk, FailingSnapshots, Health, KeeperState, NearLimit, RunningSave};
 pub(crate) use losses::{Enforcer, Losses};
 pub use options::Options;
 #[cfg(feature = "cli")]
@@ -274,7 +274,7 @@ impl TrustStore {
     /// As [`Receipt::wait_durable`], for the generation that is returned and all before it.
     ///
     /// # Errors
-    /// The first failure from now on; the store goes on trying.
+    /// The first failure of an attempt that begins from now on; the store goes on trying.
     pub fn flush(&self) -> Result<Generation, PersistError> {
         if self.shared.is_inside() {
             return Err(PersistError::Reentrant);
@@ -282,7 +282,7 @@ impl TrustStore {
         let generation = self.shared.generation();
         let ticket = self.shared.progress.ticket(generation, OnFailure::ReportNext);
         if !ticket.is_answered() {
-            self.shared.hurry(generation, true);
+            self.shared.progress.hurry(generation, true);
         }
         ticket.wait(Deadline::NEVER).map(|()| Generation::new(generation))
     }

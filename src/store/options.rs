@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use super::TrustStore;
+use super::progress::SAVE_LIMIT;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Limits;
 use crate::error::OpenError;
@@ -40,6 +41,7 @@ pub struct Options {
     limits: Limits,
     sizes: Sizes,
     pub(super) close_deadline: Duration,
+    save_limit: Duration,
     clock: std::sync::Arc<dyn Clock>,
 }
 
@@ -52,6 +54,7 @@ impl Default for Options {
             limits: Limits::default(),
             sizes: Sizes::default(),
             close_deadline: Duration::from_secs(10),
+            save_limit: SAVE_LIMIT,
             clock: std::sync::Arc::new(SystemClock),
         }
     }
@@ -88,6 +91,13 @@ impl Options {
         self
     }
 
+    /// How long one save may run before the disk counts as one that hangs: then [`Health`](crate::Health) is not well, and
+    /// the log says so once. Nothing is given up. 5 seconds, unless told otherwise.
+    pub const fn save_limit(mut self, limit: Duration) -> Self {
+        self.save_limit = limit;
+        self
+    }
+
     /// For tests: small journals, so that few changes show what many do. `ahead_bytes`: how much room a journal has behind its first group;
     /// `journal_bytes_min`: how much journals hold before a snapshot is written.
     #[cfg(feature = "__testing")]
@@ -114,6 +124,7 @@ impl Options {
     /// # Errors
     /// See [`OpenError`]; nothing was changed, except that a recovery the policy allows may have set files aside.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<TrustStore, OpenError> {
+        self.check_limits()?;
         let directory = Directory::own(dir.as_ref(), self.create, self.load_mode)?;
         self.open_storage(std::sync::Arc::new(directory))
     }
@@ -124,6 +135,7 @@ impl Options {
     /// As [`Options::open`].
     #[doc(hidden)]
     pub fn open_storage(self, storage: std::sync::Arc<dyn Storage>) -> Result<TrustStore, OpenError> {
+        self.check_limits()?;
         let opening = Opening { create: self.create, policy: self.recover, sizes: self.sizes };
         let Loaded { tables, generation, saver } = load(storage, opening, self.clock.now(), fresh_identity)?;
         self.start(tables, generation, Box::new(saver))
@@ -134,12 +146,19 @@ impl Options {
     /// # Errors
     /// [`OpenError::Io`]: the operating system gives neither random bytes nor a thread.
     pub fn in_memory(self) -> Result<TrustStore, OpenError> {
+        self.check_limits()?;
         self.start(Tables::new(Mix::new(fresh_identity()?.seed)), 0, Box::new(InMemory))
+    }
+
+    /// Before anything is touched.
+    fn check_limits(&self) -> Result<(), OpenError> {
+        self.limits.check().map_err(|(name, value, allowed)| OpenError::Limit { name, value, allowed })
     }
 
     fn start(self, tables: Tables, generation: u64, saver: Box<dyn Saver>) -> Result<TrustStore, OpenError> {
         let store = TrustStore::start(tables, generation, saver, self.limits, self.clock, self.close_deadline)
             .map_err(|error| OpenError::io("start the keeper thread of", "", error))?;
+        store.shared.progress.limit_saves(self.save_limit);
         store.end_trust_under_revoked_keys();
         Ok(store)
     }

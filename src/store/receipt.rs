@@ -5,8 +5,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::durable_future::DurableFuture;
-use super::progress::{OnFailure, Slot, Ticket};
-use super::shared::Shared;
+use super::progress::{OnFailure, Progress, Slot, Ticket};
 use crate::error::PersistError;
 use crate::peer::{NodeId, TrustRecord};
 use crate::sync::{Arc, Deadline};
@@ -37,19 +36,19 @@ impl fmt::Display for Generation {
 
 /// A change that is visible to every reader, and the means to learn when it survives a crash.
 ///
-/// Dropping it is fine: the change becomes durable all the same.
+/// Dropping it is fine: the change becomes durable all the same. Keeping it keeps nothing of the store's state.
 #[derive(Clone, Debug)]
 #[must_use = "the change is visible but perhaps not durable yet; drop the receipt to say that this does not matter"]
 pub struct Receipt {
-    shared: Arc<Shared>,
+    progress: Arc<Progress>,
     generation: u64,
     /// Whether the keeper saves it at once; a change of floors alone may take its time, unless somebody waits.
     urgent: bool,
 }
 
 impl Receipt {
-    pub(super) fn new(shared: Arc<Shared>, generation: u64, urgent: bool) -> Self {
-        Self { shared, generation, urgent }
+    pub(super) fn new(progress: Arc<Progress>, generation: u64, urgent: bool) -> Self {
+        Self { progress, generation, urgent }
     }
 
     /// The generation that contains the change. A call that changed nothing gives the newest one.
@@ -64,7 +63,7 @@ impl Receipt {
     /// Wait-free.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.shared.progress.durable() >= self.generation
+        self.progress.durable() >= self.generation
     }
 
     /// Blocks until the change is durable, or until saving fails.
@@ -123,21 +122,21 @@ impl Receipt {
 
     /// Whether this thread is inside the closure of `update`, where nobody may wait.
     pub(super) fn is_inside(&self) -> bool {
-        self.shared.is_inside()
+        self.progress.is_inside()
     }
 
     /// Registers, and has the keeper hurry if it would take its time.
     pub(super) fn ticket(&self, on_failure: OnFailure) -> Ticket<'_> {
-        let ticket = self.shared.progress.ticket(self.generation, on_failure);
+        let ticket = self.progress.ticket(self.generation, on_failure);
         if !self.urgent && !ticket.is_answered() {
-            self.shared.hurry(self.generation, false);
+            self.progress.hurry(self.generation, false);
         }
         ticket
     }
 
     /// Takes out a task that waits no longer.
     pub(super) fn forget(&self, slot: &Slot) {
-        let _ = self.shared.progress.forget(slot);
+        let _ = self.progress.forget(slot);
     }
 }
 

@@ -32,7 +32,7 @@ use crate::error::WriteError;
 use crate::event::Event;
 use crate::peer::NodeId;
 use crate::persist::recover::GENERATION_MAX;
-use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
+use crate::sync::{Arc, AtomicU64, Deadline, Mutex, MutexGuard, Ordering, SnapshotCell, thread_token};
 use crate::tables::draft::Draft;
 use crate::tables::{TableChange, Tables};
 use crate::time::Now;
@@ -63,17 +63,14 @@ pub(crate) struct Shared {
     keys: KeyIndex,
     /// The newest published generation, for those who must not take the lock.
     generation: AtomicU64,
-    /// The thread that runs a caller's closure inside the lock; 0 for none.
-    inside: AtomicU64,
     /// Not 0 if a waiter was dropped inside a closure, where it could not take itself out.
     abandoned: AtomicU64,
     core: Mutex<Core>,
-    doorbell: Doorbell,
     /// Nothing is saved: what is published is as durable as it will ever be.
     volatile: bool,
     /// Random: with a generation it makes the ids of that generation's revocations.
     salt: u64,
-    pub(crate) progress: Progress,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) clock: std::sync::Arc<dyn Clock>,
     pub(crate) limits: Limits,
 }
@@ -84,7 +81,7 @@ struct Core {
     version: Arc<Version>,
     keys: Upkeep,
     generation: u64,
-    /// The newest generation that changed anything but floors, revisions and repeats, or that somebody waits for.
+    /// The newest generation that changed anything but floors, revisions and repeats.
     urgent: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,
@@ -129,7 +126,6 @@ impl Shared {
             cell: SnapshotCell::new(Arc::clone(&version)),
             keys,
             generation: AtomicU64::new(generation),
-            inside: AtomicU64::new(0),
             abandoned: AtomicU64::new(0),
             core: Mutex::new(Core {
                 tables: Arc::new(tables),
@@ -147,10 +143,9 @@ impl Shared {
                 hub: Hub::default(),
                 losses: Watchers::default(),
             }),
-            doorbell: Doorbell::new(),
             volatile,
             salt: RandomState::new().build_hasher().finish(),
-            progress: Progress::new(generation),
+            progress: Arc::new(Progress::new(generation)),
             clock,
             limits,
         }
@@ -191,8 +186,7 @@ impl Shared {
 
     /// Whether this thread is inside a closure that runs under the lock, where taking it would never end.
     pub(crate) fn is_inside(&self) -> bool {
-        // ORDERING: Relaxed (C-5); a thread can find its own token only if it wrote it itself, in program order.
-        self.inside.load(Ordering::Relaxed) == thread_token()
+        self.progress.is_inside()
     }
 
     fn enter(&self) -> Result<MutexGuard<'_, Core>, WriteError<()>> {
@@ -225,7 +219,7 @@ impl Shared {
     ) -> Result<(T, Receipt), TransactError<E>> {
         let mut core = this.enter().map_err(TransactError::Write)?;
         let (mut draft, events, value) = {
-            let _inside = Inside::mark(&this.inside);
+            let _inside = Inside::mark(&this.progress.inside);
             decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
         core.tables.let_revisions_go(&mut draft);
@@ -235,12 +229,10 @@ impl Shared {
         let done = done.map_err(TransactError::Write)?;
         // First the keeper, for a task's waker is somebody else's code.
         if done.ring {
-            this.doorbell.ring();
+            this.progress.doorbell.ring();
         }
-        for waiting in done.granted {
-            waiting.wake(true);
-        }
-        Ok((value, Receipt::new(Arc::clone(this), done.generation, done.urgent)))
+        Waiting::wake_all(done.granted, true);
+        Ok((value, Receipt::new(Arc::clone(&this.progress), done.generation, done.urgent)))
     }
 
     fn commit(
@@ -262,11 +254,12 @@ impl Shared {
             if core.generation >= GENERATION_MAX {
                 return Err(WriteError::Full(()));
             }
-            // Floors alone ring only as the first change since the keeper looked: it then sets its own alarm.
+            // Floors alone ring only if all before them is durable: then the keeper has no alarm. If it is not, the keeper has
+            // one, or is about to look.
             done.ring = if self.volatile {
                 core::mem::take(&mut core.asleep) || core.tables.trusted.is_short()
             } else {
-                touched.urgent || core.generation == core.picked_up
+                touched.urgent || core.generation == self.progress.durable()
             };
             core.generation += 1;
             done.generation = core.generation;
@@ -367,50 +360,36 @@ impl Shared {
             core.hub.end();
             (core.generation, core.waiters.take_all())
         };
-        self.doorbell.ring();
-        for waiting in waiting {
-            waiting.wake(false);
-        }
+        self.progress.doorbell.ring();
+        Waiting::wake_all(waiting, false);
         generation
-    }
-
-    /// Has the keeper save this generation without the pause that it leaves a change of floors alone; with `retry_now`
-    /// also without the pause after a failure.
-    pub(crate) fn hurry(&self, generation: u64, retry_now: bool) {
-        {
-            let mut core = self.core.lock();
-            if core.urgent >= generation && !retry_now {
-                return;
-            }
-            core.urgent = core.urgent.max(generation);
-            core.retry_now |= retry_now;
-        }
-        self.doorbell.ring();
     }
 
     /// For the keeper: the newest state and everything that decides what to do with it, in one critical section.
     pub(crate) fn pick_up(&self) -> (Arc<Tables>, Situation) {
+        // First what is wished for: what somebody waits for is published already.
+        let wishes = self.progress.take_wishes();
         let mut core = self.core.lock();
         core.picked_up = core.generation;
         let situation = Situation {
             newest: core.generation,
-            urgent: core.urgent,
+            urgent: core.urgent.max(wishes.wanted),
             durable: self.progress.durable(),
             closed: core.closed,
             abandon: core.abandon,
-            retry_now: core::mem::take(&mut core.retry_now),
+            retry_now: core::mem::take(&mut core.retry_now) || wishes.retry_now,
         };
         (Arc::clone(&core.tables), situation)
     }
 
     /// For the keeper: blocks until rung or until the deadline.
     pub(crate) fn wait_for_ring(&self, deadline: Deadline) {
-        self.doorbell.wait(deadline);
+        self.progress.doorbell.wait(deadline);
     }
 
     /// For the keeper: listens until the deadline without going to sleep; true if it was rung.
     pub(crate) fn listen(&self, until: Deadline) -> bool {
-        self.doorbell.listen(until)
+        self.progress.doorbell.listen(until)
     }
 
     /// How many old versions are kept because somebody holds them or nobody has looked yet.

@@ -363,3 +363,88 @@ fn health_names_the_tables_that_are_near_their_limits_and_no_others() {
     assert_eq!(near(), [("revoked_max", 3, 3)], "it goes away by itself");
     assert!(store.health().is_ok(), "a warning and no more");
 }
+
+/// Counts how often the keeper looks, which asks the time once each.
+#[derive(Debug)]
+struct KeeperLooks(AtomicI64);
+
+impl Clock for KeeperLooks {
+    fn now(&self) -> Now {
+        self.0.fetch_add(i64::from(std::thread::current().name() == Some("trustkeep-keeper")), Ordering::Relaxed);
+        Now::default()
+    }
+}
+
+#[test]
+fn a_flood_of_floors_wakes_the_keeper_seldom() {
+    let home = tempfile::tempdir().unwrap();
+    let clock = Arc::new(KeeperLooks(AtomicI64::new(0)));
+    let store = TrustStore::options().clock(Arc::clone(&clock) as _).open(home.path().join("store")).unwrap();
+    // The first is news to the keeper, which then has an alarm, on a clock that stands still: it never comes.
+    let looks = |count: i64| {
+        (0..6000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            clock.0.load(Ordering::Relaxed) >= count
+        })
+    };
+    let before = clock.0.load(Ordering::Relaxed);
+    let _ = raise_floor(&store, 1);
+    assert!(looks(before + 1));
+    for stamp in 2..502 {
+        let _ = raise_floor(&store, stamp);
+        // As long as the keeper needs to look, if it was rung.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // It comes by itself once a second, to look after memory; on a busy machine this may take many seconds.
+    let looked = clock.0.load(Ordering::Relaxed) - before;
+    assert!(looked < 250, "the keeper looked {looked} times for 501 changes of floors");
+    // And the twin: what is urgent wakes it.
+    store.grant(record(9, 1)).unwrap().wait_durable().unwrap();
+    let before = clock.0.load(Ordering::Relaxed);
+    let _ = raise_floor(&store, 600);
+    assert!(looks(before + 1), "nothing was left to save, so the keeper has no alarm");
+}
+
+/// A receipt, a future of one and an answered future of trust keep nothing of the state.
+#[test]
+fn what_outlives_the_store_does_not_keep_its_state() {
+    use std::future::Future as _;
+    use std::task::{Context, Waker};
+    let store = TrustStore::in_memory();
+    let receipt = store.grant(record(1, 0)).unwrap();
+    let durable = receipt.durable_future();
+    let mut trust = Box::pin(store.trust_future(NodeId::new(1).unwrap()));
+    assert!(trust.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let shared = Arc::downgrade(&store.shared);
+    drop(store);
+    assert!(shared.upgrade().is_none(), "something keeps the store's state");
+    assert!(receipt.is_durable());
+    drop((durable, trust));
+}
+
+#[test]
+fn a_limit_that_cannot_be_kept_is_an_error_before_anything_is_touched() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    for events in [0, Limits::SUBSCRIPTION_EVENTS_MOST + 1, 1 << 40, usize::MAX] {
+        let options = TrustStore::options().limits(Limits { subscription_events_max: events, ..Limits::default() });
+        let disk = crate::testing::sim_disk::SimDisk::new();
+        let refused = [
+            options.clone().open(&dir).err().unwrap(),
+            options.clone().in_memory().err().unwrap(),
+            options.open_storage(Arc::new(disk.clone())).err().unwrap(),
+        ];
+        for error in refused {
+            let text = format!("the limit subscription_events_max is {events}; it must be from 1 to 16777216");
+            assert_eq!(error.to_string(), text);
+        }
+        assert!(!dir.exists() && disk.calls() == 0);
+    }
+    for events in [1, Limits::SUBSCRIPTION_EVENTS_MOST] {
+        let options = TrustStore::options().limits(Limits { subscription_events_max: events, ..Limits::default() });
+        let store = options.in_memory().unwrap();
+        let subscription = store.subscribe();
+        let _ = store.grant(record(1, 0)).unwrap();
+        assert!(subscription.try_recv().is_some());
+    }
+}

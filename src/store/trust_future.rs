@@ -19,7 +19,8 @@ use crate::sync::Arc;
 /// [`HandshakeManager::trust_future`](crate::HandshakeManager::trust_future).
 ///
 /// It needs no runtime: whoever polls it is woken. A time limit is the caller's, who drops it when the time is up, and
-/// nothing of it is left behind then. It may outlive the store. Polled again after it was ready, it answers the same.
+/// nothing of it is left behind then. It may outlive the store, whose memory it keeps until it is answered or dropped: after the
+/// store is gone, a poll answers. Polled again after it was ready, it answers the same.
 ///
 /// # Ordering
 /// No grant is missed, whenever it happens; the newest waker is woken once, on the thread of whoever granted, after the

@@ -243,6 +243,15 @@ pub(super) struct RegistryDisagreement {
     pub(super) contradicted: usize,
 }
 
+/// A save that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saving {
+    /// When it began, in milliseconds since 1970.
+    pub(super) since: i64,
+    /// Whether it has run for too long: the disk hangs.
+    pub(super) overdue: bool,
+}
+
 /// How a node is doing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Status {
@@ -253,10 +262,13 @@ pub(super) struct Status {
     pub(super) pid: u32,
     pub(super) generation: u64,
     pub(super) durable_generation: u64,
-    /// Whether saving works, and the registry does not contradict many trusted records.
+    /// Whether saving works and does not hang, and the registry does not contradict many trusted records.
     pub(super) healthy: bool,
     /// Why it does not.
     pub(super) failing: Option<String>,
+    /// The save that runs, if one does.
+    #[serde(default)]
+    pub(super) saving: Option<Saving>,
     /// Why snapshots cannot be written, if they cannot.
     pub(super) failing_snapshots: Option<FailingSnapshots>,
     /// How many trusted records the registry contradicts, if that is for an operator to decide.

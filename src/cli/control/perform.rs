@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Announcement, Ask, FailingSnapshots, PAGE_MAX, RegistryDisagreement, Reply, Status, Until, marks};
+use super::{Announcement, Ask, FailingSnapshots, PAGE_MAX, RegistryDisagreement, Reply, Saving, Status, Until, marks};
 use crate::cli::events::EventRow;
 use crate::cli::peers::Peers;
 use crate::cli::rows::{
@@ -428,6 +428,7 @@ fn status(node: &Served) -> Status {
         durable_generation: health.durable_generation.get(),
         healthy: health.is_ok() && registry_disagreement.is_none(),
         failing: health.failing.map(|failing| failing.error.to_string()),
+        saving: health.saving.map(|saving| Saving { since: saving.since.as_millis(), overdue: saving.is_overdue }),
         failing_snapshots: health.failing_snapshots.map(|snapshots| FailingSnapshots {
             since: snapshots.since.as_millis(),
             attempts: snapshots.attempts,

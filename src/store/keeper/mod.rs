@@ -16,6 +16,7 @@ use crate::error::PersistError;
 use crate::persist::log::{Log, Snapshots};
 use crate::sync::{Arc, Deadline};
 use crate::tables::Tables;
+use crate::time::WallMillis;
 use plan::{FlushPlan, Next};
 
 /// Makes one state durable.
@@ -115,7 +116,7 @@ impl Keeper {
             tables.trusted.make_ready();
             let now = self.shared.now();
             match self.plan.next(now.tick, seen) {
-                Next::Save => self.save(seen.newest, &tables),
+                Next::Save => self.save(seen.newest, &tables, now.wall),
                 Next::Leave => {
                     if let Some(saver) = &mut self.saver {
                         saver.close();
@@ -190,10 +191,11 @@ impl Keeper {
         running
     }
 
-    fn save(&mut self, generation: u64, tables: &Tables) {
+    fn save(&mut self, generation: u64, tables: &Tables, begun: WallMillis) {
         let Some(saver) = &mut self.saver else { return };
-        let outcome = saver.save(generation, tables);
         let progress = &self.shared.progress;
+        progress.begins(generation, begun);
+        let outcome = saver.save(generation, tables);
         match outcome {
             Ok(()) => {
                 if let Some(failing) = progress.failing() {
