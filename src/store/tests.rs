@@ -390,14 +390,16 @@ fn a_flood_of_floors_wakes_the_keeper_seldom() {
     let before = clock.0.load(Ordering::Relaxed);
     let _ = raise_floor(&store, 1);
     assert!(looks(before + 1));
-    for stamp in 2..502 {
+    let begun = std::time::Instant::now();
+    for stamp in 2..52 {
         let _ = raise_floor(&store, stamp);
         // As long as the keeper needs to look, if it was rung.
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(30));
     }
-    // It comes by itself once a second, to look after memory; on a busy machine this may take many seconds.
     let looked = clock.0.load(Ordering::Relaxed) - before;
-    assert!(looked < 250, "the keeper looked {looked} times for 501 changes of floors");
+    // It comes by itself once a second, to look after memory.
+    let by_itself = 2 * i64::try_from(begun.elapsed().as_secs()).unwrap() + 6;
+    assert!(looked <= by_itself, "the keeper looked {looked} times for 51 changes of floors");
     // And the twin: what is urgent wakes it.
     store.grant(record(9, 1)).unwrap().wait_durable().unwrap();
     let before = clock.0.load(Ordering::Relaxed);

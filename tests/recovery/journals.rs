@@ -336,7 +336,7 @@ fn many_restarts_lead_to_a_snapshot_and_leave_few_journals() {
 
 /// A change that is larger than what a page has room for behind others: the next journal begins with it.
 fn grant_many(store: &TrustStore, number: u32) -> Receipt {
-    let many = number * 200..number * 200 + 200;
+    let many = number * 300..number * 300 + 300;
     let (fits, receipt) = store.update(|batch| many.clone().all(|number| batch.grant(record(number)).is_ok())).unwrap();
     assert!(fits);
     receipt
@@ -383,7 +383,7 @@ fn saves_that_fail_leave_at_most_one_journal_however_many_there_are() {
     store.close().unwrap();
     assert_eq!(count(&disk, "journal-") + count(&disk, "snapshot-"), disk.live_image().len() - 1);
     drop(store);
-    assert_eq!(contents(&open_small(&disk)), records((1..=1).chain(400..600)));
+    assert_eq!(contents(&open_small(&disk)), records((1..=1).chain(600..900)));
 }
 
 /// One that got its name before it failed is removed at once, and not when the store is opened next.
