@@ -135,7 +135,7 @@ impl Pin {
         if state.recent.len() > LOOK_AT || state.replaced >= LOOK_AT_REPLACED {
             state.look();
         }
-        state.give_back(GIVE_BACK_EACH.saturating_add(changes.saturating_mul(GIVE_BACK_PER_CHANGE)));
+        state.give_back(GIVE_BACK_PER_PUBLISH.saturating_add(changes.saturating_mul(GIVE_BACK_PER_CHANGE)));
         let State { pool, recent, spare, .. } = &mut *state;
         let newest = recent.last_mut().filter(|newest| newest.number == self.number)?;
         let number = self.number + 1;
@@ -369,8 +369,10 @@ const SWEEP_AT_MOST: usize = 64 << 10;
 const SPARE_MAX: usize = 2 * LOOK_AT;
 /// A list of replaced nodes with more room than this is not used again.
 const SPARE_NODES_MAX: usize = 64;
-/// A publish gives back this many nodes; a sweep as many each time it has the lock.
+/// A sweep gives back this many nodes each time it has the lock.
 const GIVE_BACK_EACH: usize = 256;
+/// A publish gives back this many, which takes about a microsecond.
+const GIVE_BACK_PER_PUBLISH: usize = 64;
 /// And for each change this many: more than it replaces, so that what waits to be given back becomes less with each publish,
 /// and who comes behind a large change does not pay for it.
 const GIVE_BACK_PER_CHANGE: usize = 8;
