@@ -134,10 +134,11 @@ impl<'a> Buffered<'a> {
     }
 }
 
-/// Whether a file may fit if it is shorter.
+/// Whether a file may fit if it is shorter: its bytes found no room, not its name.
 pub(super) fn is_full(error: &PersistError) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error, PersistError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let PersistError::Io { operation: "write" | "fsync", source, .. } = error else { return false };
+    matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// Writes zeros from here to there.
