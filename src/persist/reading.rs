@@ -89,16 +89,11 @@ mod tests {
 
     use std::io::Seek as _;
 
-    fn file(bytes: &[u8]) -> File {
-        let file = tempfile::tempfile().unwrap();
-        file.write_all_at(bytes, 0).unwrap();
-        file
-    }
-
     #[test]
     fn a_whole_file_is_read_and_one_of_another_length_is_told() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
-        let file = file(&bytes);
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
         let len = bytes.len() as u64;
         assert_eq!(whole(&file, len).unwrap(), bytes);
         check(&file, 0, len).unwrap();
@@ -113,6 +108,7 @@ mod tests {
 
     /// A directory can be opened, and not read.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a directory, of which no storage makes a file")]
     fn what_cannot_be_read_is_told_with_its_place() {
         let home = tempfile::tempdir().unwrap();
         let directory = File::open(home.path()).unwrap();
