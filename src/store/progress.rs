@@ -137,6 +137,8 @@ pub(super) struct Slot {
 pub(crate) struct Ticket<'a> {
     progress: &'a Progress,
     state: TicketState,
+    /// How long a save may run.
+    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -257,7 +259,7 @@ impl Progress {
                 TicketState::Waiting(slot)
             }
         };
-        Ticket { progress: self, state }
+        Ticket { progress: self, state, limit: inner.limit }
     }
 
     /// Takes out a waiter who waits no longer; says what stands in its way, and whether it was answered meanwhile.
@@ -412,9 +414,8 @@ impl Ticket<'_> {
             TicketState::Waiting(slot) => slot,
         };
         // A thread that waits is who notices that a save hangs: the keeper's own is the one that hangs.
-        let limit = self.progress.inner.lock().limit;
         loop {
-            let look = Deadline::after(limit).or_earlier(deadline);
+            let look = Deadline::after(self.limit).or_earlier(deadline);
             if let Some(answer) = slot.answer.wait(look) {
                 return answer;
             }

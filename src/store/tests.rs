@@ -380,7 +380,6 @@ fn a_flood_of_floors_wakes_the_keeper_seldom() {
     let home = tempfile::tempdir().unwrap();
     let clock = Arc::new(KeeperLooks(AtomicI64::new(0)));
     let store = TrustStore::options().clock(Arc::clone(&clock) as _).open(home.path().join("store")).unwrap();
-    // The first is news to the keeper, which then has an alarm, on a clock that stands still: it never comes.
     let looks = |count: i64| {
         (0..6000).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
@@ -393,11 +392,10 @@ fn a_flood_of_floors_wakes_the_keeper_seldom() {
     let begun = std::time::Instant::now();
     for stamp in 2..52 {
         let _ = raise_floor(&store, stamp);
-        // As long as the keeper needs to look, if it was rung.
         std::thread::sleep(Duration::from_millis(30));
     }
     let looked = clock.0.load(Ordering::Relaxed) - before;
-    // It comes by itself once a second, to look after memory.
+    // It comes by itself once a second, to look after memory; this clock stands still, so its alarm never rings.
     let by_itself = 2 * i64::try_from(begun.elapsed().as_secs()).unwrap() + 6;
     assert!(looked <= by_itself, "the keeper looked {looked} times for 51 changes of floors");
     // And the twin: what is urgent wakes it.
