@@ -16,7 +16,7 @@ mod common;
 mod program;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::Child;
 
@@ -42,19 +42,20 @@ fn fingerprint(of: &FileIdentity) -> String {
     of.public_key().fingerprint().to_string()
 }
 
-/// The peer asks node 7; returns once `holds` of what is pending there.
-fn ask(node: &Node, peer: &FileIdentity, holds: impl Fn(&Value) -> bool) {
+/// The peer asks node 7; the connection, over which it can be answered, once `holds` of what is pending there.
+fn ask(node: &Node, peer: &FileIdentity, holds: impl Fn(&Value) -> bool) -> TcpStream {
     let message = message_from(peer, Kind::Request, |draft| draft.to = id(7));
     let mut stream = TcpStream::connect(&node.listen).unwrap();
     stream.write_all(&message).unwrap();
-    drop(stream);
+    stream.shutdown(Shutdown::Write).unwrap();
     eventually("the request is not shown", || holds(&node.shows("pending")["pending"]));
+    stream
 }
 
 /// Node 9 waits under two keys, the first of them this one.
-fn two_keys(node: &Node, first: &FileIdentity, other: &FileIdentity) {
-    ask(node, first, |pending| pending[0]["node_id"] == 9);
-    ask(node, other, |pending| pending[0]["others"][0].is_object());
+fn two_keys(node: &Node, first: &FileIdentity, other: &FileIdentity) -> [TcpStream; 2] {
+    let first = ask(node, first, |pending| pending[0]["node_id"] == 9);
+    [first, ask(node, other, |pending| pending[0]["others"][0].is_object())]
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn an_approval_in_a_script_names_the_fingerprint() {
     let dir = tempfile::tempdir().unwrap();
     let node = seven(&dir.path().join("seven"), &[]);
     let (squatter, genuine) = (peer(9, 0xBB), peer(9, 0x11));
-    two_keys(&node, &squatter, &genuine);
+    let _open = two_keys(&node, &squatter, &genuine);
     let row = node.shows("pending")["pending"][0].clone();
     let entry = row["entry"].as_str().unwrap();
     for args in [
@@ -175,7 +176,7 @@ fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let node = seven(&dir.path().join("seven"), &[]);
     let (squatter, genuine) = (peer(9, 0xBB), peer(9, 0x11));
-    two_keys(&node, &squatter, &genuine);
+    let mut open = vec![two_keys(&node, &squatter, &genuine)];
     let approve = || Terminal::run(&node.args(&["approve", "9"]));
     for typed in ["", "0", "3", "yes", "-1"] {
         let (code, drawn) = approve().answer(typed);
@@ -190,7 +191,9 @@ fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
     let mut asked = approve();
     asked.until("approve none: ");
     node.does(&["reject", "9"]);
-    two_keys(&node, &squatter, &genuine);
+    // Both have heard of it, so that what they ask now waits anew.
+    open.clear();
+    open.push(two_keys(&node, &squatter, &genuine));
     let (code, drawn) = asked.answer("2");
     assert!(code == 1 && drawn.contains("another has its place"), "{drawn}");
     assert_eq!(node.ids("list", "trusted"), [0; 0]);
