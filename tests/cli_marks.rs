@@ -290,6 +290,18 @@ fn an_import_lifts_what_it_is_told_to_and_nothing_else() {
     let (code, _, trusted, marks, _) = import(&[sixth.id.to_string(), "00000000000000bb".to_owned()]);
     assert_eq!((code, trusted, marks), (1, vec![5, 7, 8], 1));
     assert_eq!(TrustStore::open(&store).unwrap().revocation(id(6)), Some(sixth));
+    // The same of a key.
+    let opened = TrustStore::open(&store).unwrap();
+    let mark = opened.revoke_key(&parsed).unwrap();
+    mark.receipt.wait_durable().unwrap();
+    let of_key = opened.key_revocation(&parsed).unwrap();
+    drop(opened);
+    let document =
+        format!(r#"{{"trusted":[{{"node_id":9,"public_key":"{key}"}}],"revoked_keys":[{{"public_key":"{key}"}}]}}"#);
+    std::fs::write(&file, document).unwrap();
+    let (_, _, trusted, ..) = import(&[of_key.id.to_string()]);
+    assert!(!trusted.contains(&9), "{trusted:?}");
+    assert_eq!(TrustStore::open(&store).unwrap().key_revocation(&parsed), Some(of_key));
 }
 
 #[test]

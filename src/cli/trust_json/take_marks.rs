@@ -75,16 +75,19 @@ impl Taking<'_> {
         }
         let before = self.into.before;
         let old = before.revoked(peer);
-        if self.revoked(peer) != old {
+        let current = self.revoked(peer);
+        if current.is_some() && current != old {
             return Err(TWICE.to_owned());
         }
+        // By an entry of this document, which its own revocation stands above.
+        let is_lifted = old.is_some() && current.is_none();
         // the very revocation that the store has changes nothing, and another one outdates what was seen before.
-        if old.is_some_and(|old| is_the_same(old, at, id)) {
+        if !is_lifted && old.is_some_and(|old| is_the_same(old, at, id)) {
             return Ok(Unchanged);
         }
         let waits = before.pending(peer).is_some() || before.outgoing(peer).is_some();
         let takes_away = waits || before.trusted(peer).is_some();
-        if old.is_some() && !takes_away {
+        if old.is_some() && !(takes_away || is_lifted) {
             return Ok(Unchanged);
         }
         let said = id.map_or_else(|| mark(peer, at), |id| Revocation::new(at, id));
@@ -142,8 +145,14 @@ impl Taking<'_> {
         let id = fields.revocation("id")?;
         let (before, max) = (self.into.before, self.into.limits.revoked_keys_max);
         let old = before.revoked_key(&key);
-        if self.revoked_key(&key) != old {
+        let current = self.revoked_key(&key);
+        if current.is_some() && current != old {
             return Err(TWICE.to_owned());
+        }
+        if old.is_some() && current.is_none() {
+            // An entry of this document lifted it, which its own revocation stands above.
+            self.changes.revoked_keys.insert(key, old);
+            return Ok(Unchanged);
         }
         if old.is_some_and(|old| is_the_same(old, at, id)) {
             return Ok(Unchanged);
