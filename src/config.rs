@@ -22,7 +22,8 @@ pub struct Limits {
     pub owed_max: usize,
     /// Peers whose newest stamps are remembered; peers in other tables are never forgotten. 1 million.
     pub floors_max: usize,
-    /// Old keys of trusted peers whose successors are remembered. 1 million; beyond it every new key waits for the operator.
+    /// Peers of which it is remembered which keys named, or were replaced by, another one: at most 16 for each. 1 million;
+    /// beyond it a new key proves nothing and waits for the operator.
     pub successors_max: usize,
     /// Messages of version 1 that are remembered so that a copy is known for one. 8192.
     pub replay_max: usize,

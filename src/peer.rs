@@ -14,11 +14,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::time::WallMillis;
 
+mod key_fault;
 mod mark;
 mod nonce;
 mod small_order;
 mod source;
 
+pub use key_fault::{KeyFault, Void};
 pub(crate) use mark::Marked;
 pub use mark::{Marks, Revocation};
 pub use nonce::{InvalidRevocationId, Nonce, RevocationId};

@@ -113,7 +113,15 @@ mod tests {
         for (event, beside) in [
             (Event::Received { peer, justification: forged() }, "peer 9"),
             (
-                Event::Pending { peer, justification: forged(), fingerprint, replaces, proven_by: None, marks },
+                Event::Pending {
+                    peer,
+                    justification: forged(),
+                    fingerprint,
+                    replaces,
+                    proven_by: None,
+                    set_aside: None,
+                    marks,
+                },
                 "fingerprint=\"10ba:682c",
             ),
             (Event::Rejected { peer, reason: forged(), fingerprint, authentic: false }, "authentic=false"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::print::{Table, age, home_option, printable, table, table_with_texts, time};
 use crate::machine::known;
 use crate::node::{Contradiction, StaticRegistry, Tries};
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{KeyFault, NodeId, PublicKey, TrustRecord};
 use crate::tables::{Marks, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, Revocation, Tables};
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
@@ -67,6 +67,10 @@ pub(super) struct PendingRow {
     replaces: Option<String>,
     /// Of the trusted record's key, if that key named this one as its successor.
     proven_by: Option<String>,
+    /// Of the key that was trusted in place of this one.
+    replaced_by: Option<String>,
+    /// `revoked` or `refused`: what became of the statement that named this key.
+    void: Option<String>,
     /// Since when the peer is revoked, and by which revocation; approving it has to name that.
     revoked_at: Option<i64>,
     revocation: Option<String>,
@@ -84,6 +88,8 @@ struct OtherRow {
     source: String,
     first_seen: i64,
     kind: String,
+    replaced_by: Option<String>,
+    void: Option<String>,
     key_revoked_at: Option<i64>,
     key_revocation: Option<String>,
 }
@@ -200,12 +206,22 @@ impl PendingRow {
             PendingKind::Request => "request".to_owned(),
             PendingKind::AnsweredUnvouched => "answered, key unvouched".to_owned(),
         };
+        let replaced_by = |key: &PublicKey| match known::set_aside(tables, peer, key) {
+            Some(KeyFault::Replaced(by)) => Some(by.fingerprint().to_string()),
+            _ => None,
+        };
+        let void = |key: &PublicKey| match known::set_aside(tables, peer, key) {
+            Some(KeyFault::Void(why)) => Some(why.name().to_owned()),
+            _ => None,
+        };
         let other = |other: &OtherKey| OtherRow {
             public_key: other.key.to_base64(),
             fingerprint: other.key.fingerprint().to_string(),
             source: other.source.to_string(),
             first_seen: other.first_seen.as_millis(),
             kind: kind(other.kind),
+            replaced_by: replaced_by(&other.key),
+            void: void(&other.key),
             key_revoked_at: at(marks(&other.key).key),
             key_revocation: id(marks(&other.key).key),
         };
@@ -227,6 +243,8 @@ impl PendingRow {
             key_revocation: id(of_key),
             others: entry.others.iter().map(other).collect(),
             proven_by: fingerprint(entry.proven_by.as_ref()),
+            replaced_by: replaced_by(&entry.key),
+            void: void(&entry.key),
         }
     }
 
@@ -437,17 +455,20 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     }
     for row in rows.iter().filter(|row| row.conflicts > 0) {
         let PendingRow { node_id, conflicts, replaces, others, .. } = row;
+        let is_set_aside = row.replaced_by.is_some() || row.void.is_some();
         writeln!(out)?;
         if let Some(known) = replaces {
             writeln!(out, "WARNING: peer {node_id} replaces {known}: that key is known for it, and is another.")?;
         }
-        let seen = conflicts - u32::from(replaces.is_some()).min(*conflicts);
+        print_set_aside(out, *node_id, &row.fingerprint, row.replaced_by.as_deref(), row.void.as_deref())?;
+        let seen = conflicts - u32::from(replaces.is_some() || is_set_aside).min(*conflicts);
         if seen > 0 || !others.is_empty() {
             let times = if seen <= 1 { "once".to_owned() } else { format!("{seen} times") };
             writeln!(out, "WARNING: peer {node_id} showed another key as well, {times}.")?;
         }
-        for OtherRow { fingerprint, source, first_seen, kind, .. } in others {
+        for OtherRow { fingerprint, source, first_seen, kind, replaced_by, void, .. } in others {
             writeln!(out, "  also {fingerprint}, first {}, from {}, {kind}", time(*first_seen), printable(source))?;
+            print_set_aside(out, *node_id, fingerprint, replaced_by.as_deref(), void.as_deref())?;
         }
         writeln!(
             out,
@@ -461,6 +482,22 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
                  operator says."
             )?;
         }
+    }
+    Ok(())
+}
+
+/// Why no rule trusts a key that waits, if none does.
+fn print_set_aside(
+    out: &mut dyn Write,
+    node_id: u32,
+    fingerprint: &str,
+    replaced_by: Option<&str>,
+    void: Option<&str>,
+) -> io::Result<()> {
+    if let Some(by) = replaced_by {
+        writeln!(out, "WARNING: peer {node_id} shows {fingerprint}, which was replaced by {by}.")?;
+    } else if let Some(void) = void {
+        writeln!(out, "WARNING: peer {node_id} shows {fingerprint}, which an old key had named and which was {void}.")?;
     }
     Ok(())
 }

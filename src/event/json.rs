@@ -7,7 +7,7 @@
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 
 use super::{AutoReason, ChangeReason, Event, RotationFault, TrustState};
-use crate::peer::NodeId;
+use crate::peer::{KeyFault, NodeId};
 
 impl AutoReason {
     /// Its name in JSON: `mutual`, `same_network`, `allow_listed` or `auto_approve`.
@@ -132,11 +132,18 @@ impl Serialize for Payload<'_> {
         let mut fields = serializer.serialize_map(None)?;
         match self.0 {
             Event::Received { justification, .. } => fields.serialize_entry("justification", justification)?,
-            Event::Pending { justification, fingerprint, replaces, proven_by, marks, .. } => {
+            Event::Pending { justification, fingerprint, replaces, proven_by, set_aside, marks, .. } => {
                 fields.serialize_entry("justification", justification)?;
                 fields.serialize_entry("fingerprint", &fingerprint.to_string())?;
                 fields.serialize_entry("replaces", &replaces.map(|replaces| replaces.to_string()))?;
                 fields.serialize_entry("proven_by", &proven_by.map(|key| key.to_string()))?;
+                match set_aside {
+                    Some(KeyFault::Replaced(by)) => {
+                        fields.serialize_entry("replaced_by", &by.fingerprint().to_string())?
+                    }
+                    Some(KeyFault::Void(why)) => fields.serialize_entry("void", why.name())?,
+                    None => {}
+                }
                 if let Some(mark) = marks.peer {
                     fields.serialize_entry("revoked_at", &mark.at.as_millis())?;
                     fields.serialize_entry("revocation", &mark.id.to_string())?;
@@ -201,7 +208,7 @@ mod tests {
         let pending = |replaces: Option<_>, marks| {
             let proven_by = replaces.map(|_| old);
             let justification = String::new();
-            Event::Pending { peer, justification, fingerprint, replaces, proven_by, marks }
+            Event::Pending { peer, justification, fingerprint, replaces, proven_by, set_aside: None, marks }
         };
         let events = [
             (Event::Received { peer, justification: text() }, r#"{"justification":"why\n\"so\""}"#.to_owned()),

@@ -3,7 +3,7 @@
 
 mod json;
 
-use crate::peer::{Fingerprint, Marks, NodeId, Source};
+use crate::peer::{Fingerprint, KeyFault, Marks, NodeId, Source};
 
 /// Which rule approved a request without an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ pub enum Event {
         replaces: Option<Fingerprint>,
         /// Of the trusted record's key, if that key named the one that would be approved as its successor.
         proven_by: Option<Fingerprint>,
+        /// Why no rule trusts that key, if none does.
+        set_aside: Option<KeyFault>,
         /// The marks that approving it would have to lift.
         marks: Marks,
     },

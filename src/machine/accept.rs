@@ -13,7 +13,7 @@ use super::queue::enqueue;
 use super::refused::is_refused;
 use super::rejection::Rejection;
 use super::rotation;
-use super::step::Standing;
+use super::step::{Standing, is_registry_behind};
 use super::view::PendingKind;
 use crate::peer::TrustRecord;
 
@@ -89,6 +89,8 @@ fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
         && plan.trusted.is_none()
         && !plan.marks(Some(&key)).is_any()
         && replaced_key(plan.view, plan.peer, &key).is_none()
+        && plan.set_aside(&key).is_none()
+        && !is_registry_behind(plan, received)
         && plan.asked().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
         && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)
 }

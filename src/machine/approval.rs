@@ -20,7 +20,13 @@ pub(super) struct Approval {
 /// The first of the rules that trust who asks.
 pub(super) fn approval(plan: &Plan<'_>, key: PublicKey, standing: Standing, lookup: &Lookup) -> Option<Approval> {
     // a registry that could not be asked might contradict the key.
-    if contradicts_caller(plan, key) || *lookup == Lookup::Failed {
+    // one that names a replaced key has not heard of what came after.
+    let is_behind = matches!(lookup, Lookup::Found { key: known, .. } if plan.is_behind(known, &key));
+    if contradicts_caller(plan, key) || *lookup == Lookup::Failed || is_behind {
+        return None;
+    }
+    //
+    if plan.is_kept_out(&key) {
         return None;
     }
     let by = |reason| Approval { reason, network: 0, label: None };
@@ -30,7 +36,8 @@ pub(super) fn approval(plan: &Plan<'_>, key: PublicKey, standing: Standing, look
         return Some(by(AutoReason::Mutual));
     }
     // where our request lifts a mark, no rule but the one above counts.
-    if plan.marks(Some(&key)).is_any() {
+    // nor for a replaced key that our caller names.
+    if plan.marks(Some(&key)).is_any() || plan.set_aside(&key).is_some() {
         return None;
     }
     //

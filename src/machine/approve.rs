@@ -9,7 +9,8 @@ use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
 use super::view::{Nonce, OtherKey, PendingKind, RevocationId};
-use crate::peer::{Fingerprint, TrustRecord};
+use crate::peer::{Fingerprint, PublicKey, TrustRecord};
+use crate::tables::succession;
 
 ///
 pub(super) fn approve(
@@ -39,8 +40,8 @@ pub(super) fn approve(
     }
     let is_vouched_for = match lookup {
         Lookup::Found { key: registered, .. } if *registered == key => true,
-        // a registry that still names the replaced key contradicts nothing.
-        Lookup::Found { key: registered, .. } if key == pending.key && pending.proven_by == Some(*registered) => false,
+        // a registry that still names a replaced key contradicts nothing.
+        Lookup::Found { key: registered, .. } if is_behind(&plan, registered, key == pending.key) => false,
         Lookup::Found { key: registered, .. } => {
             let (current, registered) = (key.fingerprint(), registered.fingerprint());
             return Err(Rejection::RegistryContradicts { current, registered });
@@ -71,10 +72,18 @@ pub(super) fn approve(
     }
     // Who approves one of several keys refuses the others.
     refused::remember(&mut plan, pending.keys().filter(|it| it.key != key));
+    let others: Vec<_> = pending.keys().map(|it| it.key).filter(|other| *other != key).collect();
+    plan.refuse_successors(&others);
     if kind == PendingKind::Request {
         plan.send_accept(record, nonce, answers);
     }
     Ok(plan.finish(Outcome::Approved(record)))
+}
+
+/// Whether the registry names a key that was replaced, or, of the first key that waits, the one that proved it.
+fn is_behind(plan: &Plan<'_>, registered: &PublicKey, is_first: bool) -> bool {
+    let proven_by = plan.pending.as_ref().and_then(|pending| pending.proven_by).filter(|_| is_first);
+    proven_by == Some(*registered) || succession::replacement(&plan.successors, registered).is_some()
 }
 
 #[cfg(test)]

@@ -16,9 +16,8 @@ pub(super) fn is_contradicted(plan: &mut Plan<'_>, received: &Received) -> bool 
     if let Some(pending) = plan.pending.as_mut().filter(|pending| pending.key != *known) {
         pending.authentic = false;
     }
-    // nor does it contradict a key which the one that it names has signed over to.
-    let bridged = plan.proven == Some(*known) || (plan.is_of_record(&key) && plan.has_replaced(known));
-    if *known == key || bridged {
+    //
+    if *known == key || plan.is_behind(known, &key) {
         return false;
     }
     plan.notice_key(Some(received.path.source()), *known, key);

@@ -9,7 +9,7 @@ use super::input::Lookup;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
-use super::view::View;
+use super::view::{KeyFault, View};
 use crate::peer::{NodeId, PublicKey};
 use crate::time::Now;
 
@@ -25,6 +25,12 @@ pub(super) fn adopt(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejectio
             if let Some(marked) = plan.marks(Some(&key)).not_lifted_by(None) {
                 return Err(marked.into());
             }
+            //
+            match plan.set_aside(&key) {
+                Some(KeyFault::Replaced(_)) => return Err(Rejection::KeyReplaced),
+                Some(_) => return Err(Rejection::KeySetAside),
+                None => {}
+            }
             let record = plan.adopt_key(record, key);
             plan.begin_trust(record);
             Ok(plan.finish(Outcome::KeyAdopted(record)))
@@ -35,6 +41,10 @@ pub(super) fn adopt(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejectio
 /// something that is believed has authenticated the peer under this key.
 pub(super) fn change(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejection> {
     let bound = other_than(&plan, key)?;
+    //
+    if plan.has_replaced(&key) {
+        return Err(Rejection::KeyReplaced);
+    }
     plan.notice_key(None, bound, key);
     end(plan)
 }
@@ -42,8 +52,8 @@ pub(super) fn change(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejecti
 /// the registry names this key.
 fn contradict(mut plan: Plan<'_>, key: PublicKey) -> Result<Step, Rejection> {
     let bound = other_than(&plan, key)?;
-    // it has not heard of the new key yet.
-    if plan.has_replaced(&key) {
+    // it has not heard of what came after that key.
+    if plan.is_behind(&key, &bound) {
         return Err(Rejection::NothingToDo);
     }
     plan.notice_key(None, key, bound);

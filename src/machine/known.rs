@@ -4,8 +4,9 @@
 //! while the peer waits.
 #![forbid(unsafe_code)]
 
-use super::view::{Pending, View};
+use super::view::{KeyFault, Pending, View};
 use crate::peer::{NodeId, PublicKey};
+use crate::tables::succession;
 
 /// The key that trust in `key` would replace: the trusted record's, the floor's (the last one that was vouched for), or
 /// the one that our own request expects, in this order.
@@ -18,10 +19,18 @@ pub fn replaced_key(view: &dyn View, peer: NodeId, key: &PublicKey) -> Option<Pu
     [of_record, of_floor, of_caller].into_iter().flatten().find(|known| known != key)
 }
 
+/// Why no rule trusts this key of the peer, if none does.
+#[must_use]
+pub fn set_aside(view: &dyn View, peer: NodeId, key: &PublicKey) -> Option<KeyFault> {
+    let is_of_record = view.trusted(peer).is_some_and(|record| record.public_key == Some(*key));
+    if is_of_record { None } else { succession::set_aside(view.successors(peer), key) }
+}
+
 /// The entry as it is to be shown: a key that is known by now and is another counts as a conflict.
 #[must_use]
 pub fn shown(view: &dyn View, peer: NodeId, entry: &Pending) -> Pending {
-    let known = u32::from(replaced_key(view, peer, &entry.key).is_some());
+    let is_known = replaced_key(view, peer, &entry.key).is_some() || set_aside(view, peer, &entry.key).is_some();
+    let known = u32::from(is_known);
     Pending { conflicts: entry.conflicts.max(known), ..entry.clone() }
 }
 

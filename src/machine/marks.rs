@@ -9,9 +9,10 @@ use super::input::PeerOrKey;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
-use super::view::{Nonce, Revocation, RevocationId, TableChange, View};
+use super::view::{Nonce, Revocation, RevocationId, TableChange, View, Void};
 use crate::peer::{NodeId, PublicKey};
 use crate::tables::forget::forgotten;
+use crate::tables::succession;
 use crate::time::Now;
 use crate::wire::message::Kind;
 
@@ -51,6 +52,8 @@ pub(super) fn end_under_key(mut plan: Plan<'_>, key: PublicKey, nonce: Nonce) ->
     if !is_under_it || plan.view.revoked_key(&key).is_none() {
         return Err(Rejection::NothingToDo);
     }
+    //
+    succession::make_void(&mut plan.successors, Void::Revoked, |it| it.old != it.new && it.new == key);
     plan.say_farewell(nonce);
     let was = plan.lose_trust(ChangeReason::KeyRevoked).ok_or(Rejection::NothingToDo)?;
     Ok(plan.finish(Outcome::EndedUnderKey { was }))

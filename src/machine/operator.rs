@@ -11,9 +11,10 @@ use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
-use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableChange, View};
+use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableChange, View, Void};
 use super::{key, marks};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::succession;
 use crate::time::Now;
 use crate::wire::message::Kind;
 use crate::wire::text::Text;
@@ -132,6 +133,9 @@ fn grant(mut plan: Plan<'_>, record: TrustRecord, lift: Option<RevocationId>) ->
 fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce) -> Result<Step, Rejection> {
     let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
     refused::remember(&mut plan, pending.keys());
+    //
+    let keys: Vec<_> = pending.keys().map(|it| it.key).collect();
+    plan.refuse_successors(&keys);
     if pending.kind == PendingKind::Request {
         let draft = plan.draft(Kind::Reject, nonce);
         plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, Some(pending.key), pending.nonce);
@@ -150,6 +154,8 @@ fn cancel(mut plan: Plan<'_>) -> Result<Step, Rejection> {
 fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Step {
     let (waited, asked) = (plan.pending.take().is_some(), plan.outgoing.take().is_some());
     let (marked, peer) = (plan.revoked, plan.peer);
+    //
+    succession::make_void(&mut plan.successors, Void::Revoked, |_| true);
     let fresh = Revocation::new(plan.now.wall, RevocationId::drawn_from(nonce));
     plan.revoked = Some(Revocation::after(marked, fresh, waited || asked));
     plan.say_farewell(nonce);

@@ -26,6 +26,7 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Result<Step, R
     let others = [
         view.ignored(own).map(|_| TableChange::Ignored(own, None)),
         (!view.refused(own).is_empty()).then_some(TableChange::Refused(own, None)),
+        (!view.successors(own).is_empty()).then_some(TableChange::Successors(own, None)),
         view.revision(own).map(|_| TableChange::Revision(own, None)),
     ];
     plan.others.extend(others.into_iter().flatten());

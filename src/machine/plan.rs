@@ -16,10 +16,13 @@ use super::event::{ChangeReason, Event, RotationFault, TrustState};
 use super::outcome::{Outcome, Rules, Step};
 use super::rejection::Rejection;
 use super::replay::Noted;
-use super::rotation::leads_to;
-use super::view::{Floor, Marks, Nonce, Outgoing, Owed, Pending, Revocation, RevocationId, Source, TableChange, View};
+use super::view::{
+    Floor, KeyFault, Marks, Nonce, Outgoing, Owed, Pending, Revocation, RevocationId, SUCCESSIONS_PER_PEER_MAX, Source,
+    Succession, TableChange, View, Void,
+};
 use crate::config::Durability;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::succession;
 use crate::time::{Now, WallMillis};
 use crate::wire::message::Kind;
 
@@ -48,8 +51,8 @@ pub(super) struct Plan<'a> {
     /// The key of the record, if it named the key in the message as its successor.
     pub(super) proven: Option<PublicKey>,
     pub(super) rotation_fault: Option<RotationFault>,
-    /// What is to be remembered of a key that named a successor.
-    successor: Option<(PublicKey, PublicKey)>,
+    /// What is remembered of the peer's keys that named another one.
+    pub(super) successors: Vec<Succession>,
     clamped: bool,
 }
 
@@ -75,7 +78,7 @@ impl<'a> Plan<'a> {
             is_doubtful: false,
             proven: None,
             rotation_fault: None,
-            successor: None,
+            successors: view.successors(peer).to_vec(),
             clamped: false,
         }
     }
@@ -122,6 +125,9 @@ impl<'a> Plan<'a> {
             self.others.push(TableChange::RevokedKey(key, None));
         }
         self.trusted = Some(record);
+        if let Some(key) = &record.public_key {
+            succession::granted(&mut self.successors, key);
+        }
         self.pending = None;
         self.outgoing = None;
         self.revoked = None;
@@ -169,6 +175,7 @@ impl<'a> Plan<'a> {
     pub(super) fn adopt_key(&mut self, record: TrustRecord, key: PublicKey) -> TrustRecord {
         let bound = record.key(key);
         self.trusted = Some(bound);
+        succession::granted(&mut self.successors, &key);
         // INVARIANT I-4: nothing is left to decide about the key that the record has now.
         if self.pending.as_ref().is_some_and(|pending| pending.key == key) {
             self.pending = None;
@@ -276,19 +283,42 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Remembers which key another one named as its successor. False if there is no room.
-    pub(super) fn remember_successor(&mut self, old: PublicKey, new: PublicKey) -> bool {
-        let known = self.view.successor(&old);
-        if known.is_none() && self.view.successors_len() >= self.rules.limits.successors_max {
-            return false;
-        }
-        self.successor = (known != Some(new)).then_some((old, new));
-        true
+    /// Whether there is room to remember that one key named another as its successor, if it is not remembered yet.
+    pub(super) fn can_remember(&self, old: &PublicKey, new: &PublicKey) -> bool {
+        let room = match self.successors.len() {
+            0 => self.view.successors_len() < self.rules.limits.successors_max,
+            len => len < SUCCESSIONS_PER_PEER_MAX,
+        };
+        room || succession::stands(&self.successors, old, new)
     }
 
-    /// Whether that will be remembered once this step is published.
-    pub(super) fn remembers_successor(&self, old: &PublicKey, new: &PublicKey) -> bool {
-        self.successor == Some((*old, *new)) || self.view.successor(old) == Some(*new)
+    /// Remembers which key another one named as its successor. False if there is no room.
+    pub(super) fn remember_successor(&mut self, old: PublicKey, new: PublicKey) -> bool {
+        let can = self.can_remember(&old, &new);
+        if can && !succession::stands(&self.successors, &old, &new) {
+            self.successors.push(Succession::new(old, new));
+        }
+        can
+    }
+
+    /// statements that name one of these keys are void.
+    pub(super) fn refuse_successors(&mut self, keys: &[PublicKey]) {
+        let is_concerned = |it: &Succession| it.old != it.new && keys.contains(&it.new);
+        succession::make_void(&mut self.successors, Void::Refused, is_concerned);
+    }
+
+    /// Why no rule trusts this key, if none does. The key of the trusted record is none of those.
+    pub(super) fn set_aside(&self, key: &PublicKey) -> Option<KeyFault> {
+        if self.is_of_record(key) { None } else { succession::set_aside(&self.successors, key) }
+    }
+
+    /// The same, but for a replaced key that our own caller names.
+    pub(super) fn is_kept_out(&self, key: &PublicKey) -> bool {
+        let is_named = || self.asked().and_then(|outgoing| outgoing.expected_key) == Some(*key);
+        match self.set_aside(key) {
+            Some(KeyFault::Replaced(_)) => !is_named(),
+            aside => aside.is_some(),
+        }
     }
 
     /// Whether this is the key of the record.
@@ -296,10 +326,21 @@ impl<'a> Plan<'a> {
         self.trusted.is_some_and(|record| record.public_key == Some(*key))
     }
 
-    /// Whether the record has a key to which statements led from this one: this one has been replaced.
+    /// Whether the record has a key by which this one was replaced, in one step or in several.
     pub(super) fn has_replaced(&self, old: &PublicKey) -> bool {
         let current = self.trusted.and_then(|record| record.public_key);
-        current.is_some_and(|current| leads_to(self.view, old, &current))
+        current.is_some_and(|current| succession::leads_to(&self.successors, old, &current))
+    }
+
+    /// whether a registry that names `known` has not heard of what came after it, so that it neither vouches for a
+    /// message under `key` nor contradicts it.
+    pub(super) fn is_behind(&self, known: &PublicKey, key: &PublicKey) -> bool {
+        let leads_to = |to: &PublicKey| succession::leads_to(&self.successors, known, to);
+        let is_replaced = || succession::replacement(&self.successors, known).is_some();
+        known != key
+            && (self.proven.is_some_and(|by| by == *known || leads_to(&by))
+                || leads_to(key)
+                || (self.is_of_record(key) && is_replaced()))
     }
 
     /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
@@ -333,7 +374,9 @@ impl<'a> Plan<'a> {
         let floor_changed = self.floor != floor_before.unwrap_or(Floor::EMPTY) && floor_fits;
 
         let mut changes = self.others;
-        changes.extend(self.successor.map(|(old, new)| TableChange::Successor(old, Some(new))));
+        if self.successors != view.successors(peer) {
+            changes.push(TableChange::Successors(peer, Some(self.successors.into())));
+        }
         if self.trusted != view.trusted(peer) {
             changes.push(TableChange::Trusted(peer, self.trusted));
         }

@@ -35,7 +35,9 @@ pub(super) fn enqueue(
         source: received.path.source(),
         authentic: standing.is_authentic(),
         // A key that is known already and is another was seen first.
-        conflicts: u32::from(replaced_key(plan.view, plan.peer, message.key()).is_some()),
+        conflicts: u32::from(
+            replaced_key(plan.view, plan.peer, message.key()).is_some() || plan.set_aside(message.key()).is_some(),
+        ),
         kind,
         others: Vec::new(),
         proven_by: plan.proven,
@@ -155,7 +157,8 @@ pub(super) fn show(plan: &mut Plan<'_>, entry: &Pending) {
     let (peer, justification, fingerprint) = (plan.peer, entry.justification.clone(), entry.key.fingerprint());
     let replaces = replaced_key(plan.view, peer, &entry.key).map(|key| key.fingerprint());
     let (proven_by, marks) = (entry.proven_by.map(|key| key.fingerprint()), plan.marks(Some(&entry.key)));
-    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces, proven_by, marks });
+    let set_aside = plan.set_aside(&entry.key);
+    plan.events.push(Event::Pending { peer, justification, fingerprint, replaces, proven_by, set_aside, marks });
 }
 
 #[cfg(test)]

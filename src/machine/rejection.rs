@@ -78,6 +78,8 @@ pub enum Rejection {
     AlreadyRefused,
     /// The key in the message named another as its successor.
     KeyReplaced,
+    /// The key was named by another, and that was revoked or refused since: only an operator trusts it.
+    KeySetAside,
     /// A trusted peer's new key, named by its old one, which this node was told not to take.
     RotationRefused,
     /// The key that named this one as its successor named another, too.
@@ -188,6 +190,7 @@ impl Rejection {
             Self::NothingToRevoke => "nothing_to_revoke",
             Self::AlreadyRefused => "already_refused",
             Self::KeyReplaced => "key_replaced",
+            Self::KeySetAside => "key_set_aside",
             Self::RotationRefused => "rotation_refused",
             Self::SecondSuccessor => "second_successor",
             Self::RotationRevokedKey => "rotation_revoked_key",
@@ -247,7 +250,8 @@ impl fmt::Display for Rejection {
             Self::KeyChanged => "the peer answered under a new key; its trust was dropped",
             Self::NothingToRevoke => "a revocation from a peer that is in no table",
             Self::AlreadyRefused => "an operator has refused this message",
-            Self::KeyReplaced => "the key in the message was replaced by another",
+            Self::KeyReplaced => "the key was replaced by another",
+            Self::KeySetAside => "another key had named this one, and that was revoked or refused: approve it, or grant it, by name",
             Self::RotationRefused => "a new key that the old key named, which this node does not take",
             Self::SecondSuccessor => "the old key of the sender named another new key as well: it may be stolen",
             Self::RotationRevokedKey => "a new key that a revoked key named, or that is revoked",

@@ -38,7 +38,8 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
         }
         Some(record) if record.public_key.is_none() => {
             let is_marked = plan.marks(Some(&key)).is_any();
-            if standing.is_authentic() && !contradicts_caller(&plan, key) && !is_marked {
+            let is_set_aside = plan.set_aside(&key).is_some();
+            if standing.is_authentic() && !contradicts_caller(&plan, key) && !is_marked && !is_set_aside {
                 let record = plan.adopt_key(record, key);
                 plan.send_accept(record, received.nonce, message.nonce());
                 return Ok(plan.finish(Outcome::Confirmed(record)));

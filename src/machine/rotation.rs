@@ -4,8 +4,9 @@
 //! a thief of the old key can say so too. So the statement counts only where nobody else vouches for the new key, and
 //! what is proven by it waits for the operator unless the node was told otherwise.
 //!
-//! The table of successors has, for an old key, the one new key that it was seen to name; or the old key itself, if it
-//! named two or a revoked key is concerned: then no statement of it counts any more.
+//! What is remembered of a peer's keys is in [`succession`](crate::tables::succession): which key each was seen to name, or
+//! that it named two or that a revoked key is concerned, so that no statement of it counts; which of them are void;
+//! and which keys were replaced.
 #![forbid(unsafe_code)]
 
 use super::approval::contradicts_caller;
@@ -13,11 +14,13 @@ use super::event::{ChangeReason, Event, RotationFault};
 use super::input::{Lookup, Received};
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
+use super::refused::is_refused;
 use super::rejection::Rejection;
 use super::step::Standing;
 use super::view::View;
 use crate::config::OnRotation;
 use crate::peer::PublicKey;
+use crate::tables::succession;
 use crate::wire::decode::Decoded;
 use crate::wire::message::Kind;
 
@@ -31,26 +34,9 @@ pub fn is_of_use(view: &dyn View, message: &Decoded) -> bool {
     };
     let sender = message.sender();
     view.trusted(sender).is_some_and(|record| record.public_key == Some(old))
-        || view.successor(&old).is_some()
+        || view.successors(sender).iter().any(|it| it.old == old)
         || view.revoked_key(&old).is_some()
 }
-
-/// Whether statements led from the one key to the other, by few steps or in one.
-#[must_use]
-pub fn leads_to(view: &dyn View, old: &PublicKey, new: &PublicKey) -> bool {
-    let mut key = *old;
-    for _ in 0..STEPS_MAX {
-        match view.successor(&key) {
-            Some(next) if next == *new => return next != *old,
-            Some(next) if next != key => key = next,
-            _ => return false,
-        }
-    }
-    false
-}
-
-/// So many changes of key of one peer are followed; it may have made them in as many years.
-const STEPS_MAX: usize = 16;
 
 /// Looks at the statement in a message, before anything else is decided about it.
 pub(super) fn look(plan: &mut Plan<'_>, received: &Received) {
@@ -70,10 +56,16 @@ fn proof(plan: &Plan<'_>, received: &Received) -> Result<Option<PublicKey>, Rota
     if view.revoked_key(&old).is_some() || (of_record && view.revoked_key(&new).is_some()) {
         return Err(RotationFault::RevokedKey);
     }
-    if view.successor(&old).is_some_and(|known| known != new) {
+    let all = &plan.successors;
+    //
+    if succession::is_void(all, &old, &new) {
+        return Ok(None);
+    }
+    if succession::is_disputed(all, &old, &new) {
         return Err(RotationFault::SecondSuccessor);
     }
-    Ok(of_record.then_some(old))
+    // what cannot be remembered proves nothing.
+    Ok((of_record && plan.can_remember(&old, &new)).then_some(old))
 }
 
 /// What becomes of the statement, once it is known who vouches for the message otherwise. `Some`: the message is dropped.
@@ -100,8 +92,16 @@ pub(super) fn heed(plan: &mut Plan<'_>, received: &Received, standing: Standing)
 }
 
 /// from now on no statement of this key counts, and what waits by one is proven by nobody. Told once.
+///
+/// Whoever holds a revoked key can sign over with it under any id: of those that the key never belonged to, nothing is
+/// remembered or told.
 fn contest(plan: &mut Plan<'_>, old: PublicKey, new: PublicKey, fault: RotationFault) {
-    if plan.view.successor(&old) == Some(old) || !plan.remember_successor(old, old) {
+    let is_known = plan.is_of_record(&old) || plan.floor.key == Some(old);
+    let is_known = is_known || plan.successors.iter().any(|it| it.old == old);
+    // A void statement is decided: it is no news, and not to shut out what the owner of its key names next.
+    let is_decided = succession::is_void(&plan.successors, &old, &new);
+    if !is_known || is_decided || succession::stands(&plan.successors, &old, &old) || !plan.remember_successor(old, old)
+    {
         return;
     }
     if let Some(pending) = plan.pending.as_mut().filter(|pending| pending.proven_by == Some(old)) {
@@ -117,13 +117,19 @@ pub(super) fn is_taken(plan: &Plan<'_>, received: &Received) -> bool {
     let key = *received.message.key();
     // A registry that names the old key, or that could not be asked, is a second opinion that is missing.
     let unopposed = matches!(received.lookup, Lookup::NotAsked | Lookup::Unknown);
-    let remembered = |old: PublicKey| plan.remembers_successor(&old, &key);
+    // of a key whose holder has named a refused one, nothing more is taken.
+    let counts = |old: PublicKey| {
+        succession::stands(&plan.successors, &old, &key) && !succession::has_void(&plan.successors, &old)
+    };
     plan.rules.policy.on_rotation == OnRotation::Take
         && unopposed
         //
         && !plan.is_doubtful
         && !contradicts_caller(plan, key)
-        && plan.proven.is_some_and(remembered)
+        && plan.set_aside(&key).is_none()
+        //
+        && !is_refused(plan, received)
+        && plan.proven.is_some_and(counts)
 }
 
 /// Replaces the key of the record by the one in the message.
@@ -143,3 +149,5 @@ pub(super) fn take(mut plan: Plan<'_>, received: &Received, mutual: bool) -> Res
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod void_tests;

@@ -150,15 +150,18 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
     if message.is_version_1() && !by_transport {
         return Standing::Unvouched;
     }
+    //
+    if plan.is_kept_out(key) {
+        return Standing::Unvouched;
+    }
     if matches!(&received.lookup, Lookup::Found { key: known, .. } if known == key) {
         return Standing::Bound;
     }
-    // the old key's word weighs no more than the registry's. The operator decides, whatever the transport says.
-    if matches!(&received.lookup, Lookup::Found { key: known, .. } if plan.proven == Some(*known)) {
+    // the old key's word weighs no more than the registry's. The operator decides, whatever the transport says.
+    if !plan.is_of_record(key) && is_registry_behind(plan, received) {
         return Standing::Unvouched;
     }
-    let is_revoked_key = plan.view.revoked_key(key).is_some();
-    let by_record = !is_revoked_key && plan.trusted.is_some_and(|record| record.public_key == Some(*key));
+    let by_record = plan.is_of_record(key) && plan.view.revoked_key(key).is_none();
     // a registry that could not be asked might contradict our caller. A reject trusts nobody.
     let caller_suffices = match message.kind() {
         Kind::Accept => received.lookup != Lookup::Failed,
@@ -171,6 +174,11 @@ pub(super) fn standing(plan: &Plan<'_>, received: &Received) -> Standing {
             .is_some_and(|outgoing| outgoing.expected_key == Some(*key) && message.answers() == Some(outgoing.nonce))
         && !plan.is_barred(key);
     if by_transport || by_record || by_caller { Standing::Authentic } else { Standing::Unvouched }
+}
+
+/// whether the registry names a key that was replaced, or named a successor that the message is from.
+pub(super) fn is_registry_behind(plan: &Plan<'_>, received: &Received) -> bool {
+    matches!(&received.lookup, Lookup::Found { key: known, .. } if plan.is_behind(known, received.message.key()))
 }
 
 #[cfg(test)]

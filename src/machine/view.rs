@@ -9,8 +9,9 @@ use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
 pub use crate::tables::{
-    Floor, Marks, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
-    RefusedRequest, Revocation, RevocationId, Source, TableChange,
+    Floor, KeyFault, Marks, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind,
+    REFUSED_PER_PEER_MAX, Refusal, RefusedRequest, Revocation, RevocationId, SUCCESSIONS_PER_PEER_MAX, Source,
+    Succession, TableChange, Void,
 };
 use crate::time::WallMillis;
 
@@ -64,9 +65,9 @@ pub trait View {
     fn owed_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Owed)> + '_>;
     /// How many decisions peers have not been told yet.
     fn owed_len(&self) -> usize;
-    /// The key that this key signed over to.
-    fn successor(&self, key: &PublicKey) -> Option<PublicKey>;
-    /// How many keys signed over to another.
+    /// What is remembered of the keys of this peer that named another one, the oldest first.
+    fn successors(&self, peer: NodeId) -> &[Succession];
+    /// Of how many peers that is remembered.
     fn successors_len(&self) -> usize;
     /// The newest revision under which the registry told of a peer.
     fn revision(&self, peer: NodeId) -> Option<u64>;
@@ -169,8 +170,8 @@ impl View for Tables {
         self.sides.owed.len()
     }
 
-    fn successor(&self, key: &PublicKey) -> Option<PublicKey> {
-        self.sides.successors.get(*key).copied()
+    fn successors(&self, peer: NodeId) -> &[Succession] {
+        self.sides.successors.get(peer).map_or(&[], |all| all)
     }
 
     fn successors_len(&self) -> usize {

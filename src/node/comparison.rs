@@ -17,8 +17,7 @@ use super::shell::{NotDone, Shell};
 use super::tcp::remaining;
 use crate::foreign;
 use crate::machine::input::Input;
-use crate::machine::rotation::leads_to;
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{KeyFault, NodeId, PublicKey};
 use crate::sync::{Condvar, Deadline, Mutex, OneShot, spawn};
 
 /// A trusted record that the registry contradicts.
@@ -246,8 +245,8 @@ impl Shared {
         let Some(trusted) = key_of(shell, peer) else { return Compared::Nothing };
         match self.ask(shell, peer, may_block) {
             Ok(Some(RegistryEntry { key: Some(key), .. })) if key == trusted => Compared::Same,
-            // it has not heard of the new key yet, and knows the peer.
-            Ok(Some(RegistryEntry { key: Some(key), .. })) if has_led_to(shell, &key, &trusted) => Compared::Same,
+            // it has not heard of what came after that key, and knows the peer.
+            Ok(Some(RegistryEntry { key: Some(key), .. })) if was_replaced(shell, peer, &key) => Compared::Same,
             Ok(Some(RegistryEntry { key: Some(registered), .. })) => {
                 Compared::Other(Contradiction { peer, trusted, registered })
             }
@@ -340,8 +339,8 @@ fn key_of(shell: &Shell, peer: NodeId) -> Option<PublicKey> {
     shell.store.get(peer).and_then(|record| record.public_key)
 }
 
-fn has_led_to(shell: &Shell, old: &PublicKey, new: &PublicKey) -> bool {
-    shell.store.tables().is_some_and(|tables| leads_to(tables.as_ref(), old, new))
+fn was_replaced(shell: &Shell, peer: NodeId, key: &PublicKey) -> bool {
+    matches!(shell.set_aside(peer, key), Some(KeyFault::Replaced(_)))
 }
 
 /// Questions at a time, and how long after the last one begins: 50 a second.

@@ -104,7 +104,8 @@ impl HandshakeManager {
             Some(key) => Some(key),
             None if peer == shell.rules.own_id => None,
             None => match shell.ask_registry(peer, Whom::Known, Duration::MAX) {
-                Lookup::Found { key, .. } => Some(key),
+                // a registry that lags names a replaced key; our caller has not.
+                Lookup::Found { key, .. } if shell.set_aside(peer, &key).is_none() => Some(key),
                 _ => None,
             },
         };

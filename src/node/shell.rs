@@ -35,13 +35,14 @@ use crate::machine::arrival;
 use crate::machine::effect::Effect;
 use crate::machine::event::Event;
 use crate::machine::input::{self, Input, Lookup};
+use crate::machine::known;
 use crate::machine::outcome::{Outcome, Rules};
 use crate::machine::rejection::Rejection;
 use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::rotation;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, View as _};
-use crate::peer::NodeId;
+use crate::peer::{KeyFault, NodeId, PublicKey};
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex};
 use crate::time::WallMillis;
@@ -204,6 +205,11 @@ impl Shell {
             }
         }
         Ok(Done { outcome, effects, cuts, receipt })
+    }
+
+    /// Why no rule trusts this key of the peer, if none does.
+    pub(crate) fn set_aside(&self, peer: NodeId, key: &PublicKey) -> Option<KeyFault> {
+        self.store.tables().and_then(|tables| known::set_aside(tables.as_ref(), peer, key))
     }
 
     /// What the registry says about a peer, within `limit` and its own. Never called with a lock held.

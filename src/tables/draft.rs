@@ -3,7 +3,7 @@
 
 use super::patch::SideValues;
 use super::table::{ById, Table as _};
-use super::{Revocation, Sides, TableChange, Tables, side_tables};
+use super::{Revocation, Sides, Succession, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap, Value};
 use crate::peer::{NodeId, PublicKey};
 
@@ -171,6 +171,11 @@ impl Draft {
         if !sides.revoked_keys.iter().any(|(of, _)| *of == key) {
             sides.revoked_keys.push((key, None));
         }
+    }
+
+    /// What is remembered of a peer's keys that named another one becomes this.
+    pub(crate) fn set_successors(&mut self, peer: NodeId, all: Arc<[Succession]>) {
+        self.sides().successors.push((peer, Some(all)));
     }
 
     /// What waits of a peer, waits no longer.

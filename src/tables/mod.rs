@@ -12,6 +12,7 @@ pub(crate) mod draft;
 mod entry;
 pub(crate) mod forget;
 pub(crate) mod patch;
+pub(crate) mod succession;
 pub(crate) mod table;
 
 pub(crate) use entry::Marked;
@@ -19,6 +20,8 @@ pub use entry::{
     Floor, Marks, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
     RefusedRequest, Revocation, RevocationId, Source,
 };
+
+pub use succession::{KeyFault, SUCCESSIONS_PER_PEER_MAX, Succession, Void};
 
 use std::sync::Arc;
 
@@ -59,9 +62,9 @@ macro_rules! side_tables {
             /// Of the decisions that a peer has not been told yet.
             10 owed Owed crate::peer::NodeId, std::sync::Arc<crate::tables::Owed>
                 => crate::tables::table::ById<std::sync::Arc<crate::tables::Owed>>;
-            /// Of the successors of keys that signed over to another.
-            11 successors Successor crate::peer::PublicKey, crate::peer::PublicKey
-                => crate::tables::table::ByKey<crate::peer::PublicKey>;
+            /// Of the keys of a peer that named, or were replaced by, another one.
+            11 successors Successors crate::peer::NodeId, std::sync::Arc<[crate::tables::Succession]>
+                => crate::tables::table::ById<std::sync::Arc<[crate::tables::Succession]>>;
             /// Of the newest revisions under which the registry told of a peer that is trusted, or was and is in a table.
             12 revisions Revision crate::peer::NodeId, u64
                 => crate::tables::table::ById<u64>;
@@ -124,7 +127,7 @@ impl Sides {
         let others = self.floors.iter().filter_map(|(_, floor)| floor.key);
         let others = others.chain(self.refused.iter().flat_map(|(_, it)| it.iter().map(|refused| refused.key)));
         let marked = self.revoked_keys.iter().map(|(key, _)| key).chain(self.ignored_keys.iter().map(|(key, _)| key));
-        let successors = self.successors.iter().flat_map(|(key, next)| [key, *next]);
+        let successors = self.successors.iter().flat_map(|(_, all)| all.iter().flat_map(|it| [it.old, it.new]));
         pending.chain(outgoing).chain(others).chain(marked).chain(successors)
     }
 }

@@ -8,7 +8,7 @@ use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::tables::table::Table as _;
 use crate::tables::{
     Floor, Nonce, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation, RevocationId,
-    Source, TableChange, side_tables,
+    Source, Succession, TableChange, Void, side_tables,
 };
 use crate::time::{Tick, WallMillis};
 use crate::wire::message::Kind;
@@ -70,6 +70,8 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
     let floor = Floor { key: Some(key), seen: at, before: at, sent: at, reserved: at, spoke_v2: true };
     let owed = Owed { kind: Kind::Reject, nonce, answers: Some(nonce), reason, since: at, since_tick: Tick::new(0) };
     let record = TrustRecord::new(peer(1)?, key).approved_at(at).mutual(true).network(u16::from(number));
+    let named = Succession { replaced: true, ..Succession::new(key, other) };
+    let void = Succession { void: Some(Void::Revoked), ..Succession::new(other, key) };
     Some(vec![
         TableChange::Trusted(peer(1)?, Some(record)),
         TableChange::Pending(peer(2)?, Some(Arc::new(pending))),
@@ -81,7 +83,7 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
         TableChange::IgnoredKey(key, Some(at)),
         TableChange::Refused(peer(9)?, Some([RefusedRequest { key, stamp: at, at }].into())),
         TableChange::Owed(peer(10)?, Some(Arc::new(owed))),
-        TableChange::Successor(key, Some(other)),
+        TableChange::Successors(peer(11)?, Some([named, void].into())),
         TableChange::Revision(peer(12)?, Some(u64::from(number))),
     ])
 }
@@ -173,8 +175,11 @@ pub fn describe_tables(store: &TrustStore) -> Vec<String> {
         let nonces = (it.nonce.0, it.answers.map(|nonce| nonce.0));
         lines.push((10, id.to_string(), format!("{:?} {nonces:?} {:?} {}", it.kind, it.reason, it.since.as_millis())));
     }
-    for (of, next) in sides.successors.iter() {
-        lines.push((11, key(Some(of)), key(Some(*next))));
+    for (id, it) in sides.successors.iter() {
+        for it in it.iter() {
+            let text = format!("{} named {} {} {:?}", key(Some(it.old)), key(Some(it.new)), it.replaced, it.void);
+            lines.push((11, id.to_string(), text));
+        }
     }
     for (id, revision) in sides.revisions.iter() {
         lines.push((12, id.to_string(), revision.to_string()));
@@ -192,7 +197,7 @@ pub fn describe_tables(store: &TrustStore) -> Vec<String> {
         "ignored key",
         "refused",
         "owed",
-        "successor",
+        "successors",
         "revision",
     ];
     lines.into_iter().map(|(table, of, text)| format!("{} {of}: {text}", TABLES.get(table).unwrap_or(&""))).collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::machine::view::View;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::table::Table as _;
-use crate::tables::{Floor, Outgoing, Owed, Pending, RefusedRequest, Revocation, TableChange, Tables};
+use crate::tables::{Floor, Outgoing, Owed, Pending, RefusedRequest, Revocation, Succession, TableChange, Tables};
 use crate::time::WallMillis;
 
 /// All tables of one node, in memory, sorted by id.
@@ -24,7 +24,7 @@ pub struct PlainView {
     pub ignored_keys: BTreeMap<[u8; 32], WallMillis>,
     pub refused: BTreeMap<NodeId, Arc<[RefusedRequest]>>,
     pub owed: BTreeMap<NodeId, Owed>,
-    pub successors: BTreeMap<[u8; 32], PublicKey>,
+    pub successors: BTreeMap<NodeId, Arc<[Succession]>>,
     pub revisions: BTreeMap<NodeId, u64>,
 }
 
@@ -44,7 +44,7 @@ impl PlainView {
             ignored_keys: sides.ignored_keys.iter().map(|(key, at)| (*key.as_bytes(), *at)).collect(),
             refused: sides.refused.iter().map(|(peer, it)| (peer, Arc::clone(it))).collect(),
             owed: sides.owed.iter().map(|(peer, it)| (peer, it.as_ref().clone())).collect(),
-            successors: sides.successors.iter().map(|(key, next)| (*key.as_bytes(), *next)).collect(),
+            successors: sides.successors.iter().map(|(peer, it)| (peer, Arc::clone(it))).collect(),
             revisions: sides.revisions.iter().map(|(peer, revision)| (peer, *revision)).collect(),
         }
     }
@@ -82,7 +82,7 @@ impl PlainView {
                 TableChange::IgnoredKey(key, value) => set(&mut self.ignored_keys, *key.as_bytes(), value),
                 TableChange::Refused(peer, value) => set(&mut self.refused, *peer, value),
                 TableChange::Owed(peer, value) => set(&mut self.owed, *peer, &value.as_deref().cloned()),
-                TableChange::Successor(key, value) => set(&mut self.successors, *key.as_bytes(), value),
+                TableChange::Successors(peer, value) => set(&mut self.successors, *peer, value),
                 TableChange::Revision(peer, value) => set(&mut self.revisions, *peer, value),
             }
         }
@@ -169,8 +169,8 @@ impl View for PlainView {
     fn owed_len(&self) -> usize {
         self.owed.len()
     }
-    fn successor(&self, key: &PublicKey) -> Option<PublicKey> {
-        self.successors.get(key.as_bytes()).copied()
+    fn successors(&self, peer: NodeId) -> &[Succession] {
+        self.successors.get(&peer).map_or(&[], |all| all)
     }
     fn successors_len(&self) -> usize {
         self.successors.len()

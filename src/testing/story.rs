@@ -37,7 +37,15 @@ fn request_pending_approve_accept_trusted_on_both_sides() {
     let (justification, fingerprint) = ("weather feed".to_owned(), a.public_key().fingerprint());
     let received = Event::Received { peer: a.id(), justification: justification.clone() };
     let marks = Marks::default();
-    let pending = Event::Pending { peer: a.id(), justification, fingerprint, replaces: None, proven_by: None, marks };
+    let pending = Event::Pending {
+        peer: a.id(),
+        justification,
+        fingerprint,
+        replaces: None,
+        proven_by: None,
+        set_aside: None,
+        marks,
+    };
     assert_eq!(heard.events, [received, pending]);
     assert!(b.tables.trusted.is_empty(), "nobody is trusted for asking");
 

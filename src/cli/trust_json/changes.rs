@@ -1,13 +1,14 @@
 //! Changes that a document asks for and that are in no version of the tables yet, by peer, so that each can be looked up.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::map::Value;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::patch::{Patch, SideValues};
-use crate::tables::{Floor, Outgoing, Pending, Revocation, RevocationId};
+use crate::tables::table::Table as _;
+use crate::tables::{Floor, Outgoing, Pending, Revocation, RevocationId, Succession, Tables, Void, succession};
 use crate::time::WallMillis;
 
 /// Of each table, what replaces an entry; `None` removes it.
@@ -21,6 +22,8 @@ pub(super) struct Changes {
     pub(super) revoked_keys: HashMap<PublicKey, Option<Revocation>>,
     pub(super) ignored: HashMap<u32, Option<WallMillis>>,
     pub(super) ignored_keys: HashMap<PublicKey, Option<WallMillis>>,
+    /// What becomes of what the keys of a peer named, by what the document says of the peer.
+    successors: HashMap<u32, Option<Arc<[Succession]>>>,
 }
 
 /// An entry that is taken unless something that comes later stands against it.
@@ -37,6 +40,33 @@ impl Changes {
         self.trusted.len() + self.pending.len() + self.outgoing.len() + self.floors.len() + marks
     }
 
+    /// by an import, too, a revocation makes void what was seen before it, and trust decides what was said of a
+    /// key.
+    pub(super) fn settle_successors(&mut self, before: &Tables) {
+        let all = &before.sides.successors;
+        if all.len() == 0 {
+            return;
+        }
+        let concerned = self.revoked.keys().chain(self.trusted.keys()).copied();
+        let concerned: BTreeSet<u32> = concerned.collect();
+        for id in concerned {
+            let is_revoked = self.revoked.get(&id).is_some_and(|mark| mark.is_some());
+            let key = self.trusted.get(&id).copied().flatten().and_then(|record| record.public_key);
+            let before = NodeId::new(id).and_then(|peer| all.get(peer));
+            let changed = succession::changed(before, |all| {
+                if is_revoked {
+                    succession::make_void(all, Void::Revoked, |_| true);
+                }
+                if let Some(key) = &key {
+                    succession::granted(all, key);
+                }
+            });
+            if let Some(changed) = changed {
+                self.successors.insert(id, Some(changed));
+            }
+        }
+    }
+
     pub(super) fn into_patch(self) -> Patch {
         fn by_peer<V, W>(values: HashMap<u32, Option<V>>, into: impl Fn(V) -> W) -> Vec<(NodeId, Option<W>)> {
             values.into_iter().filter_map(|(id, value)| Some((NodeId::new(id)?, value.map(&into)))).collect()
@@ -51,6 +81,7 @@ impl Changes {
                 revoked_keys: self.revoked_keys.into_iter().collect(),
                 ignored: by_peer(self.ignored, |at| at),
                 ignored_keys: self.ignored_keys.into_iter().collect(),
+                successors: by_peer(self.successors, |all| all),
                 ..SideValues::default()
             },
         }

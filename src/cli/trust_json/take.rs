@@ -175,6 +175,7 @@ impl<'a> Taking<'a> {
     }
 
     pub(super) fn flush(&mut self) {
+        self.changes.settle_successors(&self.after);
         // No peer is trusted and revoked at once: I-T2.
         if let Some(after) = self.after.patched(core::mem::take(&mut self.changes).into_patch()) {
             self.after = after;

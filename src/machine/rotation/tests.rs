@@ -7,7 +7,7 @@ use super::*;
 use crate::config::Allowed;
 use crate::machine::event::TrustState;
 use crate::machine::input::{Command, Input};
-use crate::machine::view::{Pending, PendingKind};
+use crate::machine::view::{Floor, Pending, PendingKind, Succession};
 use crate::peer::TrustRecord;
 use crate::testing::actor::{Actor, Way, at, dropped, loud, mark, node, sent};
 use crate::time::Now;
@@ -109,7 +109,8 @@ fn a_node_that_takes_new_keys_answers_at_once_and_one_that_refuses_them_drops_th
     assert!(matches!(step.events[1], Event::KeyMismatch { ended: true, .. }), "a changed key is loud");
     assert_eq!(step.events[2..], [lost, changed(TrustState::Granted, ChangeReason::KeyRotated)]);
     assert_eq!(sent(&step).unwrap().kind, Kind::Accept);
-    assert_eq!(us.tables.successors[old.public_key().as_bytes()], new.public_key());
+    let named = Succession { replaced: true, ..Succession::new(old.public_key(), new.public_key()) };
+    assert_eq!(us.tables.successors[&node(7)][..], [named]);
     assert_eq!(us.tables.floor[&node(7)].key, Some(new.public_key()), "nothing older is believed");
 
     let (mut us, old, mut new) = three();
@@ -151,7 +152,9 @@ fn what_speaks_against_a_new_key_has_the_operator_decide_where_the_node_would_ta
         prepare(&mut us, &old);
         let step = ask(&mut us, at(10), &mut new, way(&old)).unwrap();
         assert_eq!((step.outcome, key_of(&us)), (Outcome::Queued, Some(old.public_key())), "{what}");
-        assert_eq!(waiting(&us).unwrap().proven_by, Some(old.public_key()), "{what}");
+        // What cannot be remembered proves nothing.
+        let proven_by = (us.rules.limits.successors_max > 0).then_some(old.public_key());
+        assert_eq!(waiting(&us).unwrap().proven_by, proven_by, "{what}");
     }
     for lookup in [Lookup::NotAsked, Lookup::Unknown] {
         let (mut us, _, mut new) = taking();
@@ -283,6 +286,8 @@ fn a_revoked_key_on_either_side_is_refused_and_told_of() {
                 // Revoking a key ended trust under it.
                 us.tables.revoked_keys.insert(*old.public_key().as_bytes(), mark(0));
                 us.tables.trusted.clear();
+                let floor = Floor { key: Some(old.public_key()), ..Floor::EMPTY };
+                us.tables.floor.insert(node(7), floor);
             }
         }
         let before = key_of(&us);
@@ -446,7 +451,7 @@ fn a_statement_that_says_nothing_to_us_is_not_checked() {
     assert!(!is_of_use(&us.tables, &decode(&stranger, &|_| {})));
     assert!(!is_of_use(&us.tables, &decode(&new, &|message| message.node_id = 8)), "of its own record only");
     let mut knowing = Actor::new(9, 0x11);
-    knowing.tables.successors.insert(*old.public_key().as_bytes(), new.public_key());
+    knowing.tables.successors.insert(node(7), [Succession::new(old.public_key(), new.public_key())].into());
     assert!(is_of_use(&knowing.tables, &decode(&new, &|_| {})));
     let mut marked = Actor::new(9, 0x11);
     marked.tables.revoked_keys.insert(*old.public_key().as_bytes(), mark(0));

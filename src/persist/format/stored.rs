@@ -11,7 +11,7 @@ use crate::config::TEXT_BYTES_MAX;
 use crate::peer::{NodeId, Nonce, PublicKey, RevocationId};
 use crate::tables::{
     Floor, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
-    RefusedRequest, Revocation, Source,
+    RefusedRequest, Revocation, SUCCESSIONS_PER_PEER_MAX, Source, Succession, Void,
 };
 use crate::time::{Now, Tick, WallMillis};
 use crate::wire::message::Kind as MessageKind;
@@ -394,15 +394,46 @@ impl StoredValue for WallMillis {
     }
 }
 
-impl StoredValue for PublicKey {
-    type Stored = [u8; 32];
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct SuccessionV2 {
+    old: [u8; 32],
+    new: [u8; 32],
+    replaced: bool,
+    void: u8,
+}
 
-    fn stored(&self) -> [u8; 32] {
-        *self.as_bytes()
+impl StoredValue for Arc<[Succession]> {
+    type Stored = Vec<SuccessionV2>;
+
+    fn stored(&self) -> Vec<SuccessionV2> {
+        let one = |it: &Succession| SuccessionV2 {
+            old: *it.old.as_bytes(),
+            new: *it.new.as_bytes(),
+            replaced: it.replaced,
+            void: match it.void {
+                None => 0,
+                Some(Void::Revoked) => 1,
+                Some(Void::Refused) => 2,
+            },
+        };
+        self.iter().map(one).collect()
     }
 
-    fn read(stored: [u8; 32], _now: Now) -> Result<Self, &'static str> {
-        read_key(stored)
+    fn read(stored: Vec<SuccessionV2>, _now: Now) -> Result<Self, &'static str> {
+        if stored.is_empty() || stored.len() > SUCCESSIONS_PER_PEER_MAX {
+            return Err("no successor of a key, or more than a peer has");
+        }
+        let one = |it: SuccessionV2| {
+            let void = match it.void {
+                0 => None,
+                1 => Some(Void::Revoked),
+                2 => Some(Void::Refused),
+                _ => return Err("a statement that is void for an unknown reason"),
+            };
+            let (old, new) = (read_key(it.old)?, read_key(it.new)?);
+            Ok(Succession { replaced: it.replaced, void, ..Succession::new(old, new) })
+        };
+        stored.into_iter().map(one).collect()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::tables::Tables;
 use crate::tables::table::Table as _;
 use crate::tables::{
     Floor, Nonce, OtherKey, Outgoing, Owed, Pending, PendingKind, Refusal, RefusedRequest, Revocation, RevocationId,
-    Source, TableChange,
+    Source, Succession, TableChange, Void,
 };
 use crate::testing::model::PlainView;
 use crate::time::{Now, Tick, WallMillis};
@@ -129,7 +129,17 @@ pub(super) fn full_tables() -> Tables {
             Some([RefusedRequest { key: key(11), stamp: WallMillis::new(5), at: WallMillis::new(6) }].into()),
         ),
         TableChange::Owed(id(15), Some(Arc::new(owed))),
-        TableChange::Successor(key(12), Some(key(13))),
+        TableChange::Successors(
+            id(17),
+            Some(
+                [
+                    Succession { replaced: true, ..Succession::new(key(12), key(13)) },
+                    Succession { void: Some(Void::Revoked), ..Succession::new(key(13), key(14)) },
+                    Succession { void: Some(Void::Refused), ..Succession::new(key(14), key(14)) },
+                ]
+                .into(),
+            ),
+        ),
         TableChange::Revision(id(16), Some(u64::MAX)),
     ];
     Tables::new(Mix::new(STORE.seed)).apply(&changes).0

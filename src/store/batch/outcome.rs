@@ -6,8 +6,9 @@ use crate::event::{ChangeReason, Event, TrustState};
 use crate::map::{Change, Value};
 use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::draft::Draft;
+use crate::tables::succession;
 use crate::tables::table::Table as _;
-use crate::tables::{Marked, Revocation, Tables};
+use crate::tables::{Marked, Revocation, Succession, Tables, Void};
 use crate::time::WallMillis;
 
 /// What becomes of a peer.
@@ -91,7 +92,7 @@ pub(in crate::store) fn grant_one(
         result.draft.set_trusted_next(peer, was_trusted, is_lost, next);
         result.tell_of_grant(peer, is_lost);
     }
-    result.settle(peer, true, mark);
+    result.settle(peer, Some(record.public_key), mark);
     Ok((result.draft, result.events))
 }
 
@@ -159,7 +160,22 @@ impl<'a> Outcome<'a> {
                 self.tell_of_grant(peer, before.zip(value).is_some_and(|(before, value)| before.is_lost_to(value)));
             }
         }
-        self.settle(peer, value.is_some(), says.mark());
+        self.settle(peer, value.map(|value| value.record(peer).public_key), says.mark());
+        if let (Says::Ended(ChangeReason::KeyRevoked, mark), Some(was)) = (says, before)
+            && *mark != MarkBecomes::Set
+        {
+            self.make_void(peer, was.record(peer).public_key);
+        }
+    }
+
+    /// what named the key whose revocation ended trust.
+    fn make_void(&mut self, peer: NodeId, key: Option<PublicKey>) {
+        let names = |it: &Succession| it.old != it.new && Some(it.new) == key;
+        let all = self.tables.sides.successors.get(peer);
+        let changed = succession::changed(all, |all| succession::make_void(all, Void::Revoked, names));
+        if let Some(changed) = changed {
+            self.draft.set_successors(peer, changed);
+        }
     }
 
     /// A peer is trusted, or on other terms. Under another key than before, trust under the old one is lost first.
@@ -179,8 +195,11 @@ impl<'a> Outcome<'a> {
 
     /// What else becomes of it, whether its record changed or not.
     #[inline]
-    fn settle(&mut self, peer: NodeId, is_granted: bool, mark: MarkBecomes) {
-        let sides = &self.tables.sides;
+    fn settle(&mut self, peer: NodeId, granted: Option<Option<PublicKey>>, mark: MarkBecomes) {
+        let (sides, is_granted) = (&self.tables.sides, granted.is_some());
+        if sides.successors.len() > 0 {
+            self.settle_successors(peer, granted.flatten(), mark);
+        }
         if mark != MarkBecomes::Same {
             let first = sides.revoked.get(peer).copied();
             let revoked = (mark == MarkBecomes::Set).then(|| self.fresh.after(self.tables, peer));
@@ -202,6 +221,21 @@ impl<'a> Outcome<'a> {
         }
         if sides.outgoing.get(peer).is_some() {
             self.draft.forget_outgoing(peer);
+        }
+    }
+
+    /// what the peer's keys said of others, by the store's own doors as by the handshake's.
+    fn settle_successors(&mut self, peer: NodeId, granted: Option<PublicKey>, mark: MarkBecomes) {
+        let changed = succession::changed(self.tables.sides.successors.get(peer), |all| {
+            if mark == MarkBecomes::Set {
+                succession::make_void(all, Void::Revoked, |_| true);
+            }
+            if let Some(key) = &granted {
+                succession::granted(all, key);
+            }
+        });
+        if let Some(changed) = changed {
+            self.draft.set_successors(peer, changed);
         }
     }
 

@@ -256,3 +256,33 @@ fn a_search_that_was_cut_short_is_finished_when_the_store_is_opened() {
     // What was finished is not done again.
     assert_eq!(TrustStore::open(&dir).unwrap().generation(), generation);
 }
+
+#[test]
+fn a_revocation_by_the_store_makes_void_what_keys_had_named() {
+    use crate::tables::{Succession, Void};
+    let dir = tempfile::tempdir().unwrap();
+    let store = TrustStore::open(dir.path().join("store")).unwrap();
+    let named = [Succession { replaced: true, ..Succession::new(key(2), key(1)) }, Succession::new(key(1), key(3))];
+    let set = |id| TableChange::Successors(node(id), Some(named.into()));
+    put(&store, vec![TableChange::Trusted(node(9), Some(record(9, 1))), set(9), set(8)]);
+    let all = |store: &TrustStore, id| store.tables().unwrap().sides.successors.get(node(id)).unwrap().to_vec();
+    drop(store.revoke(node(9)).unwrap());
+    let void = named.map(|it| Succession { void: Some(Void::Revoked), ..it });
+    assert_eq!((all(&store, 9), all(&store, 8)), (void.to_vec(), named.to_vec()), "of that peer alone");
+    // It stays void when the mark goes, and over a restart; trust in the replaced key ends that it was replaced.
+    drop(store.update(|batch| batch.forget_revocation(node(9))).unwrap());
+    store.close().unwrap();
+    drop(store);
+    let store = TrustStore::open(dir.path().join("store")).unwrap();
+    assert_eq!(all(&store, 9), void);
+    drop(store.grant(record(9, 2)).unwrap());
+    drop(store.grant(record(8, 2)).unwrap());
+    assert_eq!(all(&store, 9), [Succession { replaced: false, ..void[0] }, void[1]]);
+    let refused = Succession { replaced: false, void: Some(Void::Refused), ..named[0] };
+    assert_eq!(all(&store, 8), [refused, named[1]]);
+    // So does the revocation of the key that the peer was trusted under.
+    put(&store, vec![TableChange::Trusted(node(7), Some(record(7, 1))), set(7)]);
+    drop(store.revoke_key(&key(1)).unwrap());
+    assert_eq!(all(&store, 7), [void[0], named[1]]);
+    store.close().unwrap();
+}

@@ -4,7 +4,9 @@
 
 use crate::config::OnRotation;
 use crate::machine::input::{Lookup, Path, Received};
-use crate::tables::Outgoing;
+use crate::machine::known::set_aside;
+use crate::peer::KeyFault;
+use crate::tables::{Outgoing, Succession};
 use crate::testing::actor::Actor;
 use crate::wire::message::Kind;
 
@@ -60,8 +62,9 @@ impl Known<'_> {
         let (message, tables) = (&self.received.message, &self.us.tables);
         let record = tables.trusted.get(&message.sender()).and_then(|record| record.public_key);
         let named = message.rotation().map(|rotation| *rotation.old_key());
-        let once =
-            tables.successors.get(named.unwrap_or(*message.key()).as_bytes()).is_none_or(|it| it == message.key());
+        let said = tables.successors.get(&message.sender()).map_or(&[][..], |it| it);
+        let by_it = |it: &&Succession| Some(it.old) == named;
+        let once = said.iter().filter(by_it).all(|it| it.void.is_none() && it.new == *message.key());
         let unopposed = matches!(self.received.lookup, Lookup::NotAsked | Lookup::Unknown);
         self.us.rules.policy.on_rotation == OnRotation::Take && named.is_some() && named == record && once && unopposed
     }
@@ -80,6 +83,12 @@ impl Known<'_> {
         let is_marked = !marks.is_empty();
         if !counts || marks.iter().any(|id| lift != Some(*id)) {
             return false;
+        }
+        //
+        match set_aside(tables, peer, &key) {
+            Some(KeyFault::Void(_)) => return false,
+            Some(_) if named != Some(key) => return false,
+            _ => {}
         }
         match message.kind() {
             Kind::Request if named.is_some_and(|named| named != key) => false,

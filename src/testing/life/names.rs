@@ -103,6 +103,7 @@ named!(rejection, REJECTIONS, Rejection:
     Rejection::NothingToRevoke => "nothing_to_revoke",
     Rejection::AlreadyRefused => "already_refused",
     Rejection::KeyReplaced => "key_replaced",
+    Rejection::KeySetAside => "key_set_aside",
     Rejection::RotationRefused => "rotation_refused",
     Rejection::SecondSuccessor => "second_successor",
     Rejection::RotationRevokedKey => "rotation_revoked_key",

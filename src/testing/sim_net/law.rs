@@ -17,10 +17,11 @@ use crate::config::Durability;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
 use crate::machine::input::{Command, Input, Lookup, Path, PeerOrKey, Received};
+use crate::machine::known::set_aside;
 use crate::machine::outcome::{Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::view::Outgoing;
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{KeyFault, NodeId, PublicKey};
 use crate::tables::PendingKind;
 use crate::testing::model::PlainView;
 use crate::time::{Now, WallMillis};
@@ -221,7 +222,7 @@ impl Seen<'_> {
             let proven_by = self.before.pending.get(&peer).and_then(|it| it.proven_by);
             let may = match lookup {
                 //
-                Lookup::Found { key: known, .. } if proven_by == Some(*known) => true,
+                Lookup::Found { key: known, .. } if proven_by == Some(*known) || self.was_replaced(peer, known) => true,
                 Lookup::Found { key: known, .. } => *known == key,
                 Lookup::Failed => fingerprint.is_some(),
                 _ => true,
@@ -239,8 +240,10 @@ impl Seen<'_> {
             Input::LookedUp { peer: of, lookup: Lookup::Found { key: known, .. } } => *of == peer && *known == key,
             _ => false,
         };
+        //
+        let is_set_aside = set_aside(self.before, peer, &key);
         if adopted {
-            return was == Some(None) && !against_caller;
+            return was == Some(None) && !against_caller && is_set_aside.is_none();
         }
         let Some(it) = self.received().filter(|it| it.message.sender() == peer && *it.message.key() == key) else {
             return false;
@@ -252,6 +255,9 @@ impl Seen<'_> {
         let by_caller = named == Some(Some(key));
         let authentic = is_vouched_for(self.before, it);
         if against_caller && was != Some(Some(key)) {
+            return false;
+        }
+        if matches!(is_set_aside, Some(KeyFault::Void(_))) || (is_set_aside.is_some() && !by_caller) {
             return false;
         }
         match it.message.kind() {
@@ -273,6 +279,10 @@ impl Seen<'_> {
             }
             Kind::Reject | Kind::Revoke => false,
         }
+    }
+
+    fn was_replaced(&self, peer: NodeId, key: &PublicKey) -> bool {
+        matches!(set_aside(self.before, peer, key), Some(KeyFault::Replaced(_)))
     }
 
     /// `bound` is what the registry said, if it vouches for the key.

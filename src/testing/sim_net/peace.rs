@@ -10,9 +10,9 @@ use super::people::{attackers, pair_of};
 use super::world::World;
 use crate::config::Limits;
 use crate::machine::input::{Command, Input, Lookup};
-use crate::machine::rotation::leads_to;
 use crate::machine::view::Nonce;
 use crate::peer::NodeId;
+use crate::tables::succession::leads_to;
 use crate::wire::message::Kind;
 
 impl World {
@@ -103,10 +103,11 @@ impl World {
         let (peer, key) = (self.id(expected), pair_of(self.id(expected)).public);
         let plain = &self.nodes[node].plain;
         let taken = plain.trusted.get(&peer).and_then(|it| it.public_key).filter(|taken| *taken != key);
-        if taken.is_some_and(|taken| leads_to(plain, &key, &taken)) {
+        let said = plain.successors.get(&peer).map_or(&[][..], |said| said);
+        if taken.is_some_and(|taken| leads_to(said, &key, &taken)) {
             // the thief's key has replaced the owner's, which is not heard before the operator has ended that.
             self.happened.note("peace: a thief's successor was taken back");
-            self.step(node, Input::Operator(Command::ReportKeyChange { peer, key }), None).map(drop)?;
+            self.step(node, Input::Operator(Command::Remove { peer }), None).map(drop)?;
         }
         let others: Vec<NodeId> = self.nodes[node]
             .plain
