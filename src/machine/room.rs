@@ -22,7 +22,8 @@ pub(super) fn make_room(plan: &mut Plan<'_>, source: Source, authentic: bool) ->
 }
 
 /// Who has to give way to an entry from this source, if anybody has to. A vouched-for one takes the place of the oldest
-/// unvouched; any other, in a full queue, that of the oldest unvouched of a source that takes more room.
+/// unvouched; any other, in a full queue, that of the oldest unvouched of a source or site that takes more room
+///
 pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Result<Option<NodeId>, Rejection> {
     let (view, limits, own) = (plan.view, &plan.rules.limits, plan.peer);
     let entries = || view.pending_iter().filter(move |(peer, _)| *peer != own);
@@ -30,19 +31,21 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
         let waiting = entries().filter(|(_, entry)| !entry.is_backed() && of(entry.source));
         waiting.min_by_key(|(peer, entry)| (entry.received_tick, *peer)).map(|(peer, _)| peer)
     };
-    let mut of_source = BTreeMap::<Source, usize>::new();
+    let (mut of_source, mut of_site) = (BTreeMap::<Source, usize>::new(), BTreeMap::<Site, usize>::new());
     for (_, entry) in entries() {
         *of_source.entry(entry.source).or_default() += 1;
+        *of_site.entry(site(entry.source)).or_default() += 1;
     }
-    let (site, own_count) = (site(source), of_source.get(&source).copied().unwrap_or_default());
-    let in_site = |other: Source| site.is_some() && self::site(other) == site;
-    let of_site: usize = of_source.iter().filter(|(other, _)| in_site(**other)).map(|(_, count)| count).sum();
+    let own_site = site(source);
+    let own_count = of_source.get(&source).copied().unwrap_or_default();
+    let own_site_count = of_site.get(&own_site).copied().unwrap_or_default();
+    let in_site = |other: Source| self::site(other) == own_site;
 
     let source_full = Rejection::PendingSourceFull;
     if own_count >= limits.pending_per_source_max {
         let oldest = if authentic { oldest_unvouched(&|other| other == source) } else { None };
         oldest.ok_or(source_full).map(Some)
-    } else if of_site >= PENDING_PER_SITE_MAX {
+    } else if matches!(own_site, Site::Network(_)) && own_site_count >= PENDING_PER_SITE_MAX {
         let oldest = if authentic { oldest_unvouched(&in_site) } else { None };
         oldest.ok_or(source_full).map(Some)
     } else if of_source.values().sum::<usize>() < limits.pending_max {
@@ -50,19 +53,40 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
     } else if authentic {
         oldest_unvouched(&|_| true).ok_or(Rejection::PendingFull).map(Some)
     } else {
-        // With it this source would have one more, and the other has to have two more than that.
-        let mut larger: Vec<_> = of_source.iter().filter(|(_, count)| **count >= own_count + 3).collect();
-        larger.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
-        let oldest = larger.into_iter().find_map(|(larger, _)| oldest_unvouched(&|other| other == *larger));
-        oldest.ok_or(Rejection::PendingFull).map(Some)
+        // With it this source, or site, would have one more, and the other has to have two more than that. Within a site its
+        // sources count, and between sites the sites.
+        let sites = of_site.iter().filter(|(_, count)| **count >= own_site_count + 3);
+        let mut larger: Vec<_> = sites.map(|(site, count)| (*count, Larger::Site(*site))).collect();
+        let sources = of_source.iter().filter(|(other, count)| in_site(**other) && **count >= own_count + 3);
+        larger.extend(sources.map(|(source, count)| (*count, Larger::Source(*source))));
+        larger.sort_by_key(|(count, _)| core::cmp::Reverse(*count));
+        let mut oldest = larger.into_iter().filter_map(|(_, larger)| match larger {
+            Larger::Site(larger) => oldest_unvouched(&|other| self::site(other) == larger),
+            Larger::Source(larger) => oldest_unvouched(&|other| other == larger),
+        });
+        oldest.next().ok_or(Rejection::PendingFull).map(Some)
     }
 }
 
-/// The first 48 bits of an IPv6 address: what one customer of a provider has at least.
-fn site(source: Source) -> Option<u128> {
+/// Who takes more room than a newcomer.
+enum Larger {
+    Site(Site),
+    Source(Source),
+}
+
+/// Sources that one party has as easily as one of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Site {
+    /// The first 48 bits of an IPv6 address: what one customer of a provider has at least.
+    Network(u128),
+    /// Any other source is by itself.
+    Lone(Source),
+}
+
+fn site(source: Source) -> Site {
     match source {
-        Source::Address(IpAddr::V6(v6)) => Some(u128::from(v6) >> 80),
-        _ => None,
+        Source::Address(IpAddr::V6(v6)) => Site::Network(u128::from(v6) >> 80),
+        lone => Site::Lone(lone),
     }
 }
 
@@ -205,5 +229,59 @@ mod tests {
             let gone = (101..108).find(|id| !us.tables.pending.contains_key(&node(*id)));
             assert_eq!(gone, Some(104), "not 101, which is older, of a source that has fewer");
         }
+    }
+
+    /// From this host of IPv4, or this network of a site of IPv6.
+    fn from_site(site: u32, network: u32) -> Way {
+        let address = format!("2001:db8:{site:x}:{network:x}::1").parse().unwrap();
+        let path = Path::Direct { authenticated: None, source: Source::from_address(address) };
+        Way { path, lookup: Lookup::NotAsked }
+    }
+
+    #[test]
+    fn four_sites_with_sixty_four_entries_each_shut_nobody_out() {
+        for newcomer in [Way::from_host(1), from_site(9, 1)] {
+            let mut us = us();
+            for id in 0..256 {
+                us.is_asked(10, 1000 + id, 0xAA, "", from_site(id / 64, id % 64)).unwrap();
+            }
+            assert_eq!(us.tables.pending.len(), 256);
+            us.is_asked(20, 2000, 0xBB, "", newcomer.clone()).unwrap();
+            assert!(us.tables.pending.contains_key(&node(2000)) && us.tables.pending.len() == 256);
+            // The twin: they displace nobody by that, and one another no more than by what they have.
+            let full = us.is_asked(30, 3000, 0xAA, "", from_site(3, 999));
+            assert_eq!(full, Err(Rejection::PendingSourceFull));
+            assert!(us.tables.pending.contains_key(&node(2000)));
+        }
+    }
+
+    #[test]
+    fn within_a_site_its_networks_count_and_between_sites_the_sites() {
+        let mut us = us();
+        us.rules.limits.pending_max = 6;
+        // One network of site 1 has four, two others of it one each.
+        for (nth, network) in [1, 1, 1, 1, 2, 3].into_iter().enumerate() {
+            us.is_asked(10, 1000 + u32::try_from(nth).unwrap(), 0xAA, "", from_site(1, network)).unwrap();
+        }
+        us.is_asked(20, 2000, 0xAA, "", from_site(1, 4)).unwrap();
+        assert!(!us.tables.pending.contains_key(&node(1000)), "the oldest of the network that has four");
+        assert_eq!(us.is_asked(30, 2001, 0xAA, "", from_site(1, 1)), Err(Rejection::PendingFull));
+        us.is_asked(40, 2002, 0xAA, "", Way::from_host(1)).unwrap();
+        assert!(!us.tables.pending.contains_key(&node(1001)), "the site has six");
+    }
+
+    #[test]
+    fn addresses_that_stand_for_one_ipv4_address_are_one_source() {
+        let mut us = us();
+        us.rules.limits.pending_per_source_max = 1;
+        let way = |text: &str| {
+            let path = Path::Direct { authenticated: None, source: Source::from_address(text.parse().unwrap()) };
+            Way { path, lookup: Lookup::NotAsked }
+        };
+        us.is_asked(10, 101, 0xAA, "", way("192.0.2.9")).unwrap();
+        for text in ["::ffff:192.0.2.9", "64:ff9b::192.0.2.9", "2002:c000:0209:7::1"] {
+            assert_eq!(us.is_asked(20, 102, 0xAA, "", way(text)), Err(Rejection::PendingSourceFull), "{text}");
+        }
+        assert!(us.is_asked(20, 102, 0xAA, "", way("64:ff9b::192.0.2.10")).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::NodeId;
 
@@ -19,16 +19,27 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source of a connection from this address that authenticated nobody.
+    /// The source of a connection from this address that authenticated nobody. An IPv6 address that stands for an IPv4
+    /// address (mapped, NAT64 under 64:ff9b::/96, 6to4) counts as that.
     #[must_use]
     pub fn from_address(address: IpAddr) -> Self {
         Self::Address(match address {
             IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            IpAddr::V6(v6) => match embedded(v6) {
                 Some(v4) => IpAddr::V4(v4),
                 None => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
             },
         })
+    }
+}
+
+/// The IPv4 address for which an IPv6 address stands, if it stands for one.
+fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [_, _, c, d, e, f, .., w, x, y, z] = v6.octets();
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::new(w, x, y, z)),
+        [0x2002, ..] => Some(Ipv4Addr::new(c, d, e, f)),
+        _ => v6.to_ipv4_mapped(),
     }
 }
 
@@ -53,5 +64,16 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    }
+
+    #[test]
+    fn an_ipv6_address_that_stands_for_an_ipv4_address_counts_as_that() {
+        let of = |text: &str| Source::from_address(text.parse().unwrap());
+        for text in ["::ffff:192.0.2.9", "64:ff9b::192.0.2.9", "2002:c000:0209::1", "2002:c000:0209:ffff:1:2:3:4"] {
+            assert_eq!(of(text), of("192.0.2.9"), "{text}");
+        }
+        for text in ["64:ff9b:1::192.0.2.9", "64:ff9b::1:0:0:192.0.2.9", "2003:c000:0209::1"] {
+            assert_ne!(of(text), of("192.0.2.9"), "{text}");
+        }
     }
 }
