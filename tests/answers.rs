@@ -27,7 +27,8 @@ use trustkeep::machine::event::Event;
 use trustkeep::machine::input::Path;
 use trustkeep::machine::view::{Nonce, Source};
 use trustkeep::node::{
-    CommandError, HandshakeManager, Identity as _, Inbox, Received, RequestOptions, TcpConfig, TcpTransport, Transport,
+    CommandError, HandshakeManager, Identity as _, Inbox, Received, RequestOptions, TcpConfig, TcpTransport, Told,
+    Transport,
 };
 use trustkeep::time::Now;
 use trustkeep::wire::message::Kind;
@@ -532,6 +533,18 @@ fn a_held_connection_is_closed_when_its_time_is_up() {
     let one = node_with(1, &book, |config| config.answer_wait = Duration::ZERO);
     assert_eq!(rest(&mut deliver(one.address(), &request_of(2, 1))), "");
     eventually("it is handled as ever", || pending(&one, 2));
+}
+
+#[test]
+fn a_refusal_goes_over_its_connection_though_the_peer_is_trusted_under_another_key() {
+    let (one, _) = reachable();
+    one.manager.grant(TrustRecord::new(id(2), identity(3).public_key())).unwrap().wait_durable().unwrap();
+    let mut asked = deliver(one.address(), &request_of(2, 2));
+    is_held(&mut asked);
+    eventually("the other key waits", || pending(&one, 2));
+    drop(one.manager.reject(id(2), "not you").unwrap());
+    assert!(rest(&mut asked).contains("handshake_reject"));
+    assert_eq!(one.manager.wait_told(id(2), SOON), Told::Told);
 }
 
 #[test]

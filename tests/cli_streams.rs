@@ -113,6 +113,7 @@ fn bad_messages() -> Vec<Vec<u8>> {
             nonce: Nonce([7; 16]),
             answers: (kind == Kind::Accept).then_some(Nonce([8; 16])),
             stamp: SystemClock.now().wall,
+            for_key: None,
         };
         sign_draft(stranger.node_id(), &stranger.public_key(), &draft, |bytes| stranger.sign(bytes)).to_json()
     };

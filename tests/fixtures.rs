@@ -80,7 +80,7 @@ fn write_full() {
 fn write_stages() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("store");
-    let open = || TrustStore::options().journal_sizes(512, 4000).open(&dir).unwrap();
+    let open = || TrustStore::options().journal_sizes(8192, 4500).open(&dir).unwrap();
     let keep = |state: &str, text: String| {
         let place = fixtures().join(format!("v{VERSION}"));
         if !place.join(state).exists() {

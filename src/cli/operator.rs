@@ -112,9 +112,10 @@ impl<'a> Asking<'a> {
                 let generation = Some(generation);
                 (Outcome { outcome: "done", generation, found, message: warning, ..about }, Answer::Yes)
             }
-            Reply::Decided { generation, found, not_told } => {
+            Reply::Decided { generation, found, not_told, given_up } => {
                 let told = match &not_told {
                     None => "told".to_owned(),
+                    Some(why) if given_up => format!("not told: {why}"),
                     Some(why) => format!("not told yet: {why}; the node tries again"),
                 };
                 say(&[found.clone().filter(|_| !self.several), done(generation), Some(told)])?;

@@ -186,6 +186,7 @@ mod tests {
             reason: reason.to_owned(),
             since: at(0).wall,
             since_tick: at(0).tick,
+            for_key: None,
         };
         for (owed, broken) in [
             (owes(Kind::Accept, ""), None),

@@ -3,13 +3,15 @@
 //! A request of ours is retried until its answer ends it; the outgoing entry itself is what is remembered. An accept, a
 //! reject or a farewell is owed from the moment at which sending it failed, until it left once. So an answer that leaves at
 //! once costs no write. A crash between decision and failure loses what would have been owed; cure that.
+//!
+//! Some 470 lines because what cancels a decision is tried by every door at once, beside the rules.
 #![forbid(unsafe_code)]
 
 use super::effect::{Action, Draft, Effect, When};
 use super::input::Received;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
-use super::refused::{newest_refused_key, remember};
+use super::refused::remember;
 use super::rejection::Rejection;
 use super::view::{Nonce, OtherKey, Outgoing, Owed, PendingKind, TableChange};
 use crate::peer::{NodeId, PublicKey};
@@ -63,16 +65,12 @@ pub(super) fn retry(mut plan: Plan<'_>, what: Retried, nonce: Nonce) -> Result<S
             if !plan.still_owes(&owed) {
                 return Ok(plan.finish(Outcome::NothingOwed));
             }
-            let Owed { kind, answers, reason, .. } = owed;
+            let Owed { kind, answers, reason, for_key, .. } = owed;
             let when =
                 plan.trusted.filter(|_| kind == Kind::Accept).map_or(When::Now, |record| plan.when_durable(record));
             // the key that an answer is for, whoever holds a connection to it.
-            let key = match kind {
-                Kind::Accept => plan.trusted.and_then(|record| record.public_key),
-                Kind::Reject => newest_refused_key(&plan),
-                Kind::Request | Kind::Revoke => plan.known_key(),
-            };
-            let draft = Draft { answers, reason, ..plan.draft(kind, nonce) };
+            let key = if kind == Kind::Revoke { plan.known_key() } else { for_key };
+            let draft = Draft { answers, reason, for_key, ..plan.draft(kind, nonce) };
             plan.effects.push(Effect { when, action: Action::Send(draft), answers: key });
             Ok(plan.finish(Outcome::Retried { kind }))
         }
@@ -85,14 +83,14 @@ pub(super) fn refuse_as_owed(plan: &mut Plan<'_>, received: &Received) -> bool {
     let (message, key) = (&received.message, *received.message.key());
     let Some(owed) = plan.owed.clone().filter(|owed| owed.kind == Kind::Reject) else { return false };
     // A request of our own says that we would trust the peer.
-    let is_for_it = plan.still_owes(&owed) && plan.asked().is_none() && newest_refused_key(plan) == Some(key);
+    let is_for_it = plan.still_owes(&owed) && plan.asked().is_none() && owed.for_key == Some(key);
     let Some(answers) = message.nonce().filter(|_| is_for_it && !plan.is_doubtful) else { return false };
     let (stamp, source, first_seen) = (message.stamp(), received.path.source(), plan.now.wall);
     // no copy of this request comes back either.
     let asked = OtherKey { key, nonce: Some(answers), stamp, source, first_seen, kind: PendingKind::Request };
     remember(plan, [asked]);
     let draft = plan.draft(Kind::Reject, owed.nonce);
-    let draft = Draft { answers: Some(answers), reason: owed.reason.clone(), ..draft };
+    let draft = Draft { answers: Some(answers), reason: owed.reason.clone(), for_key: Some(key), ..draft };
     plan.effects.push(Effect { when: When::Now, action: Action::Send(draft), answers: Some(key) });
     // Of the peer's requests only the newest can still be answered.
     plan.owed = Some(Owed { answers: Some(answers), ..owed });
@@ -109,8 +107,8 @@ pub(super) fn delivered(mut plan: Plan<'_>, kind: Kind, stamp: WallMillis) -> Re
 /// a message of ours did not leave. It is owed from now on if what it tells is still so, and nothing newer is
 /// owed.
 pub(super) fn undelivered(mut plan: Plan<'_>, draft: Draft) -> Result<Step, Rejection> {
-    let Draft { kind, nonce, answers, reason, stamp: since, .. } = draft;
-    let owed = Owed { kind, nonce, answers, reason, since, since_tick: plan.now.tick };
+    let Draft { kind, nonce, answers, reason, stamp: since, for_key, .. } = draft;
+    let owed = Owed { kind, nonce, answers, reason, since, since_tick: plan.now.tick, for_key };
     let is_newest = plan.owed.as_ref().is_none_or(|before| before.nonce != nonce && before.since <= since);
     if !(is_newest && plan.still_owes(&owed)) {
         return Err(Rejection::NothingToDo);
@@ -172,8 +170,11 @@ impl Plan<'_> {
         }
         match owed.kind {
             Kind::Request => false,
-            Kind::Accept => self.trusted.is_some(),
-            Kind::Reject => self.trusted.is_none() && self.revoked.is_none(),
+            // it was decided for one key.
+            Kind::Accept => self.trusted.is_some_and(|record| record.public_key == owed.for_key),
+            Kind::Reject => {
+                self.revoked.is_none() && self.trusted.is_none_or(|record| record.public_key != owed.for_key)
+            }
             // Our own request says that we would trust the peer again. A farewell behind it would take it back.
             Kind::Revoke => self.revoked.is_some() && self.asked().is_none(),
         }
@@ -305,6 +306,78 @@ mod tests {
         us.tables.trusted.clear();
         let step = try_again(&mut us, 1000).unwrap();
         assert_eq!((step.outcome, sent(&step), owed(&us)), (Outcome::NothingOwed, None, None));
+    }
+
+    #[test]
+    fn what_is_owed_is_good_for_the_key_that_it_was_decided_for() {
+        type Door = fn(&mut Actor);
+        let doors: [(&str, Door); 5] = [
+            ("granted", |us| {
+                let record = crate::peer::TrustRecord::new(node(9), Actor::new(9, 0x22).public_key());
+                us.command(at(40), Command::Grant { record, lift: None }).unwrap();
+            }),
+            ("the store, an import", |us| {
+                us.trusts(node(9), Some(Actor::new(9, 0x22).public_key()));
+            }),
+            ("the key is unbound", |us| {
+                us.trusts(node(9), None);
+            }),
+            ("taken", |us| {
+                us.rules.policy.on_rotation = crate::config::OnRotation::Take;
+                let mut new = Actor::new(9, 0x22);
+                new.rotation = Some(Actor::new(9, 0x11).signs_over_to(&new, at(0)));
+                asks(us, &mut new, 40);
+            }),
+            ("the registry, and a rule", |us| {
+                us.rules.policy = crate::config::Policy::default().own_networks([5]);
+                let mut new = Actor::new(9, 0x22);
+                let request = new.draft(at(40), us.id(), Kind::Request, None);
+                us.hear_from(at(40), &new, &request, Way::in_networks(new.public_key(), &[5])).unwrap();
+            }),
+        ];
+        for (what, door) in doors {
+            for failed_before in [true, false] {
+                let mut peer = Actor::new(9, 0x11);
+                let mut us = asked_by(&mut peer).0;
+                let approved = us.approve(at(20), peer.id(), Some(peer.public_key().fingerprint())).unwrap();
+                if failed_before {
+                    fails(&mut us, 30, &approved).unwrap();
+                }
+                door(&mut us);
+                assert_ne!(us.tables.trusted[&node(9)].public_key, Some(peer.public_key()), "{what}");
+                if !failed_before {
+                    assert_eq!(fails(&mut us, 50, &approved), Err(Rejection::NothingToDo), "{what}");
+                }
+                if owed(&us).is_some() {
+                    let step = try_again(&mut us, 1000).unwrap();
+                    assert_eq!((step.outcome, sent(&step), owed(&us)), (Outcome::NothingOwed, None, None), "{what}");
+                }
+            }
+        }
+        // The twin: on other terms, and under the same key, it is still so.
+        let mut peer = Actor::new(9, 0x11);
+        let mut us = asked_by(&mut peer).0;
+        let approved = us.approve(at(20), peer.id(), Some(peer.public_key().fingerprint())).unwrap();
+        fails(&mut us, 30, &approved).unwrap();
+        let record = us.tables.trusted[&node(9)].network(7);
+        us.command(at(40), Command::Grant { record, lift: None }).unwrap();
+        assert_eq!(sent(&try_again(&mut us, 1000).unwrap()).map(|draft| draft.for_key), Some(Some(peer.public_key())));
+    }
+
+    #[test]
+    fn a_key_is_refused_though_its_peer_is_trusted_under_another() {
+        let mut other = Actor::new(9, 0x22);
+        let mut us = Actor::new(7, 0xAA);
+        us.trusts(node(9), Some(Actor::new(9, 0x11).public_key()));
+        asks(&mut us, &mut other, 10);
+        let refused = us.refuse(at(20), node(9), "no").unwrap();
+        assert_eq!(sent(&refused).map(|draft| draft.kind), Some(Kind::Reject));
+        fails(&mut us, 30, &refused).unwrap();
+        assert_eq!(sent(&try_again(&mut us, 1000).unwrap()).map(|draft| draft.kind), Some(Kind::Reject));
+        // The twin: trusted under that very key.
+        let record = crate::peer::TrustRecord::new(node(9), other.public_key());
+        us.command(at(2000), Command::Grant { record, lift: None }).unwrap();
+        assert_eq!(owed(&us), None);
     }
 
     #[test]

@@ -154,6 +154,7 @@ mod tests {
             reason: String::new(),
             since: at(0).wall,
             since_tick: at(0).tick,
+            for_key: None,
         };
         us.tables.owed.insert(node(102), owed);
         us.step(at(1), Input::Housekeeping).unwrap();

@@ -65,7 +65,8 @@ mod tests {
         let (since, since_tick) = (at(0).wall, at(0).tick);
         // While the node is in another table as well: what nobody would be told is forgotten anyway.
         let kind = Kind::Reject;
-        let owed = Owed { kind, nonce: us.nonce(), answers: None, reason: String::new(), since, since_tick };
+        let owed =
+            Owed { kind, nonce: us.nonce(), answers: None, reason: String::new(), since, since_tick, for_key: None };
         let changed = Event::TrustChanged { peer: own, state: TrustState::Revoked, reason: ChangeReason::OwnEntry };
         // Each by itself, and all together.
         for which in [1, 2, 4, 8, 16, 32, 64, 128, 256, 511] {

@@ -197,7 +197,7 @@ impl<'a> Plan<'a> {
     /// An answer to the request with nonce `answers` and under the key `asked_by`. R-64: a request without a nonce was of
     /// version 1.
     pub(super) fn answer(&mut self, when: When, draft: Draft, asked_by: Option<PublicKey>, answers: Option<Nonce>) {
-        let draft = Draft { answers, ..draft };
+        let draft = Draft { answers, for_key: asked_by, ..draft };
         if answers.is_some() {
             self.effects.push(Effect { when, action: Action::Send(draft), answers: asked_by });
         } else if self.rules.policy.accept_v1 {
@@ -233,7 +233,7 @@ impl<'a> Plan<'a> {
             self.floor.reserved = stamp.max(reserve);
         }
         let (justification, reason) = (String::new(), String::new());
-        Draft { to: self.peer, kind, justification, reason, nonce, answers: None, stamp }
+        Draft { to: self.peer, kind, justification, reason, nonce, answers: None, stamp, for_key: None }
     }
 
     /// Moves a floor back that some wrong clock has left in the future. Says whether it did.

@@ -10,7 +10,7 @@ use super::input::Received;
 use super::outcome::Rules;
 use super::plan::Plan;
 use super::view::{OtherKey, REFUSED_PER_PEER_MAX, RefusedRequest, TableChange, View};
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::NodeId;
 use crate::time::Now;
 
 /// Whether the message is one that an operator refused, or an older one under the same key. Version 1 has no stamp that
@@ -22,13 +22,6 @@ pub(super) fn is_refused(plan: &Plan<'_>, received: &Received) -> bool {
     let (message, latest) = (&received.message, latest_credible(plan.rules, plan.now));
     let refused = |it: &RefusedRequest| it.key == *message.key() && message.stamp() <= it.stamp && it.stamp <= latest;
     !message.is_version_1() && plan.view.refused(plan.peer).iter().any(refused)
-}
-
-/// The key that an operator refused last, by what the peer waited with: of one refusal the first key comes first.
-pub(super) fn newest_refused_key(plan: &Plan<'_>) -> Option<PublicKey> {
-    let refused = plan.view.refused(plan.peer);
-    let newest = refused.iter().map(|it| it.at).max()?;
-    refused.iter().find(|it| it.at == newest).map(|it| it.key)
 }
 
 /// Remembers that an operator refused what these keys waited with.

@@ -286,7 +286,7 @@ impl Letter {
     }
 
     /// Whether what it tells is no longer so: the grant was taken back or changed, the request was cancelled or renewed,
-    /// or the peer that is refused is trusted by now.
+    /// or the key that is refused is trusted by now.
     fn is_called_off(&self) -> bool {
         if let Some(still) = self.still {
             return self.shell.store.get(still.node_id) != Some(still);
@@ -297,9 +297,16 @@ impl Letter {
                 let tables = self.shell.store.tables();
                 tables.is_some_and(|tables| tables.outgoing(to).is_none_or(|entry| entry.nonce != nonce))
             }
-            Kind::Accept => false,
-            Kind::Reject | Kind::Revoke => self.shell.store.is_trusted(to),
+            //
+            Kind::Accept => self.record_key() != Some(self.draft.for_key),
+            Kind::Reject => self.record_key() == Some(self.draft.for_key),
+            Kind::Revoke => self.shell.store.is_trusted(to),
         }
+    }
+
+    /// The key of the receiver's record, if it has one.
+    fn record_key(&self) -> Option<Option<PublicKey>> {
+        self.shell.store.get(self.draft.to).map(|record| record.public_key)
     }
 
     fn settle(mut self, outcome: Outcome) {

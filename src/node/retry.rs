@@ -35,6 +35,9 @@ pub enum Told {
     Told,
     /// The message did not leave, for this reason. The node tries again.
     NotYet(String),
+    /// The message did not leave, for this reason, and what it would tell is no longer so, or cannot be told: nothing is
+    /// tried again.
+    GivenUp(String),
     /// There is nothing that the peer has to be told.
     Nothing,
 }
@@ -342,12 +345,14 @@ impl Shell {
                 if owed {
                     self.settle(Input::Undelivered { draft: draft.clone() });
                 }
-                if self.owed_nonce(peer) == Some(nonce) {
+                let told = if self.owed_nonce(peer) == Some(nonce) {
                     self.retries.ended(key, nonce, now, now, Tried::Failed(why.clone()), random);
+                    Told::NotYet(why)
                 } else {
                     self.retries.over(key, nonce);
-                }
-                self.retries.told(peer, nonce, Told::NotYet(why));
+                    Told::GivenUp(why)
+                };
+                self.retries.told(peer, nonce, told);
             }
         }
     }

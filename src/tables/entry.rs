@@ -172,6 +172,8 @@ pub struct Owed {
     pub since: WallMillis,
     /// The same by the tick; not saved, made anew at load.
     pub since_tick: Tick,
+    /// The peer's key that it was decided for; none of a revoke, which is for the peer.
+    pub for_key: Option<crate::peer::PublicKey>,
 }
 
 /// The newest stamps exchanged with a peer, so that nothing older is believed or sent again.

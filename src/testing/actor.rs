@@ -137,7 +137,8 @@ impl Actor {
     /// A draft of its own making, stamped `now`, that no rule has asked for.
     pub fn draft(&mut self, now: Now, to: NodeId, kind: Kind, answers: Option<Nonce>) -> Draft {
         let nonce = self.nonce();
-        Draft { to, kind, justification: String::new(), reason: String::new(), nonce, answers, stamp: now.wall }
+        let (justification, reason) = (String::new(), String::new());
+        Draft { to, kind, justification, reason, nonce, answers, stamp: now.wall, for_key: None }
     }
 
     /// Signs a draft.

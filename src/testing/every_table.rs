@@ -68,7 +68,15 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
         refused: Some(Refusal { at, tick: Tick::new(0), reason: reason.clone(), key: other, authentic: true }),
     };
     let floor = Floor { key: Some(key), seen: at, before: at, sent: at, reserved: at, spoke_v2: true };
-    let owed = Owed { kind: Kind::Reject, nonce, answers: Some(nonce), reason, since: at, since_tick: Tick::new(0) };
+    let owed = Owed {
+        kind: Kind::Reject,
+        nonce,
+        answers: Some(nonce),
+        reason,
+        since: at,
+        since_tick: Tick::new(0),
+        for_key: Some(key),
+    };
     let record = TrustRecord::new(peer(1)?, key).approved_at(at).mutual(true).network(u16::from(number));
     let named = Succession { replaced: true, ..Succession::new(key, other) };
     let void = Succession { void: Some(Void::Revoked), ..Succession::new(other, key) };
@@ -173,7 +181,8 @@ pub fn describe_tables(store: &TrustStore) -> Vec<String> {
     }
     for (id, it) in sides.owed.iter() {
         let nonces = (it.nonce.0, it.answers.map(|nonce| nonce.0));
-        lines.push((10, id.to_string(), format!("{:?} {nonces:?} {:?} {}", it.kind, it.reason, it.since.as_millis())));
+        let text = format!("{:?} {nonces:?} {:?} {} {}", it.kind, it.reason, it.since.as_millis(), key(it.for_key));
+        lines.push((10, id.to_string(), text));
     }
     for (id, it) in sides.successors.iter() {
         for it in it.iter() {

@@ -274,7 +274,7 @@ impl Life {
         let path = path(way, sender);
         let answers = answers.then(|| self.us.tables.outgoing(sender).map(|entry| entry.nonce)).flatten();
         let (stamp, justification, reason) = (self.now.wall.saturating_add(skew), "why\n\u{202e}".into(), "no".into());
-        let draft = Draft { to: self.us.id(), kind, justification, reason, nonce, answers, stamp };
+        let draft = Draft { to: self.us.id(), kind, justification, reason, nonce, answers, stamp, for_key: None };
         let from = open_key(key);
         let sign = |bytes: &[u8]| stand_in(from.key(), bytes);
         let message = if in_version_1 {

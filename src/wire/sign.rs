@@ -32,6 +32,9 @@ pub struct Draft {
     pub answers: Option<Nonce>,
     /// When it was drawn up, by our clock; greater than any stamp sent to this peer before.
     pub stamp: WallMillis,
+    /// The peer's key that it was decided for, which is not sent: an accept tells of trust under it, a reject refuses a
+    /// request under it. None: it is for the peer, whatever its key.
+    pub for_key: Option<PublicKey>,
 }
 
 /// The fields that a version-2 signature covers, as they stand in the message.
@@ -178,6 +181,7 @@ mod tests {
             nonce: nonce_from(0x00),
             answers: None,
             stamp: WallMillis::new(BEGIN_MS),
+            for_key: None,
         };
         let accept = Draft {
             to: node(7),
@@ -187,6 +191,7 @@ mod tests {
             nonce: nonce_from(0x10),
             answers: Some(nonce_from(0x00)),
             stamp: WallMillis::new(BEGIN_MS + 333),
+            for_key: None,
         };
         [
             (

@@ -305,6 +305,7 @@ pub fn message_from(sender: &FileIdentity, kind: Kind, change: impl FnOnce(&mut 
         nonce: Nonce([7; 16]),
         answers: None,
         stamp: now(),
+        for_key: None,
     };
     change(&mut draft);
     sign_draft(sender.node_id(), &sender.public_key(), &draft, |bytes| sender.sign(bytes)).to_json()
@@ -314,7 +315,7 @@ pub fn message_from(sender: &FileIdentity, kind: Kind, change: impl FnOnce(&mut 
 pub fn message_v1_from(sender: &FileIdentity, kind: Kind) -> Vec<u8> {
     let (justification, reason) = (String::new(), String::new());
     let (nonce, answers) = (Nonce([7; 16]), None);
-    let draft = Draft { to: id(1), kind, justification, reason, nonce, answers, stamp: now() };
+    let draft = Draft { to: id(1), kind, justification, reason, nonce, answers, stamp: now(), for_key: None };
     sign_draft_v1(sender.node_id(), &sender.public_key(), &draft, |bytes| sender.sign(bytes)).to_json()
 }
 

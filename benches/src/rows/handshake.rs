@@ -154,6 +154,7 @@ impl Scene {
             nonce: Nonce(nonce),
             answers: None,
             stamp: stamp.unwrap_or(self.stamp),
+            for_key: None,
         };
         let mut check = None;
         let message = sign_draft(*peer, public, &draft, |bytes| {

@@ -163,6 +163,7 @@ impl Scene {
             nonce: Nonce([7; 16]),
             answers: None,
             stamp: SystemClock.now().wall,
+            for_key: None,
         };
         let message = sign_draft(from, &self.public, &draft, |bytes| self.key.sign(bytes).to_bytes());
         Received::new(message.to_json(), Source::from_address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))))

@@ -58,7 +58,9 @@ fn found(revoked: &Revoked) -> String {
 fn with(reply: Result<Reply, String>, found: String) -> Result<Reply, String> {
     match reply? {
         Reply::Done { generation, warning, .. } => Ok(Reply::Done { generation, found: Some(found), warning }),
-        Reply::Decided { generation, not_told, .. } => Ok(Reply::Decided { generation, found: Some(found), not_told }),
+        Reply::Decided { generation, not_told, given_up, .. } => {
+            Ok(Reply::Decided { generation, found: Some(found), not_told, given_up })
+        }
         other => Ok(other),
     }
 }

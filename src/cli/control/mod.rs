@@ -159,8 +159,11 @@ pub(super) enum Reply {
         /// What there was, in words for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         found: Option<String>,
-        /// Why the peer could not be told of it yet; the node tries again. `null` if the peer was told.
+        /// Why the peer could not be told of it yet. `null` if the peer was told.
         not_told: Option<String>,
+        /// Whether the node tries that no more.
+        #[serde(default)]
+        given_up: bool,
     },
     /// What was waited for did not happen in time, or cannot happen.
     No {

@@ -241,8 +241,9 @@ pub(super) fn decided(manager: &HandshakeManager, peer: NodeId, receipt: Receipt
     let Reply::Done { generation, found, warning } = done else { return Ok(done) };
     Ok(match manager.wait_told(peer, TOLD_WITHIN) {
         Told::Nothing => Reply::Done { generation, found, warning },
-        Told::Told => Reply::Decided { generation, found, not_told: None },
-        Told::NotYet(why) => Reply::Decided { generation, found, not_told: Some(why) },
+        Told::Told => Reply::Decided { generation, found, not_told: None, given_up: false },
+        Told::NotYet(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: false },
+        Told::GivenUp(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: true },
     })
 }
 

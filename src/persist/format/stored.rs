@@ -1,5 +1,7 @@
 //! How keys and values of each table stand in a file, as from format version 2: their own types, so that no change of a
 //! type in memory changes a byte on disk.
+//!
+//! Some 480 lines because each table has its type here, and reading it back beside it.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -343,6 +345,7 @@ pub(super) struct OwedV2 {
     answers: Option<[u8; 16]>,
     reason: String,
     since: i64,
+    for_key: Option<[u8; 32]>,
 }
 
 impl StoredValue for Arc<Owed> {
@@ -360,6 +363,7 @@ impl StoredValue for Arc<Owed> {
             answers: self.answers.map(|nonce| nonce.0),
             reason: self.reason.clone(),
             since: self.since.as_millis(),
+            for_key: self.for_key.map(StoredKey::stored),
         }
     }
 
@@ -378,6 +382,7 @@ impl StoredValue for Arc<Owed> {
             reason: read_text(stored.reason)?,
             since,
             since_tick,
+            for_key: read_optional_key(stored.for_key)?,
         }))
     }
 }

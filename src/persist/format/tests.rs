@@ -108,6 +108,7 @@ pub(super) fn full_tables() -> Tables {
         reason: "no".into(),
         since: WallMillis::new(1_772_000_000_001),
         since_tick: Tick::new(-531_994_999),
+        for_key: Some(key(15)),
     };
     let record = TrustRecord::new(id(7), key(4)).approved_at(WallMillis::new(-5)).mutual(true).network(513);
     let other = Pending { source: Source::Node(id(3)), nonce: None, kind: PendingKind::Request, ..pending.clone() };

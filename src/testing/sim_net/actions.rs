@@ -285,7 +285,7 @@ impl World {
         let kind = kind.unwrap_or(Kind::Request);
         let stamp = self.nodes[node].now(self.time).wall;
         let (justification, reason, nonce) = (String::new(), String::new(), Nonce(self.chance.bytes()));
-        let draft = Draft { to, kind, justification, reason, nonce, answers: None, stamp };
+        let draft = Draft { to, kind, justification, reason, nonce, answers: None, stamp, for_key: None };
         self.happened.note("an old release speaks");
         self.send(from, to, &pair_of(from).sign_v1(from, &draft), kind);
     }

@@ -166,7 +166,7 @@ impl World {
         let offset = self.nodes.iter().find(|node| node.id == to).map_or(0, |node| node.offset);
         let stamp = WallMillis::new(BEGIN_MS + self.time).saturating_add(offset).saturating_add(skew);
         let (justification, reason) = ("let me in\u{202e}\n".to_owned(), String::new());
-        Draft { to, kind, justification, reason, nonce: Nonce(self.chance.bytes()), answers, stamp }
+        Draft { to, kind, justification, reason, nonce: Nonce(self.chance.bytes()), answers, stamp, for_key: None }
     }
 
     /// How many answers wait under a key that nobody vouches for: what forgers hope for.

@@ -61,8 +61,12 @@ impl Seen<'_> {
             }
             let stands = match is.kind {
                 Kind::Request => false,
-                Kind::Accept => self.after.trusted.contains_key(peer),
-                Kind::Reject => !self.after.trusted.contains_key(peer) && !self.after.revoked.contains_key(peer),
+                //
+                Kind::Accept => self.after.trusted.get(peer).is_some_and(|it| it.public_key == is.for_key),
+                Kind::Reject => {
+                    let under = self.after.trusted.get(peer).map(|it| it.public_key);
+                    under != Some(is.for_key) && !self.after.revoked.contains_key(peer)
+                }
                 Kind::Revoke => self.after.revoked.contains_key(peer) && asked(self.after, *peer).is_none(),
             };
             //
