@@ -253,6 +253,28 @@ fn an_opposite_decision_takes_back_what_is_owed() {
 }
 
 #[test]
+fn what_was_called_off_is_not_said_to_be_tried_again() {
+    let (home, clock) = (tempfile::tempdir().unwrap(), Arc::new(Wound::default()));
+    let node = start_in(home.path(), &clock, false);
+    // A refusal hangs, and an accept of the same peer waits behind it.
+    *node.wire.hangs_to.lock().unwrap() = Some(id(2));
+    let shut = node.wire.gate.close();
+    node.is_asked(0);
+    drop(node.manager.reject(id(2), "").unwrap());
+    eventually("the refusal hangs", || node.wire.gate.waiting() == 1);
+    node.is_asked(1);
+    let fingerprint = Some(identity(2).public_key().fingerprint());
+    node.manager.approve(id(2), fingerprint).unwrap().wait_durable().unwrap();
+    // meanwhile the record gets another key by another door.
+    let other = trustkeep::TrustRecord::new(id(2), identity(3).public_key());
+    node.manager.store().grant(other).unwrap().wait_durable().unwrap();
+    drop(shut);
+    assert!(matches!(node.manager.wait_told(id(2), SOON), Told::GivenUp(_)));
+    assert_eq!((node.owed(), node.ends.next().1.as_str()), (None, "handshake_reject"));
+    assert!(node.ends.sent.recv_timeout(A_WHILE * 8).is_err(), "the accept was for another key");
+}
+
+#[test]
 fn an_authentic_refusal_is_told_and_ends_the_tries() {
     let (home, clock) = (tempfile::tempdir().unwrap(), Arc::new(Wound::default()));
     let node = start_in(home.path(), &clock, false);
@@ -287,6 +309,9 @@ fn a_refusal_that_nobody_vouches_for_pauses_the_tries_for_an_hour() {
     };
     node.manager.receive(arrived(message_from(&identity(2), Kind::Reject, refuse), 2));
     assert!(node.manager.outgoing()[0].1.refused.as_ref().is_some_and(|refusal| !refusal.authentic));
+    // What is shown of the next try heeds the pause, whether or not the timer has woken since.
+    eventually("the next try is shown", || node.tries_of_request().next_try.is_some());
+    assert_eq!(node.tries_of_request().next_try, Some(clock.now().wall.saturating_add(HOUR)));
     clock.wind(59 * MINUTE);
     assert!(node.ends.sent.recv_timeout(A_WHILE * 8).is_err(), "not within the hour");
     clock.wind(MINUTE);

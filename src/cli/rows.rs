@@ -517,14 +517,19 @@ pub(super) fn print_marks(out: &mut dyn Write, rows: &[PendingRow]) -> io::Resul
             let (Some(at), Some(revocation)) = (at, revocation) else { continue };
             writeln!(
                 out,
-                "\nREVOKED: {what} since {}. Approving it lifts that revocation and has to name it:\n  \
+                "\nREVOKED: {what}{}. Approving it lifts that revocation and has to name it:\n  \
                  `trustkeep approve {home} {id} FINGERPRINT --lift {}`.",
-                time(at),
+                since(at),
                 printable(revocation)
             )?;
         }
     }
     Ok(())
+}
+
+/// Since when something is revoked, as far as that is known.
+fn since(at: i64) -> String {
+    if at == 0 { ", time unknown".to_owned() } else { format!(" since {}", time(at)) }
 }
 
 pub(super) fn print_outgoing(out: &mut dyn Write, rows: &[OutgoingRow], now: WallMillis) -> io::Result<()> {

@@ -29,7 +29,8 @@ pub trait Registry: Send + Sync {
     /// What the registry knows of a peer, or `None` if it does not know the peer.
     ///
     /// # Errors
-    /// The registry could not be asked. The message in hand is then treated as if no registry existed.
+    /// The registry could not be asked. That is not *not known*: while it lasts nobody is trusted whom the registry might
+    /// contradict, and the message in hand waits for the operator, or for later.
     fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError>;
 
     /// Whether [`look_up`](Self::look_up) may take long enough to need a thread of its own.

@@ -197,7 +197,13 @@ impl HandshakeManager {
     /// How the node fares with a request that was not answered yet.
     #[must_use]
     pub fn tries_of_request(&self, peer: NodeId, entry: &Outgoing) -> Tries {
-        self.shell.retries.tries(peer, Retried::Request, entry.nonce, self.shell.clock.now())
+        let now = self.shell.clock.now();
+        let mut tries = self.shell.retries.tries(peer, Retried::Request, entry.nonce, now);
+        // a refusal that nobody vouches for pauses them. The timer finds that out when it wakes.
+        if let (Some(next), Turn::From(tick)) = (&mut tries.next_try, turn_of_request(Some(entry), entry.nonce)) {
+            *next = (*next).max(now.wall.saturating_add(tick.millis_since(now.tick).max(0)));
+        }
+        tries
     }
 
     /// Every decision that its peer has not been told yet, at one moment, by id.
