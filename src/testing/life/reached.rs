@@ -16,7 +16,7 @@ use crate::machine::effect::{Action, When};
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Step};
 use crate::machine::rejection::Rejection;
-use crate::peer::NodeId;
+use crate::peer::{NodeId, TrustRecord};
 use crate::tables::{Floor, Pending, PendingKind};
 use crate::testing::actor::Actor;
 use crate::testing::model::PlainView;
@@ -197,6 +197,25 @@ impl See<'_> {
             (54, is_full(before) && after.floor.len() > before.floor.len()),
             (163, self.has_event(|it| matches!(it, Event::KeyMismatch { .. }))),
             (174, events > 1),
+            (
+                270,
+                after.successors.iter().any(|(peer, all)| {
+                    let was = before.successors.get(peer).map_or(&[][..], |was| was);
+                    all.iter()
+                        .enumerate()
+                        .any(|(at, it)| it.void.is_some() && was.get(at).is_some_and(|was| was.void.is_none()))
+                }),
+            ),
+            (
+                274,
+                before.owed.iter().any(|(peer, it)| {
+                    let other_key = |record: &TrustRecord| record.public_key != it.for_key;
+                    it.for_key.is_some()
+                        && it.kind == Kind::Accept
+                        && !after.owed.contains_key(peer)
+                        && after.trusted.get(peer).is_some_and(other_key)
+                }),
+            ),
             (185, self.is("revoked_keys_full") || self.is("ignored_full")),
             (186, self.has_event(|it| matches!(it, Event::Pending { marks, .. } if marks.is_any()))),
             (
