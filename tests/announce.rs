@@ -117,7 +117,8 @@ fn many_peers_are_told_in_little_room_and_no_request_of_an_operator_gives_way() 
     let mut most = 0;
     eventually("all are told", || {
         most = most.max(manager.outgoing().len());
-        so_far(&manager) == (59, 0)
+        // The operator's request counts as well if the announcement began behind it.
+        matches!(so_far(&manager), (59 | 60, 0))
     });
     assert!(most <= 5, "{most}");
     assert!(manager.outgoing().iter().any(|(peer, _)| *peer == id(100)));
