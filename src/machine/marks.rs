@@ -106,7 +106,10 @@ pub(super) fn ignore(rules: &Rules, view: &dyn View, now: Now, of: PeerOrKey) ->
     }
     let is_of = |peer: NodeId, key: Option<PublicKey>| match of {
         PeerOrKey::Peer(ignored) => ignored == peer,
-        PeerOrKey::Key(ignored) => Some(ignored) == key && view.trusted(peer).is_none(),
+        // Trust stands above an ignored key under that key alone: what a trusted peer shows besides is not heard.
+        PeerOrKey::Key(ignored) => {
+            Some(ignored) == key && view.trusted(peer).is_none_or(|record| record.public_key != Some(ignored))
+        }
     };
     let mut changes = forgotten(view.pending_iter(), view.outgoing_iter(), is_of);
     if !is_ignored {

@@ -32,7 +32,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
             if plan.revoked.is_some() && automatic {
                 return Err(Rejection::RevokedNeedsOperator);
             }
-            request(plan, justification, expected_key, nonce, lift)
+            request(plan, justification, expected_key, nonce, (automatic, lift))
         }
         Command::Approve { peer, fingerprint, entry, nonce, lookup, lift } => {
             approve::approve(plan(peer)?, fingerprint, entry, nonce, &lookup, lift)
@@ -58,7 +58,7 @@ pub(super) fn request(
     justification: Text,
     expected_key: Option<PublicKey>,
     nonce: Nonce,
-    lift: Option<RevocationId>,
+    (automatic, lift): (bool, Option<RevocationId>),
 ) -> Result<Step, Rejection> {
     // A key that was named once stays named until the request is cancelled or another key is named.
     let expected_key = expected_key.or(plan.asked().and_then(|outgoing| outgoing.expected_key));
@@ -66,8 +66,14 @@ pub(super) fn request(
     if let Some(marked) = marks.not_lifted_by(lift) {
         return Err(marked.into());
     }
-    let ignores_key = expected_key.is_some_and(|key| plan.view.ignored_key(&key).is_some());
-    if (ignores_key || plan.view.ignored(plan.peer).is_some()) && plan.trusted.is_none() {
+    // Nothing automatic lifts the mark of a key either.
+    if automatic && marks.is_any() {
+        return Err(Rejection::RevokedNeedsOperator);
+    }
+    // under that key nothing is heard, but of a peer that is trusted under it.
+    let ignores_key = expected_key.is_some_and(|key| plan.view.ignored_key(&key).is_some() && !plan.is_of_record(&key));
+    let ignores_peer = plan.trusted.is_none() && plan.view.ignored(plan.peer).is_some();
+    if ignores_key || ignores_peer {
         return Err(Rejection::IgnoredNotAsked);
     }
     if plan.outgoing.is_none() {
@@ -93,8 +99,11 @@ pub(super) fn request(
     Ok(plan.finish(Outcome::Requested { nonce, stamp }))
 }
 
-/// Refused if it is no longer our newest request: then it is given to no relay.
+/// Refused if it is no longer our newest request, or if the peer has refused it: then it is given to no relay.
 pub(super) fn relaying(mut plan: Plan<'_>, nonce: Nonce) -> Result<Step, Rejection> {
+    if plan.asked().is_none() {
+        return Err(Rejection::NothingToDo);
+    }
     let outgoing = plan.outgoing.as_mut().filter(|outgoing| outgoing.nonce == nonce).ok_or(Rejection::NothingToDo)?;
     outgoing.relayed = true;
     Ok(plan.finish(Outcome::Relaying))
@@ -224,6 +233,37 @@ mod tests {
         assert!(us.request_lifting(at(50), node(9), None, mark(0).id).is_ok());
         assert_eq!(us.tables.revoked[&node(9)], mark(0), "a request lifts nothing yet");
         assert!(ask(&mut us, node(8), false, true).is_ok(), "of anybody else it may be automatic");
+    }
+
+    #[test]
+    fn nothing_automatic_lifts_the_mark_of_a_key() {
+        let mut us = us();
+        let key = Actor::new(9, 0x11).public_key();
+        us.revoke_key(at(0), key).unwrap();
+        let mark = us.tables.revoked_keys[key.as_bytes()];
+        let mut ask = |automatic, lift| {
+            let (nonce, justification) = (us.nonce(), "weather feed".into());
+            let (peer, expected_key) = (node(9), Some(key));
+            us.command(
+                at(50),
+                Command::Request { peer, justification, expected_key, nonce, force: false, automatic, lift },
+            )
+        };
+        assert_eq!(ask(true, Some(mark.id)), Err(Rejection::RevokedNeedsOperator));
+        assert_eq!(ask(true, None), Err(Rejection::KeyRevokedNeedsLift { current: mark.id }));
+        assert!(ask(false, Some(mark.id)).is_ok());
+    }
+
+    #[test]
+    fn a_request_that_was_refused_goes_to_no_relay() {
+        let (mut us, mut peer) = (us(), Actor::new(9, 0x11));
+        us.request(at(0), peer.id(), Some(peer.public_key())).unwrap();
+        let nonce = us.tables.outgoing[&peer.id()].nonce;
+        us.step(at(1), Input::Relaying { peer: peer.id(), nonce }).unwrap();
+        let reject = peer.draft(at(20), us.id(), Kind::Reject, Some(nonce));
+        assert_eq!(us.hear_from(at(30), &peer, &reject, Way::open()).unwrap().outcome, Outcome::Refused);
+        let gives = Input::Relaying { peer: peer.id(), nonce };
+        assert_eq!(us.step(at(40), gives), Err(Rejection::NothingToDo));
     }
 
     #[test]

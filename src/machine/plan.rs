@@ -344,7 +344,9 @@ impl<'a> Plan<'a> {
     }
 
     /// Drops the message that led here. What was recorded on the way, such as a floor, stays recorded.
-    pub(super) fn drop_message(self, rejection: Rejection) -> Result<Step, Rejection> {
+    pub(super) fn drop_message(mut self, rejection: Rejection) -> Result<Step, Rejection> {
+        // what was dropped did not come.
+        self.events.retain(|event| !matches!(event, Event::Received { .. }));
         let is_loud = self.mismatch.is_some();
         let step = self.finish(Outcome::Dropped(rejection));
         // A copy of a dropped message is worth remembering only where it would count for something the next time.

@@ -264,7 +264,7 @@ impl fmt::Display for Rejection {
             }
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",
-            Self::RevokedNeedsOperator => "the peer was revoked: only an operator may ask it again",
+            Self::RevokedNeedsOperator => "the peer, or its key, was revoked: only an operator may ask it again",
             Self::RevokedNeedsLift { .. } => {
                 "the peer is revoked: look at the revocation in force (trustkeep revoked) and lift it by its id (--lift)"
             }

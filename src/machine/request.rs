@@ -90,8 +90,7 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     wait_for_operator(plan, received, standing)
 }
 
-fn refuse_again(mut plan: Plan<'_>) -> Result<Step, Rejection> {
-    plan.events.retain(|event| !matches!(event, Event::Received { .. }));
+fn refuse_again(plan: Plan<'_>) -> Result<Step, Rejection> {
     plan.drop_message(Rejection::AlreadyRefused)
 }
 
@@ -255,6 +254,26 @@ mod tests {
         let mut asker = Actor::new(7, 0xB0);
         let request = asker.draft(at(50), us.id(), Kind::Request, None);
         assert!(us.hear_from(at(60), &asker, &request, open(&asker)).unwrap().events.len() == 1, "the fourth");
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_is_not_told_whatever_else_comes_of_it() {
+        // For want of room, though the floor has moved.
+        let (us, step) = heard(registered, |us, _| us.rules.limits.pending_max = 0);
+        let step = step.unwrap();
+        assert_eq!(step.outcome, Outcome::Dropped(Rejection::PendingFull));
+        assert!(!us.tables.floor.is_empty() && step.events.is_empty(), "{:?}", step.events);
+        // A copy of what waits, though the farewell is repeated.
+        let (mut us, mut asker) = (Actor::new(9, 0x11), Actor::new(7, 0xAA));
+        us.trusts(asker.id(), Some(asker.public_key()));
+        us.revoke(at(0), asker.id()).unwrap();
+        let request = asker.draft(at(50), us.id(), Kind::Request, None);
+        let first = us.hear_from(at(60), &asker, &request, registered(&asker)).unwrap();
+        assert!(matches!(first.events.first(), Some(Event::Received { .. })));
+        us.tables.floor.get_mut(&asker.id()).unwrap().seen = at(0).wall;
+        let copy = us.hear_from(at(120_000), &asker, &request, Way::open()).unwrap();
+        assert_eq!(copy.outcome, Outcome::Dropped(Rejection::Stale));
+        assert!(!copy.effects.is_empty() && copy.events.is_empty(), "{:?}", copy.events);
     }
 
     #[test]

@@ -73,6 +73,36 @@ fn trust_stands_above_ignoring() {
 }
 
 #[test]
+fn what_waits_or_is_asked_under_an_ignored_key_goes_though_the_peer_is_trusted_under_another() {
+    for key_of_record in [None, Some(0x22), Some(0x11)] {
+        let (mut us, peer) = two();
+        let key = peer.public_key();
+        us.trusts(peer.id(), key_of_record.map(|seed| Actor::new(9, seed).public_key()));
+        let nonce = us.nonce();
+        let ask = Command::Request {
+            peer: peer.id(),
+            justification: "".into(),
+            expected_key: Some(key),
+            nonce,
+            force: true,
+            automatic: false,
+            lift: None,
+        };
+        us.command(at(0), ask.clone()).unwrap();
+        let mut asker = Actor::new(peer.id().get(), 0x11);
+        super::tests::ask(&mut us, &mut asker, 1, Way::open()).unwrap();
+        let waits = us.tables.pending.contains_key(&peer.id());
+        us.command(at(2), Command::Ignore { of: PeerOrKey::Key(key) }).unwrap();
+        // Trust stands above an ignored key under that key, and under no other.
+        let is_its_own = key_of_record == Some(0x11);
+        assert_eq!(waits, !is_its_own);
+        assert!(!us.tables.pending.contains_key(&peer.id()));
+        assert_eq!(us.tables.outgoing.contains_key(&peer.id()), is_its_own);
+        assert_eq!(us.command(at(3), ask).is_ok(), is_its_own);
+    }
+}
+
+#[test]
 fn the_farewell_of_a_forgotten_revocation_is_owed_no_more() {
     let (mut us, peer) = two();
     us.trusts(peer.id(), Some(peer.public_key()));
