@@ -360,6 +360,7 @@ fn a_registry_that_was_put_back_is_heard_again_once_its_revisions_are_forgotten(
         let again = manager.forget_revisions().unwrap_err();
         assert!(matches!(again, CommandError::Refused(Rejection::NothingToDo)), "{again:?}");
         assert!(manager.is_trusted_with_key(id(2), &key_of(2)), "that alone ends nothing");
+        manager.shutdown().unwrap();
     }
     directory.fail(false);
     let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
