@@ -30,13 +30,13 @@ pub enum OpenError {
         /// What was found there.
         found: String,
     },
-    /// Another process, or another store of this process, owns the directory. Close that one first, or come again: it goes
-    /// with its process, whatever becomes of that.
+    /// Another process, or another store of this process, owns the directory. Close that store first. A lock goes with the
+    /// last process that has it.
     InUse {
         /// The directory.
         path: PathBuf,
-        /// The owner's process id, if its lock file tells.
-        pid: Option<u32>,
+        /// Who owns it, as far as that can be found out.
+        holder: Holder,
     },
     /// A file is damaged. Restore it from a copy, or choose another `RecoverPolicy`, knowing what it may bring back.
     Damaged {
@@ -99,6 +99,70 @@ pub enum OpenError {
     Persist(PersistError),
 }
 
+/// Who owns a directory, as far as its lock file and the system tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// This process, through another store.
+    ThisProcess,
+    /// A process that runs.
+    Process {
+        /// Its id, as this process sees it.
+        pid: u32,
+    },
+    /// A process of another PID namespace, which this process cannot see.
+    Elsewhere {
+        /// Its id there, which may be another process's here.
+        pid: u32,
+    },
+    /// A process that the lock file names. The system does not tell whether it runs, or in which PID namespace.
+    Named {
+        /// Its id, as that process saw it.
+        pid: u32,
+    },
+    /// The process that opened the store has ended. A process that it started still has the lock, or another program has.
+    Survivor {
+        /// The id of the process that has ended, as that process saw it.
+        of: u32,
+    },
+    /// The lock file does not tell: it was removed or replaced, or another program locked the directory.
+    Unknown,
+}
+
+impl Holder {
+    /// The id by which this process can reach the holder.
+    #[must_use]
+    pub fn pid(self) -> Option<u32> {
+        match self {
+            Self::ThisProcess => Some(std::process::id()),
+            Self::Process { pid } => Some(pid),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ThisProcess => f.write_str("this process itself"),
+            Self::Process { pid } => write!(f, "process {pid}"),
+            Self::Elsewhere { pid } => {
+                write!(f, "process {pid} of another PID namespace (a container, say), which cannot be seen from here")
+            }
+            Self::Named { pid } => write!(f, "process {pid}, as its lock file says, perhaps of another PID namespace"),
+            Self::Survivor { of } => write!(
+                f,
+                "a process that process {of} started, or another program; {of} itself has ended. `lslocks` or `fuser` on the \
+                 directory finds it"
+            ),
+            Self::Unknown => f.write_str(
+                "a process that its lock file does not name: the lock file was removed or replaced, or another program \
+                 locks the directory. `lslocks` or `fuser` on the directory finds it",
+            ),
+        }
+    }
+}
+
 impl OpenError {
     pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { operation, path: path.into(), source }
@@ -110,10 +174,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Missing { path } => write!(f, "{}: no such store", path.display()),
             Self::Foreign { path, found } => write!(f, "{}: not a trust store: {found}", path.display()),
-            Self::InUse { path, pid: Some(pid) } => {
-                write!(f, "{}: the store is in use by process {pid}", path.display())
-            }
-            Self::InUse { path, pid: None } => write!(f, "{}: the store is in use", path.display()),
+            Self::InUse { path, holder } => write!(f, "{}: the store is in use by {holder}", path.display()),
             Self::Damaged { path, offset, reason } => write!(
                 f,
                 "{}: damaged at byte {offset}: {reason}; restore the file from a copy, or open with a recover policy \
@@ -171,6 +232,15 @@ pub enum PersistError {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
+    /// The directory, its lock or a file in it is not as this store left it: another process renamed, replaced, covered or
+    /// removed it. Nothing is acknowledged, and no file is written or removed while this lasts. Saving goes on once
+    /// everything is as it was; after a lost lock it does not.
+    Displaced {
+        /// What is not as it was.
+        path: PathBuf,
+        /// What was found there.
+        found: Displacement,
+    },
     /// The time allowed ran out first.
     TimedOut {
         /// The failure that stood in the way, if the disk and not merely the time was the reason.
@@ -192,10 +262,41 @@ impl PersistError {
     }
 }
 
+/// What an owner finds where it left a directory or a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Displacement {
+    /// Nothing: it was renamed or removed.
+    Gone,
+    /// Another directory or file: it was replaced, or something is mounted over it.
+    Replaced,
+    /// A file of another length: another process wrote to it.
+    Resized,
+    /// A file under a name that only this owner gives to files.
+    Taken,
+}
+
+impl fmt::Display for Displacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "is not there any more",
+            Self::Replaced => "is not the one that this store opened",
+            Self::Resized => "was cut or extended by another process",
+            Self::Taken => "was made by another process",
+        })
+    }
+}
+
 impl fmt::Display for PersistError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { operation, path, source } => write!(f, "{}: {operation}: {source}", path.display()),
+            Self::Displaced { path, found } => write!(
+                f,
+                "{} {found}; nothing is saved: stop the process that changes the directory, put everything back as it \
+                 was, or restart",
+                path.display()
+            ),
             Self::TimedOut { cause: Some(cause) } => write!(f, "not durable in the time allowed: {cause}"),
             Self::TimedOut { cause: None } => f.write_str("not durable in the time allowed"),
             Self::Abandoned => f.write_str("the store was dropped before this was saved"),

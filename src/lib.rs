@@ -50,7 +50,7 @@ pub mod testing;
 pub mod time;
 pub mod wire;
 
-pub use error::{OpenError, PersistError, WriteError};
+pub use error::{Displacement, Holder, OpenError, PersistError, WriteError};
 pub use event::Event;
 pub use node::HandshakeManager;
 pub use peer::{
@@ -66,7 +66,7 @@ pub use store::{
 pub use time::{Now, Tick, WallMillis};
 
 #[doc(hidden)]
-pub use persist::{FileEntry, Storage, StorageFile};
+pub use persist::{FileEntry, FileId, Left, OpenFile, Seen, Storage, StorageFile};
 
 /// The project's documents, so that their examples run and their links are checked.
 pub mod docs {

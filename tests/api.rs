@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use trustkeep::{
-    Change, Event, KeeperState, NodeId, OpenError, PersistError, TrustRecord, TrustStore, WallMillis, WriteError,
+    Change, Event, Holder, KeeperState, NodeId, OpenError, PersistError, TrustRecord, TrustStore, WallMillis,
+    WriteError,
 };
 
 fn id(number: u32) -> NodeId {
@@ -194,9 +195,11 @@ fn one_owner_at_a_time_and_the_error_names_it() {
     let dir = home.path().join("store");
     let store = TrustStore::open(&dir).unwrap();
     match TrustStore::open(&dir) {
-        Err(OpenError::InUse { pid, path }) => {
-            assert_eq!(pid, Some(std::process::id()));
-            assert_eq!(path, dir);
+        Err(error) => {
+            assert_eq!(error.to_string(), format!("{}: the store is in use by this process itself", dir.display()));
+            let OpenError::InUse { holder, path } = error else { panic!("{error:?}") };
+            assert_eq!((path, holder), (dir.clone(), Holder::ThisProcess));
+            assert_eq!(holder.pid(), Some(std::process::id()));
         }
         other => panic!("{other:?}"),
     }

@@ -241,7 +241,7 @@ impl Store {
         }
         let generation = said.max(loaded.generation + u64::from(!is_same));
         loaded.saver.save(generation, after)?;
-        loaded.saver.close();
+        loaded.saver.close()?;
         Ok((generation, true))
     }
 }

@@ -202,6 +202,7 @@ impl From<OpenError> for Failure {
             OpenError::InUse { .. } => {
                 Self::hint(error, "stop that process first; `inspect`, `verify` and `export` work beside it")
             }
+            OpenError::Persist(PersistError::Displaced { .. }) => Self::new(error),
             OpenError::Damaged { .. } | OpenError::DataMissing { .. } => {
                 Self::hint(error, "`repair` tells what giving it up would lose, before it does anything")
             }
@@ -212,7 +213,13 @@ impl From<OpenError> for Failure {
 
 impl From<PersistError> for Failure {
     fn from(error: PersistError) -> Self {
-        Self::hint(error, "see to the disk, and try again")
+        match &error {
+            PersistError::Displaced { .. } => Self::new(error),
+            PersistError::TimedOut { cause: Some(cause) } if matches!(**cause, PersistError::Displaced { .. }) => {
+                Self::new(error)
+            }
+            _ => Self::hint(error, "see to the disk, and try again"),
+        }
     }
 }
 

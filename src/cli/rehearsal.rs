@@ -84,6 +84,9 @@ impl Storage for Rehearsal {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut files = self.files.lock();
+        if files.contains_key(from) && files.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         files.insert(to.to_owned(), content);
         Ok(())
@@ -147,6 +150,8 @@ mod tests {
         let mut file = rehearsal.create("b").unwrap();
         file.write_at(2, b"new").unwrap();
         file.write_at(0, b">>>").unwrap();
+        assert_eq!(rehearsal.rename("b", "c").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        rehearsal.remove("c").unwrap();
         rehearsal.rename("b", "c").unwrap();
         rehearsal.sync_dir().unwrap();
         let names: Vec<_> = rehearsal.list().unwrap().into_iter().map(|file| (file.name, file.bytes)).collect();

@@ -7,7 +7,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::progress::Bar;
-use crate::persist::{FileEntry, Storage, StorageFile};
+use crate::error::PersistError;
+use crate::persist::{FileEntry, FileId, Left, Seen, Storage, StorageFile};
 use crate::sync::{Arc, Mutex};
 
 /// Passes everything on to the storage behind it.
@@ -82,6 +83,10 @@ impl Storage for Watched {
         self.behind.sync_dir()
     }
 
+    fn confirm(&self, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        self.behind.confirm(left, seen)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.behind.path(name)
     }
@@ -93,6 +98,10 @@ struct WatchedFile {
 }
 
 impl StorageFile for WatchedFile {
+    fn id(&self) -> Option<FileId> {
+        self.file.id()
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write_at(offset, bytes)?;
         self.bar.advance(written as u64);

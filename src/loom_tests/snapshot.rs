@@ -84,6 +84,7 @@ impl Storage for Files {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.touch(to);
         let mut files = self.bytes.lock().unwrap();
+        assert!(!files.contains_key(to), "a name that is taken");
         let file = files.remove(from).unwrap();
         files.insert(to.to_owned(), file);
         Ok(())
@@ -150,7 +151,7 @@ fn life(fails: bool) -> bool {
     let handed_over = files.touched.lock().unwrap().len();
     log.save(3, &third).unwrap();
     let noted = !log.snapshots().running;
-    log.close();
+    log.close().unwrap();
     let state = log.snapshots();
     assert!(!state.running && state.failed.is_some() == fails);
     // What the keeper touched since is none of what the thread ever touched.
@@ -181,7 +182,7 @@ fn answered(ends: fn(Answer)) {
         let mut running = Running::start(1, vec!["old".to_owned()], PathBuf::new(), ends);
         let at_once = running.look();
         let noted = at_once.is_some();
-        let Outcome { written, kept } = at_once.or_else(|| running.wait()).unwrap();
+        let Outcome { written, kept, .. } = at_once.or_else(|| running.wait()).unwrap();
         assert!(matches!(written, Err(PersistError::SnapshotPanicked)) && kept == ["old"]);
         noted
     });

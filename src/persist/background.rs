@@ -1,13 +1,15 @@
 //! The thread that writes whole snapshots while changes go on being appended, so that no change waits for one.
 //!
 //! What must hold: whoever started it is answered, also after a panic; it touches no file that the journal's writer still
-//! uses; files are removed only when the snapshot that makes them superfluous is durable.
+//! uses; files are removed only when the snapshot that makes them superfluous is durable, and the directory confirmed to be
+//! ours since.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 
 use super::Storage;
 use super::format::StoreId;
+use super::recover::snapshot_name;
 use super::write::{self, is_removed};
 use crate::error::PersistError;
 use crate::sync::{Arc, Deadline, JoinHandle, OneShot, spawn};
@@ -29,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) written: Result<u64, PersistError>,
     /// Files that are still there though they could go.
     pub(crate) kept: Vec<String>,
+    /// What a snapshot that failed left, and nothing leads to.
+    pub(crate) left: Vec<String>,
 }
 
 /// A job under way.
@@ -45,7 +49,8 @@ pub(crate) struct Answer(Arc<OneShot<Outcome>>, Vec<String>);
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.0.put(Outcome { written: Err(PersistError::SnapshotPanicked), kept: core::mem::take(&mut self.1) });
+        let (written, kept) = (Err(PersistError::SnapshotPanicked), core::mem::take(&mut self.1));
+        self.0.put(Outcome { written, kept, left: Vec::new() });
     }
 }
 
@@ -61,18 +66,28 @@ impl Job {
 
     fn run(mut self) -> Outcome {
         let storage = self.storage.as_ref();
-        let written = match write::snapshot(storage, self.store, self.generation, &self.tables) {
+        // Where the directory is not ours any more, nothing in it is superfluous.
+        let written = write::snapshot(storage, self.store, self.generation, &self.tables).and_then(|bytes| {
+            write::confirm(storage).map(|()| bytes).map_err(|error| {
+                let is_displaced = matches!(error, PersistError::Displaced { .. });
+                let left = if is_displaced { Vec::new() } else { vec![snapshot_name(self.generation)] };
+                write::Failed { error, left }
+            })
+        });
+        let (written, left) = match written {
             Ok(bytes) => {
                 self.superfluous.retain(|name| !is_removed(storage, name));
-                Ok(bytes)
+                (Ok(bytes), Vec::new())
             }
-            Err(write::Failed { error, left }) => {
+            Err(write::Failed { error, mut left }) => {
                 // The journals hold all that it holds, and the next one has another name.
-                self.superfluous.extend(left.into_iter().filter(|name| !is_removed(storage, name)));
-                Err(error)
+                if !left.is_empty() && write::confirm(storage).is_ok() {
+                    left.retain(|name| !is_removed(storage, name));
+                }
+                (Err(error), left)
             }
         };
-        Outcome { written, kept: self.superfluous }
+        Outcome { written, kept: self.superfluous, left }
     }
 }
 
@@ -93,7 +108,7 @@ impl Running {
                 // What it would have run is dropped, and has answered; the reason is better than that.
                 let _ = outcome.take();
                 let written = Err(PersistError::io("start the snapshot thread of", path, error));
-                outcome.put(Outcome { written, kept: superfluous });
+                outcome.put(Outcome { written, kept: superfluous, left: Vec::new() });
                 None
             }
         };

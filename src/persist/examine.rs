@@ -12,6 +12,7 @@ mod tests;
 use std::io;
 
 use super::format::{self, Damage, FileError, HEADER_BYTES, Header, How, Kind, Snapshot, StoreId, VERSION};
+use super::holder::LockText;
 use super::load::{self, State, decode_head, decode_named, unusable};
 use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered};
 use super::{FileEntry, Storage};
@@ -309,10 +310,11 @@ impl Check<'_> {
             FileKind::Snapshot => self.snapshot(name)?,
             FileKind::Journal => self.journal(name, counted)?,
             FileKind::Lock => {
-                let is_pid = load::read(self.storage, name, |bytes| Ok(holds_a_pid(bytes)))?;
-                match is_pid {
-                    Ok(true) => Finding::Whole,
-                    _ => Finding::Note("holds no process id; its content matters to nobody".to_owned()),
+                let is_foreign =
+                    load::read(self.storage, name, |bytes| Ok(LockText::parse(bytes) == LockText::Foreign))?;
+                match is_foreign {
+                    Ok(false) => Finding::Whole,
+                    _ => Finding::Note("another program's; no store opens here while it is there".to_owned()),
                 }
             }
             FileKind::Leftover => {
@@ -410,10 +412,6 @@ fn check_keys(
 fn keys<'a>(tables: &'a Tables, known: Option<&'a Tables>) -> impl Iterator<Item = PublicKey> {
     let trusted = tables.trusted.iter().filter(move |record| !known.is_some_and(|known| is_known(known, record)));
     trusted.filter_map(|record| record.public_key).chain(tables.sides.keys())
-}
-
-fn holds_a_pid(bytes: &[u8]) -> bool {
-    core::str::from_utf8(bytes).is_ok_and(|text| text.trim_end().parse::<u32>().is_ok())
 }
 
 /// Keys between two words on the progress: tens of milliseconds.

@@ -1,22 +1,23 @@
-//! A storage that is a directory, and the lock that makes one process its owner.
+//! A storage that is a directory, with or without its ownership (`owner`).
 //!
 //! Everything is reached relative to the open directory, never through a symbolic link; files are created exclusively
 //! with mode 0600, the directory with 0700. The lock file is never removed or renamed.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::recover::{LOCK, Listing};
+use super::owner::{self, Owner};
+use super::recover::Listing;
 use super::write::INTERRUPTIONS_MAX;
-use super::{FileEntry, Storage, StorageFile, mapping, reading};
-use crate::error::OpenError;
+use super::{FileEntry, FileId, Left, Seen, Storage, StorageFile, mapping, reading};
+use crate::error::{OpenError, PersistError};
 
 /// How files are read when a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,14 +37,12 @@ pub(crate) struct Directory {
     directory: OwnedFd,
     mode: LoadMode,
     /// Held for as long as this lives; `None` for one that only looks.
-    lock: Option<File>,
+    owner: Option<Owner>,
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Said outright: a process that another thread is just starting has the descriptor too until it execs, and
-        // closing ours alone would leave the directory locked for that moment.
-        if let Some(Err(error)) = self.lock.as_ref().map(File::unlock) {
+        if let Some(Err(error)) = self.owner.as_ref().map(|owner| owner.release(&self.directory)) {
             tracing::warn!(path = %self.path.display(), %error, "a store's lock could not be given up; closing it will");
         }
     }
@@ -71,7 +70,11 @@ impl Directory {
             rustix::fs::fchmod(&this.directory, Mode::RWXU)
                 .map_err(|error| OpenError::io("change the mode of", path, error.into()))?;
         }
-        this.lock = Some(lock(path, &this.directory)?);
+        this.owner = Some(Owner::take(path, &this.directory)?);
+        if !listing.genesis {
+            // A crash may have come between its making, by whomever, and the sync that makes its name durable.
+            owner::sync_parent(path, &this.directory)?;
+        }
         Ok(this)
     }
 
@@ -79,7 +82,7 @@ impl Directory {
     pub(crate) fn look(path: &Path, mode: LoadMode) -> Result<Self, OpenError> {
         let directory = open_directory(path)?;
         let mode = if mode == LoadMode::Map && mapping_is_unsafe(&directory) { LoadMode::Read } else { mode };
-        Ok(Self { path: path.to_owned(), directory, mode, lock: None })
+        Ok(Self { path: path.to_owned(), directory, mode, owner: None })
     }
 
     fn open_file(&self, name: &str) -> io::Result<File> {
@@ -129,7 +132,7 @@ impl Storage for Directory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(patiently(|| rustix::fs::renameat(&self.directory, from, &self.directory, to))?)
+        owner::rename_new(&self.directory, from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -143,12 +146,20 @@ impl Storage for Directory {
         Ok(patiently(|| rustix::fs::fsync(&directory))?)
     }
 
+    fn confirm(&self, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        self.owner.as_ref().map_or(Ok(()), |owner| owner.confirm(&self.directory, left, seen))
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 }
 
 impl StorageFile for File {
+    fn id(&self) -> Option<FileId> {
+        patiently(|| rustix::fs::fstat(self)).ok().map(|stat| owner::id(&stat))
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         // The system ends a process with SIGXFSZ if it writes there, unless the process has seen to that, which is not ours
         // to decide. A write that begins below the limit is cut short and ends nobody.
@@ -174,7 +185,7 @@ fn is_beyond_limit(offset: u64) -> bool {
 
 /// Makes a call again that a signal interrupted, as the standard library does with its own: network and FUSE file systems
 /// let any call be interrupted. Not for ever: who waits for a save must hear of a file system that does nothing else.
-fn patiently<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+pub(super) fn patiently<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     let mut interruptions = 0;
     loop {
         match call() {
@@ -210,44 +221,7 @@ fn make_directory(path: &Path) -> Result<bool, OpenError> {
         }
         Err(error) => return Err(OpenError::io("create the directory", path, error)),
     };
-    // The parent may itself be reached through a symbolic link; that is its owner's choice.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    patiently(|| rustix::fs::open(parent, flags, Mode::empty()))
-        .and_then(|directory| patiently(|| rustix::fs::fsync(&directory)))
-        .map_err(|error| OpenError::io("fsync", parent, error.into()))?;
     Ok(made)
-}
-
-/// Takes the directory's lock and writes our process id into it, for the message that others will see.
-fn lock(path: &Path, directory: &OwnedFd) -> Result<File, OpenError> {
-    let lock_path = path.join(LOCK);
-    let fail = |operation, error| OpenError::io(operation, &lock_path, error);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = patiently(|| rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR))
-        .map(File::from)
-        .map_err(|error| fail("open", error.into()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = [0; 20];
-            let read = file.read_at(&mut pid, 0).unwrap_or(0);
-            let text = String::from_utf8_lossy(pid.get(..read).unwrap_or_default()).into_owned();
-            return Err(OpenError::InUse { path: path.to_owned(), pid: text.trim().parse().ok() });
-        }
-        Err(TryLockError::Error(error)) => return Err(fail("lock", error)),
-    }
-    // Somebody may have replaced the file between opening and locking: then the lock is on nothing that others see.
-    let (held, named) = (
-        file.metadata().map_err(|error| fail("examine", error))?,
-        rustix::fs::statat(directory, LOCK, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| fail("examine", error.into()))?,
-    );
-    if (held.ino(), held.dev()) != (named.st_ino, named.st_dev) {
-        return Err(OpenError::InUse { path: path.to_owned(), pid: None });
-    }
-    let pid = format!("{}\n", std::process::id());
-    file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0)).map_err(|error| fail("write", error))?;
-    Ok(file)
 }
 
 /// On network and FUSE file systems another machine or process may cut a mapped file under us.
@@ -270,6 +244,7 @@ fn mapping_is_unsafe(directory: &OwnedFd) -> bool {
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::*;
+    use crate::error::Holder;
 
     #[test]
     fn interrupted_calls_are_made_again_but_not_for_ever() {
@@ -293,11 +268,12 @@ mod tests {
         let dir = home.path().join("store");
         let owner = Directory::own(&dir, true, LoadMode::Map).unwrap();
         // What a fork copies until it execs.
-        let copy = owner.lock.as_ref().unwrap().try_clone().unwrap();
-        assert!(matches!(Directory::own(&dir, false, LoadMode::Map), Err(OpenError::InUse { pid: Some(_), .. })));
+        let copies = (owner.directory.try_clone().unwrap(), owner.owner.as_ref().unwrap().lock_copy());
+        let refused = Directory::own(&dir, false, LoadMode::Map);
+        assert!(matches!(refused, Err(OpenError::InUse { holder: Holder::ThisProcess, .. })), "{refused:?}");
         drop(owner);
         Directory::own(&dir, false, LoadMode::Map).unwrap();
-        drop(copy);
+        drop(copies);
     }
 
     #[test]

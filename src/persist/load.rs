@@ -50,16 +50,17 @@ pub(crate) fn load(
         Choice::Create if !opening.create => Err(OpenError::Missing { path: storage.path("") }),
         Choice::Create => {
             clean(storage.as_ref(), &listing);
-            begin(storage, opening.sizes, fresh()?, 0, next_seq(&listing), fresh()?.seed)
+            begin(storage, opening.sizes, (fresh()?, false), 0, next_seq(&listing), fresh()?.seed)
         }
         Choice::Empty { set_aside, store } => {
+            let is_marked = store.is_some();
             let store = store.map_or_else(&fresh, Ok)?;
             move_aside(storage.as_ref(), &entries, &set_aside, true)?;
             clean(storage.as_ref(), &listing);
             // Beyond every generation that may have been acknowledged here.
             let newest = listing.snapshots.first().map_or(0, |(newest, _)| *newest);
             let generation = newest.saturating_add(LEAP).min(GENERATION_MAX);
-            begin(storage, opening.sizes, store, generation, next_seq(&listing), fresh()?.seed)
+            begin(storage, opening.sizes, (store, is_marked), generation, next_seq(&listing), fresh()?.seed)
         }
         Choice::State(recovered) => {
             let (store, rebuilt) = state.finish(&recovered)?;
@@ -88,9 +89,11 @@ fn resume(
     let mut rewrite = false;
     if recovered.lossy {
         generation = generation.saturating_add(LEAP).min(GENERATION_MAX);
-        let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
-            .map_err(|failed| OpenError::Persist(failed.error))?;
-        files.snapshots.push((generation, bytes));
+        if !files.has_snapshot(generation) {
+            let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
+                .map_err(|failed| OpenError::Persist(failed.error))?;
+            files.snapshots.push((generation, bytes));
+        }
         files.journal_bytes = 0;
     } else if let (Some(ending), Some(Link { seq, head, .. })) = (&recovered.ending, recovered.journals.last()) {
         files.previous = Some(Previous { seq: *seq, bytes: ending.bytes });
@@ -121,6 +124,8 @@ fn resume(
     if recovered.write_mark {
         write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
     }
+    saver.is_marked();
+    saver.confirm().map_err(OpenError::Persist)?;
     // Not being able to is no reason not to open.
     for seq in stale {
         let name = recover::journal_name(seq);
@@ -153,11 +158,11 @@ fn next_seq(listing: &Listing) -> u64 {
     listing.journals.first().map_or(1, |(newest, _)| newest.saturating_add(1))
 }
 
-/// Makes an empty store at this generation durable, then its mark.
+/// Makes an empty store at this generation durable, then its mark, unless that is there.
 fn begin(
     storage: Arc<dyn Storage>,
     sizes: Sizes,
-    store: StoreId,
+    (store, is_marked): (StoreId, bool),
     generation: u64,
     next_seq: u64,
     seed: u64,
@@ -165,11 +170,15 @@ fn begin(
     let tables = Tables::new(Mix::new(store.seed));
     let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
         .map_err(|failed| OpenError::Persist(failed.error))?;
-    write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
+    if !is_marked {
+        write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
+    }
     let snapshots = vec![(generation, bytes)];
     let (journals, superseded) = (Vec::new(), Vec::new());
     let files = Resumed { snapshots, journals, superseded, previous: None, next_seq, journal_bytes: 0, seed };
-    let saver = Log::new(storage, store, sizes, (generation, tables.clone()), files);
+    let mut saver = Log::new(storage, store, sizes, (generation, tables.clone()), files);
+    saver.is_marked();
+    saver.confirm().map_err(OpenError::Persist)?;
     Ok(Loaded { tables, generation, saver })
 }
 
@@ -391,10 +400,10 @@ mod tests {
         let disk = SimDisk::new();
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let (sizes, store) = (Sizes::default(), StoreId { id: [7; 16], seed: 9 });
-        let Loaded { tables, mut saver, .. } = begin(storage, sizes, store, 0, GENERATION_MAX, 1).unwrap();
+        let Loaded { tables, mut saver, .. } = begin(storage, sizes, (store, false), 0, GENERATION_MAX, 1).unwrap();
         let one = with(&tables, NodeId::new(1).unwrap());
         saver.save(1, &one).unwrap();
-        saver.close();
+        saver.close().unwrap();
         drop(saver);
         let Loaded { generation, mut saver, .. } = loaded(&disk).unwrap();
         assert_eq!(generation, 1, "the last one is read");

@@ -6,8 +6,13 @@
 //! INVARIANT I-L4: a journal has the same length from the moment it gets its name. It is marked as continued only when the
 //! one that goes on from it is durable, and before anybody hears that what is in that one is.
 //! INVARIANT I-L2: a journal's first group is durable before the file gets its name: no file is ever there without one.
+//! INVARIANT I-L5: see `confirm`.
 //! INVARIANT I-L3: a file goes only when a durable snapshot and the journals that go on from it hold what it holds.
+//!
+//! 507 lines because each step of a save and what undoes it stand together.
 #![forbid(unsafe_code)]
+
+mod confirm;
 
 use core::fmt;
 use std::sync::Arc;
@@ -17,10 +22,11 @@ use super::bulk::{Bulk, wants_snapshot};
 use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId, VERSION};
 use super::recover::{GENERATION_MAX, journal_name, snapshot_name};
 use super::write::{self, Buffered, fill, is_full, is_removed, write_all_at};
-use super::{Storage, StorageFile};
+use super::{FileId, Seen, Storage, StorageFile};
 use crate::error::PersistError;
 use crate::tables::Tables;
 use crate::tables::difference::Difference;
+use confirm::HeldJournal;
 
 /// How much space is taken, and when a snapshot is due.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +88,9 @@ pub(crate) struct Log {
     doomed: Vec<String>,
     /// To be removed before another journal is begun: what the last attempt to begin one left.
     left: Vec<String>,
+    /// A journal that was begun and not confirmed. The one before it may be marked as continued, so it goes when another
+    /// one that goes on from there is durable, and confirmed.
+    unconfirmed: Option<String>,
     /// To be removed when the next snapshot is durable.
     later: Vec<String>,
     snapshot: Option<(Running, u64)>,
@@ -90,6 +99,13 @@ pub(crate) struct Log {
     /// How many snapshots failed since the last that did not, and why the latest did.
     failed: Option<(u64, PersistError)>,
     seeds: u64,
+    /// The newest journal of this life that holds what was acknowledged.
+    held: Option<HeldJournal>,
+    seen: Seen,
+    /// The storage did not confirm what was left, when it was asked last.
+    displaced: bool,
+    /// Whether the mark of a store is there.
+    marked: bool,
 }
 
 /// How snapshots are doing.
@@ -106,6 +122,7 @@ pub(crate) struct Snapshots {
 /// The journal that is being appended to.
 struct Open {
     file: Box<dyn StorageFile>,
+    id: Option<FileId>,
     seq: u64,
     tag: u32,
     /// Where the last durable group ends.
@@ -149,21 +166,35 @@ impl Log {
             files,
             doomed: Vec::new(),
             left: Vec::new(),
+            unconfirmed: None,
             later,
             snapshot: None,
             snapshot_from_bytes: 0,
             failed: None,
             seeds,
+            held: None,
+            seen: Seen::default(),
+            displaced: false,
+            marked: false,
         }
     }
 
     /// Makes this state durable. After an error the state is as if the call had not been made, or as if it had
     /// succeeded; the next call starts from a fresh file.
     pub(crate) fn save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
+        let saved = self.try_save(generation, tables);
+        saved.map_err(|error| self.explained(error))
+    }
+
+    fn try_save(&mut self, generation: u64, tables: &Tables) -> Result<(), PersistError> {
         self.look_at_snapshot();
-        let due = self.snapshot.is_none() && self.is_snapshot_due();
-        let bytes_before = self.files.journal_bytes;
+        if self.displaced {
+            self.confirm()?;
+            self.remove_doomed();
+        }
         let (base, before) = self.saved.clone();
+        let due = self.snapshot.is_none() && self.is_snapshot_due() && !self.files.has_snapshot(base);
+        let bytes_before = self.files.journal_bytes;
         let difference = tables.diff(&before);
         let bytes = format::group_bytes(&difference);
         let group = Group { from: base, to: generation, difference: &difference, bytes };
@@ -178,14 +209,18 @@ impl Log {
                 self.retired = None;
                 return Err(PersistError::io(operation, path, error));
             }
+            let acknowledged = Previous { seq: open.seq, bytes: open.used - bytes };
+            self.confirm_save(Some(acknowledged))?;
         } else {
-            let room = self.room_ahead();
+            let (previous, room) = (self.files.previous, self.room_ahead());
             match self.begin_journal(&group, room) {
-                // Without room ahead the next group begins a journal of its own, but this one may fit.
+                // Without room ahead the next group begins a journal of its own, but this one may fit. What the attempt
+                // wrote had no name yet, and the next one has another.
                 Err(error) if room > 0 && is_full(&error) => self.begin_journal(&group, 0)?,
                 begun => begun?,
             }
             self.mark_retired();
+            self.confirm_save(previous)?;
         }
         self.files.journal_bytes += bytes;
         self.appended_bytes += bytes;
@@ -193,8 +228,13 @@ impl Log {
         if due {
             self.start_snapshot(base, before, bytes_before);
         }
-        self.doomed.retain(|name| !is_removed(self.storage.as_ref(), name));
+        self.doomed.extend(self.unconfirmed.take());
+        self.remove_doomed();
         Ok(())
+    }
+
+    fn remove_doomed(&mut self) {
+        self.doomed.retain(|name| !is_removed(self.storage.as_ref(), name));
     }
 
     /// The state of this generation in other memory: if it is the one that was saved last, where it was is not needed any
@@ -214,32 +254,50 @@ impl Log {
 
     /// Waits for a snapshot that is being written, and ends the journal with a closing mark, so that from then on every
     /// lost byte is noticed. Writes nothing if nothing was saved since the last time.
-    pub(crate) fn close(&mut self) {
+    ///
+    /// # Errors
+    /// Everything was saved, but the storage does not confirm any more that it is as it was left.
+    pub(crate) fn close(&mut self) -> Result<(), PersistError> {
         self.await_snapshot();
-        let Some(mut open) = self.open.take() else { return };
-        self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
-        if let Err(error) = open.mark(self.saved.0, false) {
+        let open = self.open.take();
+        if let Some(open) = &open {
+            self.files.previous = Some(Previous { seq: open.seq, bytes: open.used });
+        }
+        match self.confirm() {
+            Err(displaced @ PersistError::Displaced { .. }) => return Err(displaced),
+            // What was acknowledged was confirmed then.
+            Err(error) => tracing::warn!(%error, "whether a store that is closed is where it was is not known"),
+            Ok(()) => {}
+        }
+        if let Some(mut open) = open
+            && let Err(error) = open.mark(self.saved.0, false)
+        {
             // All changes are durable: the next opening takes it for a kill.
             tracing::warn!(%error, "the journal got no closing mark; nothing is lost by that");
         }
+        Ok(())
     }
 
     /// Writes the newest durable state as a snapshot, and removes all that it makes superfluous.
     #[cfg(feature = "cli")]
     pub(crate) fn compact(&mut self) -> Result<(), PersistError> {
-        self.close();
-        let (generation, tables) = &self.saved;
-        let bytes = write::snapshot(self.storage.as_ref(), self.store, *generation, tables)?;
-        let newest = *generation;
+        self.close()?;
+        let newest = self.saved.0;
+        if !self.files.has_snapshot(newest) {
+            let bytes = write::snapshot(self.storage.as_ref(), self.store, newest, &self.saved.1)?;
+            self.files.snapshots.push((newest, bytes));
+            self.confirm()?;
+        }
         let mut superfluous = self.superfluous(newest, newest);
         superfluous.extend(self.files.journals.drain(..).map(|journal| journal_name(journal.seq)));
-        (self.files.snapshots, self.files.previous, self.files.journal_bytes) = (vec![(newest, bytes)], None, 0);
+        (self.files.previous, self.files.journal_bytes, self.held) = (None, 0, None);
         for name in &superfluous {
             self.storage.remove(name).map_err(|error| PersistError::io("remove", self.storage.path(name), error))?;
         }
         self.storage
             .sync_dir()
-            .map_err(|error| PersistError::io("fsync of the directory", self.storage.path(""), error))
+            .map_err(|error| PersistError::io("fsync of the directory", self.storage.path(""), error))?;
+        self.confirm()
     }
 
     fn is_snapshot_due(&self) -> bool {
@@ -272,11 +330,13 @@ impl Log {
     }
 
     /// Removes what an attempt left that failed, and has that removal made durable, before another one is made: so however
-    /// many fail, one journal at most is there because of them. While the directory cannot be synced, none is begun.
+    /// many fail, one journal at most is there because of them. While the directory cannot be synced, or is not confirmed to
+    /// be ours, none is begun.
     fn clear_up_after_failure(&mut self) -> Result<(), PersistError> {
         if self.left.is_empty() {
             return Ok(());
         }
+        self.confirm()?;
         let still_there = self.left.iter().filter(|name| !is_removed(self.storage.as_ref(), name)).cloned();
         let still_there: Vec<String> = still_there.collect();
         self.storage
@@ -310,7 +370,7 @@ impl Log {
         let (store, base, file_seed, previous) = (self.store, group.from, self.seeds, self.files.previous);
         let head = JournalHead { version: VERSION, store, base, seq, file_seed, previous, file_bytes };
         let (tag, name) = (head.file_tag(), journal_name(seq));
-        let written = write::replace(self.storage.as_ref(), &name, |file| {
+        let written = write::place(self.storage.as_ref(), &name, |file| {
             let mut buffered = Buffered::new(file, false);
             buffered.put(0, &head.encode())?;
             fill(&mut buffered, JournalHead::BYTES as u64, GROUPS_AT)?;
@@ -321,13 +381,18 @@ impl Log {
         let file = match written {
             Ok(file) => file,
             Err(write::Failed { error, left }) => {
+                if let PersistError::Displaced { path, found } = &error {
+                    // Another process uses our names: whatever it is, this one is the owner no longer.
+                    self.seen.lost = Some((path.clone(), *found));
+                    self.displaced = true;
+                }
                 // It may have got its name. Nothing will lead to it; until it is gone it is a state that was published.
                 self.left.extend(left);
                 return Err(error);
             }
         };
         self.files.journals.push(JournalFile { seq, base });
-        self.open = Some(Open { file, seq, tag, used, file_bytes });
+        self.open = Some(Open { id: file.id(), file, seq, tag, used, file_bytes });
         Ok(())
     }
 
@@ -369,7 +434,7 @@ impl Log {
 
     /// Takes note of a snapshot that has been written, or has failed to be.
     fn note_snapshot(&mut self, outcome: Option<Outcome>) {
-        let Some(Outcome { written, kept }) = outcome else { return };
+        let Some(Outcome { written, kept, left }) = outcome else { return };
         let Some((running, bytes_before)) = self.snapshot.take() else { return };
         let generation = running.generation;
         match written {
@@ -390,6 +455,7 @@ impl Log {
                     "a snapshot could not be written; the journals hold everything, and grow"
                 );
                 self.later.extend(kept);
+                self.doomed.extend(left);
                 if matches!(error, PersistError::SnapshotPanicked) {
                     // It may have got its name before.
                     self.later.push(snapshot_name(generation));

@@ -14,14 +14,18 @@ pub(crate) mod recover;
 pub(crate) mod background;
 mod bulk;
 pub(crate) mod file;
+mod holder;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod mapping;
+mod owner;
 pub(crate) mod reading;
 mod write;
 
 use std::io;
 use std::path::PathBuf;
+
+use crate::error::{Displacement, PersistError};
 
 /// A directory of small flat names, owned by one store.
 ///
@@ -46,11 +50,11 @@ pub trait Storage: Send + Sync + core::fmt::Debug {
     /// `AlreadyExists`, or the operating system's.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
 
-    /// Gives a file another name, replacing what had it. Crash: until `sync_dir` either name may lead to either file,
-    /// never to a mixture.
+    /// Gives a file another name, which must be free: a new name never replaces a file. Crash: until `sync_dir` either
+    /// name may lead to the file, or both.
     ///
     /// # Errors
-    /// The operating system's.
+    /// `AlreadyExists` if the name is taken, or the operating system's.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file. Crash: until `sync_dir` it may still be there.
@@ -65,12 +69,74 @@ pub trait Storage: Send + Sync + core::fmt::Debug {
     /// The operating system's.
     fn sync_dir(&self) -> io::Result<()>;
 
+    /// Confirms that the directory, its lock and its files are still as their owner left them. The owner calls this after
+    /// each sync and before it acknowledges anything. The owner passes the same `seen` each time.
+    ///
+    /// A storage that no other process can reach has nothing to confirm. Crash: no effect.
+    ///
+    /// # Errors
+    /// [`PersistError::Displaced`], or the operating system's error if it does not tell.
+    fn confirm(&self, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        let _ = (left, seen);
+        Ok(())
+    }
+
     /// How the file is called in messages to people.
     fn path(&self, name: &str) -> PathBuf;
 }
 
+/// The files that an owner left in its directory.
+#[derive(Clone, Copy)]
+pub struct Left<'a> {
+    /// The file that the owner writes to. Each call looks at it.
+    pub open: Option<OpenFile<'a>>,
+    /// The names of all other files that the state needs. A call looks at them if a name in the directory may have changed
+    /// since the call before.
+    pub others: &'a dyn Fn() -> Vec<String>,
+}
+
+impl core::fmt::Debug for Left<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Left").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// A file that its owner holds open.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFile<'a> {
+    /// The name that must lead to it.
+    pub name: &'a str,
+    /// Which file it is, if the storage tells files apart.
+    pub id: Option<FileId>,
+    /// Its length in bytes, which never changes.
+    pub bytes: u64,
+}
+
+/// Two equal ones are the same file, whatever its name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// The file system.
+    pub device: u64,
+    /// The file in it.
+    pub number: u64,
+}
+
+/// What an owner remembers from one [`Storage::confirm`] to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// When a name in the directory last changed, as the storage tells time.
+    pub changed: Option<[i64; 4]>,
+    /// The lock was found lost: from then on another process may have owned the directory, whatever is there now.
+    pub lost: Option<(PathBuf, Displacement)>,
+}
+
 /// A file being written.
 pub trait StorageFile: Send {
+    /// Which file this is; `None` if the storage does not tell files apart.
+    fn id(&self) -> Option<FileId> {
+        None
+    }
+
     /// Writes some of the bytes at this offset and says how many. Crash: any subset of the sectors not yet synced may
     /// have arrived, in any order.
     ///

@@ -124,9 +124,10 @@ impl Listing {
         listing
     }
 
-    /// A name that shows the directory to be somebody else's: it has files, none of which is ours.
+    /// A name that shows the directory to be another program's: it has files, none of which is ours. `LOCK` does not count,
+    /// for other programs have a file of that name too; alone it is a creation that was cut short.
     pub(crate) fn foreign_directory(&self) -> Option<&str> {
-        let ours = self.genesis || self.lock || self.has_data() || !self.leftovers.is_empty();
+        let ours = self.genesis || self.has_data() || !self.leftovers.is_empty();
         if ours { None } else { self.foreign.first().map(String::as_str) }
     }
 }

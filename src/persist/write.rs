@@ -6,15 +6,16 @@ use std::io;
 
 use super::format::{self, HEADER_BYTES, Header, Kind, PAGE_BYTES, StoreId, VERSION};
 use super::recover::{GENESIS, snapshot_name, temporary_name};
-use super::{Storage, StorageFile};
-use crate::error::PersistError;
+use super::{Left, Seen, Storage, StorageFile};
+use crate::error::{Displacement, PersistError};
 use crate::tables::Tables;
 
 /// A file that was not made durable.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: PersistError,
-    /// Files that may be there because of it: nothing leads to them, and they are whole if they have their name.
+    /// Files that may be there because of it: nothing leads to them, and they are whole if they have their name. They are
+    /// removed only once the storage has confirmed that it is ours. After [`PersistError::Displaced`] there are none.
     pub(super) left: Vec<String>,
 }
 
@@ -24,10 +25,11 @@ impl From<Failed> for PersistError {
     }
 }
 
-/// Makes a file durable under its name, replacing what had it, and returns it still open.
+/// Makes a file durable under its name, which must be free, and returns it still open.
 ///
-/// After an error the name leads to the old file, or to the new one, which was whole by then.
-pub(super) fn replace(
+/// After an error the name leads nowhere, or to the file, which was whole by then; or it was taken
+/// ([`PersistError::Displaced`]).
+pub(super) fn place(
     storage: &dyn Storage,
     name: &str,
     write: impl FnOnce(&mut dyn StorageFile) -> io::Result<()>,
@@ -36,7 +38,7 @@ pub(super) fn replace(
     let fail = |operation, of: &str, error, may_be_named: bool| {
         let mut left = Vec::new();
         // What cannot be removed now is removed before the next attempt, or by the next opening.
-        if !is_removed(storage, &temporary) {
+        if confirm(storage).is_err() || !is_removed(storage, &temporary) {
             left.push(temporary.clone());
         }
         if may_be_named {
@@ -46,13 +48,21 @@ pub(super) fn replace(
     };
     write(file.as_mut()).map_err(|error| fail("write", &temporary, error, false))?;
     file.sync().map_err(|error| fail("fsync", &temporary, error, false))?;
-    storage.rename(&temporary, name).map_err(|error| {
-        // A file that had the name before is not ours to remove.
-        let may_be_named = error.kind() != io::ErrorKind::AlreadyExists;
-        fail("rename", &temporary, error, may_be_named)
+    storage.rename(&temporary, name).map_err(|error| match error.kind() {
+        // Another process gives names of ours to its files. Nothing here is touched any more.
+        io::ErrorKind::AlreadyExists => {
+            let error = PersistError::Displaced { path: storage.path(name), found: Displacement::Taken };
+            Failed { error, left: Vec::new() }
+        }
+        _ => fail("rename", &temporary, error, true),
     })?;
     storage.sync_dir().map_err(|error| fail("fsync of the directory", "", error, true))?;
     Ok(file)
+}
+
+/// Has the storage confirm that its directory is still ours, so that something in it may be removed.
+pub(super) fn confirm(storage: &dyn Storage) -> Result<(), PersistError> {
+    storage.confirm(&Left { open: None, others: &Vec::new }, &mut Seen::default())
 }
 
 /// Removes a file; false if it is still there.
@@ -81,7 +91,7 @@ fn create(storage: &dyn Storage, name: &str) -> Result<(String, Box<dyn StorageF
 /// Makes a snapshot durable; returns its length.
 pub(super) fn snapshot(storage: &dyn Storage, store: StoreId, generation: u64, tables: &Tables) -> Result<u64, Failed> {
     let mut file_bytes = 0;
-    replace(storage, &snapshot_name(generation), |file| {
+    place(storage, &snapshot_name(generation), |file| {
         let mut buffered = Buffered::new(file, true);
         file_bytes = format::encode_snapshot(store, generation, tables, &mut |at, bytes| buffered.put(at, bytes))?;
         buffered.flush()
@@ -93,7 +103,7 @@ pub(super) fn snapshot(storage: &dyn Storage, store: StoreId, generation: u64, t
 pub(super) fn mark(storage: &dyn Storage, store: StoreId) -> Result<(), PersistError> {
     let header =
         Header { version: VERSION, kind: Kind::Genesis, store, generation: 0, file_bytes: HEADER_BYTES as u64 };
-    Ok(replace(storage, GENESIS, |file| write_all_at(file, 0, &header.encode())).map(drop)?)
+    Ok(place(storage, GENESIS, |file| write_all_at(file, 0, &header.encode())).map(drop)?)
 }
 
 /// Collects the small writes of one block each into large ones.

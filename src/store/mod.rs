@@ -356,7 +356,8 @@ impl TrustStore {
     ///
     /// # Errors
     /// [`PersistError::TimedOut`] with the failure behind it: the changes are still in memory, and the store goes on
-    /// trying until it is dropped.
+    /// trying until it is dropped. [`PersistError::Displaced`]: everything was saved, but the directory, its lock or a file in
+    /// it is not as it was left.
     pub fn close(&self) -> Result<Generation, PersistError> {
         if self.shared.is_inside() {
             return Err(PersistError::Reentrant);
@@ -370,7 +371,11 @@ impl TrustStore {
         if self.shared.progress.durable() >= generation {
             return match stopped {
                 // The directory is free, or there is nobody left to free it later.
-                Some(_) => Ok(Generation::new(generation)),
+                Some(_) => match self.shared.progress.failing() {
+                    // Everything was saved, and then it was displaced.
+                    Some(failing) => Err(failing.error),
+                    None => Ok(Generation::new(generation)),
+                },
                 None => Err(PersistError::TimedOut { cause: None }),
             };
         }

@@ -4,6 +4,8 @@
 //! A sync that fails may have written some of what it should have and drops the rest, so that a second one on the same
 //! file succeeds without it, as real systems do. It exists because on a real disk one power cut shows one outcome; here every call is a
 //! [`CrashPoint`], and each of those gives every state that a crash there may leave behind.
+//!
+//! 476 lines because a disk answers every call of a storage.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -11,7 +13,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::persist::{FileEntry, Storage, StorageFile};
+use crate::error::{Displacement, PersistError};
+use crate::persist::{FileEntry, FileId, Left, Seen, Storage, StorageFile};
 use crate::sync::{Arc, Mutex};
 
 mod images;
@@ -47,6 +50,8 @@ pub enum Call {
     Remove,
     /// `Storage::sync_dir`
     SyncDir,
+    /// `Storage::confirm`
+    Confirm,
 }
 
 /// A call that fails.
@@ -91,6 +96,8 @@ struct Inner {
     /// What survives for sure.
     durable: BTreeMap<String, u64>,
     unsynced: Vec<DirOp>,
+    /// How often a name has changed.
+    changes: i64,
     gone: Option<std::sync::Arc<Content>>,
     log: Vec<Call>,
     bytes_written: u64,
@@ -152,6 +159,7 @@ impl SimDisk {
     /// Takes a file away, durably; counts as no call.
     pub fn take(&self, name: &str) {
         let mut inner = self.inner.lock();
+        inner.changes += 1;
         inner.live.remove(name);
         inner.durable.remove(name);
     }
@@ -265,6 +273,7 @@ impl Inner {
 
     fn put(&mut self, name: &str, content: std::sync::Arc<Content>) {
         let inode = self.add(Inode::new(content));
+        self.changes += 1;
         self.live.insert(name.to_owned(), inode);
         self.durable.insert(name.to_owned(), inode);
     }
@@ -277,6 +286,7 @@ impl Inner {
 
     fn change_dir(&mut self, op: DirOp) {
         op.apply(&mut self.live, false);
+        self.changes += 1;
         self.unsynced.push(op);
         self.note_crash_point();
     }
@@ -350,6 +360,9 @@ impl Storage for SimDisk {
         let mut inner = self.inner.lock();
         inner.call(Call::Rename)?;
         let inode = inner.lookup(from)?;
+        if inner.live.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         inner.change_dir(DirOp::Rename { from: from.to_owned(), to: to.to_owned(), inode });
         Ok(())
     }
@@ -375,6 +388,30 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    fn confirm(&self, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        let mut inner = self.inner.lock();
+        inner.call(Call::Confirm).map_err(|error| PersistError::io("examine", self.path(""), error))?;
+        let displaced = |name: &str, found| Err(PersistError::Displaced { path: self.path(name), found });
+        if let Some(open) = left.open {
+            let Some(inode) = inner.live.get(open.name) else { return displaced(open.name, Displacement::Gone) };
+            let bytes = inner.files.get(inode).map_or(0, |file| file.live.bytes().len() as u64);
+            if open.id.is_some_and(|id| id.number != *inode) {
+                return displaced(open.name, Displacement::Replaced);
+            }
+            if open.bytes != bytes {
+                return displaced(open.name, Displacement::Resized);
+            }
+        }
+        let changed = Some([inner.changes, 0, 0, 0]);
+        if seen.changed != changed {
+            if let Some(gone) = (left.others)().into_iter().find(|name| !inner.live.contains_key(name)) {
+                return displaced(&gone, Displacement::Gone);
+            }
+            seen.changed = changed;
+        }
+        Ok(())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         Path::new("sim").join(name)
     }
@@ -389,6 +426,10 @@ struct SimFile {
 }
 
 impl StorageFile for SimFile {
+    fn id(&self) -> Option<FileId> {
+        Some(FileId { device: 0, number: self.inode })
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut inner = self.disk.inner.lock();
         let taken = inner.call_on(&mut self.spoiled, Call::Write)?.min(bytes.len());

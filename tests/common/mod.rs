@@ -17,7 +17,10 @@ use trustkeep::node::{
 };
 use trustkeep::wire::message::Kind;
 use trustkeep::wire::sign::{Draft, sign_draft, sign_draft_v1};
-use trustkeep::{FileEntry, Fingerprint, NodeId, PublicKey, Storage, StorageFile, TrustStore, WallMillis};
+use trustkeep::{
+    Displacement, FileEntry, FileId, Fingerprint, Left, NodeId, PersistError, PublicKey, Seen, Storage, StorageFile,
+    TrustStore, WallMillis,
+};
 
 /// Only a hang takes so long: no bound on how long something takes is shorter.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -398,6 +401,9 @@ impl Storage for Disk {
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut names = self.names.lock().unwrap();
+        if names.contains_key(from) && names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let content = names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         names.insert(to.to_owned(), content);
         Ok(())
@@ -410,12 +416,41 @@ impl Storage for Disk {
         self.gate.pass();
         Ok(())
     }
+    fn confirm(&self, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        let names = self.names.lock().unwrap();
+        let displaced = |name: &str, found| Err(PersistError::Displaced { path: self.path(name), found });
+        if let Some(open) = left.open {
+            match names.get(open.name) {
+                None => return displaced(open.name, Displacement::Gone),
+                Some(content) if open.id != Some(file_id(content)) => {
+                    return displaced(open.name, Displacement::Replaced);
+                }
+                Some(content) if open.bytes != content.lock().unwrap().len() as u64 => {
+                    return displaced(open.name, Displacement::Resized);
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(gone) = (left.others)().into_iter().find(|name| !names.contains_key(name)) {
+            return displaced(&gone, Displacement::Gone);
+        }
+        *seen = Seen::default();
+        Ok(())
+    }
     fn path(&self, name: &str) -> PathBuf {
         name.into()
     }
 }
 
+/// Content is a file; a name only leads to it.
+fn file_id(content: &Content) -> FileId {
+    FileId { device: 0, number: Arc::as_ptr(content).addr() as u64 }
+}
+
 impl StorageFile for DiskFile {
+    fn id(&self) -> Option<FileId> {
+        Some(file_id(&self.content))
+    }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         if *self.full.lock().unwrap() {
             return Err(io::ErrorKind::StorageFull.into());

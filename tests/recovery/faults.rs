@@ -52,9 +52,9 @@ fn calls_of_a_save(save: Save) -> Vec<Call> {
 
 /// Every call of a save with every error, once and from then on.
 fn faults_of_a_save() -> Vec<(Save, Call, Fault)> {
-    assert_eq!(calls_of_a_save(Save::Append), [Call::Write, Call::SyncData]);
+    assert_eq!(calls_of_a_save(Save::Append), [Call::Write, Call::SyncData, Call::Confirm]);
     let begin = calls_of_a_save(Save::Begin);
-    assert_eq!(begin, [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir]);
+    assert_eq!(begin, [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir, Call::Confirm]);
     let mut faults = Vec::new();
     for save in [Save::Append, Save::Begin] {
         let start = begun(save).0.calls();
@@ -319,7 +319,7 @@ fn a_journal_of_which_a_write_or_a_sync_failed_is_never_touched_again() {
         disk.set_fault(Some(Fault { call, sticky: false, errno: EIO }));
         store.grant(record(3)).unwrap().wait_durable().unwrap_err();
         while store.flush().is_err() {}
-        let begin = [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir];
+        let begin = [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir, Call::Confirm];
         assert_eq!(disk.log()[call + 1..], begin, "the next save begins another file");
     }
 }

@@ -145,7 +145,8 @@ fn a_directory_of_somebody_else_is_noticed_and_ours_is_not() {
     assert_eq!(listing(&["notes.txt"]).foreign_directory(), Some("notes.txt"));
     assert_eq!(listing(&[]).foreign_directory(), None);
     assert_eq!(listing(&["notes.txt", "GENESIS"]).foreign_directory(), None);
-    assert_eq!(listing(&["notes.txt", "LOCK"]).foreign_directory(), None);
+    assert_eq!(listing(&["CURRENT", "LOCK"]).foreign_directory(), Some("CURRENT"), "other programs have a LOCK, too");
+    assert_eq!(listing(&["LOCK"]).foreign_directory(), None);
 }
 
 #[test]

@@ -37,8 +37,10 @@ pub(crate) trait Saver: Send {
         None
     }
 
-    /// Ends in good order; nothing will be saved any more.
-    fn close(&mut self) {}
+    /// Ends in good order; nothing will be saved any more. An error says that what was saved is not where it was.
+    fn close(&mut self) -> Result<(), PersistError> {
+        Ok(())
+    }
 }
 
 impl Saver for Log {
@@ -54,8 +56,8 @@ impl Saver for Log {
         Some(Log::snapshots(self))
     }
 
-    fn close(&mut self) {
-        Log::close(self);
+    fn close(&mut self) -> Result<(), PersistError> {
+        Log::close(self)
     }
 }
 
@@ -118,8 +120,9 @@ impl Keeper {
             match self.plan.next(now.tick, seen) {
                 Next::Save => self.save(seen.newest, &tables, now.wall),
                 Next::Leave => {
-                    if let Some(saver) = &mut self.saver {
-                        saver.close();
+                    if let Some(Err(error)) = self.saver.as_mut().map(|saver| saver.close()) {
+                        tracing::error!(%error, "a store that was closed is not where it was");
+                        self.shared.progress.failed(&error, now.wall);
                     }
                     self.look_at_snapshots();
                     return;

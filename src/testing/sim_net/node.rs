@@ -264,7 +264,7 @@ impl Node {
                 log.save(self.generation, &self.tables).map_err(|error| format!("the last save: {error}"))?;
                 self.durable = self.generation;
             }
-            log.close();
+            log.close().map_err(|error| format!("at the end: {error}"))?;
         }
         // What is durable by now is not at the mercy of a crash while the next life recovers.
         drop(self.disk.take_trail());

@@ -1,0 +1,437 @@
+//! What makes one process the owner of a directory, and how the owner notices that it is not any more.
+//!
+//! The directory itself is locked, which nobody can remove, and besides it `LOCK`, which earlier releases lock and people
+//! read. Locks bind only those who ask for them: so the owner looks, before it acknowledges anything, whether everything
+//! is still as it left it.
+//!
+//! INVARIANT I-O1: nothing of another program is written to, renamed or removed: `LOCK` is written only if it is ours, and
+//! a new name never replaces a file.
+//! INVARIANT I-O2: locks are given up by the process that took them, never by one that was forked from it.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::file::patiently;
+use super::holder::{LockText, Record};
+use super::recover::LOCK;
+use super::write::write_all_at;
+use super::{FileId, Left, OpenFile, Seen};
+use crate::error::{Displacement, Holder, OpenError, PersistError};
+
+/// The ownership of a directory.
+#[derive(Debug)]
+pub(super) struct Owner {
+    /// The path by which the directory was opened, so that a change of the working directory does not matter.
+    path: PathBuf,
+    directory: FileId,
+    lock: File,
+    lock_id: FileId,
+    /// The process that took the locks.
+    record: Record,
+}
+
+impl Owner {
+    /// Takes both locks of a directory, or says who has them.
+    pub(super) fn take(path: &Path, directory: &OwnedFd) -> Result<Self, OpenError> {
+        refuse_foreign_lock(path, directory)?;
+        match patiently(|| rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(OpenError::InUse { path: path.to_owned(), holder: holder(directory) });
+            }
+            Err(error) if locks_no_directories(error) => {}
+            Err(error) => return Err(OpenError::io("lock", path, error.into())),
+        }
+        let taken = Self::take_file(path, directory);
+        if taken.is_err() {
+            // As in `release`: not left to whoever has the descriptor too.
+            let _ = unlock(directory);
+        }
+        taken
+    }
+
+    /// Takes the second lock, in a directory that is locked.
+    fn take_file(path: &Path, directory: &OwnedFd) -> Result<Self, OpenError> {
+        let lock_path = path.join(LOCK);
+        let fail = |operation, error: Errno| OpenError::io(operation, &lock_path, error.into());
+        let in_use = |holder| OpenError::InUse { path: path.to_owned(), holder };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut lock = patiently(|| rustix::fs::openat(directory, LOCK, flags, Mode::RUSR | Mode::WUSR))
+            .map(File::from)
+            .map_err(|error| fail("open", error))?;
+        match patiently(|| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(in_use(holder(directory))),
+            Err(error) => return Err(fail("lock", error)),
+        }
+        // It may have become another since it was looked at.
+        refuse_foreign_lock(path, directory)?;
+        let held = id(&patiently(|| rustix::fs::fstat(&lock)).map_err(|error| fail("examine", error))?);
+        let named = find(directory, LOCK).map(|stat| id(&stat));
+        if named != Ok(held) {
+            return Err(in_use(Holder::Unknown));
+        }
+        let owned = id(&patiently(|| rustix::fs::fstat(directory))
+            .map_err(|error| OpenError::io("examine", path, error.into()))?);
+        let path = lasting(path, owned).map_err(OpenError::Persist)?;
+        let record = Record::of_this_process();
+        write_text(&mut lock, &record.to_string()).map_err(|error| OpenError::io("write", &lock_path, error))?;
+        Ok(Self { path, directory: owned, lock, lock_id: held, record })
+    }
+
+    #[cfg(all(test, not(trustkeep_loom)))]
+    #[expect(clippy::unwrap_used, reason = "for tests alone")]
+    pub(super) fn lock_copy(&self) -> File {
+        self.lock.try_clone().unwrap()
+    }
+
+    /// Gives both locks up, if this is the process that took them.
+    pub(super) fn release(&self, directory: &OwnedFd) -> io::Result<()> {
+        if !self.record.is_of_this_process() {
+            return Ok(());
+        }
+        // From now on it would name a process that has nothing to do with it.
+        let emptied = self.lock.set_len(0);
+        // Said outright: a process that another thread is just starting has the descriptors too until it execs, and
+        // closing ours alone would leave the directory locked for that moment.
+        let unlocked = patiently(|| rustix::fs::flock(&self.lock, FlockOperation::Unlock));
+        unlock(directory)?;
+        emptied.and(unlocked.map_err(io::Error::from))
+    }
+
+    /// See [`Storage::confirm`](super::Storage::confirm).
+    pub(super) fn confirm(&self, directory: &OwnedFd, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        let find = |name: &str| find(directory, name);
+        let lock = same(find(LOCK), self.lock_id);
+        if let Err(Trouble::Displaced(found)) = &lock
+            && seen.lost.is_none()
+        {
+            seen.lost = Some((self.path.join(LOCK), *found));
+        }
+        // The directory comes first, for who removes one removes its lock file, too.
+        let root = same(patiently(|| rustix::fs::stat(&self.path)), self.directory)
+            .map_err(|trouble| trouble.at(self.path.clone()))?;
+        if let Some((path, found)) = &seen.lost {
+            return Err(PersistError::Displaced { path: path.clone(), found: *found });
+        }
+        lock.map_err(|trouble| trouble.at(self.path.join(LOCK)))?;
+        if let Some(OpenFile { name, id, bytes }) = left.open {
+            let at = |trouble: Trouble| trouble.at(self.path.join(name));
+            let stat = match id {
+                Some(id) => same(find(name), id),
+                None => find(name).map_err(Trouble::from),
+            }
+            .map_err(at)?;
+            if u64::try_from(stat.st_size) != Ok(bytes) {
+                return Err(at(Trouble::Displaced(Displacement::Resized)));
+            }
+        }
+        let changed = Some(times(&root));
+        if seen.changed != changed {
+            for name in (left.others)() {
+                match find(&name) {
+                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+                    Ok(_) => return Err(Trouble::Displaced(Displacement::Replaced).at(self.path.join(name))),
+                    Err(error) => return Err(Trouble::from(error).at(self.path.join(name))),
+                }
+            }
+            seen.changed = changed;
+        }
+        Ok(())
+    }
+}
+
+/// Some network file systems lock no directories: there `LOCK` alone protects, as in earlier releases.
+fn locks_no_directories(error: Errno) -> bool {
+    matches!(error, Errno::BADF | Errno::INVAL | Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::ISDIR)
+}
+
+fn unlock(directory: &OwnedFd) -> io::Result<()> {
+    match patiently(|| rustix::fs::flock(directory, FlockOperation::Unlock)) {
+        Err(error) if !locks_no_directories(error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Why something is not confirmed.
+enum Trouble {
+    Displaced(Displacement),
+    Unknown(Errno),
+}
+
+impl From<Errno> for Trouble {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Self::Displaced(Displacement::Gone),
+            error => Self::Unknown(error),
+        }
+    }
+}
+
+impl Trouble {
+    fn at(self, path: PathBuf) -> PersistError {
+        match self {
+            Self::Displaced(found) => PersistError::Displaced { path, found },
+            Self::Unknown(error) => PersistError::io("examine", path, error.into()),
+        }
+    }
+}
+
+fn same(found: Result<Stat, Errno>, held: FileId) -> Result<Stat, Trouble> {
+    let found = found?;
+    if id(&found) == held { Ok(found) } else { Err(Trouble::Displaced(Displacement::Replaced)) }
+}
+
+#[allow(
+    clippy::cast_sign_loss,
+    clippy::unnecessary_cast,
+    clippy::cast_lossless,
+    reason = "the types differ from system to system; equal numbers stay equal"
+)]
+pub(super) fn id(stat: &Stat) -> FileId {
+    FileId { device: stat.st_dev as u64, number: stat.st_ino as u64 }
+}
+
+/// When a name in this directory last changed, and more.
+#[allow(
+    clippy::cast_possible_wrap,
+    clippy::unnecessary_cast,
+    clippy::cast_lossless,
+    reason = "the types differ from system to system; equal numbers stay equal"
+)]
+fn times(stat: &Stat) -> [i64; 4] {
+    [stat.st_mtime as i64, stat.st_mtime_nsec as i64, stat.st_ctime as i64, stat.st_ctime_nsec as i64]
+}
+
+/// The path to this directory that does not depend on the working directory, if there is one.
+fn lasting(path: &Path, directory: FileId) -> Result<PathBuf, PersistError> {
+    let leads_here = |path: &Path| same(patiently(|| rustix::fs::stat(path)), directory).map(drop);
+    if let Ok(absolute) = std::path::absolute(path)
+        && leads_here(&absolute).is_ok()
+    {
+        return Ok(absolute);
+    }
+    leads_here(path).map(|()| path.to_owned()).map_err(|trouble| trouble.at(path.to_owned()))
+}
+
+/// Refuses a directory whose `LOCK` another program made, and leaves it as it is.
+fn refuse_foreign_lock(path: &Path, directory: &OwnedFd) -> Result<(), OpenError> {
+    let fail = |operation, error| OpenError::io(operation, path.join(LOCK), error);
+    let foreign = |what: &str| {
+        let found = format!(
+            "its LOCK {what}, so another program uses this directory; choose another one, or remove LOCK if none does"
+        );
+        Err(OpenError::Foreign { path: path.to_owned(), found })
+    };
+    match find(directory, LOCK) {
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(fail("examine", error.into())),
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Directory => return foreign("is a directory"),
+            FileType::Symlink => return foreign("is a symbolic link"),
+            _ => return foreign("is no regular file"),
+        },
+    }
+    match read_text(directory) {
+        Ok(LockText::Foreign) => foreign("holds what this program never writes"),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(fail("read", error)),
+    }
+}
+
+/// Who holds the locks, by the lock file.
+fn holder(directory: &OwnedFd) -> Holder {
+    match read_text(directory) {
+        Ok(LockText::Ours(record)) => record.holder(),
+        _ => Holder::Unknown,
+    }
+}
+
+fn read_text(directory: &OwnedFd) -> io::Result<LockText> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(patiently(|| rustix::fs::openat(directory, LOCK, flags, Mode::empty()))?);
+    let mut bytes = [0; TEXT_BYTES_MAX];
+    let mut len = 0;
+    while let Some(rest) = bytes.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, len as u64) {
+            Ok(0) => return Ok(LockText::parse(bytes.get(..len).unwrap_or_default())),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // No owner of ours writes so much.
+    Ok(LockText::Foreign)
+}
+
+/// Over what is there, so that a full disk is in nobody's way.
+fn write_text(lock: &mut File, text: &str) -> io::Result<()> {
+    write_all_at(lock, 0, text.as_bytes())?;
+    lock.set_len(text.len() as u64)
+}
+
+/// Gives a file another name, which must be free. After [`Errno::INTR`] it may have it.
+pub(super) fn rename_new(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    match named_once(directory, from, to, || {
+        rustix::fs::renameat_with(directory, from, directory, to, rustix::fs::RenameFlags::NOREPLACE)
+    }) {
+        Err(error) if is_unsupported(error) => {}
+        done => return Ok(done?),
+    }
+    link_new(directory, from, to)
+}
+
+/// The same by a second name for the file, and then the removal of the first.
+fn link_new(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+    match named_once(directory, from, to, || rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())) {
+        Ok(()) => Ok(removed_once(|| rustix::fs::unlinkat(directory, from, AtFlags::empty()))?),
+        Err(error) if is_unsupported(error) || error == Errno::PERM => {
+            // A file system with neither: the locks keep other owners away, and others are looked for.
+            match find(directory, to) {
+                Err(Errno::NOENT) => {
+                    Ok(named_once(directory, from, to, || rustix::fs::renameat(directory, from, directory, to))?)
+                }
+                Ok(_) => Err(Errno::EXIST.into()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a call that gives a file another name, also again if it was interrupted. It may have been carried out all the
+/// same: then the next one finds the name taken, or the old one gone, and the name leads to the file that had the old one.
+fn named_once(
+    directory: &OwnedFd,
+    from: &str,
+    to: &str,
+    call: impl FnMut() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let file = id(&find(directory, from)?);
+    once(call, |error| {
+        matches!(error, Errno::EXIST | Errno::NOENT) && find(directory, to).is_ok_and(|found| id(&found) == file)
+    })
+}
+
+/// Makes a call that removes a name, also again if it was interrupted.
+fn removed_once(call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    once(call, |error| error == Errno::NOENT)
+}
+
+/// `is_done`: whether an error says that an interrupted call was carried out.
+fn once(mut call: impl FnMut() -> rustix::io::Result<()>, is_done: impl Fn(Errno) -> bool) -> rustix::io::Result<()> {
+    let mut is_interrupted = false;
+    patiently(|| match call() {
+        Err(error) if is_interrupted && is_done(error) => Ok(()),
+        outcome => {
+            is_interrupted |= outcome == Err(Errno::INTR);
+            outcome
+        }
+    })
+}
+
+fn find(directory: &OwnedFd, name: &str) -> rustix::io::Result<Stat> {
+    patiently(|| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))
+}
+
+fn is_unsupported(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+}
+
+/// Makes the name of this directory survive a crash, whoever made it.
+pub(super) fn sync_parent(path: &Path, directory: &OwnedFd) -> Result<(), OpenError> {
+    let fail = |error: Errno| OpenError::io("fsync", path.join(".."), error.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match patiently(|| rustix::fs::openat(directory, "..", flags, Mode::empty())) {
+        Ok(parent) => patiently(|| rustix::fs::fsync(&parent)).map_err(fail),
+        // It may be read by others alone: then the whole file system is synced instead.
+        #[cfg(target_os = "linux")]
+        Err(Errno::ACCESS | Errno::PERM) => patiently(|| rustix::fs::syncfs(directory)).map_err(fail),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// Much more than what an owner writes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+#[expect(clippy::disallowed_methods, reason = "files of a test, of which nothing need survive")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_name_never_replaces_a_file_however_it_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        for give in [rename_new, link_new] {
+            std::fs::write(dir.path().join("from"), "ours").unwrap();
+            std::fs::write(dir.path().join("taken"), "theirs").unwrap();
+            assert_eq!(give(&directory, "from", "taken").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            let text = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
+            assert_eq!((text("from"), text("taken")), ("ours".to_owned(), "theirs".to_owned()));
+            give(&directory, "from", "free").unwrap();
+            assert_eq!(text("free"), "ours");
+            assert!(!dir.path().join("from").exists());
+            std::fs::remove_file(dir.path().join("free")).unwrap();
+            assert_eq!(give(&directory, "from", "free").unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_call_that_gave_a_name_is_done_and_a_name_that_another_took_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        let write = |name, text| std::fs::write(dir.path().join(name), text).unwrap();
+        let text = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let rename =
+            || rustix::fs::renameat_with(&directory, "from", &directory, "to", rustix::fs::RenameFlags::NOREPLACE);
+        let link = || rustix::fs::linkat(&directory, "from", &directory, "to", AtFlags::empty());
+        for (give, told) in [(&rename as &dyn Fn() -> rustix::io::Result<()>, Errno::NOENT), (&link, Errno::EXIST)] {
+            write("from", "ours");
+            let mut calls = 0;
+            let done = named_once(&directory, "from", "to", || {
+                calls += 1;
+                let outcome = give();
+                assert_eq!(outcome, if calls == 1 { Ok(()) } else { Err(told) });
+                if calls == 1 { Err(Errno::INTR) } else { outcome }
+            });
+            assert_eq!(done, Ok(()));
+            assert_eq!((calls, text("to")), (2, "ours".to_owned()));
+            // And the twins: another file has the name, or nothing was interrupted.
+            let _ = std::fs::remove_file(dir.path().join("from"));
+            write("from", "ours");
+            let mut calls = 0;
+            let refused = named_once(&directory, "from", "to", || {
+                calls += 1;
+                if calls == 1 { Err(Errno::INTR) } else { give() }
+            });
+            assert_eq!((refused, calls, text("to")), (Err(Errno::EXIST), 2, "ours".to_owned()));
+            std::fs::remove_file(dir.path().join("to")).unwrap();
+            link().unwrap();
+            assert_eq!(named_once(&directory, "from", "to", give), Err(Errno::EXIST), "nothing was interrupted");
+            std::fs::remove_file(dir.path().join("to")).unwrap();
+            std::fs::remove_file(dir.path().join("from")).unwrap();
+        }
+        write("from", "ours");
+        let mut calls = 0;
+        let outcome = removed_once(|| {
+            calls += 1;
+            let outcome = rustix::fs::unlinkat(&directory, "from", AtFlags::empty());
+            if calls == 1 { Err(Errno::INTR) } else { outcome }
+        });
+        assert_eq!((outcome, calls), (Ok(()), 2));
+        assert_eq!(removed_once(|| rustix::fs::unlinkat(&directory, "from", AtFlags::empty())), Err(Errno::NOENT));
+    }
+}
