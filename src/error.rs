@@ -241,6 +241,9 @@ pub enum PersistError {
         /// What was found there.
         found: Displacement,
     },
+    /// The store was opened by the process that this one was forked from. Only that process changes and saves it. Open
+    /// stores after forking.
+    Forked,
     /// The time allowed ran out first.
     TimedOut {
         /// The failure that stood in the way, if the disk and not merely the time was the reason.
@@ -297,6 +300,10 @@ impl fmt::Display for PersistError {
                  was, or restart",
                 path.display()
             ),
+            Self::Forked => f.write_str(
+                "this process was forked from the one that opened the store; only that one can change it: open stores \
+                 after forking",
+            ),
             Self::TimedOut { cause: Some(cause) } => write!(f, "not durable in the time allowed: {cause}"),
             Self::TimedOut { cause: None } => f.write_str("not durable in the time allowed"),
             Self::Abandoned => f.write_str("the store was dropped before this was saved"),
@@ -329,6 +336,9 @@ pub enum WriteError<T> {
     Full(T),
     /// The call came from inside the closure of `update`; change things through its argument instead.
     Reentrant(T),
+    /// The store was opened by the process that this one was forked from. Only that process can change it. Open stores
+    /// after forking.
+    Forked(T),
     /// The peer, or the key, is marked as revoked; nothing changed. Look at the revocation
     /// ([`TrustStore::revoked`](crate::TrustStore::revoked)), and lift it by its id or forget it.
     Revoked {
@@ -343,7 +353,11 @@ impl<T> WriteError<T> {
     /// What was to be changed.
     pub fn into_inner(self) -> T {
         match self {
-            Self::Closed(value) | Self::Full(value) | Self::Reentrant(value) | Self::Revoked { value, .. } => value,
+            Self::Closed(value)
+            | Self::Full(value)
+            | Self::Reentrant(value)
+            | Self::Forked(value)
+            | Self::Revoked { value, .. } => value,
         }
     }
 
@@ -352,6 +366,7 @@ impl<T> WriteError<T> {
             Self::Closed(value) => WriteError::Closed(f(value)),
             Self::Full(value) => WriteError::Full(f(value)),
             Self::Reentrant(value) => WriteError::Reentrant(f(value)),
+            Self::Forked(value) => WriteError::Forked(f(value)),
             Self::Revoked { value, mark } => WriteError::Revoked { value: f(value), mark },
         }
     }
@@ -363,6 +378,10 @@ impl<T> fmt::Display for WriteError<T> {
             Self::Closed(_) => "the store is closed",
             Self::Full(_) => "the store is full; revoke something, or open it with higher limits",
             Self::Reentrant(_) => "called from inside update; change things through its argument instead",
+            Self::Forked(_) => {
+                "this process was forked from the one that opened the store; only that one can change it: open stores \
+                 after forking"
+            }
             Self::Revoked { .. } => {
                 "the peer or its key is revoked; look at the revocation (trustkeep revoked) and lift it by its id"
             }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use imp::{
     Arc, AtomicU64, CellReader, Condvar, Doorbell, JoinHandle, Line, Lines, Mutex, MutexGuard, OnceLock, Ordering,
-    SnapshotCell, Witness, Word, is_current, spawn, thread_token,
+    Process, SnapshotCell, Witness, Word, is_current, spawn, thread_token,
 };
 #[cfg(feature = "cli")]
 pub(crate) use imp::{QueueReceiver, QueueSender, queue};

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use trustkeep::{Displacement, Holder, NodeId, OpenError, PersistError, TrustRecord, TrustStore};
+use trustkeep::{Displacement, Holder, NodeId, OpenError, PersistError, TrustRecord, TrustStore, WriteError};
 
 /// Only a hang takes so long.
 const SOON: Duration = Duration::from_secs(60);
@@ -440,6 +440,9 @@ fn errors_say_what_to_do() {
     let path = PathBuf::from("dir");
     let displaced = PersistError::Displaced { path: path.clone(), found: Displacement::Replaced }.to_string();
     assert!(displaced.contains("dir is not the one that this store opened; nothing is saved"), "{displaced}");
+    for error in [PersistError::Forked.to_string(), WriteError::Forked(()).to_string()] {
+        assert!(error.contains("open stores after forking"), "{error}");
+    }
     let in_use = |holder| OpenError::InUse { path: path.clone(), holder }.to_string();
     assert_eq!(in_use(Holder::Process { pid: 7 }), "dir: the store is in use by process 7");
     assert!(in_use(Holder::Elsewhere { pid: 1 }).contains("process 1 of another PID namespace"));

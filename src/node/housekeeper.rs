@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::shell::Shell;
 use crate::foreign;
 use crate::machine::input::Input;
-use crate::sync::{Condvar, Deadline, Mutex, spawn};
+use crate::sync::{Condvar, Deadline, Mutex, Process, spawn};
 
 /// A thread that looks for expired entries, until it is told to stop.
 pub(crate) struct Housekeeper {
@@ -17,11 +17,13 @@ pub(crate) struct Housekeeper {
 struct Stop {
     stopped: Mutex<bool>,
     changed: Condvar,
+    /// That of the thread.
+    process: Process,
 }
 
 impl Housekeeper {
     pub(crate) fn start(shell: &Arc<Shell>) -> io::Result<Self> {
-        let stop = Arc::new(Stop { stopped: Mutex::new(false), changed: Condvar::new() });
+        let stop = Arc::new(Stop { stopped: Mutex::new(false), changed: Condvar::new(), process: Process::this() });
         let (of_thread, shell) = (Arc::clone(&stop), Arc::downgrade(shell));
         let Some(every) = shell.upgrade().map(|shell| shell.rules.config.housekeeping_every) else {
             return Ok(Self { stop });
@@ -59,6 +61,9 @@ impl Housekeeper {
 
 impl Drop for Housekeeper {
     fn drop(&mut self) {
-        self.stop();
+        // In a forked process there is no thread, and its lock may never be given back.
+        if self.stop.process.is_this() {
+            self.stop();
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! The calls that are inside the node: counted, so that stopping lets nobody in any more and waits for those who are.
 #![forbid(unsafe_code)]
 
-use crate::sync::{Condvar, Deadline, Mutex};
+use crate::sync::{Condvar, Deadline, Mutex, Process};
 
 /// How many calls are inside, and whether more may come.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     state: Mutex<State>,
     left: Condvar,
+    /// That of the node's threads.
+    process: Process,
 }
 
 #[derive(Debug, Default)]
@@ -21,11 +23,20 @@ pub(crate) struct Pass<'a>(&'a InFlight);
 
 impl InFlight {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::default()), left: Condvar::new() }
+        Self { state: Mutex::new(State::default()), left: Condvar::new(), process: Process::this() }
     }
 
-    /// Lets a call in; `None` once this was closed.
+    /// Whether this process was forked from that of the node's threads. Here a lock may be held by one of them, so this is
+    /// asked before any lock is taken.
+    pub(crate) fn is_forked(&self) -> bool {
+        !self.process.is_this()
+    }
+
+    /// Lets a call in; `None` once this was closed, and in a forked process.
     pub(crate) fn enter(&self) -> Option<Pass<'_>> {
+        if self.is_forked() {
+            return None;
+        }
         let mut state = self.state.lock();
         if state.closed {
             return None;

@@ -56,7 +56,7 @@ impl HandshakeManager {
     /// [`CommandError::Refused`] with `NothingToDo` if the peer is not trusted, the registry does not know its key, or the
     /// record agrees with it; `OtherKeyExpected` as in [`adopt_key`](Self::adopt_key).
     pub fn back_fill(&self, peer: NodeId) -> Result<Receipt, CommandError> {
-        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = self.shell.enter()?;
         let done = self.shell.back_fill(peer)?;
         let receipt = done.receipt.clone();
         self.shell.perform(done);

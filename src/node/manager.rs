@@ -2,9 +2,12 @@
 //!
 //! Every call either leads to nothing and says why, or is published before it returns; none waits for a disk or (but
 //! for `request`, which sends) for a peer. A restriction holds for every reader when its call returns.
+//!
+//! 476 lines because starting, stopping and what every call goes through stand together.
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use super::comparison::{Comparison, RegistryDisagreement, end};
 use super::effects::relayable;
 use super::housekeeper::Housekeeper;
 use super::identity::Identity;
+use super::in_flight::Pass;
 use super::look_up::Whom;
 use super::poller::Poller;
 use super::shell::{NotDone, Shell};
@@ -92,7 +96,7 @@ impl HandshakeManager {
     /// which the entry stays and the node tries again by itself.
     pub fn request(&self, peer: NodeId, justification: &str, options: RequestOptions) -> Result<Receipt, CommandError> {
         let shell = &self.shell;
-        let _inside = shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = shell.enter()?;
         let _asking = Asking::begin(shell, peer).ok_or(CommandError::AlreadyInFlight)?;
         let pause = shell.rules.config.automatic_cool_down;
         if options.automatic
@@ -198,7 +202,7 @@ impl HandshakeManager {
     /// # Errors
     /// [`CommandError::Refused`] with `NothingToDo` if there is nothing to decide.
     pub fn confirm_registry(&self) -> Result<(usize, Receipt), CommandError> {
-        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = self.shell.enter()?;
         let nothing = || CommandError::Refused(Rejection::NothingToDo);
         let comparison = self.comparison.as_ref().ok_or_else(nothing)?;
         let held = comparison.disagreement(&self.shell).ok_or_else(nothing)?;
@@ -226,7 +230,7 @@ impl HandshakeManager {
     /// # Errors
     /// [`CommandError::Refused`] with `NothingToDo` if no revision is known, and where there is no registry.
     pub fn forget_revisions(&self) -> Result<(usize, Receipt), CommandError> {
-        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = self.shell.enter()?;
         let nothing = || CommandError::Refused(Rejection::NothingToDo);
         let look_ups = self.shell.look_ups.as_ref().ok_or_else(nothing)?;
         let (saved, remembered) = look_ups.forget_revisions().map_err(CommandError::Store)?;
@@ -326,6 +330,9 @@ impl HandshakeManager {
     /// # Errors
     /// Why the last state could not be saved; it stays in memory, and another call tries again.
     pub fn shutdown(&self) -> Result<Generation, PersistError> {
+        if self.shell.in_flight.is_forked() {
+            return Err(PersistError::Forked);
+        }
         self.stop(self.shell.rules.config.shutdown_wait);
         self.shell.store.close()
     }
@@ -381,7 +388,7 @@ impl HandshakeManager {
     }
 
     pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
-        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = self.shell.enter()?;
         let decided = match &command {
             Command::Approve { peer, .. } | Command::Reject { peer, .. } | Command::Revoke { peer, .. } => Some(*peer),
             _ => None,
@@ -396,8 +403,28 @@ impl HandshakeManager {
     }
 }
 
+impl Shell {
+    /// Lets an operator's call in.
+    ///
+    /// # Errors
+    /// The node stops, or this process was forked from its own.
+    pub(super) fn enter(&self) -> Result<Pass<'_>, CommandError> {
+        let refused = || match self.in_flight.is_forked() {
+            true => CommandError::Store(WriteError::Forked(())),
+            false => CommandError::Stopped,
+        };
+        self.in_flight.enter().ok_or_else(refused)
+    }
+}
+
 impl Drop for HandshakeManager {
     fn drop(&mut self) {
+        if self.shell.in_flight.is_forked() {
+            // What would end its threads waits for threads that do not exist here: it is kept.
+            let rest = (self.comparison.take(), self.poller.take(), core::mem::take(&mut self.deliveries));
+            let _kept = ManuallyDrop::new((Arc::clone(&self.shell), rest));
+            return;
+        }
         self.stop(Duration::ZERO);
     }
 }

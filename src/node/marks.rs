@@ -31,7 +31,7 @@ impl HandshakeManager {
     /// may be set already, and what is left of the records ends when the store is opened again.
     pub fn revoke_key(&self, key: &PublicKey) -> Result<KeyRevoked, CommandError> {
         let shell = &self.shell;
-        let _inside = shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = shell.enter()?;
         let done = shell.submit(Input::Operator(Command::RevokeKey { key: *key, nonce: shell.nonce()? }))?;
         let marked = if let Outcome::KeyRevoked { marked } = done.outcome { marked } else { None };
         let mut receipt = done.receipt.clone();

@@ -323,6 +323,9 @@ impl Shell {
 
     fn handle(self: &Arc<Self>, received: Received, may_wait: bool) -> Handled {
         let Some(_inside) = self.in_flight.enter() else {
+            if self.in_flight.is_forked() {
+                return Handled::NotNow;
+            }
             self.count("stopping", &"a message came while the node was stopping");
             return Handled::NotNow;
         };

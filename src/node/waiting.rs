@@ -64,7 +64,7 @@ impl HandshakeManager {
         entry: Option<u64>,
         lift: Option<RevocationId>,
     ) -> Result<Receipt, CommandError> {
-        let _inside = self.shell.in_flight.enter().ok_or(CommandError::Stopped)?;
+        let _inside = self.shell.enter()?;
         let nonce = self.shell.nonce()?;
         let lookup = if peer == self.shell.rules.own_id {
             Lookup::NotAsked

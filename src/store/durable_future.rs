@@ -60,6 +60,9 @@ impl Future for DurableFuture {
     type Output = Result<(), PersistError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !matches!(self.state, State::Ready(_)) && self.receipt.is_forked() {
+            self.state = State::Ready(Err(PersistError::Forked));
+        }
         if let State::New = self.state {
             self.state = self.begin();
         }
@@ -82,7 +85,9 @@ impl Future for DurableFuture {
 
 impl Drop for DurableFuture {
     fn drop(&mut self) {
-        if let State::Waiting(slot) = &self.state {
+        if let State::Waiting(slot) = &self.state
+            && !self.receipt.is_forked()
+        {
             self.receipt.forget(slot);
         }
     }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::event::Event;
-use crate::sync::{Arc, Condvar, Deadline, Mutex};
+use crate::sync::{Arc, Condvar, Deadline, Mutex, Process};
 
 /// All subscribers. Lives under the writer lock, so there is one sender at a time.
 #[derive(Debug, Default)]
@@ -129,7 +129,7 @@ impl Hub {
         let id = self.next;
         self.next += 1;
         self.subscribers.push(Subscriber { id, queue: Arc::clone(&queue) });
-        Subscription { queue, id }
+        Subscription { queue, id, process: Process::this() }
     }
 
     /// Whether there is anybody to send events to.
@@ -167,11 +167,13 @@ impl Hub {
 pub struct Subscription {
     queue: Arc<Queue>,
     id: u64,
+    /// That of the store.
+    process: Process,
 }
 
 impl Subscription {
     pub(super) fn ended() -> Self {
-        Self { queue: Queue::new(0, true), id: u64::MAX }
+        Self { queue: Queue::new(0, true), id: u64::MAX, process: Process::this() }
     }
 
     /// Under which the store knows it.
@@ -179,31 +181,40 @@ impl Subscription {
         self.id
     }
 
-    /// The next event or loss, if there is one.
+    /// The next event or loss, if there is one. None in a process that was forked from the store's.
     ///
     /// # Ordering
     /// Never waits for anything that happens later. A writer holds the lock of the queue only while it puts one event in. An
     /// event is there as soon as the change it tells of is visible to readers.
     #[must_use]
     pub fn try_recv(&self) -> Option<Event> {
-        self.queue.receive(None)
+        self.receive(None)
     }
 
-    /// The next event; blocks until there is one. `None` once the store is closed and every event was received.
+    /// The next event; blocks until there is one. `None` once the store is closed and every event was received, and at once
+    /// in a process that was forked from the store's.
     #[must_use]
     pub fn recv(&self) -> Option<Event> {
-        self.queue.receive(Some(Deadline::NEVER))
+        self.receive(Some(Deadline::NEVER))
     }
 
     /// The next event; blocks at most this long. `None` also when the store is closed and every event was received.
     #[must_use]
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
-        self.queue.receive(Some(Deadline::after(timeout)))
+        self.receive(Some(Deadline::after(timeout)))
+    }
+
+    fn receive(&self, deadline: Option<Deadline>) -> Option<Event> {
+        // No thread of this process sends anything, and the lock may be held by a thread that does not exist here.
+        if self.process.is_this() { self.queue.receive(deadline) } else { None }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if !self.process.is_this() {
+            return;
+        }
         let mut buffer = self.queue.buffer.lock();
         buffer.unheard = true;
         let unread = core::mem::take(&mut buffer.entries);

@@ -17,6 +17,8 @@ pub enum KeeperState {
     Running,
     /// The store was closed or dropped and it left.
     Left,
+    /// It is in the process that this one was forked from. This process changes and saves nothing.
+    Forked,
     /// It panicked: nothing is saved any more. Reads and writes go on in memory.
     Panicked,
 }
@@ -162,6 +164,25 @@ impl Health {
             versions_retained,
             waiting_for_trust,
             waiting_for_disk: progress.waiters_len(),
+            revoked: 0,
+            revoked_max: None,
+            near_limits: Vec::new(),
+        }
+    }
+
+    /// In a forked process, where no lock may be taken.
+    pub(super) fn forked(generation: u64, durable: u64) -> Self {
+        Self {
+            keeper: KeeperState::Forked,
+            failing: None,
+            saving: None,
+            failing_snapshots: None,
+            generation: Generation::new(generation),
+            durable_generation: Generation::new(durable),
+            changes_at_risk: generation.saturating_sub(durable),
+            versions_retained: 0,
+            waiting_for_trust: 0,
+            waiting_for_disk: 0,
             revoked: 0,
             revoked_max: None,
             near_limits: Vec::new(),

@@ -27,6 +27,7 @@ mod trust_future;
 mod waiters;
 
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::time::Duration;
 use std::io;
 use std::path::Path;
@@ -81,7 +82,8 @@ pub(crate) use shared::{TransactError, Transaction};
 /// ```
 pub struct TrustStore {
     shared: Arc<Shared>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Empty before it goes. In a forked process it is kept: there the thread's handle may by now name another thread.
+    keeper: ManuallyDrop<Mutex<Option<JoinHandle<()>>>>,
     close_deadline: Duration,
 }
 
@@ -126,7 +128,7 @@ impl TrustStore {
             let shared = Arc::clone(&shared);
             move || keeper::run(shared, saver)
         })?;
-        Ok(Self { shared, keeper: Mutex::new(Some(thread)), close_deadline })
+        Ok(Self { shared, keeper: ManuallyDrop::new(Mutex::new(Some(thread))), close_deadline })
     }
 
     /// A reading handle; each hot thread should have its own.
@@ -276,6 +278,9 @@ impl TrustStore {
     /// # Errors
     /// The first failure of an attempt that begins from now on; the store goes on trying.
     pub fn flush(&self) -> Result<Generation, PersistError> {
+        if self.shared.is_forked() {
+            return Err(PersistError::Forked);
+        }
         if self.shared.is_inside() {
             return Err(PersistError::Reentrant);
         }
@@ -338,6 +343,9 @@ impl TrustStore {
     #[must_use]
     pub fn health(&self) -> Health {
         let shared = &self.shared;
+        if shared.is_forked() {
+            return Health::forked(shared.generation(), shared.progress.durable());
+        }
         let tables = shared.tables();
         let revoked = tables.as_ref().map_or(0, |tables| tables.sides.revoked.len());
         let near_limits = tables.as_ref().map_or_else(Vec::new, |tables| NearLimit::of(tables, &shared.limits));
@@ -359,6 +367,9 @@ impl TrustStore {
     /// trying until it is dropped. [`PersistError::Displaced`]: everything was saved, but the directory, its lock or a file in
     /// it is not as it was left.
     pub fn close(&self) -> Result<Generation, PersistError> {
+        if self.shared.is_forked() {
+            return Err(PersistError::Forked);
+        }
         if self.shared.is_inside() {
             return Err(PersistError::Reentrant);
         }
@@ -402,8 +413,12 @@ impl TrustStore {
 
 impl Drop for TrustStore {
     /// Tries once to save what is not durable and joins the keeper; may wait for the disk. Never panics; what could not
-    /// be saved is logged. By a waker on the keeper's thread: has the keeper do so afterwards, and waits for nothing.
+    /// be saved is logged. By a waker on the keeper's thread: has the keeper do so afterwards, and waits for nothing. In a
+    /// process that was forked from the store's: does nothing.
     fn drop(&mut self) {
+        if self.shared.is_forked() {
+            return;
+        }
         let generation = self.shared.close(true);
         if !self.join() {
             return;

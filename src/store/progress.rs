@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::error::PersistError;
-use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, OneShot, Ordering, thread_token, wake_all};
+use crate::sync::{Arc, AtomicU64, Deadline, Doorbell, Mutex, OneShot, Ordering, Process, thread_token, wake_all};
 use crate::time::WallMillis;
 
 /// Shared between the keeper, which reports, and everybody else, who asks or waits.
@@ -20,6 +20,8 @@ pub(crate) struct Progress {
     pub(super) doorbell: Doorbell,
     /// The thread that runs a caller's closure inside the writer lock; 0 for none.
     pub(super) inside: AtomicU64,
+    /// That of the keeper.
+    process: Process,
 }
 
 #[derive(Debug)]
@@ -165,12 +167,20 @@ impl Progress {
             }),
             doorbell: Doorbell::new(),
             inside: AtomicU64::new(0),
+            process: Process::this(),
         }
     }
 
     /// How long a save may run before it counts as one that hangs.
     pub(crate) fn limit_saves(&self, limit: Duration) {
         self.inner.lock().limit = limit;
+    }
+
+    /// Whether this process was forked from that of the keeper. Here a lock may be held by a thread that does not exist, so
+    /// this is asked before any lock is taken.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        !self.process.is_this()
     }
 
     /// Whether this thread is inside a closure that runs under the writer lock, where waiting would never end.

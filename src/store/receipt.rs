@@ -111,6 +111,9 @@ impl Receipt {
     }
 
     fn wait(&self, on_failure: OnFailure, deadline: Deadline) -> Result<(), PersistError> {
+        if self.progress.is_forked() {
+            return Err(PersistError::Forked);
+        }
         if self.is_durable() {
             return Ok(());
         }
@@ -118,6 +121,11 @@ impl Receipt {
             return Err(PersistError::Reentrant);
         }
         self.ticket(on_failure).wait(deadline)
+    }
+
+    /// Whether this process was forked from the store's, where nothing becomes durable.
+    pub(super) fn is_forked(&self) -> bool {
+        self.progress.is_forked()
     }
 
     /// Whether this thread is inside the closure of `update`, where nobody may wait.

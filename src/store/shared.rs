@@ -6,6 +6,8 @@
 //! of the writer lock (C-1 in `docs/concurrency.md`).
 //! INVARIANT I-S3: a superseded version is dropped by a writer or by the keeper only, and only when nobody else holds it;
 //! so no reader frees memory as long as the store lives.
+//!
+//! 467 lines because all that is done under the writer lock stands together.
 #![forbid(unsafe_code)]
 
 mod told;
@@ -189,7 +191,16 @@ impl Shared {
         self.progress.is_inside()
     }
 
+    /// See [`Progress::is_forked`].
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.progress.is_forked()
+    }
+
     fn enter(&self) -> Result<MutexGuard<'_, Core>, WriteError<()>> {
+        if self.is_forked() {
+            return Err(WriteError::Forked(()));
+        }
         if self.is_inside() {
             return Err(WriteError::Reentrant(()));
         }
@@ -299,7 +310,7 @@ impl Shared {
 
     /// The newest state of all tables, one consistent moment.
     pub(crate) fn tables(&self) -> Option<Arc<Tables>> {
-        if self.is_inside() {
+        if self.is_forked() || self.is_inside() {
             return None;
         }
         Some(Arc::clone(&self.core.lock().tables))
@@ -337,6 +348,9 @@ impl Shared {
 
     /// Takes out a waiter who waits no longer, and who may be on a thread that is inside a closure.
     pub(super) fn forget(&self, peer: NodeId, waiting: &Waiting) {
+        if self.is_forked() {
+            return;
+        }
         if self.is_inside() {
             waiting.abandon();
             self.abandoned.store(1, Ordering::Relaxed); // ORDERING: Relaxed (C-3); under the lock, held by this thread.
@@ -347,7 +361,7 @@ impl Shared {
 
     /// How many threads and tasks wait for trust.
     pub(crate) fn waiters_len(&self) -> usize {
-        if self.is_inside() { 0 } else { self.core.lock().waiters.len() }
+        if self.is_forked() || self.is_inside() { 0 } else { self.core.lock().waiters.len() }
     }
 
     /// Lets no further change in. `abandon`: the keeper leaves after one more attempt even if that fails.
@@ -394,7 +408,7 @@ impl Shared {
 
     /// How many old versions are kept because somebody holds them or nobody has looked yet.
     pub(crate) fn superseded_len(&self) -> usize {
-        if self.is_inside() { 0 } else { self.core.lock().superseded.len() }
+        if self.is_forked() || self.is_inside() { 0 } else { self.core.lock().superseded.len() }
     }
 }
 

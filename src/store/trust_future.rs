@@ -55,6 +55,11 @@ impl Future for TrustFuture {
     type Output = bool;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
+        if let State::Waiting(shared, _) = &self.state
+            && shared.is_forked()
+        {
+            self.state = State::Ready(shared.is_trusted(self.peer));
+        }
         if let State::New(shared) = &self.state {
             let shared = Arc::clone(shared);
             self.state = match shared.look_or_register(self.peer) {

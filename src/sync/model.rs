@@ -261,6 +261,20 @@ pub(crate) fn is_current<T>(thread: &JoinHandle<T>) -> bool {
     thread.thread().id() == loom::thread::current().id()
 }
 
+/// Models do not fork.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process;
+
+impl Process {
+    pub(crate) fn this() -> Self {
+        Self
+    }
+
+    pub(crate) fn is_this(&self) -> bool {
+        true
+    }
+}
+
 pub(crate) fn thread_token() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     loom::thread_local!(static TOKEN: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));

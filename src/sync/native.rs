@@ -6,7 +6,7 @@ use core::fmt;
 use std::io;
 
 use super::{Deadline, WORDS_PER_LINE};
-use crate::pages::{HUGE_PAGE_BYTES, advise_huge_pages};
+use crate::pages::{HUGE_PAGE_BYTES, advise_huge_pages, wipe_on_fork};
 
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use std::sync::Arc;
@@ -320,6 +320,50 @@ pub(crate) fn thread_token() -> u64 {
     // thread-local of a caller whose destructor calls into the store. Such threads share one token: while the closure of
     // one of them runs inside the writer lock, another is refused as if it were inside, too.
     TOKEN.try_with(|token| *token).unwrap_or(u64::MAX)
+}
+
+/// The process in which this was made. A fork copies everything but the threads: what needs them must not go on there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// Holds the number of the process that looks at it, and 0 in one that was just forked. `None` where the system cannot
+    /// do that: then the process's id is asked for.
+    page: Option<&'static Word>,
+    number: u64,
+}
+
+impl Process {
+    /// This one.
+    pub(crate) fn this() -> Self {
+        // ORDERING: Relaxed; only uniqueness within the process matters, a fork copies it. No partner.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        static PAGE: OnceLock<Option<&'static Word>> = OnceLock::new();
+        let Some(page) = *PAGE.get_or_init(page) else { return Self { page: None, number: std::process::id().into() } };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed); // ORDERING: Relaxed; as above.
+        // ORDERING: Relaxed; a number that stands for nothing but itself. The first thread of a process gives it one.
+        let number =
+            page.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|it| it, |_| number);
+        Self { page: Some(page), number }
+    }
+
+    /// Whether this thread runs in that process. Takes no lock and, as a rule, one load.
+    #[inline]
+    pub(crate) fn is_this(&self) -> bool {
+        match self.page {
+            // ORDERING: Relaxed; a fork is one thread, which saw the number before it forked.
+            Some(page) => page.load(Ordering::Relaxed) == self.number,
+            None => self.number == u64::from(std::process::id()),
+        }
+    }
+}
+
+/// A number at the beginning of a page that is emptied by a fork. Never given back.
+fn page() -> Option<&'static Word> {
+    let page_bytes = rustix::param::page_size();
+    let (len, words) = (page_bytes / size_of::<Word>(), 2 * page_bytes / size_of::<Word>());
+    let words: &'static [Word] = Box::leak(bytemuck::try_zeroed_slice_box(words).ok()?);
+    let skip = words.as_ptr().align_offset(page_bytes);
+    let page = words.get(skip..skip.checked_add(len)?)?;
+    if wipe_on_fork(page) { page.first() } else { None }
 }
 
 const LINE_BYTES: usize = WORDS_PER_LINE * size_of::<u64>();

@@ -273,3 +273,12 @@ pub fn compact(storage: std::sync::Arc<dyn crate::persist::Storage>) -> Result<u
     use crate::persist::compact::compact;
     compact(storage, NOW, crate::store::fresh_identity).map(|compacted| compacted.generation)
 }
+
+/// The directory of a store as a storage, made if it is missing, locked as long as this lives.
+///
+/// # Errors
+/// As opening the store.
+pub fn own_directory(path: &std::path::Path) -> Result<std::sync::Arc<dyn crate::persist::Storage>, crate::OpenError> {
+    use crate::persist::file::{Directory, LoadMode};
+    Ok(std::sync::Arc::new(Directory::own(path, true, LoadMode::Map)?))
+}
