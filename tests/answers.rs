@@ -322,7 +322,7 @@ fn a_copy_that_is_good_for_a_farewell_fetches_no_answer_either() {
     assert!(rest(&mut deliver(one.address(), &request(1))).contains("handshake_accept"));
     drop(one.manager.revoke(id(2)).unwrap());
     let farewells = || count(&one.manager, "not_sent");
-    eventually("there is no way for the farewell", || farewells() == 1);
+    eventually("there is no way for the farewell", || farewells() >= 1);
     let wait_a_minute = || *clock.0.lock().unwrap() += 61_000;
     wait_a_minute();
     let request = request(2);
@@ -331,9 +331,10 @@ fn a_copy_that_is_good_for_a_farewell_fetches_no_answer_either() {
     assert!(rest(&mut asked).contains("handshake_revoke"));
     eventually("it waits", || pending(&one, 2));
     wait_a_minute();
-    // Dropped, but for the farewell.
+    // Dropped, but for the farewell. What was owed meanwhile may have been tried by itself, too.
+    let before = farewells();
     let mut copy = ask(2, &request);
-    eventually("a farewell would go again", || farewells() == 2 && count(&one.manager, "stale") == 1);
+    eventually("a farewell would go again", || farewells() > before && count(&one.manager, "stale") == 1);
     is_open(&mut copy);
     one.transport.stop_sending();
     assert_eq!(rest(&mut copy), "");
