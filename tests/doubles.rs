@@ -30,9 +30,12 @@ fn who_has_opened_a_file_writes_to_it_wherever_its_name_leads() {
     disk.rename("a", "b").unwrap();
     first.write_at(3, b" two").unwrap();
     assert_eq!(files(&disk), ["b: one two"]);
-    // The name leads to another file now, and the first one is nowhere.
+    // A new name never takes another's place. Once it is free it leads to another file, and the first one is nowhere.
     let mut second = disk.create("a").unwrap();
     second.write_at(0, b"three").unwrap();
+    assert_eq!(disk.rename("a", "b").unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(files(&disk), ["a: three", "b: one two"]);
+    disk.remove("b").unwrap();
     disk.rename("a", "b").unwrap();
     let crashed = disk.crashed();
     first.write_at(0, b"lost").unwrap();
