@@ -52,6 +52,7 @@ impl World {
                 Ok(())
             }
             31..34 if self.nodes[node].is_up => self.node_tries_again(node),
+            34 if self.nodes[node].is_up => self.node_announces(node),
             26 => {
                 let peer = self.somebody(node);
                 self.registry_learns(node, peer);
@@ -215,6 +216,27 @@ impl World {
             None => Ok(()),
             Some((peer, what, nonce)) => self.step(node, Input::Retry { peer, what, nonce }, None).map(drop),
         }
+    }
+
+    /// The node tells a trusted peer of a new key, where the shell would find room for that.
+    fn node_announces(&mut self, node: usize) -> Result<(), String> {
+        let it = &self.nodes[node];
+        let trusted: Vec<NodeId> = it.plain.trusted.keys().copied().collect();
+        let has_room = it.plain.outgoing.len() < (it.rules.limits.outgoing_max / 2).max(1);
+        let peer = match self.chance.pick(&trusted) {
+            Some(peer) if !self.chance.one_in(12) => peer,
+            _ => self.somebody(node),
+        };
+        if !has_room {
+            return Ok(());
+        }
+        let ago = self.chance.between(0, 30_000);
+        let since = self.nodes[node].now(self.time).wall.saturating_add(-ago);
+        let nonce = Nonce(self.chance.bytes());
+        if self.step(node, Input::Announce { peer, since, nonce }, None)?.is_ok() {
+            self.happened.note("a new key is told");
+        }
+        Ok(())
     }
 
     fn operator_refuses(&mut self, node: usize) -> Result<(), String> {

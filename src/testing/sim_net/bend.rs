@@ -4,8 +4,9 @@
 //! laws go on judging by what is so. The others bend what a node does around the rules.
 #![forbid(unsafe_code)]
 
-use super::law::{answers_newest, is_vouched_for};
+use super::law::words::{answers_newest, is_vouched_for};
 use crate::config::OnRotation;
+use crate::event::Event;
 use crate::machine::effect::{Action, Effect, When};
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Rules, Step};
@@ -70,11 +71,28 @@ pub enum Bend {
     KeyMarkForgotten,
     LossIsNotCut,
     IgnoredAreHeard,
+    GrantNotReported,
+    RepeatRenewsNothing,
+    AnswerOutlivesRequest,
+    NothingGrowsOld,
+    ConflictNotCounted,
+    MarkKeepsItsId,
+    MutualForgotten,
+    AnotherNetwork,
+    FarewellWithoutPause,
+    AcceptBeforeCut,
+    RefusalHidden,
+    NothingIsOwed,
+    MismatchNotTold,
+    IgnoredStillWait,
+    OwedRefusalWaits,
+    OwedFarewellStays,
+    NewKeyIsToldAgain,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 65] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -123,6 +141,23 @@ impl Bend {
         Self::KeyMarkForgotten,
         Self::LossIsNotCut,
         Self::IgnoredAreHeard,
+        Self::GrantNotReported,
+        Self::RepeatRenewsNothing,
+        Self::AnswerOutlivesRequest,
+        Self::NothingGrowsOld,
+        Self::ConflictNotCounted,
+        Self::MarkKeepsItsId,
+        Self::MutualForgotten,
+        Self::AnotherNetwork,
+        Self::FarewellWithoutPause,
+        Self::AcceptBeforeCut,
+        Self::RefusalHidden,
+        Self::NothingIsOwed,
+        Self::MismatchNotTold,
+        Self::IgnoredStillWait,
+        Self::OwedRefusalWaits,
+        Self::OwedFarewellStays,
+        Self::NewKeyIsToldAgain,
     ];
 
     /// What the bent rules say.
@@ -164,6 +199,12 @@ impl Bend {
             }
             Input::Operator(Command::Approve { peer, lift, .. }) if self == Self::AnyLiftWillDo => {
                 *lift = view.revoked.get(peer).map(|mark| mark.id).or(*lift);
+            }
+            //
+            Input::Announce { peer, .. } if self == Self::NewKeyIsToldAgain => {
+                if let Some(floor) = view.floor.get_mut(peer) {
+                    floor.sent = Floor::EMPTY.sent;
+                }
             }
             Input::LookedUp { peer, .. } if self == Self::BackFillCreates => {
                 view.trusted.entry(*peer).or_insert(TrustRecord::new(*peer, None));
@@ -219,6 +260,17 @@ impl Bend {
                 if let Some(outgoing) = view.outgoing.get_mut(&peer) {
                     outgoing.relayed = false;
                 }
+            }
+            // the last minute is forgotten.
+            Self::FarewellWithoutPause if view.revoked.contains_key(&peer) => {
+                if let Some(floor) = view.floor.get_mut(&peer) {
+                    floor.sent = floor.sent.saturating_add(-120_000);
+                }
+            }
+            //
+            Self::OwedRefusalWaits | Self::OwedFarewellStays => {
+                let forgotten = if self == Self::OwedRefusalWaits { Kind::Reject } else { Kind::Revoke };
+                view.owed.retain(|of, owed| *of != peer || owed.kind != forgotten);
             }
             Self::RefusedForgotten => drop(view.refused.remove(&peer)),
             Self::CopiesCount => received.seen = Heard::Never,
@@ -301,9 +353,76 @@ impl Bend {
             Self::EndIsSecret if !matches!(input, Input::Operator(_)) => {
                 step.effects.retain(|effect| !matches!(effect.action, Action::ReportRevoke { .. }));
             }
+            Self::GrantNotReported => {
+                step.effects.retain(|effect| !matches!(effect.action, Action::ReportGrant { .. }));
+            }
+            Self::AcceptBeforeCut if matches!(input, Input::Message(_)) => step.effects.reverse(),
+            Self::MismatchNotTold => step.events.retain(|event| !matches!(event, Event::KeyMismatch { .. })),
+            _ => self.change_tables(view, input, &mut step),
+        }
+        match self {
             Self::FloorNeverMovedBack if step.clamped => return Err(Rejection::Stale),
             _ => {}
         }
         Ok(step)
+    }
+
+    /// Changes what the rules make of the tables.
+    fn change_tables(self, view: &PlainView, input: &Input, step: &mut Step) {
+        let changes = &mut step.changes;
+        match (self, input) {
+            // the first nonce and stamp stay.
+            (Self::RepeatRenewsNothing, Input::Message(_)) => changes.retain(|change| {
+                !matches!(change, TableChange::Pending(peer, Some(is))
+                    if view.pending.get(peer).is_some_and(|was| was.number == is.number && was.conflicts == is.conflicts))
+            }),
+            //
+            (Self::ConflictNotCounted, Input::Message(_)) => changes.retain(|change| {
+                !matches!(change, TableChange::Pending(peer, Some(is))
+                    if view.pending.get(peer).is_some_and(|was| was.conflicts < is.conflicts))
+            }),
+            //
+            (Self::AnswerOutlivesRequest, Input::Operator(Command::Cancel { .. })) => {
+                changes.retain(|change| !matches!(change, TableChange::Pending(..)));
+            }
+            //
+            (Self::NothingGrowsOld, Input::Housekeeping) => changes.retain(|change| {
+                !matches!(change, TableChange::Pending(_, None) | TableChange::Outgoing(_, None))
+            }),
+            //
+            (Self::IgnoredStillWait, Input::Operator(Command::Ignore { .. })) => {
+                changes.retain(|change| !matches!(change, TableChange::Pending(..) | TableChange::Outgoing(..)));
+            }
+            //
+            (Self::NothingIsOwed, Input::Undelivered { .. }) => {
+                changes.retain(|change| !matches!(change, TableChange::Owed(..)));
+            }
+            //
+            (Self::MarkKeepsItsId, Input::Operator(Command::Revoke { peer, .. })) => {
+                let was = view.revoked.get(peer).copied();
+                changes.retain(|change| was.is_none() || !matches!(change, TableChange::Revoked(..)));
+            }
+            // the entry goes, and with it what was said.
+            (Self::RefusalHidden, Input::Message(_)) => {
+                for change in changes {
+                    if let TableChange::Outgoing(_, is) = change
+                        && is.as_ref().is_some_and(|is| is.refused.is_some())
+                    {
+                        *is = None;
+                    }
+                }
+            }
+            (Self::MutualForgotten | Self::AnotherNetwork, Input::Message(_)) => {
+                for change in changes {
+                    if let TableChange::Trusted(_, Some(record)) = change {
+                        *record = match self {
+                            Self::MutualForgotten => record.mutual(false),
+                            _ => record.network(if record.network == 0 { 0 } else { 1 }),
+                        };
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -17,13 +17,9 @@ mod attacker;
 mod bend;
 mod chance;
 mod law;
-mod law_successors;
 mod node;
 mod peace;
 mod people;
-mod results;
-mod told;
-mod waiting;
 mod wires;
 mod world;
 
@@ -87,7 +83,12 @@ impl core::error::Error for Broken {}
 pub fn run(seed: u64, bend: Option<Bend>) -> Result<Happened, Broken> {
     let mut world = World::new(seed, bend);
     match world.live() {
-        Ok(()) => Ok(world.happened),
+        Ok(()) => {
+            for (rule, count) in &world.laws {
+                *world.happened.0.entry(format!("law: {rule}")).or_default() += count;
+            }
+            Ok(world.happened)
+        }
         Err(law) => Err(Broken { seed, law, story: world.story.into_iter().collect() }),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::bend::Bend;
 use super::chance::Chance;
-use super::law::is_vouched_for;
+use super::law::words::{is_contradicted, is_vouched_for};
 use crate::machine::effect::{Effect, When};
 use crate::machine::input::{Command, Input};
 use crate::machine::outcome::{Rules, Step};
@@ -69,6 +69,8 @@ pub(super) struct Node {
     pub(super) life: u32,
     pub(super) is_up: bool,
     began_at: i64,
+    /// When it began this life, by its wall clock.
+    pub(super) began: WallMillis,
     /// How wrong its wall clock is.
     pub(super) offset: i64,
     pub(super) registry: Option<BTreeMap<NodeId, Knows>>,
@@ -119,6 +121,7 @@ impl Node {
             life: 0,
             is_up: false,
             began_at: 0,
+            began: WallMillis::new(i64::MIN),
             offset,
             registry,
             waiting: VecDeque::new(),
@@ -288,6 +291,7 @@ impl Node {
         self.replay = ReplayTable::new(&self.rules);
         self.counted.clear();
         let now = self.now(time);
+        self.began = now.wall;
         let mut crashes = 0;
         let loaded = loop {
             self.disk.record();
@@ -350,7 +354,7 @@ impl Node {
                 let trusted = self.plain.trusted.get(&peer);
                 let believed = trusted != before.trusted.get(&peer)
                     && trusted.is_some_and(|record| record.public_key == Some(key));
-                if is_vouched_for(before, it) || believed {
+                if (is_vouched_for(before, it) && !is_contradicted(before, it)) || believed {
                     let newest = self.newest.entry((peer, *key.as_bytes())).or_insert(it.message.stamp());
                     *newest = (*newest).max(it.message.stamp());
                 }

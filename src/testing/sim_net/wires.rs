@@ -124,6 +124,9 @@ impl World {
         }
         match step.outcome {
             Outcome::Owed { kind } => self.happened.note(format!("owed: {kind:?}")),
+            Outcome::Retried { .. } if matches!(input, Input::Message(_)) => {
+                self.happened.note("a refusal that was owed is told");
+            }
             Outcome::Retried { kind } => self.happened.note(format!("tried again: {kind:?}")),
             Outcome::NothingOwed => self.happened.note("owed no longer"),
             Outcome::Refused => self.happened.note("a refusal"),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::indexing_slicing, reason = "nodes are numbered from 0 and none is ever taken away")]
 
+use core::cell::{OnceCell, RefCell};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -103,6 +104,8 @@ pub(super) struct World {
     /// The nonces of all requests that a relay has had.
     pub(super) given: BTreeSet<[u8; 16]>,
     pub(super) happened: Happened,
+    /// How often each rule had an occasion to be broken.
+    pub(super) laws: BTreeMap<&'static str, u64>,
     pub(super) story: VecDeque<String>,
 }
 
@@ -131,7 +134,7 @@ impl World {
             let limits = Limits {
                 trusted_max: if chance.one_in(6) { 2 } else { 100 },
                 pending_max: if chance.one_in(2) { 4 } else { 256 },
-                pending_per_source_max: 2,
+                pending_per_source_max: if chance.one_in(4) { 4 } else { 2 },
                 outgoing_max: if chance.one_in(4) { 2 } else { 100 },
                 floors_max: if chance.one_in(4) { 3 } else { 100 },
                 ..Limits::default()
@@ -158,6 +161,7 @@ impl World {
             captured,
             given,
             happened,
+            laws: BTreeMap::new(),
             story,
         };
         for node in 0..world.nodes.len() {
@@ -274,6 +278,7 @@ impl World {
             let decoded = arrival::decode(&it.rules, now, message, path.is_relayed())?;
             if !matches!(self.bend, Some(Bend::OldStampsBelieved | Bend::DowngradeAllowed)) {
                 arrival::check_floor(&it.rules, now, it.tables.floor(decoded.sender()), &decoded)?;
+                arrival::check_life(&it.rules, now, it.began, &decoded)?;
             }
             Ok(verify(decoded, it.id)?)
         });
@@ -353,9 +358,22 @@ impl World {
         let newest = if let Input::Message(received) = &input { of_message(received) } else { None };
         let after = &it.plain;
         let given = &self.given;
-        let seen =
-            Seen { rules: &rules, now, before: &before, input: &input, meant, answer: &answer, after, newest, given };
-        let judged = seen.judge().and_then(|()| seen.is_done());
+        let seen = Seen {
+            rules: &rules,
+            now,
+            before: &before,
+            input: &input,
+            meant,
+            answer: &answer,
+            after,
+            newest,
+            given,
+            began: it.began,
+            applied: RefCell::default(),
+            ruled: OnceCell::new(),
+        };
+        let judged = seen.judge();
+        seen.applied.take().into_iter().for_each(|rule| *self.laws.entry(rule).or_default() += 1);
         if answer.is_ok() {
             it.remember(&before, &input, now);
         }

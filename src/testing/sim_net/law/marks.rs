@@ -1,126 +1,134 @@
-//! What must hold of marks, of the ignored, and of whatever ends trust.
+//! Section 5, marks: they are set by an operator, and go only with one who names them, or with an answer to a request that
+//! does. And who is ignored.
 #![forbid(unsafe_code)]
 
-use super::super::told::asked;
-use super::Seen;
-use crate::machine::effect::{Action, When};
-use crate::machine::event::{Event, TrustState};
+use super::words::asked;
+use super::{Law, Seen};
 use crate::machine::input::{Command, Input, PeerOrKey};
-use crate::peer::{NodeId, PublicKey};
+use crate::peer::{NodeId, PublicKey, Revocation, RevocationId};
+
+/// Whose mark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Peer(NodeId),
+    Key([u8; 32]),
+}
 
 impl Seen<'_> {
-    /// what an ignored peer says, or is said under an ignored key, has no effect, unless the peer is trusted.
-    pub(super) fn the_ignored_are_not_heard(&self) -> Result<(), String> {
+    pub(super) fn marks_move_for_a_reason(&self) -> Law {
+        let (before, after) = (self.before, self.after);
+        for (peer, was, is) in self.moved(|tables| &tables.revoked) {
+            self.mark_moves(Whose::Peer(peer), was, is)?;
+        }
+        if before.revoked_keys != after.revoked_keys {
+            for key in before.revoked_keys.keys().chain(after.revoked_keys.keys()) {
+                let (was, is) = (before.revoked_keys.get(key), after.revoked_keys.get(key));
+                if was != is {
+                    self.mark_moves(Whose::Key(*key), was, is)?;
+                }
+            }
+        }
+        self.a_second_revocation_is_another()?;
+        self.lifts_name_the_mark_in_force()?;
+        self.the_ignored_move_by_operators_alone()
+    }
+
+    fn mark_moves(&self, whose: Whose, was: Option<&Revocation>, is: Option<&Revocation>) -> Law {
+        let is_new_mark = match (self.command(), whose) {
+            (Some(Command::Revoke { peer, .. }), Whose::Peer(of)) => *peer == of,
+            (Some(Command::RevokeKey { key, .. }), Whose::Key(of)) => *key.as_bytes() == of,
+            _ => false,
+        };
+        match (was, is) {
+            (None, Some(is)) => {
+                self.must("R-175", is_new_mark, "a mark was set, and nobody revoked")?;
+                self.must("R-175", is.at == self.now.wall, "a mark has another time than now")
+            }
+            (Some(was), Some(is)) => {
+                self.must("R-176", is_new_mark, "a mark changed, and nobody revoked")?;
+                self.must("R-176", was.at == is.at, "a mark that was there has another time")
+            }
+            (Some(was), None) => self.mark_goes(whose, was.id),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn mark_goes(&self, whose: Whose, id: RevocationId) -> Law {
+        let is_of = |peer: NodeId, key: Option<&PublicKey>| match whose {
+            Whose::Peer(of) => of == peer,
+            Whose::Key(of) => key.is_some_and(|key| *key.as_bytes() == of),
+        };
+        let is_named = match self.input {
+            Input::Operator(Command::ForgetRevocation { of: PeerOrKey::Peer(peer) }) => whose == Whose::Peer(*peer),
+            Input::Operator(Command::ForgetRevocation { of: PeerOrKey::Key(key) }) => {
+                whose == Whose::Key(*key.as_bytes())
+            }
+            Input::Operator(Command::Grant { record, lift }) => {
+                is_of(record.node_id, record.public_key.as_ref()) && *lift == Some(id)
+            }
+            Input::Operator(Command::Approve { lift, .. }) => {
+                self.approved().is_some_and(|(peer, chosen)| is_of(peer, Some(&chosen.key))) && *lift == Some(id)
+            }
+            // with trust that is really given, to who was asked with this lift.
+            Input::Message(it) => {
+                let peer = it.message.sender();
+                let lift = asked(self.before, peer).and_then(|asked| asked.lift);
+                is_of(peer, Some(it.message.key())) && lift == Some(id) && self.granted(peer).is_some()
+            }
+            _ => false,
+        };
+        self.must("R-177", is_named, "a mark went, and nobody who may has named it")
+    }
+
+    /// what an operator saw before a revocation that took something away lifts nothing after it.
+    fn a_second_revocation_is_another(&self) -> Law {
+        let (before, after) = (self.before, self.after);
+        let (was, is, took) = match self.command() {
+            Some(Command::Revoke { peer, .. }) => {
+                let took = before.pending.contains_key(peer) || before.outgoing.contains_key(peer);
+                (before.revoked.get(peer), after.revoked.get(peer), took)
+            }
+            Some(Command::RevokeKey { key, .. }) => {
+                let took = before.pending.values().any(|it| it.keys().any(|it| it.key == *key))
+                    || before.outgoing.values().any(|it| it.expected_key == Some(*key));
+                (before.revoked_keys.get(key.as_bytes()), after.revoked_keys.get(key.as_bytes()), took)
+            }
+            _ => return Ok(()),
+        };
+        let (Some(was), Some(is)) = (was, is) else { return Ok(()) };
+        self.must(
+            "R-176",
+            took != (was.id == is.id),
+            "a mark has a new id without cause, or its old one in spite of one",
+        )
+    }
+
+    /// I-3, R-178
+    fn lifts_name_the_mark_in_force(&self) -> Law {
+        for (peer, mark) in &self.after.revoked {
+            if let Some(outgoing) = self.after.outgoing.get(peer) {
+                self.must(
+                    "R-178",
+                    outgoing.lift == Some(mark.id),
+                    "a revoked peer is asked without its mark being named",
+                )?;
+            }
+            self.must("R-175", !self.after.trusted.contains_key(peer), "a peer is trusted and revoked")?;
+        }
+        Ok(())
+    }
+
+    ///
+    fn the_ignored_move_by_operators_alone(&self) -> Law {
+        let (before, after) = (self.before, self.after);
+        let changed = before.ignored != after.ignored || before.ignored_keys != after.ignored_keys;
+        let is_asked = matches!(self.command(), Some(Command::Ignore { .. } | Command::Unignore { .. }));
+        self.must("R-184", !changed || is_asked, "who is ignored changed without an operator")?;
         let Some(it) = self.received() else { return Ok(()) };
-        let (peer, key) = (it.message.sender(), *it.message.key());
-        let is_ignored =
-            self.before.ignored.contains_key(&peer) || self.before.ignored_keys.contains_key(key.as_bytes());
-        if is_ignored && !self.before.trusted.contains_key(&peer) && self.answer.is_ok() {
-            return Err(format!("{peer} is ignored, and was heard"));
+        if !self.is_ignored(it.message.sender(), it.message.key()) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// trust that ends, for whatever reason, is told, cuts the tunnel, and is reported, all of it at once.
-    pub(super) fn losses_are_enforced(&self) -> Result<(), String> {
-        let Ok(step) = self.answer else { return Ok(()) };
-        for (peer, was) in &self.before.trusted {
-            let is = self.after.trusted.get(peer);
-            let other_key = is.is_some_and(|is| was.public_key.is_some() && is.public_key != was.public_key);
-            if is.is_some() && !other_key {
-                continue;
-            }
-            let any = |which: &dyn Fn(&Action) -> bool| {
-                step.effects.iter().any(|effect| effect.when == When::Now && which(&effect.action))
-            };
-            let cut = any(&|action| matches!(action, Action::Disconnect { peer: of, .. } if of == peer));
-            let reported = any(&|action| matches!(action, Action::ReportRevoke { peer: of } if of == peer));
-            let lost = |event: &Event| matches!(event, Event::TrustChanged { peer: of, state: TrustState::Revoked, .. } if of == peer);
-            if !(cut && reported && step.events.iter().any(lost)) {
-                return Err(format!("{peer} lost trust, and was not cut off, or nobody was told"));
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn marks_move_for_a_reason(&self) -> Result<(), String> {
-        for (peer, at) in &self.after.revoked {
-            let was = self.before.revoked.get(peer);
-            if was != Some(at) && !self.is_command(*peer, |it| matches!(it, Command::Revoke { .. })) {
-                return Err(format!("{peer} is marked as revoked, but nobody revoked it"));
-            }
-            if was.is_some_and(|was| was.at != at.at) {
-                return Err(format!("{peer} was revoked before, and the mark has forgotten since when"));
-            }
-        }
-        let was_trusted = |peer: &NodeId| self.after.trusted.contains_key(peer);
-        for (peer, mark) in self.before.revoked.iter().filter(|(peer, _)| !self.after.revoked.contains_key(peer)) {
-            let asked = asked(self.before, *peer).and_then(|outgoing| outgoing.lift) == Some(mark.id);
-            let lifted = match self.command() {
-                Some((Command::ForgetRevocation { .. }, of)) => of == *peer,
-                Some((Command::Approve { lift, .. } | Command::Grant { lift, .. }, of)) => {
-                    of == *peer && *lift == Some(mark.id) && was_trusted(peer)
-                }
-                Some(_) => false,
-                None => asked && was_trusted(peer) && self.received().is_some(),
-            };
-            if !lifted {
-                return Err(format!("the mark of {peer} was lifted, but not by an operator who was shown it"));
-            }
-        }
-        for (key, mark) in &self.after.revoked_keys {
-            let by_operator =
-                matches!(self.input, Input::Operator(Command::RevokeKey { key: of, .. }) if of.as_bytes() == key);
-            if self.before.revoked_keys.get(key) != Some(mark) && !by_operator {
-                return Err("a key is marked as revoked, but nobody revoked it".to_owned());
-            }
-        }
-        let gone = self.before.revoked_keys.iter().filter(|(key, _)| !self.after.revoked_keys.contains_key(*key));
-        for (key, mark) in gone {
-            let is_under_it = |peer: &NodeId| {
-                self.after.trusted.get(peer).is_some_and(|it| it.public_key.is_some_and(|of| of.as_bytes() == key))
-            };
-            let lifted = match self.input {
-                Input::Operator(Command::ForgetRevocation { of: PeerOrKey::Key(of) }) => of.as_bytes() == key,
-                Input::Operator(Command::Approve { lift, peer, .. }) => *lift == Some(mark.id) && is_under_it(peer),
-                Input::Operator(Command::Grant { lift, record }) => {
-                    *lift == Some(mark.id) && is_under_it(&record.node_id)
-                }
-                Input::Message(it) => {
-                    let peer = it.message.sender();
-                    let lift = asked(self.before, peer).and_then(|outgoing| outgoing.lift);
-                    lift == Some(mark.id) && is_under_it(&peer)
-                }
-                _ => false,
-            };
-            if !lifted {
-                return Err("the mark of a key was lifted, but not by an operator who was shown it".to_owned());
-            }
-        }
-        // nobody comes to be trusted under a key that is marked.
-        for (peer, record) in &self.after.trusted {
-            let is_new = self.before.trusted.get(peer).is_none_or(|was| was.public_key != record.public_key);
-            if is_new && record.public_key.is_some_and(|key| self.after.revoked_keys.contains_key(key.as_bytes())) {
-                return Err(format!("{peer} is trusted under a key that is marked as revoked"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether our operator has revoked this key.
-    pub(super) fn is_key_marked(&self, key: PublicKey) -> bool {
-        self.before.revoked_keys.contains_key(key.as_bytes())
-    }
-
-    /// Whether our operator has revoked the peer, or the key.
-    pub(super) fn is_marked(&self, peer: NodeId, key: PublicKey) -> bool {
-        self.before.revoked.contains_key(&peer) || self.is_key_marked(key)
-    }
-
-    /// Whether our open request names every mark that there is on the peer and the key.
-    pub(super) fn request_lifts(&self, peer: NodeId, key: PublicKey) -> bool {
-        let lift = asked(self.before, peer).and_then(|outgoing| outgoing.lift);
-        let marks = self.before.revoked.get(&peer).into_iter().chain(self.before.revoked_keys.get(key.as_bytes()));
-        lift.is_some() && marks.into_iter().all(|mark| Some(mark.id) == lift)
+        let is_silent = self.step().is_none_or(|step| step.effects.is_empty() && step.events.is_empty());
+        self.must("R-184", is_silent && before == after, "who is ignored was heard")
     }
 }

@@ -1,0 +1,356 @@
+//! Section 5: what a command comes to, said beforehand from the tables and the command alone.
+#![forbid(unsafe_code)]
+
+use super::words::{asked, is_replaced, is_set_aside, key_is_marked, leads_to, lifts, marks, record_key};
+use super::{Law, Seen};
+use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
+use crate::machine::outcome::Outcome;
+use crate::peer::{Fingerprint, NodeId, PublicKey, RevocationId};
+use crate::tables::{OtherKey, Pending};
+use crate::testing::model::PlainView;
+
+/// Done, or refused, and the rule that says so.
+type Ruling = (bool, &'static str);
+
+/// The first of these that is so refuses.
+fn first(refuses: &[(&'static str, bool)], else_done: &'static str) -> Ruling {
+    let refuses = refuses.iter().find(|(_, so)| *so);
+    refuses.map_or((true, else_done), |(rule, _)| (false, rule))
+}
+
+impl Seen<'_> {
+    /// Whether a command was done, or refused, as the document says; and whether what it was done for is so.
+    pub(super) fn commands_come_to_what_they_must(&self) -> Law {
+        let (peer, ruling) = match self.input {
+            Input::Operator(command) => self.command_ruling(command),
+            Input::LookedUp { peer, lookup } => (Some(*peer), (self.looked_up(*peer, lookup), "R-49")),
+            Input::Compared { peer, was, found } => {
+                let record = record_key(self.before, *peer);
+                let differs = record == Some(*was) && found != was && !self.is_behind(*peer, found, was);
+                (Some(*peer), (differs, "R-158"))
+            }
+            _ => return Ok(()),
+        };
+        let is_done = self.answer.is_ok();
+        if peer == Some(self.rules.own_id) {
+            return self.must("section 5", !is_done, "a command about ourselves must be refused");
+        }
+        let (must_be_done, rule) = ruling;
+        let what = if must_be_done { "must be done" } else { "must be refused" };
+        self.must(
+            rule,
+            is_done == must_be_done,
+            &format!("this {what}, and was not: {:?}", self.answer.as_ref().err()),
+        )?;
+        if is_done { self.is_done_whole() } else { Ok(()) }
+    }
+
+    fn command_ruling(&self, command: &Command) -> (Option<NodeId>, Ruling) {
+        let before = self.before;
+        match command {
+            Command::Request { peer, expected_key, force, automatic, lift, .. } => {
+                (Some(*peer), self.request_ruling(*peer, expected_key.as_ref(), (*force, *automatic), *lift))
+            }
+            Command::Approve { peer, fingerprint, entry, lookup, lift, .. } => {
+                (Some(*peer), self.approve_ruling(*peer, *fingerprint, *entry, lookup, *lift))
+            }
+            Command::Reject { peer, .. } => (Some(*peer), (before.pending.contains_key(peer), "R-43")),
+            Command::Cancel { peer } => (Some(*peer), (before.outgoing.contains_key(peer), "R-44")),
+            Command::Grant { record, lift } => {
+                let (peer, key) = (record.node_id, record.public_key);
+                let is_closed = !lifts(marks(before, peer, key.as_ref()), *lift);
+                let is_so = before.trusted.get(&peer) == Some(record);
+                (
+                    Some(peer),
+                    first(&[("section 5", is_so), ("R-177", is_closed), ("R-37", !self.has_room_for(peer))], "R-46"),
+                )
+            }
+            Command::AdoptKey { peer, key } => (Some(*peer), (self.may_adopt(*peer, key), "R-47")),
+            Command::ReportKeyChange { peer, key } => (
+                Some(*peer),
+                (
+                    record_key(before, *peer)
+                        .is_some_and(|known| known != *key && !leads_to(before, *peer, key, &known)),
+                    "R-48",
+                ),
+            ),
+            Command::Revoke { peer, .. } => (Some(*peer), (true, "R-175")),
+            Command::Remove { peer } => (Some(*peer), (before.trusted.contains_key(peer), "R-183")),
+            Command::RevokeKey { key, .. } => {
+                let is_full = before.revoked_keys.len() >= self.rules.limits.revoked_keys_max;
+                (None, (key_is_marked(before, key) || !is_full, "R-180"))
+            }
+            Command::EndUnderKey { peer, key, .. } => {
+                let is_under = record_key(before, *peer) == Some(*key) && key_is_marked(before, key);
+                (Some(*peer), (is_under, "R-180"))
+            }
+            Command::ForgetRevocation { of } => self.of(
+                *of,
+                "R-182",
+                |peer| before.revoked.contains_key(peer),
+                |key| before.revoked_keys.contains_key(key.as_bytes()),
+            ),
+            Command::Ignore { of } => self.ignore_ruling(*of),
+            Command::Unignore { of } => self.of(
+                *of,
+                "R-184",
+                |peer| before.ignored.contains_key(peer),
+                |key| before.ignored_keys.contains_key(key.as_bytes()),
+            ),
+        }
+    }
+
+    fn of(
+        &self,
+        of: PeerOrKey,
+        rule: &'static str,
+        peer_is: impl Fn(&NodeId) -> bool,
+        key_is: impl Fn(&PublicKey) -> bool,
+    ) -> (Option<NodeId>, Ruling) {
+        match of {
+            PeerOrKey::Peer(peer) => (Some(peer), (peer_is(&peer), rule)),
+            PeerOrKey::Key(key) => (None, (key_is(&key), rule)),
+        }
+    }
+
+    fn ignore_ruling(&self, of: PeerOrKey) -> (Option<NodeId>, Ruling) {
+        let (before, limits) = (self.before, &self.rules.limits);
+        match of {
+            PeerOrKey::Peer(peer) => {
+                let known = before.ignored.contains_key(&peer);
+                let full = !known && before.ignored.len() >= limits.ignored_max;
+                let has_entry = before.pending.contains_key(&peer) || before.outgoing.contains_key(&peer);
+                let nothing = known && !has_entry && !before.owed.contains_key(&peer);
+                let refuses = [("R-184", before.trusted.contains_key(&peer)), ("R-185", full), ("section 5", nothing)];
+                (Some(peer), first(&refuses, "R-184"))
+            }
+            PeerOrKey::Key(key) => {
+                let known = before.ignored_keys.contains_key(key.as_bytes());
+                let full = !known && before.ignored_keys.len() >= limits.ignored_keys_max;
+                let other = |peer: &NodeId| record_key(before, *peer) != Some(key);
+                let waits = before.pending.iter().any(|(peer, it)| it.key == key && other(peer));
+                let asked = before.outgoing.iter().any(|(peer, it)| it.expected_key == Some(key) && other(peer));
+                (None, first(&[("R-185", full), ("section 5", known && !waits && !asked)], "R-184"))
+            }
+        }
+    }
+
+    ///
+    fn request_ruling(
+        &self,
+        peer: NodeId,
+        expected: Option<&PublicKey>,
+        (force, automatic): (bool, bool),
+        lift: Option<RevocationId>,
+    ) -> Ruling {
+        let before = self.before;
+        // a key that was named once stays named.
+        let named = asked(before, peer).and_then(|it| it.expected_key);
+        let expected = expected.copied().or(named);
+        let is_ignored = (before.ignored.contains_key(&peer) && !before.trusted.contains_key(&peer))
+            || expected.is_some_and(|key| {
+                before.ignored_keys.contains_key(key.as_bytes()) && record_key(before, peer) != Some(key)
+            });
+        let marks = marks(before, peer, expected.as_ref());
+        let refuses = [
+            ("R-184", is_ignored),
+            ("R-40", before.trusted.contains_key(&peer) && !force),
+            ("R-40", automatic && marks.iter().any(Option::is_some)),
+            ("R-177", !lifts(marks, lift)),
+        ];
+        first(&refuses, "R-40")
+    }
+
+    ///
+    fn approve_ruling(
+        &self,
+        peer: NodeId,
+        fingerprint: Option<Fingerprint>,
+        number: Option<u64>,
+        lookup: &Lookup,
+        lift: Option<RevocationId>,
+    ) -> Ruling {
+        let Some(entry) = self.before.pending.get(&peer) else { return (false, "section 5") };
+        let Some(chosen) = chosen(entry, fingerprint) else { return (false, "R-42") };
+        let needs_fingerprint = !self.may_be_approved_unseen(peer, entry, lookup);
+        let registry_differs = match lookup {
+            Lookup::Found { key, .. } => {
+                *key != chosen.key
+                    && !(chosen.key == entry.key && entry.proven_by == Some(*key))
+                    && !is_replaced(self.before, peer, key)
+            }
+            _ => false,
+        };
+        let refuses = [
+            ("R-173", number.is_some_and(|number| number != entry.number)),
+            ("R-160", registry_differs),
+            ("R-165", fingerprint.is_none() && needs_fingerprint),
+            ("R-177", !lifts(marks(self.before, peer, Some(&chosen.key)), lift)),
+            ("R-37", !self.has_room_for(peer)),
+        ];
+        first(&refuses, "R-42")
+    }
+
+    /// somebody else vouches for the first key, and no other is known.
+    pub(super) fn may_be_approved_unseen(&self, peer: NodeId, entry: &Pending, lookup: &Lookup) -> bool {
+        let is_named_now = matches!(lookup, Lookup::Found { key, .. } if *key == entry.key);
+        let is_vouched = (entry.authentic || is_named_now) && *lookup != Lookup::Failed;
+        is_vouched
+            && entry.conflicts == 0
+            && entry.proven_by.is_none()
+            && !self.is_known_otherwise(peer, &entry.key)
+            && !is_set_aside(self.before, peer, &entry.key)
+            && !matches!(lookup, Lookup::Found { key, .. } if is_replaced(self.before, peer, key))
+    }
+
+    /// the key of the record, of the floor or of our caller, if it is another.
+    pub(super) fn known_otherwise(&self, tables: &PlainView, peer: NodeId, key: &PublicKey) -> Option<PublicKey> {
+        let floor = tables.floor.get(&peer).and_then(|floor| floor.key);
+        let named = asked(tables, peer).and_then(|it| it.expected_key);
+        [record_key(tables, peer), floor, named].into_iter().flatten().find(|known| known != key)
+    }
+
+    pub(super) fn is_known_otherwise(&self, peer: NodeId, key: &PublicKey) -> bool {
+        self.known_otherwise(self.before, peer, key).is_some()
+    }
+
+    /// a trusted record without a key takes it, unless it is marked or our caller named another.
+    pub(super) fn may_adopt(&self, peer: NodeId, key: &PublicKey) -> bool {
+        let record = self.before.trusted.get(&peer);
+        let named = asked(self.before, peer).and_then(|it| it.expected_key);
+        record.is_some_and(|record| record.public_key.is_none())
+            && named.is_none_or(|named| named == *key)
+            && !key_is_marked(self.before, key)
+            && !is_set_aside(self.before, peer, key)
+    }
+
+    /// whether a look-up changes anything.
+    fn looked_up(&self, peer: NodeId, lookup: &Lookup) -> bool {
+        let (Lookup::Found { key, .. }, Some(record)) = (lookup, self.before.trusted.get(&peer)) else { return false };
+        match record.public_key {
+            None => self.may_adopt(peer, key),
+            Some(known) => known != *key && !self.is_behind(peer, key, &known),
+        }
+    }
+
+    /// a registry that names a replaced key does not contradict the record.
+    fn is_behind(&self, peer: NodeId, found: &PublicKey, known: &PublicKey) -> bool {
+        is_replaced(self.before, peer, found) || leads_to(self.before, peer, found, known)
+    }
+
+    /// What must be so after a command that was done.
+    fn is_done_whole(&self) -> Law {
+        let after = self.after;
+        let peer_is = |peer: NodeId| {
+            [after.trusted.contains_key(&peer), after.pending.contains_key(&peer), after.outgoing.contains_key(&peer)]
+        };
+        match self.input {
+            Input::Operator(Command::Approve { peer, fingerprint, .. }) => {
+                let chosen = self.before.pending.get(peer).and_then(|entry| chosen(entry, *fingerprint));
+                let is = record_key(after, *peer);
+                self.must(
+                    "R-42",
+                    is.is_some() && is == chosen.map(|it| it.key),
+                    "another key was approved than was named",
+                )?;
+                let record = after.trusted.get(peer);
+                let approved = self.outcome() == record.map(|record| Outcome::Approved(*record));
+                self.must("R-42", approved, "it is approved otherwise than was said")?;
+                let chose = chosen.map(|it| it.key);
+                let is_what_was_meant = self.meant.is_none() || self.meant == chose;
+                self.must("R-42", is_what_was_meant, "another key was approved than the operator meant")
+            }
+            Input::Operator(Command::Grant { record, .. }) => {
+                let is = after.trusted.get(&record.node_id);
+                self.must("R-46", is == Some(record), "a record was granted otherwise than was said")
+            }
+            Input::Operator(Command::Reject { peer, .. }) => {
+                self.must("R-43", !after.pending.contains_key(peer), "who was refused still waits")
+            }
+            Input::Operator(Command::Cancel { peer }) => {
+                self.must("R-44", !after.outgoing.contains_key(peer), "a request that was cancelled is still there")
+            }
+            Input::Operator(Command::Revoke { peer, .. }) => {
+                let is_gone = peer_is(*peer) == [false; 3] && after.revoked.contains_key(peer);
+                self.must("R-45", is_gone, "a revoked peer is in another table, or without a mark")
+            }
+            Input::Operator(Command::Remove { peer }) => {
+                let is_gone = !after.trusted.contains_key(peer) && !after.revoked.contains_key(peer);
+                self.must("R-183", is_gone, "a removed peer is trusted, or has a mark")
+            }
+            Input::Operator(Command::RevokeKey { key, .. }) => self.key_is_revoked_whole(key),
+            Input::Operator(Command::EndUnderKey { peer, .. } | Command::ReportKeyChange { peer, .. }) => {
+                self.must("R-188", !after.trusted.contains_key(peer), "trust that was to end did not")
+            }
+            Input::Operator(Command::AdoptKey { peer, key }) => {
+                self.must("R-47", record_key(after, *peer) == Some(*key), "a key was not adopted")
+            }
+            Input::Operator(Command::Request { peer, nonce, expected_key, lift, .. }) => {
+                let was = asked(self.before, *peer).and_then(|it| it.expected_key);
+                let is = after.outgoing.get(peer);
+                let is_new = is.is_some_and(|is| {
+                    let named = is.expected_key == expected_key.or(was);
+                    // A lift that names nothing lifts nothing, and need not be kept.
+                    let is_marked = marks(self.before, *peer, is.expected_key.as_ref()).iter().any(Option::is_some);
+                    let lifts = is.lift == *lift || (is.lift.is_none() && !is_marked);
+                    is.nonce == *nonce && is.refused.is_none() && !is.relayed && lifts && named
+                });
+                self.must("R-41", is_new, "a request is entered otherwise than it was made")?;
+                let is_fresh = is.is_some_and(|is| is.sent_tick == self.now.tick && is.sent_at == self.now.wall);
+                self.must("R-41", is_fresh, "a request that was made again has its old time")
+            }
+            Input::Operator(Command::Ignore { of }) => self.is_ignored_whole(*of),
+            Input::LookedUp { peer, lookup: Lookup::Found { key, .. } } => {
+                let is = record_key(after, *peer);
+                let is_so = if record_key(self.before, *peer).is_none() { is == Some(*key) } else { is.is_none() };
+                self.must("R-49", is_so, "a look-up came to something else")
+            }
+            Input::Compared { peer, .. } => {
+                self.must("R-158", !after.trusted.contains_key(peer), "trust that the registry contradicts did not end")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    ///
+    fn key_is_revoked_whole(&self, key: &PublicKey) -> Law {
+        let after = self.after;
+        let waits = after.pending.values().any(|entry| entry.keys().any(|it| it.key == *key));
+        let is_named = after.outgoing.values().any(|it| it.expected_key == Some(*key));
+        self.must("R-180", key_is_marked(after, key), "a revoked key has no mark")?;
+        self.must("R-180", !waits && !is_named, "something waits under a revoked key, or a request names it")
+    }
+
+    ///
+    fn is_ignored_whole(&self, of: PeerOrKey) -> Law {
+        let after = self.after;
+        let is_gone = match of {
+            PeerOrKey::Peer(peer) => {
+                let known = after.pending.contains_key(&peer) || after.outgoing.contains_key(&peer);
+                after.ignored.contains_key(&peer) && !known && !after.owed.contains_key(&peer)
+            }
+            PeerOrKey::Key(key) => {
+                let waits = after.pending.values().any(|entry| entry.key == key);
+                after.ignored_keys.contains_key(key.as_bytes()) && !waits
+            }
+        };
+        self.must("R-184", is_gone, "who is ignored waits, is asked, or is owed something")
+    }
+
+    /// the entry of a key that an approval took.
+    pub(super) fn approved(&self) -> Option<(NodeId, OtherKey)> {
+        let Some(Command::Approve { peer, fingerprint, .. }) = self.command() else { return None };
+        let entry = self.before.pending.get(peer).filter(|_| self.answer.is_ok())?;
+        chosen(entry, *fingerprint).map(|it| (*peer, it))
+    }
+
+    /// mutual is who was asked as well.
+    pub(super) fn was_asked(&self, peer: NodeId) -> bool {
+        asked(self.before, peer).is_some()
+    }
+}
+
+/// The key that is meant: the one with this fingerprint; the first if none is named.
+fn chosen(entry: &Pending, fingerprint: Option<Fingerprint>) -> Option<OtherKey> {
+    entry.keys().find(|it| fingerprint.is_none_or(|named| it.key.fingerprint() == named))
+}
