@@ -4,7 +4,7 @@
 //! a thief of the old key can say so too. So the statement counts only where nobody else vouches for the new key, and
 //! what is proven by it waits for the operator unless the node was told otherwise.
 //!
-//! What is remembered of a peer's keys is in [`succession`](crate::tables::succession): which key each was seen to name, or
+//! What is remembered of a peer's keys is in `tables::succession`: which key each was seen to name, or
 //! that it named two or that a revoked key is concerned, so that no statement of it counts; which of them are void;
 //! and which keys were replaced.
 #![forbid(unsafe_code)]
