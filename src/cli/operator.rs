@@ -1,6 +1,6 @@
 //! The commands that a running node performs: each asks over the control socket and prints the answer.
 //!
-//! 490 lines because what is asked stands beside how its answer is told.
+//! More than 450 lines because what is asked stands beside how its answer is told.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};

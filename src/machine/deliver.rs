@@ -4,7 +4,7 @@
 //! reject or a farewell is owed from the moment at which sending it failed, until it left once. So an answer that leaves at
 //! once costs no write. A crash between decision and failure loses what would have been owed; cure that.
 //!
-//! Some 470 lines because what cancels a decision is tried by every door at once, beside the rules.
+//! More than 450 lines because what cancels a decision is tried by every door at once, beside the rules.
 #![forbid(unsafe_code)]
 
 use super::effect::{Action, Draft, Effect, When};

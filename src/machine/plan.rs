@@ -4,7 +4,7 @@
 //! So a decision that comes to what is already there changes nothing, publishes nothing and writes nothing, and no
 //! peer occurs twice in one table's changes.
 //!
-//! Some 460 lines because every change of one peer's entries is written down here, and tried where it is written.
+//! More than 450 lines because every change of one peer's entries is written down here, and tried where it is written.
 #![forbid(unsafe_code)]
 
 use core::time::Duration;

@@ -4,7 +4,7 @@
 //! memory when dropped. The file is made once, exclusively, and is refused when others than its owner may read it.
 //! `docs/format.md` fixes its bytes.
 //!
-//! 490 lines because each way to take a file stands beside the reasons to refuse it.
+//! More than 450 lines because each way to take a file stands beside the reasons to refuse it.
 #![forbid(unsafe_code)]
 
 use core::fmt;

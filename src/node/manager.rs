@@ -3,7 +3,7 @@
 //! Every call either leads to nothing and says why, or is published before it returns; none waits for a disk or (but
 //! for `request`, which sends) for a peer. A restriction holds for every reader when its call returns.
 //!
-//! 476 lines because starting, stopping and what every call goes through stand together.
+//! More than 450 lines because starting, stopping and what every call goes through stand together.
 #![forbid(unsafe_code)]
 
 use core::fmt;

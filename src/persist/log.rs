@@ -9,7 +9,7 @@
 //! INVARIANT I-L5: see `confirm`.
 //! INVARIANT I-L3: a file goes only when a durable snapshot and the journals that go on from it hold what it holds.
 //!
-//! 507 lines because each step of a save and what undoes it stand together.
+//! More than 450 lines because each step of a save and what undoes it stand together.
 #![forbid(unsafe_code)]
 
 mod confirm;

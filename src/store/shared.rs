@@ -6,8 +6,6 @@
 //! of the writer lock (C-1 in `docs/concurrency.md`).
 //! INVARIANT I-S3: a superseded version is dropped by a writer or by the keeper only, and only when nobody else holds it;
 //! so no reader frees memory as long as the store lives.
-//!
-//! 467 lines because all that is done under the writer lock stands together.
 #![forbid(unsafe_code)]
 
 mod told;

@@ -8,7 +8,7 @@
 //! Signatures are no part of it: what is decided here begins where they have been checked, and computing them took nearly
 //! all the time. A stand-in for one tells messages apart as a signature does, and is believed.
 //!
-//! Some 475 lines because one life knows every command and every way a message comes.
+//! More than 450 lines because one life knows every command and every way a message comes.
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, reason = "a test double: its own mistakes end the test")]
 

@@ -5,7 +5,7 @@
 //! file succeeds without it, as real systems do. It exists because on a real disk one power cut shows one outcome; here every call is a
 //! [`CrashPoint`], and each of those gives every state that a crash there may leave behind.
 //!
-//! 476 lines because a disk answers every call of a storage.
+//! More than 450 lines because a disk answers every call of a storage.
 #![forbid(unsafe_code)]
 
 use core::fmt;

@@ -1,6 +1,6 @@
 //! The rules, each with its twin.
 //!
-//! Some 450 lines because each rule of rotation is tried with the same three actors.
+//! More than 450 lines because each rule of rotation is tried with the same three actors.
 #![forbid(unsafe_code)]
 
 use super::*;

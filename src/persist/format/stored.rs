@@ -1,7 +1,7 @@
 //! How keys and values of each table stand in a file, as from format version 2: their own types, so that no change of a
 //! type in memory changes a byte on disk.
 //!
-//! Some 480 lines because each table has its type here, and reading it back beside it.
+//! More than 450 lines because each table has its type here, and reading it back beside it.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;

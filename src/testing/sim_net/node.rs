@@ -4,7 +4,7 @@
 //! What must hold: what is told to wait for the disk leaves when the save that covers it has ended, at a simulated time;
 //! a crash leaves of the disk what was synced, and of everything else nothing.
 //!
-//! 470 lines because what a node is to find after a load is judged beside what it published.
+//! More than 450 lines because what a node is to find after a load is judged beside what it published.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

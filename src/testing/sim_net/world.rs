@@ -1,6 +1,6 @@
 //! The clock, the nodes and the wires between them, and what happens to each message and each step.
 //!
-//! 500 lines because everything that happens goes through one queue, and each kind of it is a few lines there.
+//! More than 450 lines because everything that happens goes through one queue, and each kind of it is a few lines there.
 #![forbid(unsafe_code)]
 #![allow(clippy::indexing_slicing, reason = "nodes are numbered from 0 and none is ever taken away")]
 

@@ -1,6 +1,6 @@
 //! Sections 2, 3, 4 and 7: what a message comes to, said beforehand from the tables and the message alone.
 //!
-//! Some 480 lines because a message has one verdict, and each rule that comes before another is part of it.
+//! More than 450 lines because a message has one verdict, and each rule that comes before another is part of it.
 #![forbid(unsafe_code)]
 
 use super::words::{
