@@ -364,6 +364,8 @@ fn drawn(columns: u16, args: &[&str]) -> String {
     let open = || std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trustkeep"));
     command.args(args).env("TERM", "dumb").env_remove("COLUMNS").stdin(open()).stdout(open()).stderr(open());
+    // Colours come with some settings of who runs this (`CI`), whatever the terminal; they take no room on it.
+    command.env("NO_COLOR", "1").env_remove("CLICOLOR_FORCE");
     let mut child = command.spawn().unwrap();
     drop(command);
     let (mut drawn, mut part) = (Vec::new(), [0; 4096]);
