@@ -77,22 +77,25 @@ pub(in crate::store) fn grant_one(
     // A grant marks nobody.
     let fresh = FreshMarks { at: WallMillis::new(0), salt: 0 };
     let mut result = Outcome::new(tables, fresh, usize::from(tables.trusted.len() >= trusted_max), is_heard);
-    if let (Some(key), Some(_)) = (record.public_key, marks.key) {
+    if marks.key.is_some()
+        && let Some(key) = record.public_key
+    {
         result.draft.forget_key_mark(key);
     }
+    let value = Value::of(record);
     if tables.trusted.len() >= trusted_max {
-        let says = Says::Trusted(Value::of(record)).after(mark);
+        let says = Says::Trusted(value).after(mark);
         result.add(peer, trusted.value(peer), trusted.place(peer), &says);
         return Ok((result.draft, result.events));
     }
     // There is room for it, so that it will not be refused: the next version may be derived at once.
     if let Some((next, was_trusted)) = trusted.with(record) {
         let before = if was_trusted { trusted.value(peer) } else { None };
-        let is_lost = before.is_some_and(|before| before.is_lost_to(&Value::of(record)));
+        let is_lost = before.is_some_and(|before| before.is_lost_to(&value));
         result.draft.set_trusted_next(peer, was_trusted, is_lost, next);
         result.tell_of_grant(peer, is_lost);
     }
-    result.settle(peer, Some(record.public_key), mark);
+    result.settle(peer, Some(&value), mark);
     Ok((result.draft, result.events))
 }
 
@@ -160,7 +163,7 @@ impl<'a> Outcome<'a> {
                 self.tell_of_grant(peer, before.zip(value).is_some_and(|(before, value)| before.is_lost_to(value)));
             }
         }
-        self.settle(peer, value.map(|value| value.record(peer).public_key), says.mark());
+        self.settle(peer, value, says.mark());
         if let (Says::Ended(ChangeReason::KeyRevoked, mark), Some(was)) = (says, before)
             && *mark != MarkBecomes::Set
         {
@@ -195,10 +198,10 @@ impl<'a> Outcome<'a> {
 
     /// What else becomes of it, whether its record changed or not.
     #[inline]
-    fn settle(&mut self, peer: NodeId, granted: Option<Option<PublicKey>>, mark: MarkBecomes) {
+    fn settle(&mut self, peer: NodeId, granted: Option<&Value>, mark: MarkBecomes) {
         let (sides, is_granted) = (&self.tables.sides, granted.is_some());
         if sides.successors.len() > 0 {
-            self.settle_successors(peer, granted.flatten(), mark);
+            self.settle_successors(peer, granted.and_then(|value| value.record(peer).public_key), mark);
         }
         if mark != MarkBecomes::Same {
             let first = sides.revoked.get(peer).copied();
