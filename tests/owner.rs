@@ -49,7 +49,16 @@ impl Home {
         for number in 1..=3 {
             store.grant(record(number)).unwrap().wait_durable().unwrap();
         }
-        Self { home, dir, store, next: Cell::new(100) }
+        let this = Self { home, dir, store, next: Cell::new(100) };
+        this.settles();
+        this
+    }
+
+    /// The owner has looked at every name so long after the directory changed last that it looks at it alone from then on.
+    fn settles(&self) {
+        std::thread::sleep(Duration::from_millis(150));
+        self.next.set(self.next.get() + 1);
+        self.store.grant(record(self.next.get())).unwrap().wait_durable().unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -95,6 +104,7 @@ impl Home {
             assert!(begun.elapsed() < SOON, "{error}");
         }
         assert!(self.store.health().is_ok() && receipt.is_durable());
+        self.settles();
     }
 }
 

@@ -102,6 +102,10 @@ impl StorageFile for WatchedFile {
         self.file.id()
     }
 
+    fn bytes(&self) -> Option<u64> {
+        self.file.bytes()
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write_at(offset, bytes)?;
         self.bar.advance(written as u64);

@@ -160,6 +160,10 @@ impl StorageFile for File {
         patiently(|| rustix::fs::fstat(self)).ok().map(|stat| owner::id(&stat))
     }
 
+    fn bytes(&self) -> Option<u64> {
+        patiently(|| rustix::fs::fstat(self)).ok().and_then(|stat| u64::try_from(stat.st_size).ok())
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         // The system ends a process with SIGXFSZ if it writes there, unless the process has seen to that, which is not ours
         // to decide. A write that begins below the limit is cut short and ends nobody.

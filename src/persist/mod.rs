@@ -110,6 +110,8 @@ pub struct OpenFile<'a> {
     pub id: Option<FileId>,
     /// Its length in bytes, which never changes.
     pub bytes: u64,
+    /// The length that it has now by [`StorageFile::bytes`], if it is open and the storage tells.
+    pub now: Option<u64>,
 }
 
 /// Two equal ones are the same file, whatever its name is.
@@ -126,6 +128,8 @@ pub struct FileId {
 pub struct Seen {
     /// When a name in the directory last changed, as the storage tells time.
     pub changed: Option<[i64; 4]>,
+    /// The same, if every name was found in its place so long after that another change would have given another time.
+    pub settled: Option<[i64; 4]>,
     /// The lock was found lost: from then on another process may have owned the directory, whatever is there now.
     pub lost: Option<(PathBuf, Displacement)>,
 }
@@ -134,6 +138,11 @@ pub struct Seen {
 pub trait StorageFile: Send {
     /// Which file this is; `None` if the storage does not tell files apart.
     fn id(&self) -> Option<FileId> {
+        None
+    }
+
+    /// How long the file is now; `None` if the storage does not tell.
+    fn bytes(&self) -> Option<u64> {
         None
     }
 

@@ -23,6 +23,7 @@ use super::holder::{LockText, Record};
 use super::recover::LOCK;
 use super::write::write_all_at;
 use super::{FileId, Left, OpenFile, Seen};
+use crate::clock::{Clock as _, SystemClock};
 use crate::error::{Displacement, Holder, OpenError, PersistError};
 
 /// The ownership of a directory.
@@ -33,6 +34,8 @@ pub(super) struct Owner {
     directory: FileId,
     lock: File,
     lock_id: FileId,
+    /// Tells whether anything was mounted, where the system does.
+    mounts: Option<OwnedFd>,
     /// The process that took the locks.
     record: Record,
 }
@@ -83,7 +86,7 @@ impl Owner {
         let path = lasting(path, owned).map_err(OpenError::Persist)?;
         let record = Record::of_this_process();
         write_text(&mut lock, &record.to_string()).map_err(|error| OpenError::io("write", &lock_path, error))?;
-        Ok(Self { path, directory: owned, lock, lock_id: held, record })
+        Ok(Self { path, directory: owned, lock, lock_id: held, mounts: mounts(), record })
     }
 
     #[cfg(all(test, not(trustkeep_loom)))]
@@ -108,6 +111,18 @@ impl Owner {
 
     /// See [`Storage::confirm`](super::Storage::confirm).
     pub(super) fn confirm(&self, directory: &OwnedFd, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
+        let root = same(patiently(|| rustix::fs::stat(&self.path)), self.directory);
+        if let Ok(root) = &root
+            && seen.lost.is_none()
+            && seen.settled == Some(times(root))
+            && left.open.is_none_or(|open| open.now == Some(open.bytes))
+            && self.mounts.as_ref().is_some_and(|mounts| !was_mounted(mounts))
+        {
+            return Ok(());
+        }
+        // Before the names: what is mounted from here on is noticed the next time.
+        let hears_of_mounts = self.mounts.as_ref().is_some_and(|mounts| !was_mounted(mounts));
+        seen.settled = None;
         let find = |name: &str| find(directory, name);
         let lock = same(find(LOCK), self.lock_id);
         if let Err(Trouble::Displaced(found)) = &lock
@@ -116,13 +131,12 @@ impl Owner {
             seen.lost = Some((self.path.join(LOCK), *found));
         }
         // The directory comes first, for who removes one removes its lock file, too.
-        let root = same(patiently(|| rustix::fs::stat(&self.path)), self.directory)
-            .map_err(|trouble| trouble.at(self.path.clone()))?;
+        let root = root.map_err(|trouble| trouble.at(self.path.clone()))?;
         if let Some((path, found)) = &seen.lost {
             return Err(PersistError::Displaced { path: path.clone(), found: *found });
         }
         lock.map_err(|trouble| trouble.at(self.path.join(LOCK)))?;
-        if let Some(OpenFile { name, id, bytes }) = left.open {
+        if let Some(OpenFile { name, id, bytes, .. }) = left.open {
             let at = |trouble: Trouble| trouble.at(self.path.join(name));
             let stat = match id {
                 Some(id) => same(find(name), id),
@@ -144,8 +158,40 @@ impl Owner {
             }
             seen.changed = changed;
         }
+        seen.settled = changed.filter(|times| hears_of_mounts && is_past(times));
         Ok(())
     }
+}
+
+/// What tells whether anything was mounted or unmounted.
+fn mounts() -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let found = patiently(|| rustix::fs::open("/proc/self/mountinfo", flags, Mode::empty())).ok()?;
+    // Anything before now is looked at now.
+    was_mounted(&found);
+    Some(found)
+}
+
+/// Whether anything was mounted or unmounted since this was last asked, as far as the system tells.
+fn was_mounted(mounts: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::new(mounts, PollFlags::PRI)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let [polled] = match patiently(|| poll(&mut polled, Some(&at_once))) {
+        Ok(_) => polled,
+        Err(_) => return true,
+    };
+    polled.revents().intersects(PollFlags::PRI | PollFlags::ERR | PollFlags::NVAL | PollFlags::HUP)
+}
+
+/// Whether a directory changed last so long ago that another change would have given it other times. Most systems tell times
+/// in ticks of up to 10 ms, some file systems in seconds.
+fn is_past(times: &[i64; 4]) -> bool {
+    let [modified_s, modified_ns, changed_s, changed_ns] = *times;
+    let tick = if modified_ns == 0 && changed_ns == 0 { 3000 } else { 100 };
+    let ago =
+        |s: i64, ns: i64| SystemClock.now().wall.as_millis().saturating_sub(s.saturating_mul(1000) + ns / 1_000_000);
+    ago(modified_s, modified_ns) > tick && ago(changed_s, changed_ns) > tick
 }
 
 /// Some network file systems lock no directories: there `LOCK` alone protects, as in earlier releases.

@@ -117,10 +117,10 @@ fn look_alone(dir: &Path) -> impl Fn() -> u64 + use<> {
     file.write_at(0, &[0; 4096]).unwrap();
     let id = file.id();
     move || {
-        let left = Left { open: Some(OpenFile { name, id, bytes: 4096 }), others: &Vec::new };
         let mut seen = Seen::default();
         let begun = Instant::now();
         for _ in 0..1000 {
+            let left = Left { open: Some(OpenFile { name, id, bytes: 4096, now: file.bytes() }), others: &Vec::new };
             directory.confirm(&left, &mut seen).unwrap();
         }
         nanos(begun.elapsed()) / 1000

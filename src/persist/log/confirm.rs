@@ -33,7 +33,8 @@ impl Log {
 
     fn confirm_with(&mut self, held: Option<HeldJournal>) -> Result<(), PersistError> {
         let name = held.map(|held| journal_name(held.seq)).unwrap_or_default();
-        let open = held.map(|held| OpenFile { name: &name, id: held.id, bytes: held.file_bytes });
+        let now = |held: HeldJournal| self.open.as_ref().filter(|open| open.seq == held.seq)?.file.bytes();
+        let open = held.map(|held| OpenFile { name: &name, id: held.id, bytes: held.file_bytes, now: now(held) });
         let others = || self.files.names(held.map(|held| held.seq), self.marked);
         let confirmed = self.storage.confirm(&Left { open, others: &others }, &mut self.seen);
         let confirmed = match &self.seen.lost {
