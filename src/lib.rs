@@ -59,9 +59,11 @@ pub use peer::{
 };
 pub use persist::file::LoadMode;
 pub use persist::recover::RecoverPolicy;
+pub use persist::report::{SetAside, TornTail};
 pub use store::{
     Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, KeyRevoked,
-    NearLimit, Options, Receipt, Revoked, RunningSave, Snapshot, Subscription, TrustFuture, TrustReader, TrustStore,
+    NearLimit, Options, Receipt, RecoveryReport, Revoked, RunningSave, Snapshot, Subscription, TrustFuture,
+    TrustReader, TrustStore,
 };
 pub use time::{Now, Tick, WallMillis};
 

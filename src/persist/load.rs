@@ -1,8 +1,11 @@
 //! Opens what is in a directory: finds the one state, cleans up after a crash, creates a store where there is none.
 //!
 //! Order of creation: lock, first snapshot durable, mark durable. A crash in between leaves a directory that opens.
+//!
+//! More than 450 lines because the steps of an opening, each of which a crash may end, stand in one place and in their order.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::{
@@ -13,6 +16,7 @@ use super::reading::Unreadable;
 use super::recover::{
     self, Choice, Contents, GENERATION_MAX, GENESIS, Link, Listing, RecoverPolicy, Recovered, Refusal,
 };
+use super::report::{Report, SetAside, TornTail};
 use super::{FileEntry, Storage, write};
 use crate::error::{OpenError, PersistError};
 use crate::map::mix::Mix;
@@ -25,6 +29,8 @@ pub(crate) struct Loaded {
     pub(crate) tables: Tables,
     pub(crate) generation: u64,
     pub(crate) saver: Log,
+    /// How this came to be the state.
+    pub(crate) report: Report,
 }
 
 /// How to open.
@@ -49,27 +55,32 @@ pub(crate) fn load(
     match choice {
         Choice::Create if !opening.create => Err(OpenError::Missing { path: storage.path("") }),
         Choice::Create => {
-            clean(storage.as_ref(), &listing);
-            begin(storage, opening.sizes, (fresh()?, false), 0, next_seq(&listing), fresh()?.seed)
+            let removed = clean(storage.as_ref(), &listing);
+            let report = Report { created: true, files: state.files(), removed, ..Report::default() };
+            begin(storage, opening.sizes, (fresh()?, false), 0, next_seq(&listing), fresh()?.seed, report)
         }
         Choice::Empty { set_aside, store } => {
             let is_marked = store.is_some();
             let store = store.map_or_else(&fresh, Ok)?;
-            move_aside(storage.as_ref(), &entries, &set_aside, true)?;
-            clean(storage.as_ref(), &listing);
+            let set_aside = move_aside(storage.as_ref(), &entries, &set_aside, true)?;
+            let removed = clean(storage.as_ref(), &listing);
+            let report = Report { files: state.files(), set_aside, removed, lossy: true, ..Report::default() };
             // Beyond every generation that may have been acknowledged here.
             let newest = listing.snapshots.first().map_or(0, |(newest, _)| *newest);
             let generation = newest.saturating_add(LEAP).min(GENERATION_MAX);
-            begin(storage, opening.sizes, (store, is_marked), generation, next_seq(&listing), fresh()?.seed)
+            begin(storage, opening.sizes, (store, is_marked), generation, next_seq(&listing), fresh()?.seed, report)
         }
         Choice::State(recovered) => {
             let (store, rebuilt) = state.finish(&recovered)?;
-            move_aside(storage.as_ref(), &entries, &recovered.set_aside, recovered.lossy)?;
-            clean(storage.as_ref(), &listing);
+            let reached = Some(rebuilt.generation);
+            let set_aside = move_aside(storage.as_ref(), &entries, &recovered.set_aside, recovered.lossy)?;
+            let removed = clean(storage.as_ref(), &listing);
+            let (looked_at, lossy) = (state.files(), recovered.lossy);
+            let report = Report { files: looked_at, reached, set_aside, removed, lossy, ..Report::default() };
             // A crash may have come between a rename and the directory's fsync: what is used must be durable.
             sync_dir(storage.as_ref())?;
             let files = files(&recovered, &listing, &entries, fresh()?.seed);
-            resume(Arc::clone(&storage), opening.sizes, store, &recovered, rebuilt, files)
+            resume(Arc::clone(&storage), opening.sizes, store, &recovered, rebuilt, (files, report))
         }
     }
 }
@@ -82,7 +93,7 @@ fn resume(
     store: StoreId,
     recovered: &Recovered,
     rebuilt: Rebuilt,
-    mut files: Resumed,
+    (mut files, mut report): (Resumed, Report),
 ) -> Result<Loaded, OpenError> {
     let Rebuilt { tables, mut generation, before } = rebuilt;
     let mut stale = recovered.stale.clone();
@@ -98,6 +109,7 @@ fn resume(
     } else if let (Some(ending), Some(Link { seq, head, .. })) = (&recovered.ending, recovered.journals.last()) {
         files.previous = Some(Previous { seq: *seq, bytes: ending.bytes });
         if let How::Torn(damage) = &ending.how {
+            report.torn = Some(torn(storage.as_ref(), &recover::journal_name(*seq), ending, damage));
             tracing::warn!(
                 file = %storage.path(&recover::journal_name(*seq)).display(), offset = damage.offset,
                 reason = %damage.reason, generation,
@@ -129,11 +141,27 @@ fn resume(
     // Not being able to is no reason not to open.
     for seq in stale {
         let name = recover::journal_name(seq);
-        if let Err(error) = storage.remove(&name) {
-            tracing::warn!(file = %storage.path(&name).display(), %error, "a superseded journal could not be removed");
+        match storage.remove(&name) {
+            Ok(()) => report.removed.push(storage.path(&name)),
+            Err(error) => {
+                tracing::warn!(file = %storage.path(&name).display(), %error, "a superseded journal could not be removed");
+            }
         }
     }
-    Ok(Loaded { tables, generation, saver })
+    report.store = Some(store);
+    Ok(Loaded { tables, generation, saver, report })
+}
+
+/// What is cut off at the end of a journal.
+fn torn(storage: &dyn Storage, name: &str, ending: &Ending, damage: &format::Damage) -> TornTail {
+    let from = usize::try_from(ending.bytes).unwrap_or(usize::MAX);
+    let tail = read(storage, name, |file| {
+        let tail = file.get(from..).unwrap_or_default();
+        Ok(tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1))
+    });
+    // It could be read a moment ago. If not now, that is for the next opening to tell.
+    let bytes = tail.ok().and_then(Result::ok).unwrap_or(0);
+    TornTail { file: storage.path(name), offset: ending.bytes, bytes, reason: damage.reason.clone() }
 }
 
 /// What is in the directory, but for what was set aside.
@@ -166,6 +194,7 @@ fn begin(
     generation: u64,
     next_seq: u64,
     seed: u64,
+    mut report: Report,
 ) -> Result<Loaded, OpenError> {
     let tables = Tables::new(Mix::new(store.seed));
     let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
@@ -179,7 +208,8 @@ fn begin(
     let mut saver = Log::new(storage, store, sizes, (generation, tables.clone()), files);
     saver.is_marked();
     saver.confirm().map_err(OpenError::Persist)?;
-    Ok(Loaded { tables, generation, saver })
+    report.store = Some(store);
+    Ok(Loaded { tables, generation, saver, report })
 }
 
 /// What has been read while deciding.
@@ -188,11 +218,24 @@ pub(crate) struct State<'a> {
     now: Now,
     replay: Option<(StoreId, Replay)>,
     io_error: Option<OpenError>,
+    /// In the order in which they were first read.
+    looked_at: Vec<String>,
 }
 
 impl<'a> State<'a> {
     pub(crate) fn new(storage: &'a dyn Storage, now: Now) -> Self {
-        Self { storage, now, replay: None, io_error: None }
+        Self { storage, now, replay: None, io_error: None, looked_at: Vec::new() }
+    }
+
+    /// What was looked into.
+    fn files(&self) -> Vec<PathBuf> {
+        self.looked_at.iter().map(|name| self.storage.path(name)).collect()
+    }
+
+    fn looks_at(&mut self, name: &str) {
+        if !self.looked_at.iter().any(|known| known == name) {
+            self.looked_at.push(name.to_owned());
+        }
     }
 
     /// The state that was decided for.
@@ -209,6 +252,7 @@ impl<'a> State<'a> {
 
     /// Not being able to read says nothing about a file: no fallback, whatever the policy.
     fn read<T>(&mut self, name: &str, look: impl FnOnce(&[u8]) -> Result<T, FileError>) -> Result<T, FileError> {
+        self.looks_at(name);
         read(self.storage, name, look).unwrap_or_else(|error| {
             self.io_error = Some(error);
             Err(FileError::Newer(0))
@@ -249,6 +293,7 @@ pub(crate) fn decide(
     state: &mut State<'_>,
 ) -> Result<Choice, OpenError> {
     let mark = if listing.genesis {
+        state.looks_at(GENESIS);
         Some(read(storage, GENESIS, |bytes| Header::decode(bytes, Kind::Genesis).map(|header| header.store))?)
     } else {
         None
@@ -319,7 +364,8 @@ fn move_aside(
     entries: &[FileEntry],
     files: &[(String, format::Damage)],
     lossy: bool,
-) -> Result<(), OpenError> {
+) -> Result<Vec<SetAside>, OpenError> {
+    let mut moved = Vec::new();
     for (name, damage) in files {
         let aside = recover::aside_name(name, entries);
         let (file, offset, reason) = (storage.path(name), damage.offset, &damage.reason);
@@ -336,11 +382,17 @@ fn move_aside(
             );
         }
         storage.rename(name, &aside).map_err(|error| OpenError::io("rename", storage.path(name), error))?;
+        moved.push(SetAside {
+            file: storage.path(name),
+            now: storage.path(&aside),
+            offset,
+            reason: damage.reason.clone(),
+        });
     }
-    if files.is_empty() {
-        return Ok(());
+    if !moved.is_empty() {
+        sync_dir(storage)?;
     }
-    sync_dir(storage)
+    Ok(moved)
 }
 
 fn sync_dir(storage: &dyn Storage) -> Result<(), OpenError> {
@@ -350,12 +402,17 @@ fn sync_dir(storage: &dyn Storage) -> Result<(), OpenError> {
 }
 
 /// Removes what a crash left half-written. Not being able to is no reason not to open.
-fn clean(storage: &dyn Storage, listing: &Listing) {
+fn clean(storage: &dyn Storage, listing: &Listing) -> Vec<PathBuf> {
+    let mut removed = Vec::new();
     for name in &listing.leftovers {
-        if let Err(error) = storage.remove(name) {
-            tracing::warn!(file = %storage.path(name).display(), %error, "a leftover of a crash could not be removed");
+        match storage.remove(name) {
+            Ok(()) => removed.push(storage.path(name)),
+            Err(error) => {
+                tracing::warn!(file = %storage.path(name).display(), %error, "a leftover of a crash could not be removed");
+            }
         }
     }
+    removed
 }
 
 /// After a loss: more than the lost files can have held.
@@ -400,7 +457,8 @@ mod tests {
         let disk = SimDisk::new();
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let (sizes, store) = (Sizes::default(), StoreId { id: [7; 16], seed: 9 });
-        let Loaded { tables, mut saver, .. } = begin(storage, sizes, (store, false), 0, GENERATION_MAX, 1).unwrap();
+        let Loaded { tables, mut saver, .. } =
+            begin(storage, sizes, (store, false), 0, GENERATION_MAX, 1, Report::default()).unwrap();
         let one = with(&tables, NodeId::new(1).unwrap());
         saver.save(1, &one).unwrap();
         saver.close().unwrap();

@@ -20,6 +20,7 @@ pub(crate) mod log;
 pub(crate) mod mapping;
 mod owner;
 pub(crate) mod reading;
+pub(crate) mod report;
 mod write;
 
 use std::io;

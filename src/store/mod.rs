@@ -18,6 +18,7 @@ mod options;
 pub(crate) mod progress;
 mod reader;
 mod receipt;
+mod recovery;
 pub(crate) mod shared;
 mod snapshot;
 mod superseded;
@@ -45,6 +46,7 @@ pub use options::Options;
 pub(crate) use options::fresh_identity;
 pub use reader::TrustReader;
 pub use receipt::{Generation, KeyRevoked, Receipt, Revoked};
+pub use recovery::RecoveryReport;
 pub use snapshot::{Change, Snapshot};
 pub use trust_future::TrustFuture;
 
@@ -85,6 +87,9 @@ pub struct TrustStore {
     /// Empty before it goes. In a forked process it is kept: there the thread's handle may by now name another thread.
     keeper: ManuallyDrop<Mutex<Option<JoinHandle<()>>>>,
     close_deadline: Duration,
+    /// Which store it is, as its files say; none in memory.
+    id: Option<[u8; 16]>,
+    recovery: RecoveryReport,
 }
 
 impl TrustStore {
@@ -128,7 +133,8 @@ impl TrustStore {
             let shared = Arc::clone(&shared);
             move || keeper::run(shared, saver)
         })?;
-        Ok(Self { shared, keeper: ManuallyDrop::new(Mutex::new(Some(thread))), close_deadline })
+        let keeper = ManuallyDrop::new(Mutex::new(Some(thread)));
+        Ok(Self { shared, keeper, close_deadline, id: None, recovery: RecoveryReport::default() })
     }
 
     /// A reading handle; each hot thread should have its own.

@@ -4,8 +4,8 @@
 use core::time::Duration;
 use std::path::Path;
 
-use super::TrustStore;
 use super::progress::SAVE_LIMIT;
+use super::{RecoveryReport, TrustStore};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Limits;
 use crate::error::OpenError;
@@ -137,8 +137,14 @@ impl Options {
     pub fn open_storage(self, storage: std::sync::Arc<dyn Storage>) -> Result<TrustStore, OpenError> {
         self.check_limits()?;
         let opening = Opening { create: self.create, policy: self.recover, sizes: self.sizes };
-        let Loaded { tables, generation, saver } = load(storage, opening, self.clock.now(), fresh_identity)?;
-        self.start(tables, generation, Box::new(saver))
+        let begun = self.clock.now();
+        let Loaded { tables, generation, saver, report } = load(storage, opening, begun, fresh_identity)?;
+        let took = self.clock.now().tick.millis_since(begun.tick);
+        let took = Duration::from_millis(u64::try_from(took).unwrap_or(0));
+        let mut store = self.start(tables, generation, Box::new(saver))?;
+        store.id = report.store.map(|store| store.id);
+        store.recovery = RecoveryReport::new(report, generation, took);
+        Ok(store)
     }
 
     /// A store with these options and without a directory: what is in memory is as durable as it will ever be.

@@ -6,6 +6,7 @@
 //! - `every_fault`: every call of a store's life with every error, once and lasting, does the same;
 //! - `damage`: every flipped bit and every cut is an error that names file and offset, never another state;
 //! - `journals`: when files are begun and removed, and what a thread that writes snapshots may do wrong;
+//! - `report`: what an opening left out is told to who opened the store;
 //! - `stall`: a save that hangs stops neither readers nor writers.
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +32,7 @@ mod damage;
 mod every_fault;
 mod faults;
 mod journals;
+mod report;
 mod stall;
 
 /// What a store holds.

@@ -310,7 +310,7 @@ impl Node {
             }
             break loaded;
         };
-        let Loaded { tables, generation, saver } = loaded;
+        let Loaded { tables, generation, saver, .. } = loaded;
         if generation < self.durable {
             return Err(format!("generation {} was durable, and {generation} came back", self.durable));
         }
