@@ -68,6 +68,10 @@ pub(super) enum Command {
         /// Do not tell the peers by itself that the key of this node was replaced (`rekey`)
         #[arg(long)]
         no_announce: bool,
+        /// Take the store as it is, though it is older than the one that ran here last, or another: give this once, at the
+        /// first start after an older copy was put back on purpose
+        #[arg(long)]
+        accept_older_store: bool,
         /// Print the line that says the node is ready as JSON
         #[arg(long)]
         json: bool,

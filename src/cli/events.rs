@@ -6,6 +6,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::control::OlderStore;
 use super::print::{printable, rfc_3339};
 use super::quoted;
 use crate::machine::event::Event;
@@ -29,6 +30,12 @@ impl EventRow {
         Self::with("watching", None, at, json!({ "node_id": own_id.get(), "generation": generation }))
     }
 
+    /// That the store is older than it was, for as long as no operator has accepted that.
+    pub(super) fn older_store(at: WallMillis, older: OlderStore) -> Self {
+        // Numbers alone: that cannot fail.
+        Self::with("store.older", None, at, serde_json::to_value(older).unwrap_or_default())
+    }
+
     pub(super) fn new(at: WallMillis, event: &Event) -> Self {
         // Texts and numbers alone: that cannot fail.
         let payload = serde_json::to_value(event.payload()).unwrap_or_default();
@@ -40,10 +47,12 @@ impl EventRow {
         Self { topic: topic.to_owned(), peer_node_id, at: at.as_millis(), payload }
     }
 
-    /// Whether it is about one of these peers, or about the watching itself; if there are none, whatever it is about.
+    /// Whether it is about one of these peers, about the watching itself, or about the whole store; if there are none, whatever it is about.
     pub(super) fn is_about_any(&self, peers: &[NodeId]) -> bool {
         let is_one = |peer: u32| peers.iter().any(|id| id.get() == peer);
-        peers.is_empty() || matches!(&*self.topic, "watching" | "lagged") || self.peer_node_id.is_some_and(is_one)
+        peers.is_empty()
+            || matches!(&*self.topic, "watching" | "lagged" | "store.older")
+            || self.peer_node_id.is_some_and(is_one)
     }
 
     /// Whether something happened: anything but that watching has begun.

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::arguments::Place;
 use super::home::Home;
 use super::progress::Bar;
+use super::store_seen::Beside;
 use super::trust_json::{self, Count, Finding, Into, List, Taken, Unknown};
 use super::{Answer, Failure, complain, now, owner, print};
 use crate::config::Limits;
@@ -118,6 +119,7 @@ pub(super) fn import(
     owner::work_on(&place.dir())?;
     let (dir, own_id) = find(place)?;
     let dir = owner::real(&dir);
+    let seen = Beside::new(place.home.as_deref(), &place.dir());
     let store = Store::open(&dir)?;
     let created = matches!(store, Store::Missing(_));
     let (taken, said) = read(document, store.tables(), own_id, lifts)?;
@@ -133,7 +135,7 @@ pub(super) fn import(
         let what = format!("{}: {why}, and with --strict nothing was changed", file.display());
         return Err(Failure::hint(what, "correct them, or import without --strict"));
     }
-    let (generation, changed) = store.save(&dir, &taken.after, said)?;
+    let (generation, changed) = store.save(&dir, &taken.after, said, &seen)?;
     if !json {
         tell(&taken);
     }
@@ -227,11 +229,15 @@ impl Store {
     }
 
     /// Makes `after` the store's state, durably; returns its generation, and whether anything was written.
-    fn save(self, dir: &Path, after: &Tables, said: u64) -> Result<(u64, bool), Failure> {
+    fn save(self, dir: &Path, after: &Tables, said: u64, seen: &Beside) -> Result<(u64, bool), Failure> {
         let (mut loaded, created) = match self {
             Self::Open(loaded) => (*loaded, false),
             Self::Missing(missing) => (create(dir, missing.0)?, true),
         };
+        if let Some(store) = loaded.report.store {
+            // A document that is older than what the home had is told when the node starts.
+            if created { seen.replaced(store.id) } else { seen.opened(store.id, loaded.generation) }
+        }
         let is_same = after.diff(&loaded.tables).is_empty();
         if is_same && said <= loaded.generation {
             return Ok((loaded.generation, created));

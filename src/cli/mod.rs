@@ -38,6 +38,7 @@ mod repair;
 mod rows;
 mod screen;
 mod signals;
+mod store_seen;
 mod stress;
 pub(crate) mod trust_json;
 mod watch;
@@ -66,9 +67,9 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),
         Command::Rekey { home, json } => rekey::rekey(&home, json),
-        Command::Node { home, listen, policy, limits, no_announce, local, json, stop_at_eof } => {
+        Command::Node { home, listen, policy, limits, no_announce, accept_older_store, local, json, stop_at_eof } => {
             let config = HandshakeConfig { announce_rotation: !no_announce, ..HandshakeConfig::default() };
-            let settings = node::Settings { policy: policy.into_policy(), limits, config, local };
+            let settings = node::Settings { policy: policy.into_policy(), limits, config, local, accept_older_store };
             node::run(&home, listen, settings, json, stop_at_eof)
         }
         Command::Operation(operation) => {
@@ -109,9 +110,10 @@ pub fn main() -> ExitCode {
         }
         Command::Import { place, file, lift, strict, json } => import::import(&place, &file, &lift, strict, json),
         Command::Compact { place, json } => owner::work_on(&place.dir()).and_then(|dir| compact::compact(&dir, json)),
-        Command::Repair { place, empty, yes, json } => {
-            owner::work_on(&place.dir()).and_then(|dir| repair::repair(&dir, empty, yes, json))
-        }
+        Command::Repair { place, empty, yes, json } => owner::work_on(&place.dir()).and_then(|dir| {
+            let seen = store_seen::Beside::new(place.home.as_deref(), &place.dir());
+            repair::repair(&dir, &seen, empty, yes, json)
+        }),
         Command::Stress(mut arguments) => owner::work_on(&arguments.dir).and_then(|dir| {
             arguments.dir = dir;
             stress::run(&arguments)

@@ -16,6 +16,7 @@ use super::home::Home;
 use super::limits::LimitArguments;
 use super::peers::Peers;
 use super::signals::{ending, unwatched};
+use super::store_seen::StoreSeen;
 use super::{Answer, Failure, log, permissions, print};
 use crate::config::{DEFAULT_PORT, HandshakeConfig, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
@@ -37,6 +38,7 @@ pub(super) struct Settings {
     pub(super) limits: LimitArguments,
     pub(super) config: HandshakeConfig,
     pub(super) local: LocalArguments,
+    pub(super) accept_older_store: bool,
 }
 
 /// Runs the node that lives in this home.
@@ -47,7 +49,7 @@ pub(super) fn run(
     json: bool,
     stop_at_eof: bool,
 ) -> Result<Answer, Failure> {
-    let Settings { policy, limits, config, local: LocalArguments { control, access } } = settings;
+    let Settings { policy, limits, config, local: LocalArguments { control, access }, accept_older_store } = settings;
     let home = Home::with_control(home, control.control.as_deref()).with_key_group(access.key_group);
     let place = Place { path: home.control(), group: control.control_group };
     if place.group.is_some() && home.holds(&place.path) {
@@ -69,6 +71,8 @@ pub(super) fn run(
     watch(stop, stop_at_eof)?;
 
     let store = Arc::new(TrustStore::options().limits(limits.tables()).open(home.store())?);
+    tell_recovery(&store);
+    let seen = Arc::new(StoreSeen::begin(&home, &store, accept_older_store)?);
     // Under the store's lock, so that it is not the key that `rekey` is just replacing.
     let identity = Arc::new(home.identity()?);
     let control = Bound::new(place)?;
@@ -90,7 +94,12 @@ pub(super) fn run(
         .map_err(Failure::new)?;
     let manager = Arc::new(manager);
     let control = control
-        .serve(Served { manager: Arc::clone(&manager), listen, peers: Some(Arc::clone(&registry)) })
+        .serve(Served {
+            manager: Arc::clone(&manager),
+            listen,
+            peers: Some(Arc::clone(&registry)),
+            seen: Some(Arc::clone(&seen)),
+        })
         .map_err(no_thread)?;
     let path = home.control().display().to_string();
     let told = tell(Ready { node_id: node_id.get(), listen, control: path, pid: std::process::id() }, json)?;
@@ -98,11 +107,34 @@ pub(super) fn run(
     let _ = stopped.recv(Deadline::NEVER);
     tracing::info!("stopping");
     control.close(CONTROL_WAIT);
-    let generation = manager.shutdown()?;
+    let stopped = manager.shutdown();
+    seen.end(store.durable_generation().get());
+    let generation = stopped?;
     tracing::info!(%generation, "stopped; everything is durable");
     // Of a node that is stopped at once the line still comes, if it can.
     let _ = told.recv(Deadline::after(READY_WAIT));
     Ok(Answer::Yes)
+}
+
+/// Tells the log what opening the store cut off, set aside or lost.
+fn tell_recovery(store: &TrustStore) {
+    let found = store.recovery();
+    if found.is_clean() {
+        return;
+    }
+    let torn_bytes = found.torn.as_ref().map_or(0, |torn| torn.bytes);
+    let (set_aside, files, took_ms) = (found.set_aside.len(), found.files.len(), found.took.as_millis());
+    let (reached, generation, lossy) = (found.reached.map_or(0, |it| it.get()), found.generation.get(), found.is_lossy);
+    tracing::warn!(
+        reached,
+        generation,
+        torn_bytes,
+        set_aside,
+        lossy,
+        files,
+        took_ms,
+        "the store was recovered: not all that its files hold is part of its state"
+    );
 }
 
 /// Refuses a home that somebody else may change, or says so.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arguments::{Listing, Part, Peer, Question, Questions};
 use super::control::client::{self, ask};
-use super::control::{Announcement, Ask, FailingSnapshots, RegistryDisagreement, Reply, Status};
+use super::control::{Announcement, Ask, FailingSnapshots, OlderStore, RegistryDisagreement, Reply, Status};
 use super::home::Home;
 use super::rows::{PeerShown, RevokedRow, TrustedRow};
 use super::screen::Screen;
@@ -410,11 +410,17 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
             "             correct it and start again, or `trustkeep registry list` and `trustkeep registry confirm`"
         )?;
     }
+    if let Some(OlderStore { seen_generation: seen, found_generation: found, another_store }) = &status.older_store {
+        let which = if *another_store { "ANOTHER" } else { "OLDER" };
+        writeln!(out, "store        {which}: it was opened at generation {found}, the home had seen {seen}")?;
+        writeln!(out, "             put the newest one back, or start once with `--accept-older-store`")?;
+    }
     if revoked_keys + ignored > 0 {
         writeln!(out, "             {revoked_keys} keys revoked, {ignored} peers and keys ignored")?;
     }
+    let is_unhealthy_else = status.registry_disagreement.is_some() || status.older_store.is_some();
     let hangs = status.saving.filter(|saving| saving.overdue);
-    match (&status.failing, hangs, status.healthy || status.registry_disagreement.is_some()) {
+    match (&status.failing, hangs, status.healthy || is_unhealthy_else) {
         (Some(failing), ..) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
         (None, Some(saving), _) => {
             writeln!(out, "saving       HANGS since {}: the disk does not answer", print::time(saving.since))?;
@@ -481,6 +487,12 @@ mod tests {
         assert!(!text.contains("limits "), "{text}");
         status.near_limits = vec![("pending_max".to_owned(), 250, 256)];
         assert!(shown(&status).contains("limits       pending_max: 250 of 256\n"));
+        assert!(!text.contains("store  "), "{text}");
+        status.registry_disagreement = None;
+        status.older_store = Some(OlderStore { seen_generation: 41, found_generation: 30, another_store: false });
+        let text = shown(&status);
+        assert!(text.contains("store        OLDER: it was opened at generation 30, the home had seen 41\n"), "{text}");
+        assert!(text.contains("saving       works") && text.contains("--accept-older-store"), "{text}");
         assert!(!text.contains("new key"), "{text}");
         status.announcement = Some(Announcement { told: 3, owed: 2 });
         assert!(shown(&status).contains("new key      3 peers told, 2 not yet\n"));

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::offline::{Fault, faults, verified};
 use super::rehearsal::Rehearsal;
+use super::store_seen::{Beside, Id};
 use super::watched::Watched;
 use super::{Answer, Failure, complain, now, print};
 use crate::error::OpenError;
@@ -63,12 +64,13 @@ struct Records {
 
 /// A store that was opened, and closed again.
 struct Opened {
+    id: Option<Id>,
     generation: u64,
     records: Records,
 }
 
 /// Repairs, or tells what repairing would do.
-pub(super) fn repair(dir: &Path, empty: bool, yes: bool, json: bool) -> Result<Answer, Failure> {
+pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bool) -> Result<Answer, Failure> {
     let directory: Arc<dyn Storage> = Arc::new(Directory::own(dir, false, LoadMode::Read)?);
     let report = verified(directory.as_ref())?;
     match rehearse(&directory, RecoverPolicy::Fail) {
@@ -89,6 +91,10 @@ pub(super) fn repair(dir: &Path, empty: bool, yes: bool, json: bool) -> Result<A
     let reached = reach?;
     if yes {
         (opened, renames) = open(&directory, policy)?;
+        // What that costs is told here, and was agreed to.
+        if let Some(id) = opened.id {
+            seen.gave_up(id, opened.generation);
+        }
     }
     let aside = set_aside(renames);
     let is_aside = |name: &String| aside.iter().any(|file| file.file == *name);
@@ -156,7 +162,7 @@ fn open(storage: &Arc<dyn Storage>, policy: RecoverPolicy) -> Result<(Opened, Re
             revoked: tables.sides.revoked.len(),
         });
     store.close().map_err(OpenError::Persist)?;
-    Ok((Opened { generation, records }, watched.renames()))
+    Ok((Opened { id: store.id(), generation, records }, watched.renames()))
 }
 
 fn unlisted(storage: &Arc<dyn Storage>, error: std::io::Error) -> OpenError {

@@ -21,6 +21,7 @@ use super::rows::{
     ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PeerShown, PendingRow, RevokedKeyRow, RevokedRow,
     TrustedRow,
 };
+use super::store_seen::Older;
 
 /// What is asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,6 +247,20 @@ pub(super) struct RegistryDisagreement {
     pub(super) contradicted: usize,
 }
 
+/// The store is older than the one that ran in the home before, or another, and no operator has accepted that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OlderStore {
+    pub(super) seen_generation: u64,
+    pub(super) found_generation: u64,
+    pub(super) another_store: bool,
+}
+
+impl From<Older> for OlderStore {
+    fn from(Older { seen, found, is_another }: Older) -> Self {
+        Self { seen_generation: seen, found_generation: found, another_store: is_another }
+    }
+}
+
 /// A save that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saving {
@@ -265,7 +280,8 @@ pub(super) struct Status {
     pub(super) pid: u32,
     pub(super) generation: u64,
     pub(super) durable_generation: u64,
-    /// Whether saving works and does not hang, and the registry does not contradict many trusted records.
+    /// Whether saving works and does not hang, the registry does not contradict many trusted records, and the store is none
+    /// that is older than it was.
     pub(super) healthy: bool,
     /// Why it does not.
     pub(super) failing: Option<String>,
@@ -295,6 +311,9 @@ pub(super) struct Status {
     /// How far the node has come with telling its peers of its new key.
     #[serde(default)]
     pub(super) announcement: Option<Announcement>,
+    /// The store is older than it was, and that was not accepted yet.
+    #[serde(default)]
+    pub(super) older_store: Option<OlderStore>,
 }
 
 /// To how many peers a message under a new key has left, and to how many not yet.

@@ -7,13 +7,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Announcement, Ask, FailingSnapshots, PAGE_MAX, RegistryDisagreement, Reply, Saving, Status, Until, marks};
+use super::{
+    Announcement, Ask, FailingSnapshots, OlderStore, PAGE_MAX, RegistryDisagreement, Reply, Saving, Status, Until,
+    marks,
+};
 use crate::cli::events::EventRow;
 use crate::cli::peers::Peers;
 use crate::cli::rows::{
     ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PeerShown, PendingRow, RegisteredRow,
     RevokedKeyRow, RevokedRow, TrustedRow, by_id,
 };
+use crate::cli::store_seen::StoreSeen;
 use crate::cli::{log, now};
 use crate::error::PersistError;
 use crate::machine::input::PeerOrKey;
@@ -33,6 +37,8 @@ pub(crate) struct Served {
     pub(crate) listen: SocketAddr,
     /// None of a node that was made without a file.
     pub(crate) peers: Option<Arc<Peers>>,
+    /// None of a node that was made without a home.
+    pub(crate) seen: Option<Arc<StoreSeen>>,
 }
 
 /// Does what is asked. `go_on` is asked every `slice` while waiting, and says whether anybody still wants to know.
@@ -399,6 +405,9 @@ pub(super) fn watch(
     let events = node.manager.subscribe();
     let generation = node.manager.store().generation().get();
     tell(EventRow::watching(now().wall, node.manager.node_id(), generation))?;
+    if let Some(older) = older_store(node) {
+        tell(EventRow::older_store(now().wall, older))?;
+    }
     while go_on() {
         if let Some(event) = events.recv_timeout(slice) {
             tell(EventRow::new(now().wall, &event))?;
@@ -412,8 +421,14 @@ pub(super) fn watch(
     Ok(())
 }
 
+/// What the operator has not accepted yet.
+fn older_store(node: &Served) -> Option<OlderStore> {
+    node.seen.as_ref().and_then(|seen| seen.older()).map(OlderStore::from)
+}
+
 fn status(node: &Served) -> Status {
     let Served { manager, listen, .. } = node;
+    let older_store = older_store(node);
     let (store, health) = (manager.store(), manager.store().health());
     let registry_disagreement = manager.registry_disagreement().map(|held| {
         let contradicted = held.contradicted.len();
@@ -427,7 +442,7 @@ fn status(node: &Served) -> Status {
         pid: std::process::id(),
         generation: health.generation.get(),
         durable_generation: health.durable_generation.get(),
-        healthy: health.is_ok() && registry_disagreement.is_none(),
+        healthy: health.is_ok() && registry_disagreement.is_none() && older_store.is_none(),
         failing: health.failing.map(|failing| failing.error.to_string()),
         saving: health.saving.map(|saving| Saving { since: saving.since.as_millis(), overdue: saving.is_overdue }),
         failing_snapshots: health.failing_snapshots.map(|snapshots| FailingSnapshots {
@@ -452,6 +467,7 @@ fn status(node: &Served) -> Status {
         counters: counters(manager),
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
         announcement: manager.announcement().map(|it| Announcement { told: it.told, owed: it.owed }),
+        older_store,
     }
 }
 

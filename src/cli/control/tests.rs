@@ -37,7 +37,7 @@ fn told_of(grants: u32) -> Vec<String> {
     let store = Arc::new(TrustStore::options().limits(limits).in_memory().unwrap());
     let identity = Arc::new(FileIdentity::from_seed(id(1), &[1; 32]).unwrap());
     let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(NoWire)).start().unwrap();
-    let node = Served { manager: Arc::new(manager), listen: "127.0.0.1:1".parse().unwrap(), peers: None };
+    let node = Served { manager: Arc::new(manager), listen: "127.0.0.1:1".parse().unwrap(), peers: None, seen: None };
     let told = RefCell::new(Vec::new());
     let tell = |event| {
         told.borrow_mut().push(serde_json::to_value(event).unwrap());
