@@ -311,3 +311,49 @@ fn what_may_panic_is_run_through_one_door() {
     assert!(!mentions(&door, &["catch_unwind"]).is_empty(), "the door is elsewhere");
     none("a panic that is caught, and may panic again when it goes", mentions(&rest, &["catch_unwind"]));
 }
+
+/// The names of the public methods in `impl OF {` blocks.
+fn public_methods(sources: &BTreeMap<String, String>, of: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for text in sources.iter().filter(|(name, _)| !is_test_file(name)).map(|(_, text)| text) {
+        let mut inside = false;
+        for (_, line) in code(text) {
+            match line {
+                "}" => inside = false,
+                line if line == format!("impl {of} {{") => inside = true,
+                line if inside => {
+                    let name = line.strip_prefix("    pub fn ").or_else(|| line.strip_prefix("    pub const fn "));
+                    found.extend(name.and_then(|name| name.split(['(', '<']).next()).map(str::to_owned));
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_front_page_says_of_every_call_what_it_waits_for() {
+    let sources = sources();
+    let front = &sources["src/lib.rs"];
+    let rows: Vec<&str> = front.lines().filter_map(|line| line.strip_prefix("//! | ")).collect();
+    assert!(rows.len() >= 7, "the table is gone");
+    let all = rows.join("\n");
+    let mut broken = Vec::new();
+    for of in ["TrustStore", "TrustReader", "Snapshot", "Receipt", "Subscription", "HandshakeManager"] {
+        let methods = public_methods(&sources, of);
+        assert!(methods.len() >= 3, "{of}: {methods:?}");
+        let whole = format!("all of [`{of}`]");
+        let missing = methods.into_iter().filter(|_| !all.contains(&whole)).filter(|name| {
+            // In a row, behind the name of the type and before that of the next one; or of both types.
+            !rows.iter().any(|row| {
+                row.contains(&format!("`{name}` of both"))
+                    || row
+                        .split("; ")
+                        .any(|part| part.contains(&format!("[`{of}`]")) && part.contains(&format!("`{name}`")))
+            })
+        });
+        broken.extend(missing.map(|name| format!("{of}::{name}")));
+    }
+    none("what every public call waits for stands in the table of src/lib.rs", broken);
+}
