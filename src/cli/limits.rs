@@ -4,10 +4,13 @@
 //! command line: exit code 2, with the range in the text.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use clap::{Args, value_parser};
 
 use crate::config::Limits;
 use crate::node::TcpConfig;
+use crate::store::Options;
 
 /// The limits that an operator may set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
@@ -45,6 +48,10 @@ pub(super) struct LimitArguments {
     /// How many of them from one address or IPv6 network, 0 to 4096 [default: 2]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=4096))]
     held_per_source: Option<u32>,
+    /// How many seconds one save may run before the disk counts as one that hangs, and the node as not healthy, 1 to 3600
+    /// [default: 5]
+    #[arg(long, value_name = "S", value_parser = value_parser!(u32).range(1..=3600))]
+    save_limit: Option<u32>,
 }
 
 impl LimitArguments {
@@ -60,6 +67,15 @@ impl LimitArguments {
         put(self.ignored_keys_max, &mut limits.ignored_keys_max);
         limits.revoked_max = self.revoked_max.and_then(|given| usize::try_from(given).ok());
         limits
+    }
+
+    /// The same options, with how long a save may run.
+    pub(super) fn store(self, options: Options) -> Options {
+        let options = options.limits(self.tables());
+        match self.save_limit {
+            Some(seconds) => options.save_limit(Duration::from_secs(u64::from(seconds))),
+            None => options,
+        }
     }
 
     /// The same transport, with the limits of its connections.
@@ -119,6 +135,18 @@ mod tests {
                     assert_eq!(of(&limits, &config), of(&default.0, &default.1), "{option} changes {other}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_save_may_run_for_as_long_as_is_said_and_else_for_five_seconds() {
+        let limit = |words: &[&str]| parse(words).unwrap().store(Options::default()).save_limit_now();
+        assert_eq!(limit(&[]), Duration::from_secs(5));
+        for seconds in [1, 7, 3600] {
+            assert_eq!(limit(&["--save-limit", &seconds.to_string()]), Duration::from_secs(seconds));
+        }
+        for bad in ["0", "3601", "0.5", "x"] {
+            assert_eq!(parse(&["--save-limit", bad]).unwrap_err().exit_code(), 2, "{bad}");
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) fn run(
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
 
-    let store = Arc::new(TrustStore::options().limits(limits.tables()).open(home.store())?);
+    let store = Arc::new(limits.store(TrustStore::options()).open(home.store())?);
     tell_recovery(&store);
     let seen = Arc::new(StoreSeen::begin(&home, &store, accept_older_store)?);
     // Under the store's lock, so that it is not the key that `rekey` is just replacing.

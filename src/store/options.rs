@@ -98,6 +98,11 @@ impl Options {
         self
     }
 
+    #[cfg(all(test, feature = "cli", not(trustkeep_loom)))]
+    pub(crate) const fn save_limit_now(&self) -> Duration {
+        self.save_limit
+    }
+
     /// For tests: small journals, so that few changes show what many do. `ahead_bytes`: how much room a journal has behind its first group;
     /// `journal_bytes_min`: how much journals hold before a snapshot is written.
     #[cfg(feature = "__testing")]

@@ -282,3 +282,60 @@ fn a_node_whose_disk_hangs_answers_says_so_and_stops_once_it_is_back() {
     let store = TrustStore::open(home.join("store")).unwrap();
     assert!(store.snapshot().is_revoked(NodeId::new(9).unwrap()));
 }
+
+/// Though nobody waits for the save any more, or asks: a command gives up after ten seconds.
+#[test]
+fn a_node_whose_disk_hangs_says_so_in_its_log_once_and_is_not_healthy() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    /// A failed test leaves no node on a file system that goes.
+    struct Running(std::process::Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+        }
+    }
+
+    if !are_wanted() {
+        return;
+    }
+    let mounted = Mounted::new(Kind::Ext4);
+    let dir = tempfile::tempdir().unwrap();
+    let (home, log) = (dir.path().join("home"), dir.path().join("log"));
+    let program = env!("CARGO_BIN_EXE_trustkeep");
+    program::init(&home, "7");
+    // The store alone is on that disk.
+    std::os::unix::fs::symlink(mounted.path().join("store"), home.join("store")).unwrap();
+    std::fs::create_dir(mounted.path().join("store")).unwrap();
+    let node = Command::new(program)
+        .args(["node", "--json", "--home", text(&home), "--listen", "127.0.0.1:0", "--save-limit", "12"])
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut node = Running(node);
+    let mut ready = String::new();
+    BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let logged = || std::fs::read_to_string(&log).unwrap();
+    assert!(ready.contains("node_id"), "{}", logged());
+    let ask = |words: &[&str]| program::run(&[words, &["--home", text(&home)]].concat());
+    assert_eq!((ask(&["revoke", "1"]).0, ask(&["status", "--check"]).0), (0, 0));
+    mounted.freeze("-f");
+    assert_eq!(ask(&["revoke", "2"]).0, 1, "it cannot be durable");
+    let told = || logged().matches("the disk hangs").count();
+    let begun = Instant::now();
+    while told() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", logged());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (status, check) = (ask(&["status"]), ask(&["status", "--check"]));
+    std::thread::sleep(Duration::from_secs(3));
+    let lines = told();
+    mounted.freeze("-u");
+    run("kill", &["-s", "TERM", &node.0.id().to_string()]);
+    let ended = node.0.wait().unwrap();
+    assert!(status.1.contains("HANGS since") && check.0 == 1, "{status:?}{check:?}");
+    assert!(logged().contains("limit_ms=12000"), "{}", logged());
+    assert!(lines == 1 && ended.success(), "{lines} {ended:?}: {}", logged());
+}

@@ -92,9 +92,10 @@ impl Door {
         }
     }
 
-    /// Makes the socket anew if somebody has removed it.
+    /// Makes the socket anew if somebody has removed it; has the log told of a save that hangs, though nobody waits for it.
     fn look(&mut self) {
         self.look_again = Deadline::after(LOOK_AGAIN);
+        self.shared.look_at_health();
         let path = self.shared.place.path.clone();
         let path = path.display();
         match self.shared.place.standing(&self.socket) {

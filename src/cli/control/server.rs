@@ -104,6 +104,11 @@ impl Shared {
         self.state.lock().closing
     }
 
+    /// Whoever asks for the health of a store makes it tell its log of a save that hangs.
+    pub(super) fn look_at_health(&self) {
+        let _ = self.node.manager.store().health();
+    }
+
     /// The thread at the door says that it leaves.
     pub(super) fn close_door(&self) {
         self.state.lock().closed = true;
