@@ -21,6 +21,8 @@ pub enum OpenError {
     Missing {
         /// What is missing.
         path: PathBuf,
+        /// It is the directory that the store's was to be made in. Make it first.
+        is_parent: bool,
     },
     /// The path, or something in it, is not what a store consists of (a file, a symbolic link, somebody else's
     /// directory). Choose another directory.
@@ -172,7 +174,12 @@ impl OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { path } => write!(f, "{}: no such store", path.display()),
+            Self::Missing { path, is_parent: false } => write!(f, "{}: no such store", path.display()),
+            Self::Missing { path, is_parent: true } => write!(
+                f,
+                "{}: no such directory; the directory that a store shall be in must exist, so make it first",
+                path.display()
+            ),
             Self::Foreign { path, found } => write!(f, "{}: not a trust store: {found}", path.display()),
             Self::InUse { path, holder } => write!(f, "{}: the store is in use by {holder}", path.display()),
             Self::Damaged { path, offset, reason } => write!(

@@ -403,7 +403,12 @@ fn a_missing_store_is_created_only_when_asked_and_a_foreign_directory_never() {
     let missing = home.path().join("missing");
     assert!(matches!(open(&missing, false), Some(OpenError::Missing { .. })));
     assert!(!missing.exists());
-    assert!(matches!(open(&home.path().join("a/b"), true), Some(OpenError::Missing { .. })));
+    // What is missing is the directory around it, and is named.
+    let error = open(&home.path().join("a/b/store"), true).unwrap();
+    assert!(matches!(&error, OpenError::Missing { path, is_parent: true } if *path == home.path().join("a/b")));
+    let text = error.to_string();
+    assert!(text.contains("a/b: no such directory") && !text.contains("no such store"), "{text}");
+    assert!(open(&missing, false).unwrap().to_string().ends_with("missing: no such store"));
     let foreign = home.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("thesis.txt"), "years of work").unwrap();

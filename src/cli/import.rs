@@ -254,10 +254,7 @@ impl Store {
 
 /// Creates the store, unless somebody else did so meanwhile.
 fn create(dir: &Path, id: StoreId) -> Result<Loaded, Failure> {
-    let directory = Directory::own(dir, true, LoadMode::Read).map_err(|error| match &error {
-        OpenError::Missing { .. } => Failure::hint(error, "the directory that it shall be in must exist"),
-        _ => error.into(),
-    })?;
+    let directory = Directory::own(dir, true, LoadMode::Read)?;
     let listing = Listing::new(&crate::persist::load::list(&directory)?);
     if listing.genesis || !listing.snapshots.is_empty() || !listing.journals.is_empty() {
         return Err(Failure::hint(format_args!("{}: a store appeared here meanwhile", dir.display()), "import again"));

@@ -195,7 +195,7 @@ impl fmt::Display for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match &error {
-            OpenError::Missing { .. } => {
+            OpenError::Missing { is_parent: false, .. } => {
                 Self::hint(error, "`node`, `import` and `stress` create one; a node's is `store` in its home")
             }
             OpenError::Foreign { .. } => {

@@ -106,7 +106,7 @@ pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<(Snapshot, Vec<
 fn state(storage: &dyn Storage, listing: &Listing, now: Now) -> Result<(Snapshot, Box<Recovered>), OpenError> {
     let mut state = State::new(storage, now);
     let Choice::State(recovered) = load::decide(storage, listing, RecoverPolicy::Fail, &mut state)? else {
-        return Err(OpenError::Missing { path: storage.path("") });
+        return Err(OpenError::Missing { path: storage.path(""), is_parent: false });
     };
     let (store, rebuilt) = state.finish(&recovered)?;
     let header = Header {
@@ -162,7 +162,7 @@ pub(crate) fn verify(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(P
 fn verify_once(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progress)) -> Result<Report, OpenError> {
     steadily(storage, |entries, listing| {
         if !listing.genesis && !listing.has_data() {
-            return Err(OpenError::Missing { path: storage.path("") });
+            return Err(OpenError::Missing { path: storage.path(""), is_parent: false });
         }
         let whole = state(storage, listing, now);
         if let Err(error) = &whole

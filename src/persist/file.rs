@@ -63,7 +63,7 @@ impl Directory {
         }
         let empty = listing == Listing::default();
         if empty && !create {
-            return Err(OpenError::Missing { path: path.to_owned() });
+            return Err(OpenError::Missing { path: path.to_owned(), is_parent: false });
         }
         if empty && !made {
             // Ours from now on, and nobody else's business.
@@ -202,7 +202,7 @@ pub(super) fn patiently<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> r
 fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     patiently(|| rustix::fs::open(path, flags, Mode::empty())).map_err(|error| match error {
-        rustix::io::Errno::NOENT => OpenError::Missing { path: path.to_owned() },
+        rustix::io::Errno::NOENT => OpenError::Missing { path: path.to_owned(), is_parent: false },
         rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
             OpenError::Foreign { path: path.to_owned(), found: "it is no directory, or a symbolic link".to_owned() }
         }
@@ -215,13 +215,13 @@ fn make_directory(path: &Path) -> Result<bool, OpenError> {
     let parent = match path.parent() {
         Some(parent) if parent.as_os_str() == OsStr::new("") => Path::new("."),
         Some(parent) => parent,
-        None => return Err(OpenError::Missing { path: path.to_owned() }),
+        None => return Err(OpenError::Missing { path: path.to_owned(), is_parent: false }),
     };
     let made = match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(OpenError::Missing { path: parent.to_owned() });
+            return Err(OpenError::Missing { path: parent.to_owned(), is_parent: true });
         }
         Err(error) => return Err(OpenError::io("create the directory", path, error)),
     };

@@ -53,7 +53,7 @@ pub(crate) fn load(
     let mut state = State::new(storage.as_ref(), now);
     let choice = decide(storage.as_ref(), &listing, opening.policy, &mut state)?;
     match choice {
-        Choice::Create if !opening.create => Err(OpenError::Missing { path: storage.path("") }),
+        Choice::Create if !opening.create => Err(OpenError::Missing { path: storage.path(""), is_parent: false }),
         Choice::Create => {
             let removed = clean(storage.as_ref(), &listing);
             let report = Report { created: true, files: state.files(), removed, ..Report::default() };
