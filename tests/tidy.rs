@@ -103,6 +103,15 @@ fn the_codec_is_named_in_one_place() {
 }
 
 #[test]
+fn directories_are_synced_through_one_door() {
+    let found = mentions(&sources(), &["fs::fsync", "fcntl_fullfsync"]);
+    let (inside, outside): (Vec<_>, Vec<_>) = found.into_iter().partition(|at| at.starts_with("src/persist/file.rs"));
+    // For macOS, and for every other system.
+    assert_eq!(inside.len(), 2, "{inside:?}");
+    none("a sync of a directory that is no full one on macOS: use sync_directory of src/persist/file.rs", outside);
+}
+
+#[test]
 fn every_ordering_and_every_unsafe_block_is_argued() {
     const ORDERINGS: [&str; 5] =
         ["Ordering::Relaxed", "Ordering::Acquire", "Ordering::Release", "Ordering::AcqRel", "Ordering::SeqCst"];

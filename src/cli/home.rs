@@ -17,6 +17,7 @@ use crate::node::{
     FileIdentity, Identity as _, IdentityError, Listed, PeersFileError, Random as _, StaticRegistry, SystemRandom,
 };
 use crate::peer::NodeId;
+use crate::persist::file::sync_directory;
 use crate::time::WallMillis;
 
 /// The places in a home.
@@ -186,7 +187,7 @@ impl Home {
         let identity = FileIdentity::create(self.identity_file(), id, &SystemRandom).map_err(Failure::new)?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(rustix::fs::fsync)
+            .and_then(sync_directory)
             .map_err(|error| fail(error.into()))?;
         Ok(identity)
     }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::Failure;
 use crate::node::{Random as _, SystemRandom};
+use crate::persist::file::sync_directory;
 
 /// Writes what `fill` writes, with mode 0600, and says how many bytes that is. `replace`: there may be a file already.
 pub(super) fn write(
@@ -52,7 +53,7 @@ pub(super) fn write(
         drop(out);
         file.sync_all()?;
         give_name(&directory, &temporary, name, replace)?;
-        rustix::fs::fsync(&directory)?;
+        sync_directory(&directory)?;
         Ok(file.metadata()?.len())
     };
     finish().map_err(|error: io::Error| {

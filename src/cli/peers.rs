@@ -25,6 +25,7 @@ use crate::node::{
     Address, Identity as _, Listed, PeersFileError, Registry, RegistryEntry, RegistryError, StaticRegistry,
 };
 use crate::peer::{NodeId, PublicKey};
+use crate::persist::file::sync_directory;
 use crate::sync::{Arc, Condvar, Deadline, Mutex, spawn};
 
 /// The peers file of a running node, as a registry that can be read again.
@@ -346,7 +347,7 @@ fn replace(path: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(parent, flags, Mode::empty()).and_then(rustix::fs::fsync)?)
+    Ok(rustix::fs::open(parent, flags, Mode::empty()).and_then(sync_directory)?)
 }
 
 /// How often the system is asked again what a name stands for.

@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::home::Home;
 use super::{Failure, complain};
+use crate::persist::file::sync_directory;
 use crate::store::TrustStore;
 use crate::sync::{Arc, Deadline, QueueReceiver, QueueSender, queue, spawn};
 
@@ -147,7 +148,7 @@ impl SeenFile {
         rustix::fs::rename(&temporary, &self.0)?;
         let home = self.0.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(home, flags, Mode::empty()).and_then(rustix::fs::fsync)?)
+        Ok(rustix::fs::open(home, flags, Mode::empty()).and_then(sync_directory)?)
     }
 
     fn tell(&self, error: &io::Error, what: &str) {

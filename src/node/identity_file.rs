@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::identity::IdentityError;
 use super::random::Random;
+use crate::persist::file::sync_directory;
 
 /// Writes a new identity file, durably and exclusively, readable by its owner alone.
 pub(super) fn write_new(path: &Path, bytes: &[u8], random: &dyn Random) -> Result<(), IdentityError> {
@@ -122,7 +123,7 @@ fn try_remove_leftovers(path: &Path) -> io::Result<()> {
             rustix::fs::unlinkat(&directory, &name, AtFlags::empty())?;
         }
     }
-    Ok(rustix::fs::fsync(&directory)?)
+    Ok(sync_directory(&directory)?)
 }
 
 /// Whether this is the name of a temporary of the identity file `own`: with 16 small hexadecimal digits and `.tmp`.

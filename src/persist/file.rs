@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -143,7 +143,7 @@ impl Storage for Directory {
         // Through a descriptor of its own, so that none is used again after its fsync failed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = patiently(|| rustix::fs::openat(&self.directory, ".", flags, Mode::empty()))?;
-        Ok(patiently(|| rustix::fs::fsync(&directory))?)
+        Ok(patiently(|| sync_directory(&directory))?)
     }
 
     fn confirm(&self, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
@@ -197,6 +197,18 @@ pub(super) fn patiently<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> r
             outcome => return outcome,
         }
     }
+}
+
+/// Makes what was done to the names in a directory survive power loss. On macOS a plain `fsync` ends when the disk has the
+/// bytes, and not when it keeps them; for files the standard library sees to that.
+pub(crate) fn sync_directory(directory: impl AsFd) -> rustix::io::Result<()> {
+    #[cfg(target_vendor = "apple")]
+    match rustix::fs::fcntl_fullfsync(&directory) {
+        // A file system that does not know it, as of a network.
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOTTY | rustix::io::Errno::INVAL) => {}
+        synced => return synced,
+    }
+    rustix::fs::fsync(directory)
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {

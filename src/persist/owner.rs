@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::file::patiently;
+use super::file::{patiently, sync_directory};
 use super::holder::{LockText, Record};
 use super::recover::LOCK;
 use super::write::write_all_at;
@@ -399,7 +399,7 @@ pub(super) fn sync_parent(path: &Path, directory: &OwnedFd) -> Result<(), OpenEr
     let fail = |error: Errno| OpenError::io("fsync", path.join(".."), error.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match patiently(|| rustix::fs::openat(directory, "..", flags, Mode::empty())) {
-        Ok(parent) => patiently(|| rustix::fs::fsync(&parent)).map_err(fail),
+        Ok(parent) => patiently(|| sync_directory(&parent)).map_err(fail),
         // It may be read by others alone: then the whole file system is synced instead.
         #[cfg(target_os = "linux")]
         Err(Errno::ACCESS | Errno::PERM) => patiently(|| rustix::fs::syncfs(directory)).map_err(fail),
