@@ -283,9 +283,8 @@ pub(super) fn id(
 
 const PEERS_FILE: &str = r#"# The nodes that this node knows: where they listen, and under which keys.
 #
-# `trustkeep peer add`, `peer list` and `peer remove` change this file, and a running node takes that up at once. A change by
-# hand counts when the node starts, or with the next such command. On the other side, `trustkeep id --stanza` prints the
-# lines to paste here. All of it is described in docs/peers.md, and in `trustkeep-peers(5)`.
+# `trustkeep peer add`, `peer list` and `peer remove` change this file, and a running node takes that up at once; a change by
+# hand within some seconds. On the other side, `trustkeep id --stanza` prints the lines to paste here. All of it is described in docs/peers.md, and in `trustkeep-peers(5)`.
 #
 # [[peer]]
 # id = 9

@@ -65,7 +65,7 @@ pub(super) fn run(
     // Told before anything is made.
     home.identity()?;
     check_access(&home, access)?;
-    let registry = Arc::new(Peers::new(home.peers_file(), home.registry()?));
+    let registry = Arc::new(Peers::new(&home)?);
     // From here on a signal ends the node in good order, however early it comes.
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
@@ -86,6 +86,7 @@ pub(super) fn run(
         tracing::info!(?policy, "trusting more than an operator approves");
     }
     registry.keep_names().map_err(no_thread)?;
+    registry.keep_looking(access).map_err(no_thread)?;
     let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(transport))
         .registry(Arc::clone(&registry) as _)
         .policy(policy)

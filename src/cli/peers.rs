@@ -1,5 +1,7 @@
 //! The peers file of a home: read again while a node runs, and changed by commands so that nothing else in it changes.
 //!
+//! More than 450 lines because what a file says, how it is changed and how a change is noticed stand in one place.
+//!
 //! What must hold: a change replaces the file in one piece and durably, or leaves it; every line that is not about the peer
 //! stays as it is; a file that cannot be read whole is never half used.
 #![forbid(unsafe_code)]
@@ -14,13 +16,13 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use super::arguments::{PeerAction, PeersFilePlace};
+use super::arguments::{AccessArguments, PeerAction, PeersFilePlace};
 use super::control::{Ask, Reply, client};
 use super::holder;
 use super::home::Home;
 use super::rows::{RegisteredRow, print_registered};
 use super::screen::Screen;
-use super::{Answer, Failure, print};
+use super::{Answer, Failure, permissions, print};
 use crate::node::{
     Address, Identity as _, Listed, PeersFileError, Registry, RegistryEntry, RegistryError, StaticRegistry,
 };
@@ -34,11 +36,40 @@ pub(crate) struct Peers {
     path: PathBuf,
     now: Mutex<Arc<StaticRegistry>>,
     changed: Condvar,
+    /// Of what was read last. Held while it is read, so that nothing older takes the place of something newer.
+    read: Mutex<Option<Stamp>>,
+}
+
+/// Tells one content of a file from another without reading it: a file that was written to, replaced, or given another mode
+/// has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            file: (found.dev(), found.ino()),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
 }
 
 impl Peers {
-    pub(crate) fn new(path: PathBuf, read: StaticRegistry) -> Self {
-        Self { path, now: Mutex::new(Arc::new(read)), changed: Condvar::new() }
+    /// Reads the file.
+    pub(super) fn new(home: &Home) -> Result<Self, Failure> {
+        let path = home.peers_file();
+        // Before it is read: what is written meanwhile is news.
+        let stamp = Stamp::of(&path);
+        let now = Mutex::new(Arc::new(home.registry()?));
+        Ok(Self { path, now, changed: Condvar::new(), read: Mutex::new(stamp) })
     }
 
     /// What counts now.
@@ -66,7 +97,10 @@ impl Peers {
 
     /// Reads the file again; says how many peers it lists. If it cannot be read whole, what was read before counts on.
     pub(crate) fn reload(&self) -> Result<usize, PeersFileError> {
+        let mut last = self.read.lock();
+        let stamp = Stamp::of(&self.path);
         let read = StaticRegistry::read(&self.path)?;
+        *last = stamp;
         let peers = read.len();
         let mut now = self.now.lock();
         read.inherit(&now);
@@ -75,6 +109,34 @@ impl Peers {
         self.changed.notify_one();
         tracing::info!(peers, "the peers file was read again");
         Ok(peers)
+    }
+
+    /// Begins to look whether the file was changed by hand, and to take up what was. What somebody else may change is not
+    /// taken up, unless `access` lets it.
+    pub(super) fn keep_looking(self: &Arc<Self>, access: AccessArguments) -> io::Result<()> {
+        let this = Arc::clone(self);
+        spawn("trustkeep-peers", move || this.look_for_ever(access)).map(drop)
+    }
+
+    fn look_for_ever(&self, access: AccessArguments) {
+        // Neither what is being written at this moment nor what was refused already.
+        let (mut before, mut refused) = (*self.read.lock(), None);
+        loop {
+            pause();
+            let stamp = Stamp::of(&self.path);
+            let is_settled = core::mem::replace(&mut before, stamp) == stamp;
+            if !is_settled || refused == Some(stamp) || *self.read.lock() == stamp {
+                continue;
+            }
+            let taken = match permissions::find(&self.path, access.trusted_group) {
+                Err(finding) if !access.insecure_permissions => Err(format!("{finding}; {}", finding.remedy())),
+                _ => self.reload().map(drop).map_err(|error| error.to_string()),
+            };
+            refused = taken.is_err().then_some(stamp);
+            if let Err(error) = taken {
+                tracing::warn!("the peers file was changed, and what was read before counts on: {error}");
+            }
+        }
     }
 
     /// Begins to ask what the host names in the file stand for: now, at each change, and every now and then.
@@ -105,6 +167,11 @@ impl Peers {
             }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file that is changed by hand tells nobody")]
+fn pause() {
+    std::thread::sleep(LOOK_AGAIN);
 }
 
 impl Registry for Peers {
@@ -350,6 +417,8 @@ fn replace(path: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::open(parent, flags, Mode::empty()).and_then(sync_directory)?)
 }
 
+/// How often the node looks whether the file was changed. It counts once it was the same twice.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the system is asked again what a name stands for.
 const NAMES_AGAIN: Duration = Duration::from_secs(30);
 
