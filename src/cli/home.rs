@@ -225,6 +225,14 @@ pub(super) fn init(home: &Path, id: Option<NodeId>, json: bool) -> Result<Answer
             socket.as_os_str().len()
         ));
     }
+    let store = made_home.store();
+    if store.join("GENESIS").exists() {
+        let store = store.display();
+        complain(format_args!(
+            "{store} is there already: the new node takes it as its own, with all whom it trusts. If that is not meant, move it \
+             away before the node is started"
+        ));
+    }
     print_made(&Made::of(home, &identity), json)?;
     Ok(Answer::Yes)
 }

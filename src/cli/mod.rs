@@ -40,6 +40,7 @@ mod screen;
 mod signals;
 mod store_seen;
 mod stress;
+mod supervisor;
 pub(crate) mod trust_json;
 mod watch;
 mod watched;

@@ -17,7 +17,7 @@ use super::limits::LimitArguments;
 use super::peers::Peers;
 use super::signals::{ending, unwatched};
 use super::store_seen::StoreSeen;
-use super::{Answer, Failure, log, permissions, print};
+use super::{Answer, Failure, log, permissions, print, supervisor};
 use crate::config::{DEFAULT_PORT, HandshakeConfig, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
@@ -105,8 +105,10 @@ pub(super) fn run(
     let path = home.control().display().to_string();
     let told = tell(Ready { node_id: node_id.get(), listen, control: path, pid: std::process::id() }, json)?;
 
+    supervisor::is_ready();
     let _ = stopped.recv(Deadline::NEVER);
     tracing::info!("stopping");
+    supervisor::is_stopping();
     control.close(CONTROL_WAIT);
     let stopped = manager.shutdown();
     seen.end(store.durable_generation().get());

@@ -150,9 +150,30 @@ fn send(mut stream: &UnixStream, request: &Ask) -> io::Result<()> {
 }
 
 fn receive(stream: &UnixStream, within: Duration) -> io::Result<Reply> {
-    stream.set_read_timeout(Some(within))?;
-    let mut answer = Vec::new();
-    BufReader::new(stream).read_until(b'\n', &mut answer)?;
+    let until = Deadline::after(within);
+    let (mut lines, mut answer, mut was_stopped) = (BufReader::new(stream), Vec::new(), None);
+    loop {
+        stream.set_read_timeout(Some(until.remaining().clamp(Duration::from_millis(1), LOOK_AGAIN)))?;
+        // What was read of a line so far stays in `answer`.
+        match lines.read_until(b'\n', &mut answer) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                let is_stopped = socket::stopped_process(stream);
+                if let (Some(pid), true) = (is_stopped, is_stopped == was_stopped) {
+                    return Err(io::Error::other(format!(
+                        "process {pid} is stopped, by a signal or a debugger, and answers nobody until it goes on \
+                         (`kill -CONT {pid}`)"
+                    )));
+                }
+                was_stopped = is_stopped;
+                if until.has_passed() {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
     if answer.last() != Some(&b'\n') {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -161,6 +182,8 @@ fn receive(stream: &UnixStream, within: Duration) -> io::Result<Reply> {
 
 /// Longer than a node takes for anything: sending, and waiting for a disk.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether the node is stopped, while it does not answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A node accepts at once.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longer than a node takes to make its socket again.

@@ -164,6 +164,15 @@ pub(super) fn user_of(stream: &UnixStream) -> io::Result<u32> {
     Ok(getsockopt(stream, PeerCredentials)?.uid())
 }
 
+/// The process at the other end, if the system says that it does not run: it was stopped by a signal, or a debugger holds it.
+pub(super) fn stopped_process(stream: &UnixStream) -> Option<u32> {
+    let pid = u32::try_from(getsockopt(stream, PeerCredentials).ok()?.pid()).ok().filter(|pid| *pid > 0)?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may have anything in it.
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    matches!(state, 'T' | 't').then_some(pid)
+}
+
 /// What `sun_path` holds on every system that we know, without the zero at its end.
 pub(crate) const PATH_BYTES_MAX: usize = 103;
 /// Who serves a socket accepts at once.
