@@ -167,9 +167,10 @@ fn roff(text: &str) -> String {
 const NAME: &str = "trustkeep";
 const PEERS: &str = include_str!("../../docs/peers.md");
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("HOME/identity.key", "The node's id and secret key, its user's alone."),
     ("HOME/peers.toml", "The nodes that it knows: see trustkeep-peers(5)."),
+    ("HOME/store.seen", "Which store the node had, and how far it had come: an older copy is noticed by it."),
     ("HOME/store", "The directory with its trusted peers and whatever else it must not forget."),
     ("HOME/control.sock", "The socket over which commands ask a running node; elsewhere with node --control."),
 ];

@@ -183,8 +183,8 @@ impl StoreSeen {
                 now = Seen::of(opened);
             }
             (Some(older), false) => tracing::warn!(
-                "{older}; peers that were revoked since then are trusted again. If that is not meant, stop the node and put \
-                 the newest store back; a node that is started once with --accept-older-store takes it as it is"
+                "{older}; peers that were revoked since then are trusted again. Was a copy put back, or were the newest \
+                 changes lost? Stop the node and put the newest store back if there is one; a node that is started once with --accept-older-store takes it as it is"
             ),
             (None, true) => {
                 tracing::info!("--accept-older-store: the store is none that is older; leave the option out")

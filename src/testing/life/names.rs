@@ -163,7 +163,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
         "lives of the corpus do not come to it yet: a key that was replaced or refused, and asks again (the tests of rotation do)",
     ),
     (
-        "R-130 R-131 R-132 R-133 R-147 R-222 R-223 R-260 R-261 R-262 R-263 R-264",
+        "R-130 R-131 R-132 R-133 R-147 R-222 R-223 R-260 R-261 R-262 R-263 R-264 R-276 R-277 R-278",
         "of the program, its streams and its files",
     ),
 ];
