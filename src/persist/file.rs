@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::names;
 use super::owner::{self, Owner};
 use super::recover::Listing;
 use super::write::INTERRUPTIONS_MAX;
@@ -73,7 +74,7 @@ impl Directory {
         this.owner = Some(Owner::take(path, &this.directory)?);
         if !listing.genesis {
             // A crash may have come between its making, by whomever, and the sync that makes its name durable.
-            owner::sync_parent(path, &this.directory)?;
+            names::sync_parent(path, &this.directory)?;
         }
         Ok(this)
     }
@@ -132,7 +133,7 @@ impl Storage for Directory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        owner::rename_new(&self.directory, from, to)
+        names::rename_new(&self.directory, from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

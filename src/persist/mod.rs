@@ -18,6 +18,7 @@ mod holder;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod mapping;
+mod names;
 mod owner;
 pub(crate) mod reading;
 pub(crate) mod report;
