@@ -362,61 +362,66 @@ fn refused_in_vain(one: &Node) -> Vec<u8> {
 
 #[test]
 fn a_refusal_that_reached_nobody_comes_over_the_next_connection_of_its_key() {
-    for nonce in [1, 2] {
-        let (one, _) = reachable();
-        let request = refused_in_vain(&one);
-        // Neither a copy nor another key with the same nonce gets it.
-        let mut copy = deliver_over(connect_from([127, 0, 3, 1], one.address()), &request);
-        is_held(&mut copy);
-        let rival = message_from(&identity_of_two_under_another_key(), Kind::Request, |draft| {
-            draft.nonce = Nonce([nonce; 16]);
-        });
-        let mut forger = deliver_over(connect_from([127, 0, 3, 2], one.address()), &rival);
-        is_held(&mut forger);
-        eventually("the forger waits, the copy does not", || {
-            pending(&one, 2) && count(&one.manager, "already_refused") == 1
-        });
-        assert_eq!(owed(&one), Some(Kind::Reject));
-        // The try of the same request, and a new one as well.
-        let again = request_of(2, nonce);
-        let answer: serde_json::Value = serde_json::from_str(&rest(&mut deliver(one.address(), &again))).unwrap();
-        assert_eq!((&answer["type"], &answer["reason"]), (&"handshake_reject".into(), &"not now".into()));
-        let sent: serde_json::Value = serde_json::from_slice(&again).unwrap();
-        assert_eq!(answer["answers"], sent["nonce"]);
-        eventually("nothing is owed any more", || owed(&one).is_none());
-        is_open(&mut forger);
-        let waiting = one.manager.pending();
-        assert_eq!((waiting.len(), waiting[0].1.key), (1, identity_of_two_under_another_key().public_key()));
-        // A copy of what was answered does not wait either; the peer's next request does.
-        drop(deliver_over(connect_from([127, 0, 3, 3], one.address()), &again));
-        eventually("the copy is known", || count(&one.manager, "already_refused") == 2);
-        let mut next = deliver(one.address(), &request_of(2, 9));
-        is_held(&mut next);
-        eventually("it waits beside the forger's", || one.manager.pending()[0].1.others.len() == 1);
-        is_open(&mut next);
-    }
+    let (one, _) = reachable();
+    let request = refused_in_vain(&one);
+    // Neither a copy nor another key with the same nonce gets it.
+    let mut copy = deliver_over(connect_from([127, 0, 3, 1], one.address()), &request);
+    is_held(&mut copy);
+    let rival = message_from(&identity_of_two_under_another_key(), Kind::Request, |draft| {
+        draft.nonce = Nonce([1; 16]);
+    });
+    let mut forger = deliver_over(connect_from([127, 0, 3, 2], one.address()), &rival);
+    is_held(&mut forger);
+    eventually("the forger waits, the copy does not", || {
+        pending(&one, 2) && count(&one.manager, "already_refused") == 1
+    });
+    assert_eq!(owed(&one), Some(Kind::Reject));
+    // The next try of the same request.
+    let again = request_of(2, 1);
+    let answer: serde_json::Value = serde_json::from_str(&rest(&mut deliver(one.address(), &again))).unwrap();
+    assert_eq!((&answer["type"], &answer["reason"]), (&"handshake_reject".into(), &"not now".into()));
+    let sent: serde_json::Value = serde_json::from_slice(&again).unwrap();
+    assert_eq!(answer["answers"], sent["nonce"]);
+    eventually("nothing is owed any more", || owed(&one).is_none());
+    is_open(&mut forger);
+    let waiting = one.manager.pending();
+    assert_eq!((waiting.len(), waiting[0].1.key), (1, identity_of_two_under_another_key().public_key()));
+    // A copy of what was answered does not wait either; the peer's next request does.
+    drop(deliver_over(connect_from([127, 0, 3, 3], one.address()), &again));
+    eventually("the copy is known", || count(&one.manager, "already_refused") == 2);
+    let mut next = deliver(one.address(), &request_of(2, 9));
+    is_held(&mut next);
+    eventually("it waits beside the forger's", || one.manager.pending()[0].1.others.len() == 1);
+    is_open(&mut next);
 }
 
 #[test]
-fn a_peer_that_asks_anew_hears_that_it_was_refused_and_who_is_asked_too_is_not_refused() {
+fn a_peer_that_asks_anew_waits_though_the_refusal_of_another_request_reached_nobody() {
     let (one, book) = reachable();
     refused_in_vain(&one);
     let nat = node(2, &book);
-    let events = nat.manager.subscribe();
+    let (events, nonce) = (nat.manager.subscribe(), |node: &Node| node.manager.pending()[0].1.nonce);
     drop(nat.manager.request(id(1), "", RequestOptions::default()).unwrap());
+    eventually("it waits for the operator", || pending(&one, 2));
+    assert_eq!((nonce(&one), owed(&one)), (Some(nat.manager.outgoing()[0].1.nonce), Some(Kind::Reject)));
+    // It is refused in turn, and hears that over the connection of its own request; then nothing is owed.
+    drop(one.manager.reject(id(2), "nor now").unwrap());
     let refused = std::iter::from_fn(|| events.recv_timeout(SOON)).find_map(|event| match event {
         Event::Rejected { reason, authentic, .. } => Some((reason, authentic)),
         _ => None,
     });
-    assert_eq!(refused, Some(("not now".to_owned(), true)));
+    assert_eq!(refused, Some(("nor now".to_owned(), true)));
     eventually("nothing is owed any more", || owed(&one).is_none());
+}
 
+#[test]
+fn who_is_asked_too_is_not_refused_as_owed() {
     // Our own request says the opposite of the refusal.
-    let (one, book) = reachable();
+    let (one, _) = reachable();
     refused_in_vain(&one);
     assert!(one.manager.request(id(2), "", RequestOptions::default()).is_err(), "there is no way");
-    let nat = node(2, &book);
-    drop(nat.manager.request(id(1), "", RequestOptions::default()).unwrap());
+    let mut again = deliver(one.address(), &request_of(2, 1));
+    is_held(&mut again);
     eventually("it waits for the operator", || pending(&one, 2));
 }
 

@@ -191,7 +191,7 @@ fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
     let mut asked = approve();
     asked.until("approve none: ");
     node.does(&["reject", "9"]);
-    // Both have heard of it, so that what they ask now waits anew.
+    // Both have heard of it, and what they ask now waits anew.
     open.clear();
     open.push(two_keys(&node, &squatter, &genuine));
     let (code, drawn) = asked.answer("2");

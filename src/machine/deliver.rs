@@ -77,23 +77,25 @@ pub(super) fn retry(mut plan: Plan<'_>, what: Retried, nonce: Nonce) -> Result<S
     }
 }
 
-/// a peer asks again under the key that an operator refused, before the peer was told. It is told now, and its request
-/// waits no more than the one before: the operator has decided. Then nothing is owed, and its next request waits.
+/// a peer repeats the request that an operator refused, before the peer was told. It is told now, and the repeat waits
+/// no more than the one before: the operator has decided. Under another nonce it is another request: its sender would not take
+/// this reject for an answer, and nobody has decided about it.
 pub(super) fn refuse_as_owed(plan: &mut Plan<'_>, received: &Received) -> bool {
     let (message, key) = (&received.message, *received.message.key());
     let Some(owed) = plan.owed.clone().filter(|owed| owed.kind == Kind::Reject) else { return false };
+    let Some(nonce) = owed.answers.filter(|nonce| message.nonce() == Some(*nonce)) else { return false };
     // A request of our own says that we would trust the peer.
-    let is_for_it = plan.still_owes(&owed) && plan.asked().is_none() && owed.for_key == Some(key);
-    let Some(answers) = message.nonce().filter(|_| is_for_it && !plan.is_doubtful) else { return false };
+    let is_told = owed.for_key == Some(key) && plan.still_owes(&owed) && plan.asked().is_none() && !plan.is_doubtful;
+    if !is_told {
+        return false;
+    }
     let (stamp, source, first_seen) = (message.stamp(), received.path.source(), plan.now.wall);
-    // no copy of this request comes back either.
-    let asked = OtherKey { key, nonce: Some(answers), stamp, source, first_seen, kind: PendingKind::Request };
+    // no copy of this repeat comes back either.
+    let asked = OtherKey { key, nonce: owed.answers, stamp, source, first_seen, kind: PendingKind::Request };
     remember(plan, [asked]);
     let draft = plan.draft(Kind::Reject, owed.nonce);
-    let draft = Draft { answers: Some(answers), reason: owed.reason.clone(), for_key: Some(key), ..draft };
+    let draft = Draft { answers: Some(nonce), reason: owed.reason, for_key: Some(key), ..draft };
     plan.effects.push(Effect { when: When::Now, action: Action::Send(draft), answers: Some(key) });
-    // Of the peer's requests only the newest can still be answered.
-    plan.owed = Some(Owed { answers: Some(answers), ..owed });
     true
 }
 

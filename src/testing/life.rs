@@ -272,6 +272,9 @@ impl Life {
     fn hear_new(&mut self, heard: Heard, nonce: Nonce) {
         let Heard { sender, key, kind, in_version_1, skew, answers, way, known, named_by, mistake } = heard;
         let path = path(way, sender);
+        // a request that answers nothing is tried again under the nonce that was refused.
+        let owed = self.us.tables.owed(sender).filter(|_| answers && kind == Kind::Request);
+        let nonce = owed.and_then(|owed| owed.answers).unwrap_or(nonce);
         let answers = answers.then(|| self.us.tables.outgoing(sender).map(|entry| entry.nonce)).flatten();
         let (stamp, justification, reason) = (self.now.wall.saturating_add(skew), "why\n\u{202e}".into(), "no".into());
         let draft = Draft { to: self.us.id(), kind, justification, reason, nonce, answers, stamp, for_key: None };

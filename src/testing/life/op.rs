@@ -117,6 +117,7 @@ pub(super) struct Heard {
     pub(super) kind: Kind,
     pub(super) in_version_1: bool,
     pub(super) skew: i64,
+    /// Whether it answers our request; of a request, whether it is a try of one that is owed an answer.
     pub(super) answers: bool,
     pub(super) way: u8,
     pub(super) known: u8,

@@ -51,7 +51,10 @@ impl World {
                 self.old_release_speaks(node);
                 Ok(())
             }
-            31..34 if self.nodes[node].is_up => self.node_tries_again(node),
+            31..34 => {
+                let refused = self.chance.one_in(2).then(|| self.refused_in_vain()).flatten();
+                self.node_tries_again(refused.unwrap_or(node), refused.is_some())
+            }
             34 if self.nodes[node].is_up => self.node_announces(node),
             26 => {
                 let peer = self.somebody(node);
@@ -206,11 +209,32 @@ impl World {
         self.step(node, Input::Operator(command), meant).map(drop)
     }
 
-    /// The timer of what is tried again has run out for one message.
-    fn node_tries_again(&mut self, node: usize) -> Result<(), String> {
+    /// Whether the node has asked this peer by a request whose refusal the peer still owes it.
+    fn is_refused_in_vain(&self, node: usize, peer: NodeId, nonce: Nonce) -> bool {
+        let refuses = |of: &crate::tables::Owed| of.kind == Kind::Reject && of.answers == Some(nonce);
+        let them = self.nodes.iter().find(|it| it.id == peer);
+        them.and_then(|it| it.plain.owed.get(&self.nodes[node].id)).is_some_and(refuses)
+    }
+
+    /// A node that has asked so: of what it will try again this comes to something.
+    fn refused_in_vain(&mut self) -> Option<usize> {
+        let has = |node: &usize| {
+            let mut asked = self.nodes[*node].plain.outgoing.iter();
+            asked.any(|(peer, it)| self.is_refused_in_vain(*node, *peer, it.nonce))
+        };
+        let them: Vec<usize> = (0..self.nodes.len()).filter(has).collect();
+        self.chance.pick(&them)
+    }
+
+    /// The timer of what is tried again has run out for one message; perhaps for one that was refused in vain.
+    fn node_tries_again(&mut self, node: usize, refused: bool) -> Result<(), String> {
+        if !self.nodes[node].is_up {
+            return Ok(());
+        }
         let plain = &self.nodes[node].plain;
-        let owed = plain.owed.iter().map(|(peer, it)| (*peer, Retried::Answer, it.nonce));
+        let owed = plain.owed.iter().map(|(peer, it)| (*peer, Retried::Answer, it.nonce)).filter(|_| !refused);
         let asked = plain.outgoing.iter().map(|(peer, it)| (*peer, Retried::Request, it.nonce));
+        let asked = asked.filter(|(peer, _, nonce)| !refused || self.is_refused_in_vain(node, *peer, *nonce));
         let due: Vec<_> = owed.chain(asked).collect();
         match self.chance.pick(&due) {
             None => Ok(()),

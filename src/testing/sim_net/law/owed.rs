@@ -1,7 +1,6 @@
 //! what a peer is owed is one decision, the newest, that still stands; and what is tried again.
 #![forbid(unsafe_code)]
 
-use super::verdict::Verdict;
 use super::words::{asked, is_doubtful};
 use super::{Law, Seen};
 use crate::machine::deliver::Retried;
@@ -62,9 +61,6 @@ impl Seen<'_> {
     }
 
     fn is_owed_anew(&self, peer: NodeId, was: Option<&Owed>, is: &Owed) -> Law {
-        if was.is_some_and(|was| self.asks_again_though_refused(peer, was, is)) {
-            return self.must("R-230", true, "");
-        }
         let Input::Undelivered { draft } = self.input else {
             return Err("R-201: something is owed that was not tried".to_owned());
         };
@@ -78,23 +74,17 @@ impl Seen<'_> {
         )
     }
 
-    /// the request is under the key that was refused, and that refusal is still owed.
+    /// the request has the nonce that was refused, under the key that was, and that refusal is still owed.
     pub(super) fn is_owed_refusal(&self, it: &Received) -> bool {
         let (peer, tables) = (it.message.sender(), self.before);
-        let key = Some(*it.message.key());
-        let is_owed = tables.owed.get(&peer).is_some_and(|owed| owed.kind == Kind::Reject && owed.for_key == key);
+        let (key, nonce) = (Some(*it.message.key()), it.message.nonce());
+        let is_it = |owed: &Owed| owed.kind == Kind::Reject && owed.for_key == key && owed.answers == nonce;
         it.message.kind() == Kind::Request
-            && it.message.nonce().is_some()
-            && is_owed
+            && nonce.is_some()
+            && tables.owed.get(&peer).is_some_and(is_it)
             && stands(tables, peer, Kind::Reject, key)
             && asked(tables, peer).is_none()
             && !is_doubtful(tables, it)
-    }
-
-    /// the refused key asks again, and what it is owed answers its newest request.
-    fn asks_again_though_refused(&self, peer: NodeId, was: &Owed, is: &Owed) -> bool {
-        let Some(it) = self.received().filter(|it| it.message.sender() == peer) else { return false };
-        self.ruling(it).verdict == Verdict::TellsRefusal && *is == Owed { answers: it.message.nonce(), ..was.clone() }
     }
 
     fn is_owed_no_more(&self, peer: NodeId, was: Option<&Owed>) -> Law {
