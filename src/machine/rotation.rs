@@ -38,12 +38,17 @@ pub fn is_of_use(view: &dyn View, message: &Decoded) -> bool {
         || view.revoked_key(&old).is_some()
 }
 
-/// Looks at the statement in a message, before anything else is decided about it.
+/// Looks at the statement in a message, before anything else is decided about it. One that is refused is so whatever becomes
+/// of its message, and whoever contradicts that.
 pub(super) fn look(plan: &mut Plan<'_>, received: &Received) {
+    let Some(rotation) = received.message.rotation() else { return };
     match proof(plan, received) {
         Ok(_) if plan.rules.policy.on_rotation == OnRotation::Refuse => {}
         Ok(proven) => plan.proven = proven,
-        Err(fault) => plan.rotation_fault = Some(fault),
+        Err(fault) => {
+            plan.rotation_fault = Some(fault);
+            contest(plan, *rotation.old_key(), *rotation.new_key(), fault);
+        }
     }
 }
 
@@ -71,18 +76,16 @@ fn proof(plan: &Plan<'_>, received: &Received) -> Result<Option<PublicKey>, Rota
 /// What becomes of the statement, once it is known who vouches for the message otherwise. `Some`: the message is dropped.
 pub(super) fn heed(plan: &mut Plan<'_>, received: &Received, standing: Standing) -> Option<Rejection> {
     let rotation = received.message.rotation()?;
-    let (old, new) = (*rotation.old_key(), *rotation.new_key());
-    if let Some(fault) = plan.rotation_fault {
-        contest(plan, old, new, fault);
-        // Who is vouched for by somebody else needs no statement, and loses nothing by a bad one.
-        return (!standing.is_authentic()).then_some(fault.into());
-    }
+    // Who is vouched for by somebody else needs no statement, and loses nothing by a bad one.
     if standing.is_authentic() {
         plan.proven = None;
         return None;
     }
-    let of_record = plan.is_of_record(&old);
-    if of_record && plan.rules.policy.on_rotation == OnRotation::Refuse {
+    if let Some(fault) = plan.rotation_fault {
+        return Some(fault.into());
+    }
+    let (old, new) = (*rotation.old_key(), *rotation.new_key());
+    if plan.is_of_record(&old) && plan.rules.policy.on_rotation == OnRotation::Refuse {
         return Some(Rejection::RotationRefused);
     }
     if plan.proven.is_some() && matches!(received.message.kind(), Kind::Request | Kind::Accept) {
@@ -147,6 +150,8 @@ pub(super) fn take(mut plan: Plan<'_>, received: &Received, mutual: bool) -> Res
     Ok(plan.finish(Outcome::Trusted(record)))
 }
 
+#[cfg(test)]
+mod decided_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -93,12 +93,13 @@ fn receive_version_2(mut plan: Plan<'_>, received: &Received) -> Result<Step, Re
     }
     check_stamp(rules, now, plan.floor, message.key(), message.stamp())?;
     check_trust_age(rules, now, plan.trusted.as_ref(), plan.floor, message)?;
+    // whatever else is wrong with the message.
+    rotation::look(&mut plan, received);
     //
     if plan.has_replaced(message.key()) {
         notice_other_key(&mut plan, received);
         return plan.drop_message(Rejection::KeyReplaced);
     }
-    rotation::look(&mut plan, received);
     if is_contradicted(&mut plan, received) {
         return plan.drop_message(Rejection::KeyMismatch);
     }

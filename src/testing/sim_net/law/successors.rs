@@ -166,10 +166,6 @@ impl Seen<'_> {
         if told {
             self.must("R-218", refused.is_some(), "a statement was told as refused that was not")?;
         }
-        // EXEMPT, though R-218 knows no such exception: a message that the registry contradicts is dropped before its
-        // statement is looked at. So where the registry still names the old key, a second successor of it leaves the first
-        // one shown as proven.
-        let refused = refused.filter(|it| self.ruling(it).rule != "R-17");
         if let Some(it) = refused.filter(|it| !is_vouched_for(self.before, it)) {
             let nothing =
                 self.after.pending.get(&it.message.sender()).is_none_or(|entry| entry.proven_by != named_by(it));
