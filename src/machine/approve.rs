@@ -9,8 +9,7 @@ use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
 use super::view::{Nonce, OtherKey, PendingKind, RevocationId};
-use crate::peer::{Fingerprint, PublicKey, TrustRecord};
-use crate::tables::succession;
+use crate::peer::{Fingerprint, TrustRecord};
 
 ///
 pub(super) fn approve(
@@ -38,10 +37,11 @@ pub(super) fn approve(
     if let Some(marked) = plan.marks(Some(&key)).not_lifted_by(lift) {
         return Err(marked.into());
     }
+    plan.proven = pending.proven_by.filter(|_| key == pending.key);
     let is_vouched_for = match lookup {
         Lookup::Found { key: registered, .. } if *registered == key => true,
-        // a registry that still names a replaced key contradicts nothing.
-        Lookup::Found { key: registered, .. } if is_behind(&plan, registered, key == pending.key) => false,
+        // a registry that has not heard of what came after a key does not contradict that.
+        Lookup::Found { key: registered, .. } if plan.is_behind(registered, &key) => false,
         Lookup::Found { key: registered, .. } => {
             let (current, registered) = (key.fingerprint(), registered.fingerprint());
             return Err(Rejection::RegistryContradicts { current, registered });
@@ -56,8 +56,7 @@ pub(super) fn approve(
     let mutual = plan.asked().is_some();
     let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual);
     // A peer that proved the new key by the old one is the same peer: what was known of it besides its key stays.
-    let proven_by = pending.proven_by.filter(|_| key == pending.key);
-    let record = match plan.trusted.filter(|was| proven_by.is_some() && was.public_key == proven_by) {
+    let record = match plan.trusted.filter(|was| plan.proven.is_some() && was.public_key == plan.proven) {
         Some(was) => record.mutual(mutual || was.mutual).network(was.network),
         None => record,
     };
@@ -78,12 +77,6 @@ pub(super) fn approve(
         plan.send_accept(record, nonce, answers);
     }
     Ok(plan.finish(Outcome::Approved(record)))
-}
-
-/// Whether the registry names a key that was replaced, or, of the first key that waits, the one that proved it.
-fn is_behind(plan: &Plan<'_>, registered: &PublicKey, is_first: bool) -> bool {
-    let proven_by = plan.pending.as_ref().and_then(|pending| pending.proven_by).filter(|_| is_first);
-    proven_by == Some(*registered) || succession::replacement(&plan.successors, registered).is_some()
 }
 
 #[cfg(test)]

@@ -312,13 +312,11 @@ impl<'a> Plan<'a> {
         if self.is_of_record(key) { None } else { succession::set_aside(&self.successors, key) }
     }
 
-    /// The same, but for a replaced key that our own caller names.
+    /// The same, but for a replaced key that our own caller names, and that no void statement names.
     pub(super) fn is_kept_out(&self, key: &PublicKey) -> bool {
         let is_named = || self.asked().and_then(|outgoing| outgoing.expected_key) == Some(*key);
-        match self.set_aside(key) {
-            Some(KeyFault::Replaced(_)) => !is_named(),
-            aside => aside.is_some(),
-        }
+        let is_in_vain = || succession::named_in_vain(&self.successors, key).is_some();
+        self.set_aside(key).is_some() && (!is_named() || is_in_vain())
     }
 
     /// Whether this is the key of the record.

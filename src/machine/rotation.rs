@@ -43,7 +43,6 @@ pub fn is_of_use(view: &dyn View, message: &Decoded) -> bool {
 pub(super) fn look(plan: &mut Plan<'_>, received: &Received) {
     let Some(rotation) = received.message.rotation() else { return };
     match proof(plan, received) {
-        Ok(_) if plan.rules.policy.on_rotation == OnRotation::Refuse => {}
         Ok(proven) => plan.proven = proven,
         Err(fault) => {
             plan.rotation_fault = Some(fault);
@@ -84,12 +83,12 @@ pub(super) fn heed(plan: &mut Plan<'_>, received: &Received, standing: Standing)
     if let Some(fault) = plan.rotation_fault {
         return Some(fault.into());
     }
-    let (old, new) = (*rotation.old_key(), *rotation.new_key());
-    if plan.is_of_record(&old) && plan.rules.policy.on_rotation == OnRotation::Refuse {
-        return Some(Rejection::RotationRefused);
-    }
     if plan.proven.is_some() && matches!(received.message.kind(), Kind::Request | Kind::Accept) {
-        plan.remember_successor(old, new);
+        //
+        if plan.rules.policy.on_rotation == OnRotation::Refuse {
+            return Some(Rejection::RotationRefused);
+        }
+        plan.remember_successor(*rotation.old_key(), *rotation.new_key());
     }
     None
 }

@@ -58,23 +58,32 @@ pub(crate) fn replacement(all: &[Succession], key: &PublicKey) -> Option<PublicK
     all.iter().rev().find(|it| it.replaced && it.old == *key).map(|it| it.new)
 }
 
-/// Whether one key was replaced by the other, by few steps or in one.
+/// Whether one key was replaced by the other, by few steps or in one. Of several keys that came after one, as an operator may
+/// have trusted, each counts.
 pub(crate) fn leads_to(all: &[Succession], old: &PublicKey, new: &PublicKey) -> bool {
-    let mut reached = *old;
-    for _ in 0..SUCCESSIONS_PER_PEER_MAX {
-        match replacement(all, &reached) {
-            Some(next) if next == *new => return next != *old,
-            Some(next) => reached = next,
-            None => return false,
+    let after = |key: PublicKey| all.iter().filter(move |it| it.replaced && it.old == key).map(|it| it.new);
+    let mut reached: Vec<PublicKey> = after(*old).collect();
+    let mut at = 0;
+    while let Some(key) = reached.get(at).copied() {
+        for next in after(key) {
+            if !reached.contains(&next) {
+                reached.push(next);
+            }
         }
+        at += 1;
     }
-    false
+    old != new && reached.contains(new)
+}
+
+/// Why a statement that names this key is void, if one is: the newest of those.
+pub(crate) fn named_in_vain(all: &[Succession], key: &PublicKey) -> Option<Void> {
+    all.iter().rev().filter(|it| it.names(key)).find_map(|it| it.void)
 }
 
 /// Why no rule trusts this key, if none does. The key of the trusted record is not asked about.
 pub(crate) fn set_aside(all: &[Succession], key: &PublicKey) -> Option<KeyFault> {
-    let void = || all.iter().rev().find(|it| it.names(key)).and_then(|it| it.void);
-    replacement(all, key).map(KeyFault::Replaced).or_else(|| void().map(KeyFault::Void))
+    let void = || named_in_vain(all, key).map(KeyFault::Void);
+    replacement(all, key).map(KeyFault::Replaced).or_else(void)
 }
 
 /// Trust was given to this key: what was said of it, and by it, is decided.

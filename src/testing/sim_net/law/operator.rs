@@ -173,11 +173,14 @@ impl Seen<'_> {
         let Some(entry) = self.before.pending.get(&peer) else { return (false, "section 5") };
         let Some(chosen) = chosen(entry, fingerprint) else { return (false, "R-42") };
         let needs_fingerprint = !self.may_be_approved_unseen(peer, entry, lookup);
+        // it has not heard of the keys to which the one that it names led, nor of what those have named.
+        let proven_by = entry.proven_by.filter(|_| chosen.key == entry.key);
         let registry_differs = match lookup {
             Lookup::Found { key, .. } => {
+                let led_to = |to: &PublicKey| leads_to(self.before, peer, key, to);
                 *key != chosen.key
-                    && !(chosen.key == entry.key && entry.proven_by == Some(*key))
-                    && !is_replaced(self.before, peer, key)
+                    && !led_to(&chosen.key)
+                    && !proven_by.is_some_and(|by| by == *key || led_to(&by))
             }
             _ => false,
         };
