@@ -114,6 +114,25 @@ fn a_new_key_is_shown_as_proven_and_approved_and_the_old_one_is_heard_no_more() 
 }
 
 #[test]
+fn a_new_key_that_is_revoked_while_it_waits_is_void_when_the_mark_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let ([seven_home, nine_home], [seven_at, nine_at]) = friends(&dir);
+    let made = rekey(&seven_home);
+    let nine = Node::start(&nine_home, &nine_at);
+    let seven = Node::start(&seven_home, &seven_at);
+    ask(&seven, &nine, &["--force"]);
+    let waiting = row(&nine, 7);
+    assert_eq!((&waiting["proven_by"], &waiting["void"]), (&made["old_fingerprint"], &Value::Null));
+    let key = waiting["public_key"].as_str().unwrap();
+    nine.does(&["revoke", "--key", key]);
+    assert_eq!((nine.ids("pending", "pending"), trusted_as(&nine)), (vec![], made["old_fingerprint"].clone()));
+    nine.does(&["unrevoke", "--key", key]);
+    ask(&seven, &nine, &["--force"]);
+    let waiting = row(&nine, 7);
+    assert_eq!((&waiting["proven_by"], &waiting["void"]), (&Value::Null, &Value::from("revoked")));
+}
+
+#[test]
 fn a_new_key_is_told_to_trusted_peers_by_itself_and_status_counts_them() {
     let dir = tempfile::tempdir().unwrap();
     let ([seven_home, nine_home], [seven_at, nine_at]) = friends(&dir);

@@ -265,7 +265,8 @@ pub enum Command {
         /// 16 fresh random bytes.
         nonce: Nonce,
     },
-    /// End trust in a peer whose record is under this key, if the key is marked.
+    /// End trust in a peer whose record is under this key, and make void what the peer's keys have said of the key, if the
+    /// key is marked.
     EndUnderKey {
         /// Whose.
         peer: NodeId,

@@ -9,7 +9,7 @@ use super::input::PeerOrKey;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
-use super::view::{Nonce, Revocation, RevocationId, TableChange, View, Void};
+use super::view::{Nonce, Revocation, RevocationId, TableChange, View};
 use crate::peer::{NodeId, PublicKey};
 use crate::tables::forget::forgotten;
 use crate::tables::succession;
@@ -22,8 +22,8 @@ pub(super) fn remove(mut plan: Plan<'_>) -> Result<Step, Rejection> {
     Ok(plan.finish(Outcome::Removed { was }))
 }
 
-/// the mark, and the end of what waits under the key or asks for it. Records are many: a shell looks for them without
-/// a lock, and ends each by [`end_under_key`].
+/// the mark, and the end of what waits under the key or asks for it. Records, and peers whose keys have named this one,
+/// are many: a shell looks for them without a lock, and does with each as [`end_under_key`] says.
 pub(super) fn revoke_key(
     rules: &Rules,
     view: &dyn View,
@@ -46,16 +46,19 @@ pub(super) fn revoke_key(
     Ok(Step { events, ..plain(changes, Outcome::KeyRevoked { marked }) })
 }
 
-/// trust in one peer under a key that is marked.
+/// trust in one peer under a key that is marked, and what the peer's keys had said of that key.
 pub(super) fn end_under_key(mut plan: Plan<'_>, key: PublicKey, nonce: Nonce) -> Result<Step, Rejection> {
-    let is_under_it = plan.trusted.is_some_and(|record| record.public_key == Some(key));
-    if !is_under_it || plan.view.revoked_key(&key).is_none() {
+    let is_under_it = plan.is_of_record(&key);
+    let is_concerned = is_under_it || succession::is_named(&plan.successors, &key);
+    if !is_concerned || plan.view.revoked_key(&key).is_none() {
         return Err(Rejection::NothingToDo);
     }
-    //
-    succession::make_void(&mut plan.successors, Void::Revoked, |it| it.old != it.new && it.new == key);
+    succession::key_revoked(&mut plan.successors, &key);
+    if !is_under_it {
+        return Ok(plan.finish(Outcome::EndedUnderKey { was: None }));
+    }
     plan.say_farewell(nonce);
-    let was = plan.lose_trust(ChangeReason::KeyRevoked).ok_or(Rejection::NothingToDo)?;
+    let was = plan.lose_trust(ChangeReason::KeyRevoked);
     Ok(plan.finish(Outcome::EndedUnderKey { was }))
 }
 

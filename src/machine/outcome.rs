@@ -130,10 +130,10 @@ pub enum Outcome {
         /// The mark that it had already.
         marked: Option<Revocation>,
     },
-    /// Trust under a key that we revoked ended.
+    /// Trust under a key that we revoked ended, and what the peer's keys had said of that key is void.
     EndedUnderKey {
-        /// The trust that there was.
-        was: TrustRecord,
+        /// The trust that there was, if the peer was trusted under that key.
+        was: Option<TrustRecord>,
     },
     /// A mark was taken away.
     RevocationForgotten(Revocation),

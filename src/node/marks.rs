@@ -17,14 +17,14 @@ use crate::time::WallMillis;
 impl HandshakeManager {
     /// Revokes a key: from now on nobody is trusted under it, whatever id it is shown for and whoever vouches for it, until an
     /// operator lifts that. Trust under it ends before this returns; each peer is told, cut off and reported as by
-    /// [`revoke`](Self::revoke).
+    /// [`revoke`](Self::revoke). What other keys have said of it is void for good.
     ///
     /// # Ordering
     /// The mark is in force first, and holds off every grant; then the records are searched without a lock, and ended one
     /// at a time. Every read that begins after this returned finds nobody trusted under the key.
     ///
     /// # Complexity
-    /// Proportional to the trusted peers.
+    /// Proportional to the trusted peers, and to those whose keys have named another.
     ///
     /// # Errors
     /// [`CommandError::Refused`] with `RevokedKeysFull`. [`CommandError::Store`] if the store was closed meanwhile: the mark
@@ -40,12 +40,13 @@ impl HandshakeManager {
         let tables = shell.store.tables().ok_or(CommandError::Store(WriteError::Reentrant(())))?;
         let under = tables.trusted.iter().filter(|record| record.public_key == Some(*key));
         let mut ended = Vec::new();
-        for peer in under.map(|record| record.node_id) {
+        for peer in under.map(|record| record.node_id).chain(tables.whose_keys_named(key)) {
             match shell.submit(Input::Operator(Command::EndUnderKey { peer, key: *key, nonce: shell.nonce()? })) {
                 Ok(done) => {
                     receipt = done.receipt.clone();
+                    let was_trusted = matches!(done.outcome, Outcome::EndedUnderKey { was: Some(_) });
+                    ended.extend(was_trusted.then_some(peer));
                     shell.perform(done);
-                    ended.push(peer);
                 }
                 // It ended by itself.
                 Err(NotDone::Refused(Rejection::NothingToDo)) => {}

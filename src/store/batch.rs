@@ -25,6 +25,8 @@ pub struct Batch<'a> {
     is_any_marked: bool,
     /// Keys whose marks were lifted or forgotten.
     lifted_keys: Vec<PublicKey>,
+    /// Peers of which a key has named one that is revoked.
+    named_in_vain: Vec<(NodeId, PublicKey)>,
     trusted_max: usize,
     /// With what is known so far.
     trusted_len: usize,
@@ -74,6 +76,7 @@ impl<'a> Batch<'a> {
             fresh,
             is_any_marked,
             lifted_keys: Vec::new(),
+            named_in_vain: Vec::new(),
             trusted_max,
             trusted_len: tables.trusted.len(),
             steps: Vec::new(),
@@ -176,7 +179,7 @@ impl<'a> Batch<'a> {
         let mut marks = self.tables.marks(peer, key.filter(|key| !self.lifted_keys.contains(key)));
         match self.step(peer).map(|step| step.says.mark()) {
             Some(MarkBecomes::Set) => marks.peer = Some(self.fresh.after(self.tables, peer)),
-            Some(MarkBecomes::Gone) => marks.peer = None,
+            Some(MarkBecomes::Gone | MarkBecomes::Undone) => marks.peer = None,
             Some(MarkBecomes::Same) | None => {}
         }
         marks
@@ -206,8 +209,9 @@ impl<'a> Batch<'a> {
         (sides.pending.get(peer).is_some(), sides.outgoing.get(peer).is_some(), sides.revoked.get(peer).copied())
     }
 
-    /// Ends trust in the peer if its record is under this key.
+    /// Ends trust in the peer if its record is under this key, which is revoked; what its keys have said of that is void.
     pub(super) fn end_under(&mut self, peer: NodeId, key: &PublicKey) -> bool {
+        self.named_in_vain.push((peer, *key));
         let is_under_it = self.get(peer).is_some_and(|record| record.public_key.as_ref() == Some(key));
         is_under_it && self.end(peer, ChangeReason::KeyRevoked, MarkBecomes::Same).is_some()
     }
@@ -267,6 +271,7 @@ impl<'a> Batch<'a> {
         for key in self.lifted_keys {
             result.draft.forget_key_mark(key);
         }
+        result.make_void(&self.named_in_vain);
         (result.draft, result.events)
     }
 }

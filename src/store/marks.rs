@@ -68,7 +68,7 @@ impl TrustStore {
     /// As the receipt says. If the process ends before, the records end when the store is opened again with the mark.
     ///
     /// # Complexity
-    /// Proportional to the trusted peers.
+    /// Proportional to the trusted peers, and to those whose keys have named another.
     ///
     /// # Errors
     /// [`WriteError::Full`] if as many keys are revoked as [`Limits::revoked_keys_max`](crate::config::Limits::revoked_keys_max)
@@ -94,7 +94,7 @@ impl TrustStore {
         })?;
         let tables = self.tables().ok_or(WriteError::Reentrant(*key))?;
         let under = tables.trusted.iter().filter(|record| record.public_key.as_ref() == Some(key));
-        let under: Vec<NodeId> = under.map(|record| record.node_id).collect();
+        let under: Vec<NodeId> = under.map(|record| record.node_id).chain(tables.whose_keys_named(key)).collect();
         drop(tables);
         let mut ended = Vec::new();
         for peers in under.chunks(ENDED_AT_ONCE) {
@@ -201,11 +201,17 @@ impl TrustStore {
             return None;
         }
         let under = tables.trusted.iter().filter_map(|record| Some((record.node_id, record.public_key?)));
-        let under: Vec<_> = under.filter(|(_, key)| keys.get(*key).is_some()).collect();
+        let mut under: Vec<_> = under.filter(|(_, key)| keys.get(*key).is_some()).collect();
+        if !under.is_empty() {
+            tracing::warn!(records = under.len(), "trust under revoked keys ends");
+        }
+        //
+        let named = tables.sides.successors.iter().flat_map(|(peer, all)| all.iter().map(move |it| (peer, it)));
+        let named = named.filter(|(_, it)| it.void.is_none() && it.old != it.new && keys.get(it.new).is_some());
+        under.extend(named.map(|(peer, it)| (peer, it.new)));
         if under.is_empty() {
             return None;
         }
-        tracing::warn!(records = under.len(), "trust under revoked keys ends");
         let mut newest = None;
         for peers in under.chunks(ENDED_AT_ONCE) {
             let ended = self.update(|batch| peers.iter().filter(|(peer, key)| batch.end_under(*peer, key)).count());
@@ -231,5 +237,7 @@ fn by_key<V>(entries: impl Iterator<Item = (PublicKey, V)>) -> Vec<(PublicKey, V
 /// How many records end in one critical section of the writer lock.
 const ENDED_AT_ONCE: usize = 256;
 
+#[cfg(all(test, not(trustkeep_loom)))]
+mod named_tests;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;

@@ -137,6 +137,12 @@ impl Tables {
         Self { trusted: TrustMap::new(mix), sides: Arc::new(Sides::new(mix)) }
     }
 
+    /// The peers of which another key has named this one as its successor, by a statement that is not void.
+    pub(crate) fn whose_keys_named(&self, key: &PublicKey) -> impl Iterator<Item = NodeId> {
+        let said = self.sides.successors.iter();
+        said.filter(move |(_, all)| succession::is_named(all, key)).map(|(peer, _)| peer)
+    }
+
     /// The marks that trusting this peer under this key would have to lift. A look into tables that are mostly empty costs
     /// nothing.
     pub(crate) fn marks(&self, peer: NodeId, key: Option<&PublicKey>) -> Marks {

@@ -75,6 +75,16 @@ pub(crate) fn leads_to(all: &[Succession], old: &PublicKey, new: &PublicKey) -> 
     old != new && reached.contains(new)
 }
 
+/// Whether a statement stands that names this key.
+pub(crate) fn is_named(all: &[Succession], key: &PublicKey) -> bool {
+    all.iter().any(|it| it.void.is_none() && it.names(key))
+}
+
+/// A key is revoked: what named it is void.
+pub(crate) fn key_revoked(all: &mut [Succession], key: &PublicKey) {
+    make_void(all, Void::Revoked, |it| it.names(key));
+}
+
 /// Why a statement that names this key is void, if one is: the newest of those.
 pub(crate) fn named_in_vain(all: &[Succession], key: &PublicKey) -> Option<Void> {
     all.iter().rev().filter(|it| it.names(key)).find_map(|it| it.void)

@@ -301,9 +301,7 @@ impl Actor {
     pub fn revoke_key(&mut self, now: Now, key: PublicKey) -> Result<Step, Rejection> {
         let nonce = self.nonce();
         let step = self.command(now, Command::RevokeKey { key, nonce })?;
-        let under: Vec<NodeId> =
-            self.tables.trusted.values().filter(|it| it.public_key == Some(key)).map(|it| it.node_id).collect();
-        for peer in under {
+        for peer in self.tables.concerned_by(&key) {
             let nonce = self.nonce();
             self.command(now, Command::EndUnderKey { peer, key, nonce })?;
         }

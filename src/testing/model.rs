@@ -1,7 +1,7 @@
 //! The tables as plain maps: what every cleverer representation is compared with.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::machine::view::View;
@@ -47,6 +47,16 @@ impl PlainView {
             successors: sides.successors.iter().map(|(peer, it)| (peer, Arc::clone(it))).collect(),
             revisions: sides.revisions.iter().map(|(peer, revision)| (peer, *revision)).collect(),
         }
+    }
+
+    /// The peers that a revocation of this key concerns besides those that wait: trusted under it, or with a key that has
+    /// named it.
+    #[must_use]
+    pub fn concerned_by(&self, key: &PublicKey) -> Vec<NodeId> {
+        let under = self.trusted.values().filter(|it| it.public_key == Some(*key)).map(|it| it.node_id);
+        let named = |all: &[Succession]| all.iter().any(|it| it.void.is_none() && it.old != *key && it.new == *key);
+        let named = self.successors.iter().filter(|(_, all)| named(all)).map(|(peer, _)| *peer);
+        under.chain(named).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Each table by its name, as text.

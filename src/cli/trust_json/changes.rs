@@ -47,8 +47,11 @@ impl Changes {
         if all.len() == 0 {
             return;
         }
+        let keys = &self.revoked_keys;
+        let names_in_vain = |it: &Succession| it.old != it.new && keys.get(&it.new).is_some_and(Option::is_some);
+        let named = all.iter().filter(|(_, all)| all.iter().any(|it| it.void.is_none() && names_in_vain(it)));
         let concerned = self.revoked.keys().chain(self.trusted.keys()).copied();
-        let concerned: BTreeSet<u32> = concerned.collect();
+        let concerned: BTreeSet<u32> = concerned.chain(named.map(|(peer, _)| peer.get())).collect();
         for id in concerned {
             let is_revoked = self.revoked.get(&id).is_some_and(|mark| mark.is_some());
             let key = self.trusted.get(&id).copied().flatten().and_then(|record| record.public_key);
@@ -57,6 +60,7 @@ impl Changes {
                 if is_revoked {
                     succession::make_void(all, Void::Revoked, |_| true);
                 }
+                succession::make_void(all, Void::Revoked, names_in_vain);
                 if let Some(key) = &key {
                     succession::granted(all, key);
                 }
@@ -115,4 +119,29 @@ pub(super) fn higher(old: Floor, said: Floor) -> Floor {
 /// What a floor was before it moved counts while that is higher than the floor.
 pub(super) fn settled(floor: Floor) -> Floor {
     Floor { before: if floor.before > floor.seen { floor.before } else { Floor::EMPTY.before }, ..floor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::mix::Mix;
+    use crate::tables::TableChange;
+    use crate::testing::actor::{Actor, mark, node};
+
+    #[test]
+    fn an_import_that_revokes_a_key_makes_void_what_named_it() {
+        let key = |seed| Actor::new(1, seed).public_key();
+        let named = [Succession::new(key(1), key(2)), Succession::new(key(2), key(3))];
+        let known: Vec<_> = [8, 9].map(|id| TableChange::Successors(node(id), Some(named.into()))).into();
+        let tables = Tables::new(Mix::new(0)).apply(&known).0;
+        for (revoked, void) in [(Some(mark(1)), Some(Void::Revoked)), (None, None)] {
+            let mut changes = Changes::default();
+            changes.revoked_keys.insert(key(2), revoked);
+            changes.settle_successors(&tables);
+            let settled =
+                |id: u32| changes.successors.get(&id).cloned().flatten().map(|all| [all[0].void, all[1].void]);
+            // A mark that goes makes nothing void, and what the revoked key itself named stands.
+            assert_eq!([settled(8), settled(9)], [void.map(|void| [Some(void), None]); 2]);
+        }
+    }
 }

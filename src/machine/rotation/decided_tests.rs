@@ -184,3 +184,31 @@ fn a_registry_that_names_a_replaced_key_vetoes_a_stranger_whatever_the_operator_
     us.approve_as(at(80), node(7), Some(current), lagging()).unwrap();
     assert_eq!(key_of(&us), Some(new.public_key()));
 }
+
+#[test]
+fn a_key_that_only_waited_when_it_was_revoked_is_not_taken_afterwards() {
+    for (what, of_whom) in [("its key", Some(0xBB)), ("another key", Some(0xCC)), ("no key", None)] {
+        let (mut us, old, mut new) = three(OnRotation::Ask);
+        ask(&mut us, 10, &mut new, Way::open()).unwrap();
+        // Under another id the same key was named, too, and nothing waits there any more.
+        let (other, mut there) = (Actor::new(8, 0xDD), Actor::new(8, 0xBB));
+        us.trusts(other.id(), Some(other.public_key()));
+        there.rotation = Some(other.signs_over_to(&there, at(0)));
+        ask(&mut us, 11, &mut there, Way::from_host(2)).unwrap();
+        us.tables.pending.remove(&other.id());
+        if let Some(seed) = of_whom {
+            let key = Actor::new(7, seed).public_key();
+            us.revoke_key(at(20), key).unwrap();
+            us.command(at(30), Command::ForgetRevocation { of: PeerOrKey::Key(key) }).unwrap();
+        }
+        us.rules.policy.on_rotation = OnRotation::Take;
+        ask(&mut us, 40, &mut new, Way::open()).unwrap();
+        ask(&mut us, 41, &mut there, Way::from_host(2)).unwrap();
+        let was_revoked = what == "its key";
+        let expected = if was_revoked { [&old, &other] } else { [&new, &there] }.map(|it| Some(it.public_key()));
+        let key_of = |id| us.tables.trusted.get(&id).and_then(|record| record.public_key);
+        assert_eq!([key_of(node(7)), key_of(node(8))], expected, "{what}");
+        let why = set_aside(&us.tables, node(7), &new.public_key());
+        assert_eq!(why, was_revoked.then_some(KeyFault::Void(Void::Revoked)), "{what}");
+    }
+}

@@ -1,6 +1,8 @@
 //! What becomes of one peer by a change of the store's own: in the tables, and in what is told.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use crate::error::WriteError;
 use crate::event::{ChangeReason, Event, TrustState};
 use crate::map::{Change, Value};
@@ -8,7 +10,7 @@ use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::draft::Draft;
 use crate::tables::succession;
 use crate::tables::table::Table as _;
-use crate::tables::{Marked, Revocation, Succession, Tables, Void};
+use crate::tables::{Marked, Revocation, Tables, Void};
 use crate::time::WallMillis;
 
 /// What becomes of a peer.
@@ -18,6 +20,8 @@ pub(super) enum Says {
     Trusted(Value),
     /// It is trusted, and its mark goes.
     Lifted(Value),
+    /// The same, of a mark that this change has set.
+    Undone(Value),
     /// It is not trusted; why, if it was.
     Ended(ChangeReason, MarkBecomes),
 }
@@ -25,7 +29,7 @@ pub(super) enum Says {
 impl Says {
     pub(super) fn value(&self) -> Option<&Value> {
         match self {
-            Self::Trusted(value) | Self::Lifted(value) => Some(value),
+            Self::Trusted(value) | Self::Lifted(value) | Self::Undone(value) => Some(value),
             Self::Ended(..) => None,
         }
     }
@@ -34,6 +38,7 @@ impl Says {
         match self {
             Self::Trusted(_) => MarkBecomes::Same,
             Self::Lifted(_) => MarkBecomes::Gone,
+            Self::Undone(_) => MarkBecomes::Undone,
             Self::Ended(_, mark) => *mark,
         }
     }
@@ -41,6 +46,11 @@ impl Says {
     /// The same after an earlier word, which what is said now leaves the mark of as it is.
     pub(super) fn after(self, mark: MarkBecomes) -> Self {
         match (self, mark) {
+            // that it was revoked in between counts.
+            (Self::Trusted(value) | Self::Lifted(value), MarkBecomes::Set | MarkBecomes::Undone) => Self::Undone(value),
+            (Self::Ended(reason, MarkBecomes::Gone), MarkBecomes::Set | MarkBecomes::Undone) => {
+                Self::Ended(reason, MarkBecomes::Undone)
+            }
             (Self::Trusted(value), MarkBecomes::Gone) => Self::Lifted(value),
             (Self::Ended(reason, MarkBecomes::Same), mark) => Self::Ended(reason, mark),
             (says, _) => says,
@@ -54,6 +64,8 @@ pub(super) enum MarkBecomes {
     Same,
     Set,
     Gone,
+    /// Set, and gone again.
+    Undone,
 }
 
 /// What a grant of one record comes to, as by a batch of its own.
@@ -136,6 +148,13 @@ impl FreshMarks {
     }
 }
 
+impl MarkBecomes {
+    /// Whether the peer was revoked by this change, though that may be lifted by now.
+    const fn was_set(self) -> bool {
+        matches!(self, Self::Set | Self::Undone)
+    }
+}
+
 /// What changes, table by table, and what is to be told of it.
 #[derive(Debug)]
 pub(super) struct Outcome<'a> {
@@ -164,20 +183,22 @@ impl<'a> Outcome<'a> {
             }
         }
         self.settle(peer, value, says.mark());
-        if let (Says::Ended(ChangeReason::KeyRevoked, mark), Some(was)) = (says, before)
-            && *mark != MarkBecomes::Set
-        {
-            self.make_void(peer, was.record(peer).public_key);
-        }
     }
 
-    /// what named the key whose revocation ended trust.
-    fn make_void(&mut self, peer: NodeId, key: Option<PublicKey>) {
-        let names = |it: &Succession| it.old != it.new && Some(it.new) == key;
-        let all = self.tables.sides.successors.get(peer);
-        let changed = succession::changed(all, |all| succession::make_void(all, Void::Revoked, names));
-        if let Some(changed) = changed {
-            self.draft.set_successors(peer, changed);
+    /// what the keys of these peers have said of these keys, which are revoked. Beside it nothing becomes of what the
+    /// peers' keys have said.
+    pub(super) fn make_void(&mut self, named: &[(NodeId, PublicKey)]) {
+        let mut peers: BTreeMap<NodeId, Vec<PublicKey>> = BTreeMap::new();
+        for (peer, key) in named {
+            peers.entry(*peer).or_default().push(*key);
+        }
+        for (peer, keys) in peers {
+            let changed = succession::changed(self.tables.sides.successors.get(peer), |all| {
+                keys.iter().for_each(|key| succession::key_revoked(all, key));
+            });
+            if let Some(changed) = changed {
+                self.draft.set_successors(peer, changed);
+            }
         }
     }
 
@@ -216,7 +237,7 @@ impl<'a> Outcome<'a> {
             }
         }
         // What was removed without a mark, or forgotten, may go on waiting.
-        if !is_granted && mark != MarkBecomes::Set {
+        if !is_granted && !mark.was_set() {
             return;
         }
         if sides.pending.get(peer).is_some() {
@@ -230,7 +251,7 @@ impl<'a> Outcome<'a> {
     /// what the peer's keys said of others, by the store's own doors as by the handshake's.
     fn settle_successors(&mut self, peer: NodeId, granted: Option<PublicKey>, mark: MarkBecomes) {
         let changed = succession::changed(self.tables.sides.successors.get(peer), |all| {
-            if mark == MarkBecomes::Set {
+            if mark.was_set() {
                 succession::make_void(all, Void::Revoked, |_| true);
             }
             if let Some(key) = &granted {

@@ -163,8 +163,7 @@ impl World {
         };
         let marks = matches!(command, Command::RevokeKey { .. });
         self.step(node, Input::Operator(command), None).map(drop)?;
-        let trusted = self.nodes[node].plain.trusted.values();
-        let under: Vec<NodeId> = trusted.filter(|it| it.public_key == Some(key)).map(|it| it.node_id).collect();
+        let under = self.nodes[node].plain.concerned_by(&key);
         // Now and then a crash, or a message, comes before the search is over.
         for peer in under.into_iter().filter(|_| marks) {
             let nonce = Nonce(self.chance.bytes());

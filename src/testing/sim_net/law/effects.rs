@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::owed::stands;
 use super::verdict::Verdict;
-use super::words::{is_contradicted, key_is_marked, request_lifts};
+use super::words::{is_contradicted, key_is_marked, record_key, request_lifts};
 use super::{Law, Seen};
 use crate::config::Durability;
 use crate::machine::effect::{Action, Draft, Effect, When};
@@ -249,10 +249,10 @@ impl Seen<'_> {
             Input::Announce { peer, .. } if self.answer.is_ok() => {
                 self.must("R-232", self.sends(Kind::Request, *peer, None), "an announcement is not sent")
             }
-            Input::Operator(Command::EndUnderKey { peer, .. }) if self.answer.is_ok() => self.must(
+            Input::Operator(Command::EndUnderKey { peer, key, .. }) if self.answer.is_ok() => self.must(
                 "R-180",
-                self.sends(Kind::Revoke, *peer, None),
-                "a peer under a revoked key hears no farewell",
+                self.sends(Kind::Revoke, *peer, None) == (record_key(self.before, *peer) == Some(*key)),
+                "a peer under a revoked key hears no farewell, or another one does",
             ),
             _ => Ok(()),
         }

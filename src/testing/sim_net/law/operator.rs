@@ -1,7 +1,7 @@
 //! Section 5: what a command comes to, said beforehand from the tables and the command alone.
 #![forbid(unsafe_code)]
 
-use super::words::{asked, is_replaced, is_set_aside, key_is_marked, leads_to, lifts, marks, record_key};
+use super::words::{asked, is_replaced, is_set_aside, key_is_marked, leads_to, lifts, marks, record_key, said_of};
 use super::{Law, Seen};
 use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
 use crate::machine::outcome::Outcome;
@@ -81,8 +81,10 @@ impl Seen<'_> {
                 (None, (key_is_marked(before, key) || !is_full, "R-180"))
             }
             Command::EndUnderKey { peer, key, .. } => {
-                let is_under = record_key(before, *peer) == Some(*key) && key_is_marked(before, key);
-                (Some(*peer), (is_under, "R-180"))
+                let mut said = said_of(before, *peer).iter();
+                let is_named = said.any(|it| it.new == *key && it.old != *key && it.void.is_none());
+                let is_concerned = record_key(before, *peer) == Some(*key) || is_named;
+                (Some(*peer), (is_concerned && key_is_marked(before, key), "R-180"))
             }
             Command::ForgetRevocation { of } => self.of(
                 *of,
@@ -282,7 +284,14 @@ impl Seen<'_> {
                 self.must("R-183", is_gone, "a removed peer is trusted, or has a mark")
             }
             Input::Operator(Command::RevokeKey { key, .. }) => self.key_is_revoked_whole(key),
-            Input::Operator(Command::EndUnderKey { peer, .. } | Command::ReportKeyChange { peer, .. }) => {
+            Input::Operator(Command::EndUnderKey { peer, key, .. }) => {
+                self.must("R-180", record_key(after, *peer) != Some(*key), "trust under a revoked key did not end")?;
+                let is = after.trusted.get(peer);
+                let is_other = record_key(self.before, *peer) != Some(*key);
+                let is_left = !is_other || is == self.before.trusted.get(peer);
+                self.must("R-180", is_left, "trust under another key than the revoked one has changed")
+            }
+            Input::Operator(Command::ReportKeyChange { peer, .. }) => {
                 self.must("R-188", !after.trusted.contains_key(peer), "trust that was to end did not")
             }
             Input::Operator(Command::AdoptKey { peer, key }) => {
