@@ -22,7 +22,7 @@ pub(super) fn make_room(plan: &mut Plan<'_>, source: Source, authentic: bool) ->
 }
 
 /// Who has to give way to an entry from this source, if anybody has to. A vouched-for one takes the place of the oldest
-/// unvouched; any other, in a full queue, that of the oldest unvouched of a source or site that takes more room
+/// unvouched; any other, in a full queue, that of the oldest unvouched of a source, site or block that takes more room
 ///
 pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Result<Option<NodeId>, Rejection> {
     let (view, limits, own) = (plan.view, &plan.rules.limits, plan.peer);
@@ -32,9 +32,13 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
         waiting.min_by_key(|(peer, entry)| (entry.received_tick, *peer)).map(|(peer, _)| peer)
     };
     let (mut of_source, mut of_site) = (BTreeMap::<Source, usize>::new(), BTreeMap::<Site, usize>::new());
+    let mut of_block = BTreeMap::<Block, usize>::new();
     for (_, entry) in entries() {
         *of_source.entry(entry.source).or_default() += 1;
         *of_site.entry(site(entry.source)).or_default() += 1;
+        for block in blocks(entry.source) {
+            *of_block.entry(block).or_default() += 1;
+        }
     }
     let own_site = site(source);
     let own_count = of_source.get(&source).copied().unwrap_or_default();
@@ -53,16 +57,25 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
     } else if authentic {
         oldest_unvouched(&|_| true).ok_or(Rejection::PendingFull).map(Some)
     } else {
-        // With it this source, or site, would have one more, and the other has to have two more than that. Within a site its
-        // sources count, and between sites the sites.
+        // With it this source, site or block would have one more, and the other has to have two more than that. Within a site
+        // its sources count, between sites the sites, and between blocks the blocks as well.
         let sites = of_site.iter().filter(|(_, count)| **count >= own_site_count + 3);
         let mut larger: Vec<_> = sites.map(|(site, count)| (*count, Larger::Site(*site))).collect();
         let sources = of_source.iter().filter(|(other, count)| in_site(**other) && **count >= own_count + 3);
         larger.extend(sources.map(|(source, count)| (*count, Larger::Source(*source))));
+        let own_blocks: Vec<Block> = blocks(source).collect();
+        let is_larger = |other: Block, count: usize| {
+            let own = own_blocks.iter().find(|own| own.bits == other.bits);
+            let held = own.map_or(own_count, |own| of_block.get(own).copied().unwrap_or_default());
+            own != Some(&other) && count >= held + 3
+        };
+        let others = of_block.iter().filter(|(other, count)| is_larger(**other, **count));
+        larger.extend(others.map(|(block, count)| (*count, Larger::Block(*block))));
         larger.sort_by_key(|(count, _)| core::cmp::Reverse(*count));
         let mut oldest = larger.into_iter().filter_map(|(_, larger)| match larger {
             Larger::Site(larger) => oldest_unvouched(&|other| self::site(other) == larger),
             Larger::Source(larger) => oldest_unvouched(&|other| other == larger),
+            Larger::Block(larger) => oldest_unvouched(&|other| blocks(other).any(|block| block == larger)),
         });
         oldest.next().ok_or(Rejection::PendingFull).map(Some)
     }
@@ -72,6 +85,7 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
 enum Larger {
     Site(Site),
     Source(Source),
+    Block(Block),
 }
 
 /// Sources that one party has as easily as one of them.
@@ -89,6 +103,24 @@ fn site(source: Source) -> Site {
         lone => Site::Lone(lone),
     }
 }
+
+/// What one party has of IPv6 that has many sites: a customer of a provider, or a small provider.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Block {
+    bits: u8,
+    network: u128,
+}
+
+/// The blocks that an IPv6 source is in. Any other source is in none.
+fn blocks(source: Source) -> impl Iterator<Item = Block> {
+    let address = match source {
+        Source::Address(IpAddr::V6(v6)) => Some(u128::from(v6)),
+        _ => None,
+    };
+    BLOCK_BITS.into_iter().filter_map(move |bits| Some(Block { bits, network: address? >> (128 - bits) }))
+}
+
+const BLOCK_BITS: [u8; 2] = [40, 32];
 
 /// How many peers may wait from one IPv6 site, whose 65 536 networks are sources of their own.
 const PENDING_PER_SITE_MAX: usize = 64;
@@ -283,5 +315,79 @@ mod tests {
             assert_eq!(us.is_asked(20, 102, 0xAA, "", way(text)), Err(Rejection::PendingSourceFull), "{text}");
         }
         assert!(us.is_asked(20, 102, 0xAA, "", way("64:ff9b::192.0.2.10")).is_ok());
+    }
+
+    /// From the only network of this site, of 256 in a /40, of 256 in a /32.
+    fn from_block(block: u32, part: u32, site: u32) -> Way {
+        let address = format!("2001:{block:x}:{:x}::1", part << 8 | site).parse().unwrap();
+        let path = Path::Direct { authenticated: None, source: Source::from_address(address) };
+        Way { path, lookup: Lookup::NotAsked }
+    }
+
+    #[test]
+    fn a_block_that_fills_the_queue_with_one_entry_of_each_site_shuts_nobody_out() {
+        let all_of_a_40 = |nth| from_block(1, 0, nth);
+        let all_over_a_32 = |nth| from_block(1, nth, 0);
+        type Attacker = (&'static str, fn(u32) -> Way, Way);
+        let blocks: [Attacker; 2] =
+            [("a /40", all_of_a_40, from_block(1, 0, 9)), ("a /32", all_over_a_32, from_block(1, 9, 1))];
+        for (what, attacker, of_it) in blocks {
+            // From elsewhere, and from another part of the same /32: who has all of that keeps out the others in it.
+            let (near, is_near_let_in) = (from_block(1, 7, 1), what == "a /40");
+            for (newcomer, comes_in) in [(Way::from_host(1), true), (from_block(2, 0, 0), true), (near, is_near_let_in)]
+            {
+                let mut us = us();
+                for nth in 0..256 {
+                    us.is_asked(10 + i64::from(nth), 1000 + nth, 0xAA, "", attacker(nth)).unwrap();
+                }
+                assert_eq!(us.tables.pending.len(), 256, "{what}");
+                // Of its own kind no more comes in.
+                assert_eq!(us.is_asked(300, 3000, 0xAA, "", of_it.clone()), Err(Rejection::PendingFull), "{what}");
+                let came = us.is_asked(310, 2000, 0xBB, "", newcomer);
+                assert_eq!(came.err(), (!comes_in).then_some(Rejection::PendingFull), "{what}");
+                assert_eq!(us.tables.pending.contains_key(&node(2000)), comes_in, "{what}");
+                assert_eq!(us.tables.pending.contains_key(&node(1000)), !comes_in, "{what}: the oldest of the block");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_gives_way_until_none_has_two_more_and_keeps_nobody_from_what_sites_give() {
+        let mut us = us();
+        us.rules.limits.pending_max = 8;
+        for (block, sites) in [(1, 5), (2, 3)] {
+            for site in 0..sites {
+                us.is_asked(10 + i64::from(site), 1000 * block + site, 0xAA, "", from_block(block, site, 0)).unwrap();
+            }
+        }
+        // It would make four of three, and five is one more.
+        assert_eq!(us.is_asked(20, 3000, 0xAA, "", from_block(2, 9, 0)), Err(Rejection::PendingFull));
+        let left = |us: &Actor| us.tables.pending.keys().map(|id| id.get()).filter(|id| *id < 3000).collect::<Vec<_>>();
+        for (nth, gone) in (0..).zip([1000, 1001, 1002, 2000]) {
+            us.is_asked(30, 4000 + nth, 0xAA, "", Way::from_host(u8::try_from(nth).unwrap())).unwrap();
+            assert!(!left(&us).contains(&gone), "{nth}: {:?}", left(&us));
+        }
+        assert_eq!(left(&us), [1003, 1004, 2001, 2002]);
+        assert_eq!(us.is_asked(40, 5000, 0xAA, "", Way::from_host(9)), Err(Rejection::PendingFull));
+        // From the fuller block, a new site displaces a source that has three, as ever.
+        us.tables.pending.retain(|id, _| id.get() < 3000);
+        for nth in 0..3 {
+            us.is_asked(50, 6000 + nth, 0xAA, "", Way::from_host(9)).unwrap();
+        }
+        us.rules.limits.pending_max = 7;
+        us.is_asked(60, 7000, 0xAA, "", from_block(1, 9, 0)).unwrap();
+        assert!(!us.tables.pending.contains_key(&node(6000)));
+        // What is vouched for gives way to nobody.
+        us.tables.pending.retain(|id, _| id.get() < 3000);
+        us.rules.limits.pending_max = 4;
+        us.is_asked(70, 8000, 0xAA, "", from_block(1, 8, 0)).unwrap_err();
+        for (nth, site) in (0..).zip(20..24) {
+            us.tables.pending.pop_first();
+            us.is_asked(80, 9000 + nth, 0xAA, "", from_block(3, site, 0)).unwrap();
+        }
+        us.tables.pending.values_mut().for_each(|entry| entry.authentic = true);
+        assert_eq!(us.is_asked(90, 9999, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingFull));
+        us.tables.pending.values_mut().for_each(|entry| entry.authentic = false);
+        us.is_asked(90, 9999, 0xAA, "", Way::from_host(1)).unwrap();
     }
 }

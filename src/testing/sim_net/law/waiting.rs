@@ -25,8 +25,17 @@ pub(super) enum Room {
 
 /// the /48 of an IPv6 source; any other source is a site by itself.
 type Site = (Option<u128>, Option<Source>);
-/// A source of the newcomer's own site, or another site whole.
-type Crowd = (Option<Source>, Site);
+/// the /40 and the /32 of an IPv6 source.
+type Block = (u32, u128);
+/// A source of the newcomer's own site, or another site whole; or a block that the newcomer is not in.
+type Crowd = (Option<Block>, Option<Source>, Site);
+
+fn block(source: Source, bits: u32) -> Option<Block> {
+    match source {
+        Source::Address(IpAddr::V6(v6)) => Some((bits, u128::from(v6) >> (128 - bits))),
+        _ => None,
+    }
+}
 
 fn site(source: Source) -> Site {
     match source {
@@ -61,7 +70,8 @@ impl Seen<'_> {
         }
     }
 
-    /// the source of its own site, or the other site, that has most, if that has two more than the newcomer's would.
+    /// the source of its own site, the other site, or the other block, that has most, if that has two more than the
+    /// newcomer's would.
     fn larger(&self, source: Source) -> Option<Box<dyn Fn(Source) -> bool>> {
         let own = site(source);
         let of_site = |of: Site| self.before.pending.values().filter(|it| site(it.source) == of).count();
@@ -71,13 +81,24 @@ impl Seen<'_> {
             let held = if theirs == own { count(self.before, it.source) } else { of_site(theirs) };
             let ours = if theirs == own { count(self.before, source) } else { of_site(own) };
             if held >= ours + 3 {
-                larger.push((held, Reverse(((theirs == own).then_some(it.source), theirs))));
+                larger.push((held, Reverse((None, (theirs == own).then_some(it.source), theirs))));
+            }
+            for bits in [40, 32] {
+                let (theirs, ours) = (block(it.source, bits), block(source, bits));
+                let of_block = |of: Option<Block>| {
+                    let them = self.before.pending.values();
+                    them.filter(|it| of.map_or(it.source == source, |_| block(it.source, bits) == of)).count()
+                };
+                if theirs.is_some() && theirs != ours && of_block(theirs) >= of_block(ours) + 3 {
+                    larger.push((of_block(theirs), Reverse((theirs, None, site(it.source)))));
+                }
             }
         }
-        let (_, Reverse((of_source, of))) = larger.into_iter().max()?;
-        Some(match of_source {
-            Some(source) => Box::new(move |other| other == source),
-            None => Box::new(move |other| site(other) == of),
+        let (_, Reverse((of_block, of_source, of))) = larger.into_iter().max()?;
+        Some(match (of_block, of_source) {
+            (Some((bits, _)), _) => Box::new(move |other| block(other, bits) == of_block),
+            (None, Some(source)) => Box::new(move |other| other == source),
+            (None, None) => Box::new(move |other| site(other) == of),
         })
     }
 
