@@ -56,11 +56,13 @@ fn proof(plan: &Plan<'_>, received: &Received) -> Result<Option<PublicKey>, Rota
     let Some(rotation) = received.message.rotation() else { return Ok(None) };
     let (old, new, view) = (*rotation.old_key(), *rotation.new_key(), plan.view);
     let of_record = plan.is_of_record(&old);
+    let all = &plan.successors;
+    // what it said something to may be gone since it was checked.
+    let says_something = of_record || all.iter().any(|it| it.old == old);
     //
-    if view.revoked_key(&old).is_some() || (of_record && view.revoked_key(&new).is_some()) {
+    if view.revoked_key(&old).is_some() || (says_something && view.revoked_key(&new).is_some()) {
         return Err(RotationFault::RevokedKey);
     }
-    let all = &plan.successors;
     //
     if succession::is_void(all, &old, &new) {
         return Ok(None);

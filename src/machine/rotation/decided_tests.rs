@@ -42,7 +42,9 @@ fn grant(us: &mut Actor, ms: i64, key: PublicKey) {
 }
 
 fn tells_of_two(step: &Step) -> bool {
-    step.events.iter().any(|event| matches!(event, Event::RotationRefused { fault: RotationFault::SecondSuccessor, .. }))
+    step.events
+        .iter()
+        .any(|event| matches!(event, Event::RotationRefused { fault: RotationFault::SecondSuccessor, .. }))
 }
 
 #[test]
@@ -210,5 +212,21 @@ fn a_key_that_only_waited_when_it_was_revoked_is_not_taken_afterwards() {
         assert_eq!([key_of(node(7)), key_of(node(8))], expected, "{what}");
         let why = set_aside(&us.tables, node(7), &new.public_key());
         assert_eq!(why, was_revoked.then_some(KeyFault::Void(Void::Revoked)), "{what}");
+    }
+}
+
+#[test]
+fn a_statement_that_names_a_revoked_key_is_refused_though_the_record_is_gone() {
+    for is_marked in [true, false] {
+        let (mut us, _, mut new) = three(OnRotation::Ask);
+        ask(&mut us, 10, &mut new, Way::open()).unwrap();
+        us.revoke(at(20), node(7)).unwrap();
+        if is_marked {
+            us.revoke_key(at(30), new.public_key()).unwrap();
+        }
+        // Void it is either way; void alone it waits.
+        let answer = ask(&mut us, 40, &mut new, Way::open());
+        assert_eq!(dropped(&answer), is_marked.then_some(Rejection::RotationRevokedKey));
+        assert_eq!(us.tables.pending.contains_key(&node(7)), !is_marked);
     }
 }
