@@ -74,7 +74,7 @@ const MORE_MAX: u64 = 3000;
 
 /// How often each of these must happen in a thousand networks, so that the laws are not kept for want of occasions:
 /// less than half as often as it does.
-const MUST_HAPPEN: [(&str, u64); 93] = [
+const MUST_HAPPEN: [(&str, u64); 98] = [
     ("grant: Accepted", 550),
     ("grant: Approved", 1300),
     ("grant: Auto(AllowListed)", 100),
@@ -94,6 +94,7 @@ const MUST_HAPPEN: [(&str, u64); 93] = [
     ("an entry was too old", 500),
     ("an answer waits unvouched", 50),
     ("a new key waits, proven", 30),
+    ("a thief visits", 250),
     ("an old release speaks", 1200),
     ("attacker: damaged", 371),
     ("attacker: flooded", 1587),
@@ -101,6 +102,8 @@ const MUST_HAPPEN: [(&str, u64); 93] = [
     ("attacker: forged in version 1", 293),
     ("attacker: misdirected", 372),
     ("attacker: named a successor with a stolen key", 401),
+    ("attacker: named a successor again", 180),
+    ("attacker: named another successor", 180),
     ("attacker: re-dated", 371),
     ("attacker: re-typed", 376),
     ("attacker: replayed", 1100),
@@ -124,6 +127,8 @@ const MUST_HAPPEN: [(&str, u64); 93] = [
     ("a refusal", 20),
     ("a refusal that was owed is told", 3),
     ("law: R-231", 30),
+    ("law: R-271", 1),
+    ("law: R-273", 2),
     ("a refusal that nobody vouches for", 5),
     ("owed no longer", 100),
     ("owed: Accept", 100),

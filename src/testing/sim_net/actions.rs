@@ -35,7 +35,7 @@ impl World {
 
     fn something_happens(&mut self) -> Result<(), String> {
         let node = self.chance.below(self.nodes.len());
-        match self.chance.below(42) {
+        match self.chance.below(44) {
             0..9 if self.nodes[node].is_up => self.operator_asks(node),
             9..15 if self.nodes[node].is_up => self.operator_approves(node),
             15 | 16 if self.nodes[node].is_up => self.operator_refuses(node),
@@ -47,6 +47,7 @@ impl World {
             24 | 25 => self.node_stops(node),
             27 => self.operator_knows_better(node),
             40 | 41 if self.nodes[node].is_up => self.operator_marks(node),
+            42 | 43 if self.nodes[node].is_up => self.thief_visits(node),
             28..31 => {
                 self.old_release_speaks(node);
                 Ok(())
@@ -278,14 +279,18 @@ impl World {
         self.step(node, Input::Operator(Command::Reject { peer, reason, nonce }), None).map(drop)
     }
 
+    pub(super) fn revoke(&mut self, node: usize, peer: NodeId) -> Result<(), String> {
+        let nonce = Nonce(self.chance.bytes());
+        self.step(node, Input::Operator(Command::Revoke { peer, nonce }), None).map(drop)
+    }
+
     fn operator_revokes(&mut self, node: usize) -> Result<(), String> {
         let trusted: Vec<NodeId> = self.nodes[node].plain.trusted.keys().copied().collect();
         let peer = match self.chance.pick(&trusted) {
             Some(peer) if !self.chance.one_in(6) => peer,
             _ => self.somebody(node),
         };
-        let nonce = Nonce(self.chance.bytes());
-        self.step(node, Input::Operator(Command::Revoke { peer, nonce }), None).map(drop)
+        self.revoke(node, peer)
     }
 
     /// A program, or a transport, says outright whom to trust and under which key.

@@ -56,7 +56,7 @@ impl World {
         self.nodes[index].id
     }
 
-    fn inject(&mut self, how: &str, to: NodeId, bytes: Vec<u8>) {
+    pub(super) fn inject(&mut self, how: &str, to: NodeId, bytes: Vec<u8>) {
         self.happened.note(format!("attacker: {how}"));
         // Own hosts mostly; now and then the address that a good node has, too.
         let host = if self.chance.one_in(8) { self.chance.between(1, 7) } else { self.chance.between(100, 103) };
@@ -150,13 +150,18 @@ impl World {
         let trusted: Vec<NodeId> = trusted.into_iter().flatten().filter(|peer| peer.get() != ATTACKER).collect();
         let of = self.chance.pick(&trusted).unwrap_or(to);
         let which = self.chance.below(attackers().len());
+        self.inject_named("named a successor with a stolen key", to, of, which);
+    }
+
+    /// The stolen key of a node names this key of the attacker's.
+    pub(super) fn inject_named(&mut self, how: &str, to: NodeId, of: NodeId, which: usize) {
         let rotation = pair_of(of).signs_over_to(of, &attackers()[which]);
         let draft = self.draft(to, Kind::Request, None);
         let message = attackers()[which].sign(of, &draft).carrying(rotation.as_ref());
-        self.inject("named a successor with a stolen key", to, message.to_json());
+        self.inject(how, to, message.to_json());
     }
 
-    fn draft(&mut self, to: NodeId, kind: Kind, answers: Option<Nonce>) -> Draft {
+    pub(super) fn draft(&mut self, to: NodeId, kind: Kind, answers: Option<Nonce>) -> Draft {
         let skew = match self.chance.below(12) {
             0 => -400_000,
             1 => 60_000,

@@ -15,6 +15,7 @@ use crate::machine::replay::Seen as Heard;
 use crate::machine::step::step;
 use crate::machine::view::{Floor, TableChange};
 use crate::peer::TrustRecord;
+use crate::tables::Succession;
 use crate::testing::model::PlainView;
 use crate::time::Now;
 use crate::wire::message::Kind;
@@ -88,11 +89,12 @@ pub enum Bend {
     OwedRefusalWaits,
     OwedFarewellStays,
     NewKeyIsToldAgain,
+    VoidForgotten,
 }
 
 impl Bend {
     /// All of them.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::PendingKeyIsAuthentic,
         Self::AnswersNotCompared,
         Self::UnvouchedMovesFloor,
@@ -158,6 +160,7 @@ impl Bend {
         Self::OwedRefusalWaits,
         Self::OwedFarewellStays,
         Self::NewKeyIsToldAgain,
+        Self::VoidForgotten,
     ];
 
     /// What the bent rules say.
@@ -273,6 +276,12 @@ impl Bend {
                 view.owed.retain(|of, owed| *of != peer || owed.kind != forgotten);
             }
             Self::RefusedForgotten => drop(view.refused.remove(&peer)),
+            // what was decided counts as what is not.
+            Self::VoidForgotten => {
+                if let Some(all) = view.successors.get_mut(&peer) {
+                    *all = all.iter().map(|it| Succession { void: None, ..*it }).collect();
+                }
+            }
             Self::CopiesCount => received.seen = Heard::Never,
             Self::RevokedMarkForgotten => drop(view.revoked.remove(&peer)),
             Self::KeyMarkForgotten => view.revoked_keys.clear(),

@@ -20,6 +20,7 @@ mod law;
 mod node;
 mod peace;
 mod people;
+mod thief;
 mod wires;
 mod world;
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::verdict::Verdict;
-use super::words::{asked, is_set_aside, record_key};
+use super::words::{asked, is_set_aside, record_key, registry_is_behind};
 use super::{Law, Seen};
 use crate::event::{AutoReason, ChangeReason, Event, TrustState};
 use crate::machine::input::{Command, Input, Lookup, PeerOrKey, Received};
@@ -279,7 +279,9 @@ impl Seen<'_> {
             Lookup::Found { key, .. } => Some(*key),
             _ => None,
         };
-        let known = registered.or_else(|| record_key(self.before, peer)).or(named);
+        // what a registry names that has not heard of what came after is not what is known.
+        let heard = registered.filter(|_| !registry_is_behind(self.before, it));
+        let known = heard.or_else(|| record_key(self.before, peer)).or(named);
         if let Some((of, expected, shown, ended)) = told {
             let other =
                 registered.into_iter().chain(record_key(self.before, peer)).chain(named).find(|known| *known != key);

@@ -180,9 +180,7 @@ impl Seen<'_> {
         let registry_differs = match lookup {
             Lookup::Found { key, .. } => {
                 let led_to = |to: &PublicKey| leads_to(self.before, peer, key, to);
-                *key != chosen.key
-                    && !led_to(&chosen.key)
-                    && !proven_by.is_some_and(|by| by == *key || led_to(&by))
+                *key != chosen.key && !led_to(&chosen.key) && !proven_by.is_some_and(|by| by == *key || led_to(&by))
             }
             _ => false,
         };

@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 use super::words::{
-    answers_newest, asked, is_bound, is_contradicted, is_doubtful, is_kept_out, is_set_aside, is_vouched_for,
-    key_is_marked, leads_to, lifts, marks, millis, named_by, record_key, registry_is_behind, request_lifts, said_of,
-    statement_counts, statement_is_void, statement_proves, statement_says_something,
+    answers_newest, asked, is_bound, is_contradicted, is_doubtful, is_kept_out, is_named_in_vain, is_set_aside,
+    is_vouched_for, key_is_marked, leads_to, lifts, marks, millis, named_by, record_key, registry_is_behind,
+    request_lifts, said_of, statement_counts, statement_is_void, statement_proves, statement_says_something,
 };
 use super::{Law, Seen};
 use crate::config::OnRotation;
@@ -207,6 +207,10 @@ impl Seen<'_> {
             OnRotation::Refuse => rules(Drops, "R-220"),
             _ if self.is_refused_copy(it) => rules(Drops, "R-171"),
             OnRotation::Take if self.takes(it) => rules(Trusts, "R-220"),
+            OnRotation::Take if self.would_take(it) => {
+                let is_set_aside = is_set_aside(tables, it.message.sender(), it.message.key());
+                self.waits(it, PendingKind::Request, if is_set_aside { "R-270" } else { "R-271" })
+            }
             OnRotation::Take | OnRotation::Ask => self.waits(it, PendingKind::Request, "R-217"),
         })
     }
@@ -227,17 +231,20 @@ impl Seen<'_> {
 
     /// nothing speaks against taking a proven key.
     fn takes(&self, it: &Received) -> bool {
-        let old = named_by(it);
+        let (peer, old) = (it.message.sender(), named_by(it));
+        //
+        let has_void = said_of(self.before, peer).iter().any(|it| Some(it.old) == old && it.void.is_some());
+        self.would_take(it) && !has_void && !is_set_aside(self.before, peer, it.message.key())
+    }
+
+    /// The same, but for what was decided about keys before.
+    fn would_take(&self, it: &Received) -> bool {
         let registry_differs = match &it.lookup {
             Lookup::Found { .. } => true,
             Lookup::Failed => true,
             Lookup::NotAsked | Lookup::Unknown => false,
         };
-        let (peer, key) = (it.message.sender(), it.message.key());
-        //
-        let has_void = said_of(self.before, peer).iter().any(|it| Some(it.old) == old && it.void.is_some());
-        let is_aside = has_void || is_set_aside(self.before, peer, key);
-        !registry_differs && !self.names_another(it) && !is_aside && !is_doubtful(self.before, it)
+        !registry_differs && !self.names_another(it) && !is_doubtful(self.before, it)
     }
 
     /// whether there is room to remember what a key named, if it is not remembered yet.
@@ -296,7 +303,18 @@ impl Seen<'_> {
         match rule {
             Some(_) if !self.has_room_for(peer) => rules(Drops, "R-37").ending(ends),
             Some(rule) => rules(Trusts, rule).ending(ends),
-            None => self.request_waits(it, "R-25").ending(ends),
+            None => self.request_waits(it, self.why_not_trusted(it)).ending(ends),
+        }
+    }
+
+    /// What keeps a request from the rules that trust, if that was decided about keys; none of it where no rule would.
+    fn why_not_trusted(&self, it: &Received) -> &'static str {
+        let (peer, key) = (it.message.sender(), it.message.key());
+        match is_set_aside(self.before, peer, key) {
+            true if is_named_in_vain(self.before, peer, key) => "R-270",
+            true => "R-272",
+            false if registry_is_behind(self.before, it) => "R-273",
+            false => "R-25",
         }
     }
 
