@@ -270,11 +270,13 @@ impl Bend {
                     floor.sent = floor.sent.saturating_add(-120_000);
                 }
             }
-            //
-            Self::OwedRefusalWaits | Self::OwedFarewellStays => {
-                let forgotten = if self == Self::OwedRefusalWaits { Kind::Reject } else { Kind::Revoke };
-                view.owed.retain(|of, owed| *of != peer || owed.kind != forgotten);
+            // of a try of what was refused alone, so that nothing else shows.
+            Self::OwedRefusalWaits if kind == Kind::Request => {
+                let nonce = received.message.nonce();
+                view.owed.retain(|of, owed| *of != peer || owed.kind != Kind::Reject || owed.answers != nonce);
             }
+            //
+            Self::OwedFarewellStays => view.owed.retain(|of, owed| *of != peer || owed.kind != Kind::Revoke),
             Self::RefusedForgotten => drop(view.refused.remove(&peer)),
             // what was decided counts as what is not.
             Self::VoidForgotten => {

@@ -8,7 +8,7 @@ use super::words::{
 };
 use super::{Law, Seen};
 use crate::event::Event;
-use crate::machine::input::{Command, Input};
+use crate::machine::input::{Command, Input, Received};
 use crate::machine::outcome::Outcome;
 use crate::peer::{NodeId, PublicKey, Void};
 use crate::tables::SUCCESSIONS_PER_PEER_MAX;
@@ -166,11 +166,31 @@ impl Seen<'_> {
         if told {
             self.must("R-218", refused.is_some(), "a statement was told as refused that was not")?;
         }
+        if let Some(it) = refused.filter(|it| self.is_to_be_told(it)) {
+            let rule = self.ruling(it).rule;
+            self.must("R-218", told, &format!("a statement that is refused is not told, of a message of {rule}"))?;
+        }
         if let Some(it) = refused.filter(|it| !is_vouched_for(self.before, it)) {
             let nothing =
                 self.after.pending.get(&it.message.sender()).is_none_or(|entry| entry.proven_by != named_by(it));
             self.must("R-218", nothing || self.answer.is_err(), "a statement that is refused left something proven")?;
         }
         Ok(())
+    }
+
+    /// a statement that is refused, whatever else is wrong with its message: of a key that belonged to the peer, unless
+    /// it was told before, or cannot be remembered.
+    fn is_to_be_told(&self, it: &Received) -> bool {
+        let (peer, Some(old)) = (it.message.sender(), named_by(it)) else { return false };
+        let said = said_of(self.before, peer);
+        let belonged = record_key(self.before, peer) == Some(old)
+            || self.before.floor.get(&peer).is_some_and(|floor| floor.key == Some(old))
+            || said.iter().any(|it| it.old == old);
+        let was_told = said.iter().any(|it| it.old == old && it.new == old && it.void.is_none());
+        let has_room = match said.len() {
+            0 => self.before.successors.len() < self.rules.limits.successors_max,
+            len => len < SUCCESSIONS_PER_PEER_MAX,
+        };
+        belonged && !was_told && has_room && self.may_not_come(it).is_none()
     }
 }

@@ -122,7 +122,7 @@ impl Seen<'_> {
     }
 
     /// The checks before anybody is asked, once more.
-    fn may_not_come(&self, it: &Received) -> Option<&'static str> {
+    pub(super) fn may_not_come(&self, it: &Received) -> Option<&'static str> {
         let (message, peer, key) = (&it.message, it.message.sender(), it.message.key());
         let (v1, kind, relayed) = (message.is_version_1(), message.kind(), it.path.is_relayed());
         let config = &self.rules.config;
