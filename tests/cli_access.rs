@@ -98,6 +98,36 @@ fn another_users_directory_is_refused() {
 }
 
 #[test]
+fn a_home_is_not_made_where_another_user_decides() {
+    if !is_root() {
+        eprintln!("not root: nothing is tested");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    let makes = ["init", "--home", text(&home), "--id", "7"];
+    // His directory, though it is empty; his peers file in one of ours; ours, which everybody may write to, with a file in it.
+    chown(&home, Some(12_345), None).unwrap();
+    fails(&makes, &["belongs to user 12345", "nothing was made"]);
+    chown(&home, Some(0), None).unwrap();
+    std::fs::write(home.join("peers.toml"), "").unwrap();
+    chown(home.join("peers.toml"), Some(12_345), None).unwrap();
+    fails(&makes, &["peers.toml", "belongs to user 12345"]);
+    chown(home.join("peers.toml"), Some(0), None).unwrap();
+    set(&home, 0o777);
+    fails(&makes, &["lets everybody change it", "chmod o-w"]);
+    assert!(!home.join("identity.key").exists());
+    // What is wrong above is told, and does not keep a home from being made, which is to be moved perhaps.
+    set(&home, 0o700);
+    set(dir.path(), 0o777);
+    let (code, _, err) = run(&makes);
+    assert!(code == 0 && err.contains("lets everybody change it") && home.join("identity.key").exists(), "{err}");
+    set(dir.path(), 0o700);
+    drop(Node::start(&home, "127.0.0.1:0"));
+}
+
+#[test]
 fn an_identity_may_be_a_mounted_secret() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");

@@ -99,6 +99,38 @@ fn an_approval_in_a_script_names_the_fingerprint() {
 }
 
 #[test]
+fn a_key_that_was_taken_out_of_the_peers_file_is_approved_by_its_fingerprint_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    init(&home, "7");
+    let known = peer(9, 0x11);
+    let add = ["peer", "add", "--home", text(&home), "9", "--key", &known.public_key().to_base64()];
+    assert_eq!(run(&add).0, 0);
+    for is_known in [true, false] {
+        let node = Node::start_with(&home, "127.0.0.1:0", &[]);
+        if is_known {
+            ask(&node, &known, |pending| pending[0]["node_id"] == 9);
+            // The twin: as long as the file has it.
+            node.does(&["approve", "9"]);
+            node.does(&["revoke", "9"]);
+            node.does(&["unrevoke", "9"]);
+            ask(&node, &known, |pending| pending[0]["node_id"] == 9);
+        }
+        assert_eq!(node.shows("pending")["pending"][0]["authentic"], true);
+        if is_known {
+            assert_eq!(run(&["peer", "remove", "--home", text(&home), "9"]).0, 0);
+        }
+        // By the node that heard it, and by one that was started since.
+        node.refuses(&["approve", "9"], &["see `trustkeep pending 9`"]);
+        assert_eq!(node.ids("list", "trusted"), [0; 0]);
+        if !is_known {
+            node.does(&["approve", "9", &fingerprint(&known)]);
+        }
+        assert!(node.signal("TERM").success());
+    }
+}
+
+#[test]
 fn a_waiting_peer_is_shown_with_the_key_that_it_would_replace() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");

@@ -181,6 +181,7 @@ impl Home {
             }
             Err(error) => return Err(fail(error)),
         }
+        self.is_nobody_elses()?;
         // The identity comes last: without it this is no home yet, and `init` may be called again.
         self.create_peers_file()
             .map_err(|error| Failure::new(format_args!("{}: {error}", self.peers_file().display())))?;
@@ -190,6 +191,23 @@ impl Home {
             .and_then(sync_directory)
             .map_err(|error| fail(error.into()))?;
         Ok(identity)
+    }
+
+    /// What is there already may be another user's, who would decide whom the node trusts.
+    fn is_nobody_elses(&self) -> Result<(), Failure> {
+        for path in [self.path.clone(), self.peers_file(), self.path.join("store")] {
+            let Err(finding) = permissions::find(&path, None) else { continue };
+            let remedy = finding.remedy();
+            if finding.is_within(&self.path) {
+                return Err(Failure::hint(
+                    finding,
+                    format_args!("nothing was made. Take another directory, or {remedy}"),
+                ));
+            }
+            complain(format_args!("{finding}; a node does not start here until that is seen to: {remedy}"));
+            break;
+        }
+        Ok(())
     }
 
     fn create_peers_file(&self) -> io::Result<()> {

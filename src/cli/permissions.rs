@@ -31,6 +31,11 @@ enum Why {
 }
 
 impl Finding {
+    /// Whether it is this directory or lies in it.
+    pub(super) fn is_within(&self, directory: &Path) -> bool {
+        std::fs::canonicalize(directory).is_ok_and(|directory| self.path.starts_with(directory))
+    }
+
     /// What to do about it.
     pub(super) fn remedy(&self) -> String {
         let path = super::print::shell(&self.path);

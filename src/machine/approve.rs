@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
 use super::view::{Nonce, OtherKey, PendingKind, RevocationId};
-use crate::peer::{Fingerprint, TrustRecord};
+use crate::peer::{Fingerprint, Source, TrustRecord};
 
 ///
 pub(super) fn approve(
@@ -47,7 +47,8 @@ pub(super) fn approve(
             return Err(Rejection::RegistryContradicts { current, registered });
         }
         Lookup::Failed => false,
-        Lookup::NotAsked | Lookup::Unknown => pending.authentic,
+        // What a registry said once is its word no longer: only what the transport saw for itself is left.
+        Lookup::NotAsked | Lookup::Unknown => pending.authentic && pending.source == Source::Node(plan.peer),
     };
     let is_disputed = pending.proven_by.is_some() || shown(plan.view, plan.peer, &pending).conflicts > 0;
     if fingerprint.is_none() && (is_disputed || !is_vouched_for) {
@@ -117,7 +118,8 @@ mod tests {
                 assert_eq!(us.approve(at(50), peer.id(), None), required);
                 assert!(us.approve(at(50), peer.id(), Some(current)).is_ok());
             } else {
-                assert!(us.approve(at(50), peer.id(), None).is_ok());
+                let lookup = Way::registered(peer.public_key()).lookup;
+                assert!(us.approve_as(at(50), peer.id(), None, lookup).is_ok());
             }
         }
     }
@@ -139,8 +141,30 @@ mod tests {
         for way in [Way::tunnel(node(9)), Way::registered(peer.public_key())] {
             let (mut us, mut peer) = (self::us(), Actor::new(9, 0x11));
             let request = peer.draft(at(10), us.id(), Kind::Request, None);
-            us.hear_from(at(10), &peer, &request, way).unwrap();
-            assert!(us.approve(at(50), peer.id(), None).is_ok());
+            us.hear_from(at(10), &peer, &request, way.clone()).unwrap();
+            assert!(us.approve_as(at(50), peer.id(), None, way.lookup).is_ok());
+        }
+    }
+
+    #[test]
+    fn who_vouched_for_a_key_and_does_no_longer_leaves_its_fingerprint_to_be_compared() {
+        let peer = Actor::new(9, 0x11);
+        let by_both = Way { lookup: Way::registered(peer.public_key()).lookup, ..Way::tunnel(node(9)) };
+        // By whom the key was vouched for, and whether that still counts once the registry says nothing.
+        for (way, lasts) in [(Way::registered(peer.public_key()), false), (Way::tunnel(node(9)), true), (by_both, true)]
+        {
+            for lookup in [Lookup::Unknown, Lookup::NotAsked, Lookup::Failed] {
+                let (mut us, mut peer) = (self::us(), Actor::new(9, 0x11));
+                let request = peer.draft(at(10), us.id(), Kind::Request, None);
+                us.hear_from(at(10), &peer, &request, way.clone()).unwrap();
+                assert!(us.tables.pending[&peer.id()].authentic);
+                let lasts = lasts && lookup != Lookup::Failed;
+                assert_eq!(
+                    us.approve_as(at(50), peer.id(), None, lookup.clone()).is_ok(),
+                    lasts,
+                    "{way:?}, {lookup:?}"
+                );
+            }
         }
     }
 
