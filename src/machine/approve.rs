@@ -251,7 +251,7 @@ mod tests {
             "revoked" => {
                 let request = peer.draft(at(1), us.id(), Kind::Request, None);
                 us.hear_from(at(1), &peer, &request, Way::registered(key)).unwrap();
-                us.approve(at(1), peer.id(), None).unwrap();
+                us.approve_shown(at(1), peer.id()).unwrap();
                 us.revoke(at(2), peer.id()).unwrap();
             }
             "caller" => drop(us.request(at(1), peer.id(), Some(key)).unwrap()),
