@@ -94,7 +94,9 @@ fn every_json_has_the_documented_fields() {
     let file = dir.path().join("trust.json");
     let document = format!(
         r#"{{"trusted":[{{"node_id":9,"public_key":"{KEY}","hostname":"nine"}},{{}}],"pending":[{{"node_id":21,"public_key":"{KEY}"}}],
-        "outgoing":[{{"node_id":30,"expected_key":"{KEY}"}}],"revoked":[{{"node_id":5}}]}}"#
+        "outgoing":[{{"node_id":30,"expected_key":"{KEY}"}}],"revoked":[{{"node_id":5}}],
+        "successors":[{{"node_id":9,"old_key":"{KEY}","new_key":"{KEY}"}}],"refused":[{{"node_id":22,"public_key":"{KEY}"}}],
+        "owed":[{{"node_id":22,"kind":"reject","public_key":"{KEY}"}}],"revisions":[{{"node_id":9,"revision":41}}]}}"#
     );
     std::fs::write(&file, document).unwrap();
     check("import", &out(&["import", "--json", "--home", text(&home), text(&file)], 1));

@@ -148,7 +148,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
     ("rejection:bad_signature R-7 R-16 R-215", "signatures are checked before a step, and are believed here"),
     ("R-6 R-135 R-136 R-137 R-138 R-139", "texts are filtered before a step, and shown by the program"),
     ("R-161 R-162 R-199 R-192 R-198", "of the shell: how it asks the registry, what it counts, what it saves when"),
-    ("R-187 R-149", "of the import of documents, which goes through the store (target trust_json)"),
+    ("R-187 R-149 R-280", "of the import of documents, which goes through the store (target trust_json)"),
     (
         "R-225 R-226 R-100 R-101 R-102 R-103 R-104 R-105 R-106 R-107 R-108 R-109 R-110 R-145 R-146",
         "of registries and relays",
