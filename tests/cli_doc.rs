@@ -155,7 +155,16 @@ fn every_json_has_the_documented_fields() {
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     drop(node);
 
-    check("inspect", &out(&on("inspect"), 0));
+    let inspected = out(&on("inspect"), 0);
+    check("inspect", &inspected);
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    for list in ["owed", "refused", "successors", "revisions"] {
+        assert!(!inspected[list].as_array().unwrap().is_empty(), "{list}: {inspected}");
+    }
+    let shown = out(&["inspect", "--dir", text(&store)], 0);
+    for title in ["OWED", "REFUSED", "SUCCESSORS", "REVISIONS"] {
+        assert!(shown.lines().any(|line| line.starts_with(title)), "{title}: {shown}");
+    }
     check("export", &out(&[&on("export")[..], &["--out", text(&file), "--force"]].concat(), 0));
     check("compact", &out(&on("compact"), 0));
     std::fs::write(store.join("README"), "x").unwrap();

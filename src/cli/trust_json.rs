@@ -26,6 +26,7 @@ use super::now;
 use super::print::rfc_3339;
 pub(crate) use finding::{Count, Finding, Unknown};
 pub(crate) use read::List;
+pub(super) use remembered::kind_name;
 use remembered::{OwedEntry, RefusedEntry, RevisionEntry, SuccessorEntry};
 use take::Taking;
 pub(crate) use take::{Into, Taken};

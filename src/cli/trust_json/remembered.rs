@@ -128,7 +128,8 @@ impl<'a> OwedEntry<'a> {
     }
 }
 
-const fn kind_name(kind: Kind) -> &'static str {
+/// As a document and `inspect` have it.
+pub(in crate::cli) const fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Request => "request",
         Kind::Accept => "accept",
