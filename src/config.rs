@@ -68,6 +68,12 @@ impl Limits {
     /// reads is some gigabytes.
     pub const SUBSCRIPTION_EVENTS_MOST: usize = 1 << 24;
 
+    /// Of how many peers refused requests are remembered.
+    #[cfg(feature = "cli")]
+    pub(crate) const fn refused_peers_max(&self) -> usize {
+        self.pending_max.saturating_mul(16)
+    }
+
     /// The first limit that cannot be kept: its name, its value, and what it may be.
     pub(crate) fn check(&self) -> Result<(), (&'static str, usize, core::ops::RangeInclusive<usize>)> {
         let allowed = 1..=Self::SUBSCRIPTION_EVENTS_MOST;

@@ -95,19 +95,6 @@ fn deliver_over(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// A connection from another loopback address, which counts as another source.
-fn connect_from(host: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = socket_from(host);
-    rustix::net::connect(&socket, &to).unwrap();
-    TcpStream::from(socket)
-}
-
-fn socket_from(host: [u8; 4]) -> rustix::fd::OwnedFd {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&socket, &SocketAddr::from((host, 0))).unwrap();
-    socket
-}
-
 /// The word that the message was taken and that an answer may come.
 fn is_held(stream: &mut TcpStream) {
     let mut word = [0; 1];
@@ -204,7 +191,7 @@ fn an_answer_counts_as_sent_once_the_other_side_has_all_of_it() {
     // Room for some hundred bytes at the other end, and a longer answer.
     let refused = |host: u8| {
         let peer = u32::from(host);
-        let socket = socket_from([127, 0, 3, host]);
+        let socket = socket_from([127, 0, 3, host]).unwrap();
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
         rustix::net::connect(&socket, &one.address()).unwrap();
         let mut asked = deliver_over(TcpStream::from(socket), &request_of(peer, 1));

@@ -19,17 +19,14 @@ mod program;
 
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 
-use program::{Node, fails, init, makes_no_sense, run, text};
+use program::{LATE, Node, fails, init, makes_no_sense, run, text};
 
 const KEY: &str = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
-
-/// Longer than anything here takes on a busy machine.
-const LATE: Duration = Duration::from_secs(120);
 
 /// A node of its own, and where it lives.
 fn node() -> (tempfile::TempDir, PathBuf, Node) {

@@ -24,23 +24,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use program::{Node, fails, init, run, text};
+use program::{LATE, Node, eventually, fails, init, run, text};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trustkeep");
-
-/// Longer than anything here takes on a busy machine.
-const LATE: Duration = Duration::from_secs(120);
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LATE, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// A node of its own, and where it lives.
 fn node() -> (tempfile::TempDir, PathBuf, Node) {

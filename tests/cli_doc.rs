@@ -94,7 +94,9 @@ fn every_json_has_the_documented_fields() {
     let file = dir.path().join("trust.json");
     let document = format!(
         r#"{{"trusted":[{{"node_id":9,"public_key":"{KEY}","hostname":"nine"}},{{}}],"pending":[{{"node_id":21,"public_key":"{KEY}"}}],
-        "outgoing":[{{"node_id":30,"expected_key":"{KEY}"}}],"revoked":[{{"node_id":5}}]}}"#
+        "outgoing":[{{"node_id":30,"expected_key":"{KEY}"}}],"revoked":[{{"node_id":5}}],
+        "successors":[{{"node_id":9,"old_key":"{KEY}","new_key":"{KEY}"}}],"refused":[{{"node_id":22,"public_key":"{KEY}"}}],
+        "owed":[{{"node_id":22,"kind":"reject","public_key":"{KEY}"}}],"revisions":[{{"node_id":9,"revision":41}}]}}"#
     );
     std::fs::write(&file, document).unwrap();
     check("import", &out(&["import", "--json", "--home", text(&home), text(&file)], 1));
@@ -153,7 +155,16 @@ fn every_json_has_the_documented_fields() {
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     drop(node);
 
-    check("inspect", &out(&on("inspect"), 0));
+    let inspected = out(&on("inspect"), 0);
+    check("inspect", &inspected);
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    for list in ["owed", "refused", "successors", "revisions"] {
+        assert!(!inspected[list].as_array().unwrap().is_empty(), "{list}: {inspected}");
+    }
+    let shown = out(&["inspect", "--dir", text(&store)], 0);
+    for title in ["OWED", "REFUSED", "SUCCESSORS", "REVISIONS"] {
+        assert!(shown.lines().any(|line| line.starts_with(title)), "{title}: {shown}");
+    }
     check("export", &out(&[&on("export")[..], &["--out", text(&file), "--force"]].concat(), 0));
     check("compact", &out(&on("compact"), 0));
     std::fs::write(store.join("README"), "x").unwrap();

@@ -665,7 +665,7 @@ fn an_export_has_no_nonces_unless_asked_and_either_way_the_same_comes_back() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), plain);
 
     let Run { code, err, .. } = run_with(&["import", "--dir", text(&at("plain")), "-"], &plain);
-    assert!(code == 0 && err.contains("2 open requests came without their nonce and got a fresh one"), "{err}");
+    assert!(code == 0 && err.contains("2 requests and answers came without their nonce and got a fresh one"), "{err}");
     assert_eq!(done(&["export", "--dir", text(&at("plain"))]), plain);
     let fresh = export_with_nonces(&at("plain"));
     let of = |document: &Value| [document["pending"][0]["nonce"].clone(), document["outgoing"][0]["nonce"].clone()];

@@ -18,9 +18,8 @@ mod program;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use program::{Node, init, run, text};
+use program::{Node, eventually, init, run, text};
 use trustkeep::config::Policy;
 use trustkeep::node::{FileIdentity, Identity as _, Registry, RegistryEntry, RegistryError, Revision};
 use trustkeep::wire::message::Kind;
@@ -46,14 +45,6 @@ fn home(dir: &Path, other: u8) -> std::path::PathBuf {
     });
     std::fs::write(home.join("peers.toml"), peers.collect::<String>()).unwrap();
     home
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

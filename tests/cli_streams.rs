@@ -31,21 +31,9 @@ use trustkeep::node::{FileIdentity, Identity as _};
 use trustkeep::wire::message::Kind;
 use trustkeep::wire::sign::{Draft, sign_draft};
 
-use program::{Node, homes, init, run, stopping_signals, text};
+use program::{LATE, Node, eventually, homes, init, run, stopping_signals, text};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trustkeep");
-
-/// Longer than anything here takes on a busy machine.
-const LATE: Duration = Duration::from_secs(120);
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LATE, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// A pipe that takes not one byte more until its other end is read.
 fn full_pipe() -> (PipeReader, PipeWriter) {

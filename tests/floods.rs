@@ -54,7 +54,7 @@ fn stranger(number: u32) -> FileIdentity {
 
 /// Sends this from this address, and closes behind it.
 fn deliver(host: [u8; 4], to: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
-    let mut stream = connect_from(host, to).ok()?;
+    let mut stream = try_to_connect_from(host, to).ok()?;
     // Whatever fails: the other side has closed already, which is its right.
     let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
     Some(stream)
@@ -137,7 +137,7 @@ const ALL: usize = GOOD.end as usize - GOOD.start as usize;
 #[test]
 fn good_peers_get_through_connections_that_say_nothing_or_rubbish() {
     let attack = |nth: usize, host, to| {
-        let mut stream = connect_from(host, to).ok()?;
+        let mut stream = try_to_connect_from(host, to).ok()?;
         let _ = match nth % 5 {
             0 => return Some(stream),
             1 => stream.write_all(b"{\"type\":"),

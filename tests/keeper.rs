@@ -10,14 +10,21 @@
     clippy::panic,
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
+
+mod common;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::eventually;
 use trustkeep::{
     FileEntry, KeeperState, NodeId, PersistError, Receipt, Storage, StorageFile, TrustRecord, TrustStore, WriteError,
 };
@@ -117,18 +124,6 @@ fn open_with(disk: &Moody, close_deadline: Duration) -> TrustStore {
     TrustStore::options().close_deadline(close_deadline).open_storage(Arc::new(disk.clone())).unwrap()
 }
 
-/// Whether something became true; asked until only a hang can be why it did not.
-fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < LONG {
-        if holds() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    false
-}
-
 #[test]
 fn a_keeper_that_panics_is_seen_by_everybody_and_stops_nobody() {
     let disk = Moody::new();
@@ -188,10 +183,10 @@ fn a_disk_that_hangs_holds_nobody_up_but_those_who_wait_for_it() {
     disk.be(Mood::Well);
     // Each call waits for 200 ms at most, and the keeper may need longer now.
     let mut closed = None;
-    assert!(eventually(|| {
+    eventually("it closes", || {
         closed = store.close().ok();
         closed.is_some()
-    }));
+    });
     assert_eq!(closed.unwrap().get(), 10_002, "and calling it again works");
     assert!(hanging.is_durable());
 }
@@ -206,10 +201,10 @@ fn while_a_save_hangs<T: Send>(
     let store = open(&disk);
     disk.be(Mood::Hang);
     let first = store.grant(record(1)).unwrap();
-    assert!(eventually(|| store.health().saving.is_some_and(|saving| saving.generation == first.generation())));
+    eventually("it is saved", || store.health().saving.is_some_and(|saving| saving.generation == first.generation()));
     let answer = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| wait(&store, &first));
-        assert!(eventually(|| store.health().waiting_for_disk == waiters));
+        eventually("all wait", || store.health().waiting_for_disk == waiters);
         disk.be(mood);
         waiting.join().unwrap()
     });
@@ -248,7 +243,7 @@ fn a_save_that_runs_for_too_long_is_no_health_until_it_ends() {
     disk.be(Mood::Hang);
     let receipt = store.grant(record(1)).unwrap();
     let overdue = || store.health().saving.is_some_and(|saving| saving.is_overdue);
-    assert!(eventually(overdue));
+    eventually("it is overdue", overdue);
     let health = store.health();
     let saving = health.saving.unwrap();
     assert!(!health.is_ok() && health.failing.is_none(), "{health:?}");
@@ -256,7 +251,7 @@ fn a_save_that_runs_for_too_long_is_no_health_until_it_ends() {
     assert!((begun..=wall()).contains(&saving.since.as_millis()), "{saving:?}");
     disk.be(Mood::Well);
     receipt.wait_durable().unwrap();
-    assert!(eventually(|| store.health().saving.is_none()));
+    eventually("nothing is being saved", || store.health().saving.is_none());
     assert!(store.health().is_ok());
     // And the twin: within the limit, which is 5 s unless told otherwise, a save that runs is none of anybody's business.
     let (is_ok, _store) = while_a_save_hangs(Mood::Well, 1, |store, first| {
@@ -280,9 +275,9 @@ fn the_keeper_frees_what_readers_let_go_of_without_another_write() {
     store.grant(record(1)).unwrap().wait_durable().unwrap();
     store.grant(record(2)).unwrap().wait_durable().unwrap();
     // The keeper has looked and found one version held.
-    assert!(eventually(|| store.health().versions_retained == 1));
+    eventually("one version is held", || store.health().versions_retained == 1);
     drop(old);
-    assert!(eventually(|| store.health().versions_retained == 0));
+    eventually("none is held", || store.health().versions_retained == 0);
 }
 
 #[test]

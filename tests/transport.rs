@@ -211,7 +211,7 @@ fn dribbling_bytes_does_not_extend_the_time_of_a_connection() {
 fn the_oldest_connection_of_a_source_makes_room_and_no_other() {
     let (to, got) = listening(|config| config.connections_per_source_max = 2);
     let address = to.local_address();
-    let mut other = connect_from([127, 0, 0, 2], address).unwrap();
+    let mut other = connect_from([127, 0, 0, 2], address);
     let oldest = TcpStream::connect(address).unwrap();
     let mut second = TcpStream::connect(address).unwrap();
     let mut third = TcpStream::connect(address).unwrap();
@@ -232,7 +232,7 @@ fn the_oldest_connection_of_a_source_makes_room_and_no_other() {
 #[test]
 fn a_flood_of_silent_connections_from_many_sources_does_not_keep_a_good_peer_out() {
     let (to, got) = listening(|config| config.connections_max = 8);
-    let flood: Vec<_> = (0..40).map(|n| connect_from([127, 0, 1, n + 1], to.local_address()).unwrap()).collect();
+    let flood: Vec<_> = (0..40).map(|n| connect_from([127, 0, 1, n + 1], to.local_address())).collect();
     let mut good = TcpStream::connect(to.local_address()).unwrap();
     good.write_all(b"good").unwrap();
     good.shutdown(Shutdown::Write).unwrap();
@@ -509,7 +509,7 @@ fn each_step_of_sending_has_its_time() {
 #[test]
 fn when_all_connections_are_taken_the_oldest_makes_room_and_no_other() {
     let (to, got) = listening(|config| config.connections_max = 3);
-    let from = |host| connect_from([127, 0, 2, host], to.local_address()).unwrap();
+    let from = |host| connect_from([127, 0, 2, host], to.local_address());
     let oldest = from(1);
     let mut others = [from(2), from(3), from(4)];
     closed(&oldest);

@@ -52,6 +52,10 @@ struct Imported {
     revoked_keys: CountRow,
     ignored: CountRow,
     ignored_keys: CountRow,
+    successors: CountRow,
+    refused: CountRow,
+    owed: CountRow,
+    revisions: CountRow,
     findings: Vec<FindingRow>,
     /// How many more there were than are listed.
     findings_left_out: u64,
@@ -59,7 +63,7 @@ struct Imported {
     unknown: Vec<UnknownRow>,
     /// How many fields had other such names.
     unknown_left_out: u64,
-    /// Requests that got a fresh nonce, because the document has none.
+    /// Requests, and answers that are owed, that got a fresh nonce, because the document has none.
     fresh_nonces: u64,
 }
 
@@ -140,7 +144,9 @@ pub(super) fn import(
         tell(&taken);
     }
     let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, .. } = taken;
-    let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys] = counts.map(CountRow::from);
+    let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys, rest @ ..] =
+        counts.map(CountRow::from);
+    let [successors, refused, owed, revisions] = rest;
     let imported = Imported {
         dir: dir.display().to_string(),
         created,
@@ -154,6 +160,10 @@ pub(super) fn import(
         revoked_keys,
         ignored,
         ignored_keys,
+        successors,
+        refused,
+        owed,
+        revisions,
         findings: findings.iter().map(FindingRow::from).collect(),
         findings_left_out,
         unknown: unknown.iter().map(UnknownRow::from).collect(),
@@ -358,15 +368,15 @@ fn tell(taken: &Taken) {
     if taken.fresh_nonces > 0 {
         let count = taken.fresh_nonces;
         complain(format_args!(
-            "{count} open requests came without their nonce and got a fresh one: no answer that is \
-            under way will count; ask again, or have the peer ask again"
+            "{count} requests and answers came without their nonce and got a fresh one: no answer that is under way \
+            will count; ask again, or have the peer ask again"
         ));
     }
 }
 
 fn show(imported: &Imported) -> Result<(), Failure> {
     let Imported { dir, created, changed, generation, trusted, pending, outgoing, revoked, floors, .. } = imported;
-    let Imported { revoked_keys, ignored, ignored_keys, .. } = imported;
+    let Imported { revoked_keys, ignored, ignored_keys, successors, refused, owed, revisions, .. } = imported;
     let what = match (created, changed) {
         (true, _) => "created",
         (false, true) => "changed",
@@ -383,6 +393,10 @@ fn show(imported: &Imported) -> Result<(), Failure> {
             revoked_keys,
             ignored,
             ignored_keys,
+            successors,
+            refused,
+            owed,
+            revisions,
         ]);
         // The lists of documents of all times, and of those that are younger the ones that are used.
         let is_shown = |list: &List, count: &CountRow| {

@@ -34,6 +34,7 @@ mod progress;
 mod quoted;
 mod rehearsal;
 mod rekey;
+mod remembered;
 mod repair;
 mod rows;
 mod screen;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::remembered::Remembered;
 use super::rows::{IgnoredKeyRow, IgnoredRow, OutgoingRow, PendingRow, RevokedKeyRow, RevokedRow, TrustedRow, by_id};
 use super::{Answer, Failure, complain, now, print, progress, rows};
 use crate::error::OpenError;
@@ -23,6 +24,8 @@ struct Inspected {
     revoked_keys: Vec<RevokedKeyRow>,
     ignored: Vec<IgnoredRow>,
     ignored_keys: Vec<IgnoredKeyRow>,
+    #[serde(flatten)]
+    remembered: Remembered,
     files: Vec<FileRow>,
 }
 
@@ -106,25 +109,28 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
             rows.sort_unstable_by(|one, other| one.public_key.cmp(&other.public_key));
             rows
         },
+        remembered: Remembered::of(tables),
         files: files.iter().map(FileRow::from).collect(),
     };
     if json {
         print::json(&inspected)?;
         return Ok(Answer::Printed);
     }
-    let Inspected { generation, trusted, pending, outgoing, revoked, revoked_keys, ignored, ignored_keys, files } =
-        inspected;
+    let Inspected { generation, trusted, pending, outgoing, revoked, revoked_keys, ignored, ignored_keys, .. } =
+        &inspected;
+    let (remembered, files) = (&inspected.remembered, &inspected.files);
     let at = now().wall;
     print::to_stdout(|out| {
         let (t, p, o, r) = (trusted.len(), pending.len(), outgoing.len(), revoked.len());
         writeln!(out, "generation {generation}: {t} trusted, {p} pending, {o} outgoing, {r} revoked")?;
-        rows::print_trusted(out, &trusted, at)?;
-        rows::print_pending(out, &pending, at)?;
-        rows::print_marks(out, &pending)?;
-        rows::print_outgoing(out, &outgoing, at)?;
-        rows::print_revoked(out, &revoked, at)?;
-        rows::print_revoked_keys(out, &revoked_keys, at)?;
-        rows::print_ignored(out, &ignored, &ignored_keys, at)?;
+        rows::print_trusted(out, trusted, at)?;
+        rows::print_pending(out, pending, at)?;
+        rows::print_marks(out, pending)?;
+        rows::print_outgoing(out, outgoing, at)?;
+        rows::print_revoked(out, revoked, at)?;
+        rows::print_revoked_keys(out, revoked_keys, at)?;
+        rows::print_ignored(out, ignored, ignored_keys, at)?;
+        remembered.print(out, at)?;
         let generation = |file: &FileRow| file.generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let cells = files
             .iter()

@@ -11,8 +11,10 @@ mod fields;
 mod finding;
 mod parse_time;
 mod read;
+mod remembered;
 mod take;
 mod take_marks;
+mod take_remembered;
 mod values;
 
 use std::io::{self, Read, Write};
@@ -24,6 +26,8 @@ use super::now;
 use super::print::rfc_3339;
 pub(crate) use finding::{Count, Finding, Unknown};
 pub(crate) use read::List;
+pub(super) use remembered::kind_name;
+use remembered::{OwedEntry, RefusedEntry, RevisionEntry, SuccessorEntry};
 use take::Taking;
 pub(crate) use take::{Into, Taken};
 
@@ -69,6 +73,11 @@ pub(crate) fn write(
         public_key: key.to_base64(),
         ignored_at: time(*at),
     })?;
+    lists.list(List::Successors, remembered::statements(tables), SuccessorEntry::new)?;
+    lists.list(List::Refused, remembered::refused(tables), RefusedEntry::new)?;
+    lists.list(List::Owed, remembered::owed(tables), |id, entry| OwedEntry::new(id, entry, nonces))?;
+    let revisions = numbered(tables.sides.revisions.iter());
+    lists.list(List::Revisions, revisions, |node_id, revision| RevisionEntry { node_id, revision: *revision })?;
     lists.out.write_all(b"\n}\n")
 }
 
@@ -104,7 +113,7 @@ pub(crate) fn entries(tables: &Tables) -> usize {
     let sides = &tables.sides;
     let waiting = sides.pending.len() + open_requests(tables).count();
     let marks = sides.revoked.len() + sides.revoked_keys.len() + sides.ignored.len() + sides.ignored_keys.len();
-    tables.trusted.len() + waiting + marks + sides.floors.len()
+    tables.trusted.len() + waiting + marks + sides.floors.len() + remembered::len(tables)
 }
 
 struct Lists<'a> {
@@ -322,5 +331,7 @@ const VERSION: u32 = 1;
 const FIRST_MILLIS: i64 = -62_167_219_200_000;
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
+#[cfg(all(test, not(trustkeep_loom)))]
+mod remembered_tests;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;

@@ -127,6 +127,7 @@ impl Sides {
         let others = self.floors.iter().filter_map(|(_, floor)| floor.key);
         let others = others.chain(self.refused.iter().flat_map(|(_, it)| it.iter().map(|refused| refused.key)));
         let marked = self.revoked_keys.iter().map(|(key, _)| key).chain(self.ignored_keys.iter().map(|(key, _)| key));
+        let others = others.chain(self.owed.iter().filter_map(|(_, it)| it.for_key));
         let successors = self.successors.iter().flat_map(|(_, all)| all.iter().flat_map(|it| [it.old, it.new]));
         pending.chain(outgoing).chain(others).chain(marked).chain(successors)
     }

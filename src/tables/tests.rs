@@ -135,3 +135,23 @@ fn a_saved_revision_goes_with_the_last_entry_of_its_peer() {
         assert_eq!(after.sides.revisions.get(ten), None, "case {number}");
     }
 }
+
+/// `verify` looks at each, as a store may hold keys that were damaged in memory before they were saved.
+#[cfg(feature = "cli")]
+#[test]
+fn every_key_of_every_entry_is_among_the_keys() {
+    let key = |seed: u8| {
+        let signing = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+        PublicKey::from_bytes(signing.verifying_key().to_bytes()).unwrap()
+    };
+    let kept = crate::TrustStore::in_memory();
+    drop(crate::testing::every_table::set_every_table(&kept, 1).unwrap());
+    let tables = kept.tables().unwrap();
+    let (peer, owed) = tables.sides.owed.iter().next().map(|(peer, it)| (peer, (**it).clone())).unwrap();
+    let owed = crate::tables::Owed { for_key: Some(key(77)), ..owed };
+    let tables = tables.apply(&[TableChange::Owed(peer, Some(Arc::new(owed)))]).0;
+    let keys: Vec<PublicKey> = tables.sides.keys().collect();
+    for seed in [1, 1 ^ 0x80, 77] {
+        assert!(keys.contains(&key(seed)), "{seed}");
+    }
+}

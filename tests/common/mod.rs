@@ -57,11 +57,22 @@ pub fn black_hole() -> (SocketAddr, Vec<TcpStream>, rustix::fd::OwnedFd) {
 }
 
 /// A connection from another loopback address, which counts as another source.
-pub fn connect_from(host: [u8; 4], to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
-    rustix::net::bind(&socket, &SocketAddr::from((host, 0)))?;
+pub fn connect_from(host: [u8; 4], to: SocketAddr) -> TcpStream {
+    try_to_connect_from(host, to).unwrap()
+}
+
+/// The same where it may be refused.
+pub fn try_to_connect_from(host: [u8; 4], to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket_from(host)?;
     rustix::net::connect(&socket, &to)?;
     Ok(TcpStream::from(socket))
+}
+
+/// A socket at another loopback address, not connected yet.
+pub fn socket_from(host: [u8; 4]) -> io::Result<rustix::fd::OwnedFd> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((host, 0)))?;
+    Ok(socket)
 }
 
 /// The fingerprint of the first key that this peer waits with.

@@ -4,10 +4,23 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+pub const LATE: Duration = Duration::from_secs(120);
+
+/// Waits until something has become true, which nobody is woken for.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LATE, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 pub fn run(args: &[&str]) -> (i32, String, String) {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_trustkeep"));

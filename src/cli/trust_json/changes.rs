@@ -8,7 +8,9 @@ use crate::map::Value;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::patch::{Patch, SideValues};
 use crate::tables::table::Table as _;
-use crate::tables::{Floor, Outgoing, Pending, Revocation, RevocationId, Succession, Tables, Void, succession};
+use crate::tables::{
+    Floor, Outgoing, Owed, Pending, RefusedRequest, Revocation, RevocationId, Succession, Tables, Void, succession,
+};
 use crate::time::WallMillis;
 
 /// Of each table, what replaces an entry; `None` removes it.
@@ -23,7 +25,10 @@ pub(super) struct Changes {
     pub(super) ignored: HashMap<u32, Option<WallMillis>>,
     pub(super) ignored_keys: HashMap<PublicKey, Option<WallMillis>>,
     /// What becomes of what the keys of a peer named, by what the document says of the peer.
-    successors: HashMap<u32, Option<Arc<[Succession]>>>,
+    pub(super) successors: HashMap<u32, Option<Arc<[Succession]>>>,
+    pub(super) refused: HashMap<u32, Option<Arc<[RefusedRequest]>>>,
+    pub(super) owed: HashMap<u32, Option<Owed>>,
+    pub(super) revisions: HashMap<u32, Option<u64>>,
 }
 
 /// An entry that is taken unless something that comes later stands against it.
@@ -37,7 +42,8 @@ pub(super) struct Later<V> {
 impl Changes {
     pub(super) fn len(&self) -> usize {
         let marks = self.revoked.len() + self.revoked_keys.len() + self.ignored.len() + self.ignored_keys.len();
-        self.trusted.len() + self.pending.len() + self.outgoing.len() + self.floors.len() + marks
+        let remembered = self.successors.len() + self.refused.len() + self.owed.len() + self.revisions.len();
+        self.trusted.len() + self.pending.len() + self.outgoing.len() + self.floors.len() + marks + remembered
     }
 
     /// by an import, too, a revocation makes void what was seen before it, and trust decides what was said of a
@@ -85,8 +91,10 @@ impl Changes {
                 revoked_keys: self.revoked_keys.into_iter().collect(),
                 ignored: by_peer(self.ignored, |at| at),
                 ignored_keys: self.ignored_keys.into_iter().collect(),
+                refused: by_peer(self.refused, |all| all),
+                owed: by_peer(self.owed, Arc::new),
                 successors: by_peer(self.successors, |all| all),
-                ..SideValues::default()
+                revisions: by_peer(self.revisions, |revision| revision),
             },
         }
     }

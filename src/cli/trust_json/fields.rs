@@ -60,6 +60,10 @@ const fn names(list: List) -> &'static [&'static str] {
         List::RevokedKeys => &["public_key", "revoked_at", "id"],
         List::Ignored => &["node_id", "ignored_at"],
         List::IgnoredKeys => &["public_key", "ignored_at"],
+        List::Successors => &["node_id", "old_key", "new_key", "replaced", "void"],
+        List::Refused => &["node_id", "public_key", "stamp", "refused_at"],
+        List::Owed => &["node_id", "kind", "public_key", "decided_at", "reason", "nonce", "answers", "spoke_v2"],
+        List::Revisions => &["node_id", "revision"],
     }
 }
 

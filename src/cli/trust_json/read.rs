@@ -25,10 +25,14 @@ pub(crate) enum List {
     RevokedKeys,
     Ignored,
     IgnoredKeys,
+    Successors,
+    Refused,
+    Owed,
+    Revisions,
 }
 
 impl List {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; LISTS] = [
         Self::Trusted,
         Self::Pending,
         Self::Outgoing,
@@ -37,11 +41,15 @@ impl List {
         Self::RevokedKeys,
         Self::Ignored,
         Self::IgnoredKeys,
+        Self::Successors,
+        Self::Refused,
+        Self::Owed,
+        Self::Revisions,
     ];
 
     /// Whether a document without such entries is written without the list: it is then one that older releases know.
     pub(crate) const fn is_left_out_if_empty(self) -> bool {
-        matches!(self, Self::RevokedKeys | Self::Ignored | Self::IgnoredKeys)
+        !matches!(self, Self::Trusted | Self::Pending | Self::Outgoing | Self::Revoked | Self::Floors)
     }
 
     pub(crate) const fn name(self) -> &'static str {
@@ -54,6 +62,10 @@ impl List {
             Self::RevokedKeys => "revoked_keys",
             Self::Ignored => "ignored",
             Self::IgnoredKeys => "ignored_keys",
+            Self::Successors => "successors",
+            Self::Refused => "refused",
+            Self::Owed => "owed",
+            Self::Revisions => "revisions",
         }
     }
 }
@@ -157,5 +169,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 }
 
+/// How many lists there are.
+pub(crate) const LISTS: usize = 12;
 /// Larger ones would leave a store too few numbers to go on with.
 const GENERATION_MAX: u64 = 1 << 62;

@@ -8,18 +8,19 @@
 //! More than 450 lines because every list is judged by the same rules against the same state.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::changes::{Changes, Later, higher, settled};
 use super::fields::Fields;
 use super::finding::{Count, Finding, Unknown, UnknownNames};
-use super::read::{List, Sink};
+use super::read::{LISTS, List, Sink};
+use super::take_remembered::Remembered;
 use super::values::{full, not_after, source, text};
 use crate::config::Limits;
 use crate::machine::view::View as _;
 use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
-use crate::tables::Tables;
 use crate::tables::{Floor, Nonce, Outgoing, Pending, PendingKind, Revocation, Source};
+use crate::tables::{Tables, succession};
 use crate::time::{Now, WallMillis};
 
 /// Into what a document is read.
@@ -42,7 +43,7 @@ pub(crate) struct Into<'a> {
 pub(crate) struct Taken {
     pub(crate) after: Tables,
     /// In the order of [`List::ALL`].
-    pub(crate) counts: [Count; 8],
+    pub(crate) counts: [Count; LISTS],
     /// At most [`FINDINGS_MAX`], those about skipped entries first.
     pub(crate) findings: Vec<Finding>,
     /// How many more there were.
@@ -51,7 +52,7 @@ pub(crate) struct Taken {
     pub(crate) unknown: Vec<Unknown>,
     /// How many fields had other names still.
     pub(crate) unknown_left_out: u64,
-    /// How many requests, ours and of others, were taken without their nonce and got a fresh one.
+    /// How many requests, ours and of others, and answers that are owed were taken without their nonce and got a fresh one.
     pub(crate) fresh_nonces: u64,
 }
 
@@ -69,7 +70,10 @@ pub(super) struct Taking<'a> {
     pub(super) keys_revoked: HashSet<PublicKey>,
     /// Peers that the document ignores and the store had not, with their places.
     pub(super) peers_ignored: BTreeMap<NodeId, u64>,
-    counts: [Count; 8],
+    /// Peers whose mark in the document is the very one that the store has.
+    pub(super) same_marks: BTreeSet<NodeId>,
+    pub(super) remembered: Remembered,
+    counts: [Count; LISTS],
     skipped: Vec<Finding>,
     notes: Vec<Finding>,
     findings_left_out: u64,
@@ -80,9 +84,11 @@ pub(super) struct Taking<'a> {
 pub(super) enum Verdict {
     Taken,
     Unchanged,
+    /// It is judged, and counted, once all lists are read.
+    Held,
 }
 
-pub(super) use Verdict::{Taken as Took, Unchanged};
+pub(super) use Verdict::{Held, Taken as Took, Unchanged};
 
 pub(super) type Judged = Result<Verdict, String>;
 
@@ -103,6 +109,8 @@ impl<'a> Taking<'a> {
             floors_len: before.floor_len(),
             keys_revoked: HashSet::new(),
             peers_ignored: BTreeMap::new(),
+            same_marks: BTreeSet::new(),
+            remembered: Remembered::default(),
             counts: Default::default(),
             skipped: Vec::new(),
             notes: Vec::new(),
@@ -116,6 +124,7 @@ impl<'a> Taking<'a> {
     pub(super) fn finish(mut self) -> Taken {
         self.flush();
         self.end_what_marks_forbid();
+        self.settle_refused();
         let mut fresh_nonces = 0;
         for (id, Later { index, entry, is_fresh }) in core::mem::take(&mut self.outgoing) {
             let marks = NodeId::new(id).map(|peer| self.marks(peer, entry.expected_key.as_ref())).unwrap_or_default();
@@ -136,6 +145,12 @@ impl<'a> Taking<'a> {
                 self.leave_out(List::Pending, index, id, why);
             } else if NodeId::new(id).is_some_and(|peer| self.is_ignored(peer, Some(&entry.key))) {
                 self.leave_out(List::Pending, index, id, IGNORED.to_owned());
+            } else if NodeId::new(id).is_some_and(|peer| {
+                // of version 1 no stamp means anything.
+                entry.nonce.is_some() && self.is_refused(peer, &entry.key, entry.stamp)
+            }) {
+                let why = "an operator has refused this request, and that stands".to_owned();
+                self.leave_out(List::Pending, index, id, why);
             } else if entry.kind == PendingKind::AnsweredUnvouched && !self.asks(id) {
                 //
                 let why = "an answer to a request that is not there any more; ask the peer again".to_owned();
@@ -146,6 +161,7 @@ impl<'a> Taking<'a> {
             }
         }
         self.flush();
+        fresh_nonces += self.settle_remembered();
         let Self { after, counts, skipped: mut findings, notes, mut findings_left_out, .. } = self;
         let UnknownNames { names: unknown, left_out: unknown_left_out } = self.unknown;
         let room = FINDINGS_MAX.saturating_sub(findings.len());
@@ -163,7 +179,18 @@ impl<'a> Taking<'a> {
         if names_another {
             return Some("the store trusts this peer under another key than the request names; ask it anew");
         }
+        if self.sets_aside(peer, entry.expected_key.as_ref()) {
+            // an answer under it would bring the key back.
+            return Some(SET_ASIDE);
+        }
         self.is_ignored(peer, entry.expected_key.as_ref()).then_some(IGNORED)
+    }
+
+    /// Whether the store remembers that another key replaced this one, or that what named it is void.
+    fn sets_aside(&self, peer: NodeId, key: Option<&PublicKey>) -> bool {
+        let before = self.into.before;
+        let is_of_record = before.trusted(peer).is_some_and(|record| record.public_key.as_ref() == key);
+        !is_of_record && key.is_some_and(|key| succession::set_aside(before.successors(peer), key).is_some())
     }
 
     /// Whether a request of ours to this peer is open once everything is taken.
@@ -183,7 +210,9 @@ impl<'a> Taking<'a> {
     }
 
     pub(super) fn count(&mut self, list: List) -> &mut Count {
-        let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys] = &mut self.counts;
+        let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys, rest @ ..] =
+            &mut self.counts;
+        let [successors, refused, owed, revisions] = rest;
         match list {
             List::Trusted => trusted,
             List::Pending => pending,
@@ -193,14 +222,19 @@ impl<'a> Taking<'a> {
             List::RevokedKeys => revoked_keys,
             List::Ignored => ignored,
             List::IgnoredKeys => ignored_keys,
+            List::Successors => successors,
+            List::Refused => refused,
+            List::Owed => owed,
+            List::Revisions => revisions,
         }
     }
 
     /// Counts the entry.
-    fn settle(&mut self, list: List, index: u64, node_id: Option<u32>, judged: Judged) {
+    pub(super) fn settle(&mut self, list: List, index: u64, node_id: Option<u32>, judged: Judged) {
         match judged {
             Ok(Took) => self.count(list).taken += 1,
             Ok(Unchanged) => self.count(list).unchanged += 1,
+            Ok(Held) => {}
             Err(why) => {
                 self.count(list).skipped += 1;
                 self.find(Finding { list, index, node_id, skipped: true, why });
@@ -244,6 +278,10 @@ impl<'a> Taking<'a> {
             List::Revoked => self.take_revoked(index, peer, fields, notes),
             List::Floors => self.take_floor(peer, fields, notes),
             List::Ignored => self.take_ignored(index, peer, fields, notes),
+            List::Successors => self.hold_successor(index, peer, fields),
+            List::Refused => self.hold_refused(index, peer, fields, notes),
+            List::Owed => self.hold_owed(index, peer, fields, notes),
+            List::Revisions => self.hold_revision(index, peer, fields),
             List::RevokedKeys | List::IgnoredKeys => Err("an entry of a key".to_owned()),
         }
     }
@@ -260,6 +298,9 @@ impl<'a> Taking<'a> {
             Some(_) => return Err(OTHERWISE.to_owned()),
             None if self.trusted(peer).is_some() => return Err(TWICE.to_owned()),
             None => {}
+        }
+        if self.sets_aside(peer, record.public_key.as_ref()) {
+            return Err(SET_ASIDE.to_owned());
         }
         if self.trusted_len >= self.into.limits.trusted_max {
             return Err(full(self.into.limits.trusted_max));
@@ -464,8 +505,10 @@ impl Sink for Taking<'_> {
 
 pub(super) const TWICE: &str = "the peer stands in this list already, and the first entry counts";
 const IGNORED: &str = "the peer, or its key, is ignored; stop ignoring it first";
-const OTHERWISE: &str = "the store says something else about this peer, and that stays";
+const SET_ASIDE: &str =
+    "the store remembers that this key was replaced, refused or revoked, and that stands; grant it, or ask, by name";
+pub(super) const OTHERWISE: &str = "the store says something else about this peer, and that stays";
 /// Entries between two versions of the tables.
-const CHANGES_MAX: usize = 8192;
+pub(super) const CHANGES_MAX: usize = 8192;
 /// More are read by nobody.
 pub(crate) const FINDINGS_MAX: usize = 10_000;

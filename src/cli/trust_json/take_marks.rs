@@ -83,6 +83,7 @@ impl Taking<'_> {
         let is_lifted = old.is_some() && current.is_none();
         // the very revocation that the store has changes nothing, and another one outdates what was seen before.
         if !is_lifted && old.is_some_and(|old| is_the_same(old, at, id)) {
+            self.same_marks.insert(peer);
             return Ok(Unchanged);
         }
         let waits = before.pending(peer).is_some() || before.outgoing(peer).is_some();

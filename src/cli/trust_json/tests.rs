@@ -7,6 +7,7 @@
     reason = "tests say what must hold by panicking"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -16,8 +17,9 @@ use super::*;
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, RevocationId};
 use crate::persist::format::{StoreId, encode_snapshot};
-use crate::tables::{Source, TableChange};
+use crate::tables::{Owed, RefusedRequest, Source, Succession, TableChange, Void};
 use crate::time::{Now, Tick};
+use crate::wire::message::Kind;
 
 fn id(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
@@ -58,6 +60,7 @@ fn changes() -> Vec<TableChange> {
         ..Floor::EMPTY
     };
     changes.push(TableChange::Floor(id(12), Some(floor)));
+    changes.extend(remembered());
     let sources = ["10.1.2.3", "2001:db8::"].map(|text| Source::Address(text.parse().unwrap()));
     for (peer, source) in (20..).zip([Source::Node(id(9))].into_iter().chain(sources)) {
         let with_nonce = peer % 2 == 0;
@@ -90,6 +93,33 @@ fn changes() -> Vec<TableChange> {
         changes.push(TableChange::Outgoing(id(peer + 10), Some(Arc::new(entry))));
     }
     changes
+}
+
+/// Several entries of a peer, in an order that is no other's, and every field with and without a value.
+fn remembered() -> Vec<TableChange> {
+    let replaced = Succession { replaced: true, ..Succession::new(key(7), key(1)) };
+    let void = |why| Some(why);
+    let refused = Succession { replaced: true, void: void(Void::Refused), ..Succession::new(key(2), key(7)) };
+    let revoked = Succession { void: void(Void::Revoked), ..Succession::new(key(9), key(3)) };
+    let contested = Succession::new(key(1), key(1));
+    let request = |number, stamp| RefusedRequest { key: key(number), stamp: wall(stamp), at: wall(5000) };
+    let owed = |kind, for_key, answers: Option<u8>| {
+        let (nonce, answers) = (Nonce([0xee; 16]), answers.map(|byte| Nonce([byte; 16])));
+        let (reason, since) = (if kind == Kind::Reject { "not \"now\"" } else { "" }.to_owned(), wall(6000));
+        Some(Arc::new(Owed { kind, nonce, answers, reason, since, since_tick: Tick::new(0), for_key }))
+    };
+    vec![
+        TableChange::Successors(id(12), Some([replaced, contested, refused].into())),
+        TableChange::Successors(id(50), Some([revoked].into())),
+        TableChange::Refused(id(51), Some([request(3, 4_102_444_800_000), request(1, 4000), request(2, 4001)].into())),
+        TableChange::Refused(id(20), Some([request(3, 900)].into())),
+        TableChange::Owed(id(12), owed(Kind::Accept, Some(key(1)), Some(0xad))),
+        TableChange::Owed(id(52), owed(Kind::Reject, Some(key(3)), Some(0xad))),
+        TableChange::Owed(id(53), owed(Kind::Reject, Some(key(3)), None)),
+        TableChange::Owed(id(5), owed(Kind::Revoke, None, None)),
+        TableChange::Revision(id(12), Some(9)),
+        TableChange::Revision(id(5), Some(u64::MAX)),
+    ]
 }
 
 fn tables(seed: u64, changes: &[TableChange]) -> Tables {
@@ -208,6 +238,46 @@ fn read(document: &str) -> Vec<TableChange> {
         let key = key(&entry["public_key"]).unwrap();
         changes.push(TableChange::IgnoredKey(key, Some(time(&entry["ignored_at"]))));
     }
+    // Several of a peer: in the order of the document.
+    let mut statements = BTreeMap::<NodeId, Vec<Succession>>::new();
+    for entry in perhaps("successors") {
+        let void = entry.get("void").map(|void| match void.as_str().unwrap() {
+            "revoked" => Void::Revoked,
+            "refused" => Void::Refused,
+            other => panic!("{other}"),
+        });
+        let replaced = entry.get("replaced").is_some_and(|it| it.as_bool().unwrap());
+        let (old, new) = (key(&entry["old_key"]).unwrap(), key(&entry["new_key"]).unwrap());
+        statements.entry(peer(&entry)).or_default().push(Succession { replaced, void, ..Succession::new(old, new) });
+    }
+    changes.extend(statements.into_iter().map(|(peer, all)| TableChange::Successors(peer, Some(all.into()))));
+    let mut refused = BTreeMap::<NodeId, Vec<RefusedRequest>>::new();
+    for entry in perhaps("refused") {
+        let (stamp, at) = (time(&entry["stamp"]), time(&entry["refused_at"]));
+        let key = key(&entry["public_key"]).unwrap();
+        refused.entry(peer(&entry)).or_default().push(RefusedRequest { key, stamp, at });
+    }
+    changes.extend(refused.into_iter().map(|(peer, all)| TableChange::Refused(peer, Some(all.into()))));
+    for entry in perhaps("owed") {
+        let owed = Owed {
+            kind: match entry["kind"].as_str().unwrap() {
+                "accept" => Kind::Accept,
+                "reject" => Kind::Reject,
+                "revoke" => Kind::Revoke,
+                other => panic!("{other}"),
+            },
+            nonce: nonce(&entry["nonce"]).unwrap(),
+            answers: nonce(&entry["answers"]),
+            reason: text(&entry["reason"]),
+            since: time(&entry["decided_at"]),
+            since_tick: Now::default().tick,
+            for_key: key(&entry["public_key"]),
+        };
+        changes.push(TableChange::Owed(peer(&entry), Some(Arc::new(owed))));
+    }
+    for entry in perhaps("revisions") {
+        changes.push(TableChange::Revision(peer(&entry), Some(entry["revision"].as_u64().unwrap())));
+    }
     changes
 }
 
@@ -228,7 +298,7 @@ fn millis(text: &str) -> i64 {
 fn a_state_can_be_made_again_from_its_document() {
     let original = tables(1, &changes());
     let again = tables(1, &read(&document(&original)));
-    assert_eq!(entries(&original), 18);
+    assert_eq!(entries(&original), 32);
     assert_eq!(bytes(&again), bytes(&original));
     let empty = tables(1, &[]);
     assert_eq!(bytes(&tables(1, &read(&document(&empty)))), bytes(&empty));
@@ -269,7 +339,7 @@ fn the_documented_example_is_true() {
     let documented = include_str!("../../../docs/trust_json.md");
     let example = documented.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
     let again = tables(1, &read(example));
-    assert_eq!(entries(&again), 9);
+    assert_eq!(entries(&again), 15);
     let mut out = Vec::new();
     write(&mut out, 41, &again, Nonces::Written, &mut || ()).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), example);
@@ -302,7 +372,10 @@ fn who_vouched_is_the_stores_word_alone() {
         let same = read_into(&ours, nonces);
         assert!(same.after.diff(&ours).is_empty(), "{nonces:?} {:?}", same.findings);
         let unchanged = same.counts.map(|count| count.unchanged);
-        assert_eq!((authentic(&same.after), unchanged, same.findings.len()), (2, [3, 3, 3, 3, 2, 2, 1, 1], 0));
+        assert_eq!(
+            (authentic(&same.after), unchanged, same.findings.len()),
+            (2, [3, 3, 3, 3, 2, 2, 1, 1, 4, 4, 4, 2], 0)
+        );
         let fresh = read_into(&empty, nonces);
         let told = fresh.findings.iter().filter(|finding| finding.why.contains("`authentic`")).count();
         // One of the three answers a request that is in neither (R-170).

@@ -135,7 +135,7 @@ pub(super) const RULES: &[u16] = &[
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 60, 61, 62, 63, 64, 65, 66, 67, 68, 70, 71, 72, 73, 74, 148,
     155, 156, 157, 158, 159, 160, 163, 165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175, 176, 177, 178, 179, 180,
     181, 182, 183, 184, 185, 186, 188, 190, 191, 193, 194, 195, 196, 197, 200, 201, 202, 203, 204, 205, 216, 217, 218,
-    219, 220, 221, 224, 230, 231, 232, 270, 274,
+    219, 220, 221, 224, 230, 231, 232, 270, 271, 272, 273, 274,
 ];
 
 /// What no step can come to, and why.
@@ -148,7 +148,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
     ("rejection:bad_signature R-7 R-16 R-215", "signatures are checked before a step, and are believed here"),
     ("R-6 R-135 R-136 R-137 R-138 R-139", "texts are filtered before a step, and shown by the program"),
     ("R-161 R-162 R-199 R-192 R-198", "of the shell: how it asks the registry, what it counts, what it saves when"),
-    ("R-187 R-149", "of the import of documents, which goes through the store (target trust_json)"),
+    ("R-187 R-149 R-280", "of the import of documents, which goes through the store (target trust_json)"),
     (
         "R-225 R-226 R-100 R-101 R-102 R-103 R-104 R-105 R-106 R-107 R-108 R-109 R-110 R-145 R-146",
         "of registries and relays",
@@ -158,10 +158,6 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
         "of calls, events, the end",
     ),
     ("R-150 R-151 R-152 R-153 R-154 R-210 R-211 R-212 R-213 R-214", "of queues and connections"),
-    (
-        "R-271 R-272 R-273 rejection:key_set_aside",
-        "lives of the corpus do not come to it yet: a key that was replaced or refused, and asks again (the tests of rotation do)",
-    ),
     (
         "R-130 R-131 R-132 R-133 R-147 R-222 R-223 R-260 R-261 R-262 R-263 R-264 R-276 R-277 R-278",
         "of the program, its streams and its files",

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::names::{
     BEYOND, OUTCOMES, REASONS, REJECTIONS, RULES, outcome, reason as reason_name, rejection as rejection_name,
 };
+use crate::config::OnRotation;
 use crate::event::{AutoReason, ChangeReason, Event, TrustState};
 use crate::machine::effect::{Action, When};
 use crate::machine::input::{Command, Input, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Step};
 use crate::machine::rejection::Rejection;
-use crate::peer::{NodeId, TrustRecord};
-use crate::tables::{Floor, Pending, PendingKind};
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::{Floor, Pending, PendingKind, Succession};
 use crate::testing::actor::Actor;
 use crate::testing::model::PlainView;
 use crate::time::Now;
@@ -137,6 +138,16 @@ impl See<'_> {
 
     fn is_outcome(&self, name: &str) -> bool {
         self.step.is_some_and(|step| outcome(&step.outcome) == name)
+    }
+
+    /// What was remembered of this peer's keys.
+    fn said(&self, peer: NodeId) -> &[Succession] {
+        self.moment.before.successors.get(&peer).map_or(&[], |all| all)
+    }
+
+    /// Whether this key of the peer was replaced by another one.
+    fn was_replaced(&self, peer: NodeId, key: &PublicKey) -> bool {
+        self.said(peer).iter().any(|it| it.replaced && it.old == *key)
     }
 
     fn has_event(&self, is: impl Fn(&Event) -> bool) -> bool {
@@ -295,7 +306,26 @@ impl See<'_> {
                 && actions.any(|it| matches!(it, Action::Send(draft) if draft.kind == Kind::Accept))
         };
         let gave_way = self.gave_way(|tables| tables.pending.keys());
+        let named_by = message.rotation().map(|rotation| *rotation.old_key());
+        let takes = policy.on_rotation == OnRotation::Take;
+        let is_void = |old: PublicKey| self.said(peer).iter().any(|it| it.old == old && it.void.is_some());
+        let conflicts = |it: &Pending| it.conflicts > was_pending.map_or(0, |it| it.conflicts);
+        let of_registry = match &received.lookup {
+            Lookup::Found { key: known, .. } => Some(*known),
+            _ => None,
+        };
+        // Of the record, and of a key that was replaced by it.
+        let is_behind = of_registry.is_some_and(|known| known != key && self.was_replaced(peer, &known));
         vec![
+            (
+                271,
+                takes
+                    && queued
+                    && named_by.is_some_and(is_void)
+                    && is_pending.is_some_and(|it| it.proven_by == named_by),
+            ),
+            (272, queued && old.is_none() && self.was_replaced(peer, &key) && is_pending.is_some_and(conflicts)),
+            (273, is_behind && self.is_outcome("confirmed") && old.is_some_and(|it| it.public_key == Some(key))),
             (11, self.is("too_old")),
             (12, self.is("from_future")),
             (13, self.is("sender_is_us")),
@@ -432,7 +462,10 @@ impl See<'_> {
                 let floor = |tables: &PlainView| tables.floor.get(&record.node_id).map(|floor| floor.key);
                 vec![(46, done), (194, done && floor(before) != floor(after))]
             }
-            Command::AdoptKey { .. } => vec![(47, done || self.is("other_key_bound") || self.is("other_key_expected"))],
+            Command::AdoptKey { .. } => vec![
+                (47, done || self.is("other_key_bound") || self.is("other_key_expected")),
+                (272, self.is("key_replaced")),
+            ],
             Command::ReportKeyChange { .. } => vec![(48, done)],
             Command::RevokeKey { .. } | Command::EndUnderKey { .. } => vec![(180, done)],
             Command::ForgetRevocation { .. } => vec![(182, done)],
