@@ -367,3 +367,65 @@ fn page() -> Option<&'static Word> {
 }
 
 const LINE_BYTES: usize = WORDS_PER_LINE * size_of::<u64>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks at the cell that it was in when it goes, which is when the next one is there.
+    struct Looks {
+        number: u64,
+        cell: Arc<OnceLock<std::sync::Weak<Cell<Looks>>>>,
+        seen: Arc<Mutex<Vec<(u64, bool)>>>,
+    }
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let Some(cell) = self.cell.get().and_then(std::sync::Weak::upgrade) else { return };
+            let there = cell.published.load_full();
+            // ORDERING: Relaxed; the thread that stores is this one.
+            let is_newest = cell.newest.load(Ordering::Relaxed) == Arc::as_ptr(&there).addr();
+            self.seen.lock().push((there.number, is_newest));
+        }
+    }
+
+    /// C-11. A handle compares addresses: one that is stored after the version is a version that a handle passes over.
+    #[test]
+    fn a_version_that_is_in_the_cell_is_the_newest_by_its_address() {
+        let (cell, seen) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(Vec::new())));
+        let version = |number| Arc::new(Looks { number, cell: Arc::clone(&cell), seen: Arc::clone(&seen) });
+        let published = SnapshotCell::new(version(0));
+        assert!(cell.set(Arc::downgrade(&published.0)).is_ok());
+        for number in 1..=3 {
+            published.store(version(number));
+        }
+        drop(published);
+        assert_eq!(*seen.lock(), [(1, true), (2, true), (3, true)]);
+    }
+
+    /// C-11, with threads. A thread that saw a version finds it, or a later one, with a handle of any age.
+    #[test]
+    fn a_handle_is_not_behind_what_was_seen_in_the_cell() {
+        const VERSIONS: u64 = 100_000;
+        let cell = Arc::new(SnapshotCell::new(Arc::new(0)));
+        let looking = {
+            let (cell, mut handle) = (Arc::clone(&cell), cell.reader());
+            spawn("looks", move || {
+                let mut looks = 0u64;
+                loop {
+                    let seen = cell.with(|version| *version);
+                    let by_handle = **handle.load();
+                    assert!(by_handle >= seen, "{seen} was seen, and then {by_handle}");
+                    looks += 1;
+                    if by_handle == VERSIONS {
+                        return looks;
+                    }
+                }
+            })
+        };
+        for version in 1..=VERSIONS {
+            cell.store(Arc::new(version));
+        }
+        assert!(looking.unwrap().join().is_ok_and(|looks| looks > 0));
+    }
+}
