@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests say what must hold by panicking")]
 
 mod memory;
+mod returned;
 mod trie;
 mod versions;
