@@ -8,6 +8,8 @@
 //! so no reader frees memory as long as the store lives.
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
 mod told;
 mod upkeep;
 mod version;
