@@ -121,4 +121,28 @@ mod tests {
         }
         assert!(states.len() <= LOOK_AT, "{} are left", states.len());
     }
+    /// I-S3. The keeper looks through the old states without the lock. Writers add others meanwhile, which it puts its own
+    /// back beside.
+    #[test]
+    fn what_comes_while_the_keeper_looks_is_kept_for_whoever_holds_it() {
+        let tables = || Arc::new(Tables::new(Mix::new(1)));
+        let held: Vec<_> = (0..4).map(|_| tables()).collect();
+        let mut states = SupersededStates::default();
+        // One that was looked at, one that was not; and the same again meanwhile.
+        states.push(None, Arc::clone(&held[0]), LOOK_AT_REPLACED);
+        states.push(None, Arc::clone(&held[1]), 1);
+        let taken = core::mem::take(&mut states);
+        states.push(None, Arc::clone(&held[2]), LOOK_AT_REPLACED);
+        states.push(None, Arc::clone(&held[3]), LOOK_AT_REPLACED - 1);
+        states.put_back(taken);
+        let kept = |held: &[Arc<Tables>]| held.iter().filter(|tables| Arc::strong_count(tables) == 2).count();
+        assert_eq!((states.len(), kept(&held)), (4, 4));
+        // What was replaced meanwhile counts, too: one entry more, and a writer looks.
+        states.push(None, tables(), 1);
+        assert_eq!(states.len(), 4);
+        // And the twin: nobody holds them any more.
+        drop(held);
+        states.free(LOOK_AT_HELD);
+        assert_eq!(states.len(), 0);
+    }
 }
