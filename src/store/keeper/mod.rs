@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod plan;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
 
 use core::fmt;
 use core::time::Duration;
