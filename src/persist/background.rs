@@ -5,6 +5,7 @@
 //! ours since.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::path::PathBuf;
 
 use super::Storage;
@@ -99,10 +100,20 @@ impl Running {
         path: PathBuf,
         body: impl FnOnce(Answer) + Send + 'static,
     ) -> Self {
+        Self::start_by(|run| spawn("trustkeep-snapshot", run), generation, superfluous, path, body)
+    }
+
+    /// `spawn`: starts the thread, or drops what it should have run.
+    fn start_by(
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+        generation: u64,
+        superfluous: Vec<String>,
+        path: PathBuf,
+        body: impl FnOnce(Answer) + Send + 'static,
+    ) -> Self {
         let outcome = Arc::new(OneShot::new());
         let answer = Answer(Arc::clone(&outcome), superfluous.clone());
-        let thread = spawn("trustkeep-snapshot", move || body(answer));
-        let thread = match thread {
+        let thread = match spawn(Box::new(move || body(answer))) {
             Ok(thread) => Some(thread),
             Err(error) => {
                 // What it would have run is dropped, and has answered; the reason is better than that.
@@ -134,5 +145,31 @@ impl Running {
             // It has answered, and ends; a panic was answered with an error.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(all(test, not(trustkeep_loom)))]
+#[allow(clippy::unwrap_used, reason = "tests say what must hold by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_could_not_be_started_is_told_as_that_and_a_panic_as_a_panic() {
+        let files = vec!["journal-1".to_owned()];
+        let refuse = |run| {
+            drop(run);
+            Err(io::ErrorKind::WouldBlock.into())
+        };
+        let mut refused = Running::start_by(refuse, 3, files.clone(), "store".into(), drop);
+        let Outcome { written, kept, left } = refused.look().unwrap();
+        let text = written.unwrap_err().to_string();
+        assert!(text.contains("start the snapshot thread of") && text.contains("store"), "{text}");
+        assert_eq!((kept, left.len()), (files.clone(), 0));
+        assert!(refused.look().is_none(), "it is told once");
+        // And the twin: a thread that began, and ended without an answer.
+        let mut panicked = Running::start(4, files.clone(), "store".into(), drop);
+        let Outcome { written, kept, .. } = panicked.wait().unwrap();
+        assert!(matches!(written, Err(PersistError::SnapshotPanicked)), "{written:?}");
+        assert_eq!(kept, files);
     }
 }
