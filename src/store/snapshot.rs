@@ -239,3 +239,44 @@ impl core::fmt::Debug for Snapshot {
         f.debug_struct("Snapshot").field("generation", &self.0.generation).field("len", &self.len()).finish()
     }
 }
+
+#[cfg(all(test, not(trustkeep_loom)))]
+#[allow(clippy::unwrap_used, reason = "tests say what must hold by panicking")]
+mod tests {
+    use super::*;
+    use crate::store::TrustStore;
+
+    fn record(number: u32, network: u16) -> TrustRecord {
+        TrustRecord::new(NodeId::new(number).unwrap(), None).network(network)
+    }
+
+    fn snapshot(records: &[TrustRecord]) -> Snapshot {
+        let store = TrustStore::in_memory();
+        records.iter().for_each(|record| drop(store.grant(*record).unwrap()));
+        store.snapshot()
+    }
+
+    #[test]
+    fn two_stores_differ_by_what_was_granted_updated_and_removed() {
+        let old = snapshot(&[record(1, 0), record(2, 0), record(3, 0)]);
+        let new = snapshot(&[record(2, 0), record(3, 5), record(4, 0)]);
+        let sorted = |changes: &mut dyn Iterator<Item = Change>| {
+            let mut changes: Vec<Change> = changes.collect();
+            changes.sort_by_key(Change::peer);
+            changes
+        };
+        let forth = [
+            Change::Removed(record(1, 0)),
+            Change::Updated { old: record(3, 0), new: record(3, 5) },
+            Change::Granted(record(4, 0)),
+        ];
+        let back = [
+            Change::Granted(record(1, 0)),
+            Change::Updated { old: record(3, 5), new: record(3, 0) },
+            Change::Removed(record(4, 0)),
+        ];
+        assert_eq!(sorted(&mut new.diff(&old)), forth);
+        assert_eq!(sorted(&mut old.diff(&new)), back);
+        assert_eq!(new.diff(&snapshot(&[record(4, 0), record(3, 5), record(2, 0)])).count(), 0, "the same records");
+    }
+}
