@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -577,4 +577,48 @@ impl StorageFile for TightFile {
     fn sync_data(&mut self) -> std::io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// A durable snapshot holds what the journals held until then: their bytes are a reason for another one no longer.
+#[test]
+fn a_snapshot_is_due_for_as_many_bytes_of_journal_and_not_with_every_save() {
+    let disk = empty();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let beginning = Arc::clone(&begun);
+    let store = Picky::open(&disk, move |call| {
+        beginning.fetch_add(usize::from(call == Call::Create), Ordering::SeqCst);
+        Ok(())
+    });
+    for number in 1..=100 {
+        grant_many(&store, number).wait_durable().unwrap();
+        while disk.live_image().keys().any(|name| name.starts_with("snapshot-") && name.contains(".tmp")) {
+            std::thread::yield_now();
+        }
+    }
+    store.close().unwrap();
+    // Each is at least twice as long as the one before.
+    let begun = begun.load(Ordering::SeqCst);
+    assert!((2..=10).contains(&begun), "{begun} snapshots with 100 saves of the same size");
+}
+
+/// A process that was killed may have renamed a file and not synced the directory. What an opening finds is trusted, and
+/// told as durable, once that was made good; a directory that cannot be synced is not opened.
+#[test]
+fn an_opening_syncs_the_directory_before_it_trusts_what_it_found() {
+    let disk = empty();
+    let store = open_small(&disk);
+    grant(&store, 1);
+    store.close().unwrap();
+    drop(store);
+    let is_sync = |call: &Call| *call == Call::SyncDir;
+    let calls = disk.calls();
+    disk.judge(|call| if call == Call::SyncDir { Verdict::Fails(5) } else { Verdict::Done });
+    let refused = small().open_storage(Arc::new(disk.clone())).err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|text| text.contains("fsync of the directory")), "{refused:?}");
+    assert_eq!(disk.log()[calls..].iter().filter(|call| is_sync(call)).count(), 1);
+    // And the twin.
+    disk.judge(|_| Verdict::Done);
+    let calls = disk.calls();
+    assert_eq!(contents(&open_small(&disk)), records(1..=1));
+    assert!(disk.log()[calls..].iter().any(is_sync));
 }
