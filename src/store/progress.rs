@@ -5,6 +5,9 @@
 //! answered together all slots are filled, and all threads woken, before the first task's waker is called.
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
+
 use core::time::Duration;
 use std::collections::BTreeMap;
 

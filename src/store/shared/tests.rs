@@ -91,6 +91,12 @@ fn the_keeper_of_a_volatile_store_is_rung_if_it_sleeps_without_an_alarm_and_else
     assert!(!look());
     grant(&shared, 5);
     assert!(is_rung(&shared));
+    // Nor if it sees that something has changed since it looked: it looks again.
+    drop(shared.pick_up());
+    grant(&shared, 6);
+    assert!(!is_rung(&shared));
+    assert!(shared.sweep(), "what nobody rang for is not seen");
+    assert_eq!(shared.superseded_len(), 0);
 }
 
 /// P14. The time runs out while a writer has the lock: the waiter is still in the table, and the grant finds it there.
