@@ -348,6 +348,9 @@ impl Life {
         // what the registry contradicts ends, whoever sent the message.
         let is_contradicted = before.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key))
             && matches!(&received.lookup, Lookup::Found { key: known, .. } if *known != key);
+        // a record under a revoked key ends with the next message under it.
+        let is_revoked = before.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key))
+            && before.revoked_keys.contains_key(key.as_bytes());
         let clamped = self.act(Input::Message(received));
         let after = &self.us.tables;
 
@@ -362,7 +365,8 @@ impl Life {
             let kept = old.map_or(0, |old| old.network);
             assert!([0, kept].contains(&new.network) || Some(new.network) == network, "not the network we share");
         } else if !is_vouched_for {
-            assert!(old == new || (is_contradicted && new.is_none()), "trust was lost to an unvouched message");
+            let may_end = is_contradicted || is_revoked;
+            assert!(old == new || (may_end && new.is_none()), "trust was lost to an unvouched message");
             // a refusal that nobody vouches for is shown, and nothing else of the request changes.
             let unrefused = |tables: &PlainView| {
                 let mut outgoing = tables.outgoing.clone();
