@@ -14,12 +14,19 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use trustkeep::TrustStore;
 use trustkeep::testing::every_table::{describe_tables, set_every_table};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const STATES: [&str; 6] = ["created", "closed", "killed", "torn", "full", "full_killed"];
+/// Of version 3: killed after an idle moment, and the same one change later.
+const IDLE: [&str; 2] = ["idle", "idle_killed"];
+
+fn states(version: u32) -> impl Iterator<Item = &'static str> {
+    STATES.into_iter().chain(IDLE.into_iter().filter(move |_| version >= 3))
+}
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -50,6 +57,34 @@ fn described(store: &TrustStore) -> String {
 fn write_missing() {
     write_stages();
     write_full();
+    write_idle();
+}
+
+/// Two changes and a moment of idleness; then a third change, in the same journal, behind the watermark.
+fn write_idle() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let keep = |state: &str, text: String| {
+        let place = fixtures().join(format!("v{VERSION}"));
+        if !place.join(state).exists() {
+            copy(&dir, &place.join(state));
+            std::fs::write(place.join(format!("{state}.txt")), text).unwrap();
+        }
+    };
+    let options = TrustStore::options().journal_sizes(2048, 1 << 20);
+    let store = options.settle_after(Some(Duration::from_secs(1))).open(&dir).unwrap();
+    for number in 1..=2 {
+        set_every_table(&store, number).unwrap().wait_durable().unwrap();
+    }
+    let begun = Instant::now();
+    while std::fs::read(dir.join("journal-0000000000000001.tkj")).unwrap()[576] == 0 || store.health().saving.is_some()
+    {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no watermark");
+        std::thread::yield_now();
+    }
+    keep("idle", described(&store));
+    set_every_table(&store, 3).unwrap().wait_durable().unwrap();
+    keep("idle_killed", described(&store));
 }
 
 fn write_full() {
@@ -129,7 +164,7 @@ fn every_store_that_a_release_wrote_opens_and_holds_what_it_held() {
         write_missing();
     }
     for version in 1..=VERSION {
-        for state in STATES {
+        for state in states(version) {
             let place = fixtures().join(format!("v{version}"));
             let expected = std::fs::read_to_string(place.join(format!("{state}.txt"))).unwrap();
             let home = tempfile::tempdir().unwrap();
@@ -179,6 +214,12 @@ fn the_fixtures_are_what_they_are_said_to_be() {
             let is_marked = bytes[512..524] == [&b"TKCLOSED"[..], &[mark, 0, 0, 0]].concat();
             assert_eq!(is_marked, !(is_newest && state == "full_killed"), "{state}: {number}");
         }
+    }
+    for state in IDLE {
+        let bytes = std::fs::read(fixtures().join(format!("v{VERSION}/{state}/journal-0000000000000001.tkj"))).unwrap();
+        let named = u64::from_le_bytes(bytes[600..608].try_into().unwrap());
+        let is_behind = bytes[usize::try_from(named).unwrap()..].iter().any(|byte| *byte != 0);
+        assert_eq!((&bytes[576..584], is_behind), (&b"TKSOFAR\n"[..], state == "idle_killed"), "{state}");
     }
     let text = |state: &str| std::fs::read_to_string(fixtures().join(format!("v{VERSION}/{state}.txt"))).unwrap();
     for table in ["trusted", "pending", "outgoing", "revoked", "floor"] {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -15,6 +16,7 @@ struct Input {
     ahead_bytes: u8,
     journal_bytes: u8,
     write_bytes: u8,
+    settles: bool,
     steps: Vec<Step>,
     crash: u16,
     again: u16,
@@ -49,6 +51,7 @@ fn open(disk: &SimDisk, input: &Input) -> Result<TrustStore, trustkeep::OpenErro
     TrustStore::options()
         .recover(RecoverPolicy::Fail)
         .journal_sizes(u64::from(input.ahead_bytes) * 16, u64::from(input.journal_bytes) * 32)
+        .settle_after(input.settles.then_some(Duration::ZERO))
         .open_storage(Arc::new(disk.clone()))
 }
 

@@ -14,8 +14,10 @@ enum Input<'a> {
     Tampered { good: u8, edits: Vec<(u16, u8)>, cut: Option<u16>, behind: &'a [u8], forged: bool, counted: Option<u16> },
 }
 
-/// Closed, killed, continued; and from the time when journals grew, killed and closed.
-const GOOD: [&[u8]; 5] = [
+/// With a watermark, and one change later; closed, killed, continued; and from the time when journals grew, killed and closed.
+const GOOD: [&[u8]; 7] = [
+    include_bytes!("../../tests/fixtures/v3/idle/journal-0000000000000001.tkj"),
+    include_bytes!("../../tests/fixtures/v3/idle_killed/journal-0000000000000001.tkj"),
     include_bytes!("../../tests/fixtures/v1/full/journal-0000000000000002.tkj"),
     include_bytes!("../../tests/fixtures/v1/full_killed/journal-0000000000000004.tkj"),
     include_bytes!("../../tests/fixtures/v1/full/journal-0000000000000001.tkj"),
@@ -47,8 +49,12 @@ fuzz_target!(|input: Input<'_>| {
                 let used = usize::try_from(found.bytes).unwrap();
                 assert_eq!(bytes.get(1024..used), good.get(1024..used), "other bytes were believed");
                 assert!(found.generation <= whole.generation);
-                let noticed = !whole.closed || bytes == good || is_cut_short(&bytes, good);
+                let is_spoilt = is_spoilt(&bytes, good, usize::try_from(whole.bytes).unwrap());
+                let noticed = !whole.closed || bytes == good || is_cut_short(&bytes, good) || is_spoilt;
                 assert!(noticed, "a change of a closed journal was not noticed");
+                // What a watermark tells of is not cut off, as long as it is there.
+                let is_marked = good[576] != 0 && bytes[576..640] == good[576..640];
+                assert!(!is_marked || found.bytes >= u64::from_le_bytes(good[600..608].try_into().unwrap()));
                 let grew = good[48..56] == [0; 8];
                 assert!(grew || bytes.len() == good.len(), "another length was not noticed");
                 assert!(!single || found.generation + 1 >= whole.generation, "more than the newest group was cut off");
@@ -61,6 +67,12 @@ fuzz_target!(|input: Input<'_>| {
 fn is_cut_short(bytes: &[u8], good: &[u8]) -> bool {
     let written = bytes[512..576].iter().rposition(|byte| *byte != 0).map_or(512, |last| 513 + last);
     bytes.len() == good.len() && bytes[..written] == good[..written] && bytes[576..] == good[576..]
+}
+
+/// Whether nothing differs that holds anything, of a closed journal without a watermark whose last group ends at `used`.
+fn is_spoilt(bytes: &[u8], good: &[u8], used: usize) -> bool {
+    bytes.len() == good.len()
+        && [0..128, 512..576, 1024..used].into_iter().all(|range| bytes[range.clone()] == good[range])
 }
 
 fn check(bytes: &[u8], counted: Option<u16>) -> Option<JournalEnd> {

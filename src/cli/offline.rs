@@ -48,6 +48,7 @@ impl From<&FileInfo> for FileRow {
 #[derive(Serialize)]
 struct Verified {
     ok: bool,
+    accounted_for: bool,
     /// Of the newest whole snapshot.
     generation: Option<u64>,
     files: Vec<FileRow>,
@@ -151,11 +152,13 @@ pub(super) fn verified(storage: &dyn Storage) -> Result<Report, OpenError> {
 
 /// Checks every byte of every file; `No` if one of them is wrong.
 pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
-    let Report { generation, files, directory } = verified(&look(dir)?)?;
+    let report = verified(&look(dir)?)?;
+    let is_accounted_for = report.is_accounted_for();
+    let Report { generation, files, directory } = report;
     let (mut notes, mut faults) = (Vec::new(), Vec::new());
     let mut sort = |file: Option<&str>, finding: &Finding| match finding {
         Finding::Whole => "ok",
-        Finding::Note(note) => {
+        Finding::Note(note) | Finding::Unsure(note) => {
             notes.push(Note { file: file.map(str::to_owned), note: note.clone() });
             "note"
         }
@@ -174,11 +177,20 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let messages: Vec<String> = faults.iter().map(|fault| fault.message.clone()).collect();
     if json {
         let files = files.iter().map(|(file, _)| file.into()).collect();
-        print::json(&Verified { ok, generation, files, notes, faults })?;
+        let accounted_for = ok && is_accounted_for;
+        print::json(&Verified { ok, accounted_for, generation, files, notes, faults })?;
     } else {
         print::to_stdout(|out| {
             let generation = generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
-            writeln!(out, "generation {generation}: {}", if ok { "every byte is accounted for" } else { "DAMAGED" })?;
+            writeln!(
+                out,
+                "generation {generation}: {}",
+                match (ok, is_accounted_for) {
+                    (true, true) => "every byte is accounted for",
+                    (true, false) => "opens; what is not accounted for is noted below",
+                    (false, _) => "DAMAGED",
+                }
+            )?;
             print::table(out, "FILES", ["NAME", "BYTES", "KIND", "VERDICT"], cells)?;
             for Note { file, note } in &notes {
                 writeln!(out, "note: {}{note}", file.as_ref().map_or_else(String::new, |file| format!("{file}: ")))?;
@@ -192,8 +204,7 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
 
 /// Everything that is wrong.
 pub(super) fn faults(report: &Report) -> Vec<Fault> {
-    let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
-    findings.filter_map(|it| if let Finding::Fault(error) = it { Some(fault(error)) } else { None }).collect()
+    report.findings().filter_map(|it| if let Finding::Fault(error) = it { Some(fault(error)) } else { None }).collect()
 }
 
 fn fault(error: &OpenError) -> Fault {

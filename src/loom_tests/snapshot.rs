@@ -128,7 +128,7 @@ impl StorageFile for File {
 }
 
 fn open(files: &Files) -> Loaded {
-    let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: 1 };
+    let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: 1, settle_after: None };
     let opening = Opening { create: true, policy: RecoverPolicy::Fail, sizes };
     let fresh = || Ok(StoreId { id: [1; 16], seed: 1 });
     load(Arc::new(files.clone()), opening, Now::default(), fresh).unwrap()

@@ -6,12 +6,13 @@
 //! state which was once the newest.
 #![forbid(unsafe_code)]
 
+mod ending;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 
 use std::io;
 
-use super::format::{self, Damage, FileError, HEADER_BYTES, Header, How, Kind, Snapshot, StoreId, VERSION};
+use super::format::{self, Damage, FileError, HEADER_BYTES, Header, Kind, STATE_VERSION, Snapshot, StoreId};
 use super::holder::LockText;
 use super::load::{self, State, decode_head, decode_named, unusable};
 use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered};
@@ -23,6 +24,7 @@ use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::patch::Patch;
 use crate::time::Now;
+use ending::finding;
 
 /// What a file in a store's directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub(crate) enum Finding {
     Whole,
     /// Nothing is lost, but somebody may want to know.
     Note(String),
+    /// Nothing is known to be lost, but some bytes are not what they should be.
+    Unsure(String),
     Fault(OpenError),
 }
 
@@ -80,6 +84,18 @@ pub(crate) struct Report {
     pub(crate) generation: Option<u64>,
     pub(crate) files: Vec<(FileInfo, Finding)>,
     pub(crate) directory: Finding,
+}
+
+impl Report {
+    /// What was found of each file, and of the directory.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.files.iter().map(|(_, finding)| finding).chain([&self.directory])
+    }
+
+    /// Whether each byte is what it should be.
+    pub(crate) fn is_accounted_for(&self) -> bool {
+        self.findings().all(|finding| matches!(finding, Finding::Whole | Finding::Note(_)))
+    }
 }
 
 /// How far [`verify`] is, for somebody who waits for it.
@@ -110,7 +126,7 @@ fn state(storage: &dyn Storage, listing: &Listing, now: Now) -> Result<(Snapshot
     };
     let (store, rebuilt) = state.finish(&recovered)?;
     let header = Header {
-        version: VERSION,
+        version: STATE_VERSION,
         kind: Kind::Snapshot,
         store,
         generation: rebuilt.generation,
@@ -361,22 +377,17 @@ impl Check<'_> {
             let sides = Tables::new(Mix::new(0)).patched(Patch { trusted: Vec::new(), sides: patch.sides });
             let keys = keys.chain(sides.iter().flat_map(|tables| tables.sides.keys()));
             check_keys(bytes, count, keys, meter)?;
-            Ok((head.store, ending))
+            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+            Ok((head, ending, written))
         })?;
-        let (store, ending) = match outcome {
+        let (head, ending, written) = match outcome {
             Ok(found) => found,
             Err(error) => return Ok(Finding::Fault(unusable(self.storage, name, error))),
         };
-        if *self.store.get_or_insert(store) != store {
+        if *self.store.get_or_insert(head.store) != head.store {
             return Ok(Finding::Fault(OpenError::OtherStore { path: self.storage.path(name) }));
         }
-        Ok(match ending.how {
-            How::Torn(damage) => Finding::Note(format!(
-                "from byte {} on half a change ({}); nobody was told that it was durable",
-                damage.offset, damage.reason
-            )),
-            _ => Finding::Whole,
-        })
+        Ok(finding(&head, &ending, written))
     }
 }
 

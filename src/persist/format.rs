@@ -2,8 +2,9 @@
 //! `entries` alone.
 //!
 //! INVARIANT I-F1: equal store id, seed, generation and contents encode to equal bytes, whatever the history.
-//! INVARIANT I-F2: no byte of a finished file (a snapshot, a mark, a journal with a closing mark) is left unchecked: every
-//! single flipped bit is an error; and so is every length of any file but the one that its header names.
+//! INVARIANT I-F2: no byte that holds something of a finished file (a snapshot, a mark, a journal with a closing mark) is left
+//! unchecked: every single flipped bit is an error; and so is every length of any file but the one that its header names. A
+//! byte of a journal that holds nothing loses nothing, and is told.
 //! INVARIANT I-F3: decoding allocates in proportion to the bytes it was given, whatever they say.
 #![forbid(unsafe_code)]
 
@@ -20,15 +21,24 @@ pub(crate) mod tamper;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
 mod version_1;
+mod watermark;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod watermark_tests;
 
 pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group, group_bytes};
 #[cfg(any(feature = "cli", feature = "__testing"))]
 pub(crate) use replay::check_journal;
 pub(crate) use replay::{Ending, How, Rebuilt, Replay};
 pub(crate) use snapshot::{Snapshot, decode_snapshot, encode_snapshot};
+#[cfg(feature = "cli")]
+pub(crate) use watermark::WATERMARKS_SINCE;
+pub(crate) use watermark::{WATERMARK_AT, Watermark};
 
-/// The newest format version, the one that is written.
-pub(crate) const VERSION: u32 = 2;
+/// The newest format version, the one of journals that are written.
+pub(crate) const VERSION: u32 = 3;
+
+/// The one of snapshots and of the mark of a store: a file carries the lowest version that knows what is in it.
+pub(crate) const STATE_VERSION: u32 = 2;
 
 /// Length of the header at the start of every file.
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -57,7 +67,7 @@ pub(crate) struct StoreId {
 /// The first 64 bytes of every file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The format version; [`VERSION`] in what is written.
+    /// The format version; [`VERSION`] or [`STATE_VERSION`] in what is written.
     pub(crate) version: u32,
     pub(crate) kind: Kind,
     pub(crate) store: StoreId,

@@ -108,16 +108,26 @@ fn resume(
         files.journal_bytes = 0;
     } else if let (Some(ending), Some(Link { seq, head, .. })) = (&recovered.ending, recovered.journals.last()) {
         files.previous = Some(Previous { seq: *seq, bytes: ending.bytes });
+        let file = storage.path(&recover::journal_name(*seq));
         if let How::Torn(damage) = &ending.how {
             report.torn = Some(torn(storage.as_ref(), &recover::journal_name(*seq), ending, damage));
             tracing::warn!(
-                file = %storage.path(&recover::journal_name(*seq)).display(), offset = damage.offset,
-                reason = %damage.reason, generation,
-                "a change that was being saved when the process ended is cut off; nobody was told that it was durable"
+                file = %file.display(), offset = damage.offset, reason = %damage.reason, generation,
+                "what stands behind the newest whole change is cut off: a change that was being saved when the process ended, \
+                 of which nobody was told that it was durable, or one saved less than a second before and damaged since"
             );
         }
-        // The snapshot holds what it holds durably; the newest group beyond it may never have been synced.
-        if matches!(ending.how, How::Open | How::Torn(_)) && ending.generation > recovered.snapshot.0 {
+        if let Some(offset) = ending.spoilt {
+            tracing::warn!(
+                file = %file.display(), offset,
+                "a byte that holds nothing is damaged; nothing is lost by that, but the disk may be failing"
+            );
+        }
+        // The snapshot holds what it holds durably; the newest group beyond it may never have been synced, unless a watermark
+        // says that it was acknowledged.
+        let is_marked = ending.newest_at != GROUPS_AT && ending.settled >= ending.bytes;
+        let is_open = matches!(ending.how, How::Open | How::Torn(_)) && !is_marked;
+        if is_open && ending.generation > recovered.snapshot.0 {
             rewrite = true;
             files.previous = Some(Previous { seq: *seq, bytes: ending.newest_at });
             if ending.newest_at == GROUPS_AT {
@@ -426,7 +436,7 @@ mod tests {
     use crate::testing::sim_disk::SimDisk;
 
     fn loaded(disk: &SimDisk) -> Result<Loaded, OpenError> {
-        let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: u64::MAX };
+        let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: u64::MAX, settle_after: None };
         let opening = Opening { create: true, policy: RecoverPolicy::Fail, sizes };
         load(Arc::new(disk.clone()), opening, Now::default(), || Ok(StoreId { id: [7; 16], seed: 9 }))
     }

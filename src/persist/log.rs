@@ -7,6 +7,7 @@
 //! one that goes on from it is durable, and before anybody hears that what is in that one is.
 //! INVARIANT I-L2: a journal's first group is durable before the file gets its name: no file is ever there without one.
 //! INVARIANT I-L5: see `confirm`.
+//! INVARIANT I-L6: a watermark tells of groups only that were acknowledged. A sync of one that failed ends the journal (I-L1).
 //! INVARIANT I-L3: a file goes only when a durable snapshot and the journals that go on from it hold what it holds.
 //!
 //! More than 450 lines because each step of a save and what undoes it stand together.
@@ -15,11 +16,14 @@
 mod confirm;
 
 use core::fmt;
+use core::time::Duration;
 use std::sync::Arc;
 
 use super::background::{Job, Outcome, Running};
 use super::bulk::{Bulk, wants_snapshot};
-use super::format::{self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId, VERSION};
+use super::format::{
+    self, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, StoreId, VERSION, WATERMARK_AT, Watermark,
+};
 use super::recover::{GENERATION_MAX, journal_name, snapshot_name};
 use super::write::{self, Buffered, fill, is_full, is_removed, write_all_at};
 use super::{FileId, Seen, Storage, StorageFile};
@@ -38,11 +42,18 @@ pub(crate) struct Sizes {
     pub(crate) ahead_bytes_max: u64,
     /// A snapshot is not due before journals have this many bytes.
     pub(crate) journal_bytes_min: u64,
+    /// So long after a save that no other follows the journal gets a watermark; none if never.
+    pub(crate) settle_after: Option<Duration>,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { ahead_bytes_min: 64 << 10, ahead_bytes_max: 1 << 20, journal_bytes_min: 1 << 20 }
+        Self {
+            ahead_bytes_min: 64 << 10,
+            ahead_bytes_max: 1 << 20,
+            journal_bytes_min: 1 << 20,
+            settle_after: Some(SETTLE_AFTER),
+        }
     }
 }
 
@@ -127,6 +138,9 @@ struct Open {
     tag: u32,
     /// Where the last durable group ends.
     used: u64,
+    /// Up to here it is known without a look at the groups that everything was acknowledged: a file has no name without its
+    /// first group, and a watermark tells of the others.
+    settled: u64,
     file_bytes: u64,
 }
 
@@ -242,6 +256,32 @@ impl Log {
     pub(crate) fn moved(&mut self, generation: u64, tables: &Tables) {
         if self.saved.0 == generation {
             self.saved.1 = tables.clone();
+        }
+    }
+
+    /// How long after a save that no other follows [`Log::settle`] is due; none if it would say nothing new.
+    pub(crate) fn settles_after(&self) -> Option<Duration> {
+        self.open.as_ref().filter(|open| open.used > open.settled).and(self.sizes.settle_after)
+    }
+
+    /// Writes into the journal how much of it was acknowledged, so that from then on damage to it is told from a group that a
+    /// crash tore. Everything was acknowledged, and if this fails, everything stays so.
+    pub(crate) fn settle(&mut self) {
+        // What is not as it was left is told by the next save, or at the end; until then nothing is written.
+        if self.displaced || self.confirm().is_err() {
+            return;
+        }
+        let generation = self.saved.0;
+        if let Some(open) = &mut self.open
+            && let Err(error) = open.settle(generation)
+        {
+            tracing::warn!(
+                %error, generation,
+                "the journal got no watermark; nothing is lost by that, but damage to the newest change would not be noticed"
+            );
+            // I-L1
+            self.retire();
+            self.retired = None;
         }
     }
 
@@ -392,7 +432,7 @@ impl Log {
             }
         };
         self.files.journals.push(JournalFile { seq, base });
-        self.open = Some(Open { id: file.id(), file, seq, tag, used, file_bytes });
+        self.open = Some(Open { id: file.id(), file, seq, tag, used, settled: used, file_bytes });
         Ok(())
     }
 
@@ -475,6 +515,15 @@ impl Open {
         self.file.sync_data()
     }
 
+    /// Says in the file that everything up to here was acknowledged.
+    fn settle(&mut self, generation: u64) -> std::io::Result<()> {
+        let mark = Watermark { generation, used_bytes: self.used };
+        write_all_at(self.file.as_mut(), WATERMARK_AT, &mark.encode(self.tag))?;
+        self.file.sync_data()?;
+        self.settled = self.used;
+        Ok(())
+    }
+
     /// Appends a group, for which there is room, and makes it durable.
     fn append(&mut self, group: &Group<'_>) -> Result<(), (&'static str, std::io::Error)> {
         let mut buffered = Buffered::new(self.file.as_mut(), false);
@@ -505,3 +554,7 @@ impl fmt::Debug for Log {
         f.debug_struct("Log").field("saved", &self.saved.0).field("files", &self.files).finish_non_exhaustive()
     }
 }
+
+/// Half of the second within which damage to what was acknowledged last is told from a torn write: the other half is for the
+/// disk.
+const SETTLE_AFTER: Duration = Duration::from_millis(500);

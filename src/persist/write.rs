@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::format::{self, HEADER_BYTES, Header, Kind, PAGE_BYTES, StoreId, VERSION};
+use super::format::{self, HEADER_BYTES, Header, Kind, PAGE_BYTES, STATE_VERSION, StoreId};
 use super::recover::{GENESIS, snapshot_name, temporary_name};
 use super::{Left, Seen, Storage, StorageFile};
 use crate::error::{Displacement, PersistError};
@@ -102,7 +102,7 @@ pub(super) fn snapshot(storage: &dyn Storage, store: StoreId, generation: u64, t
 /// Makes the mark durable that this directory holds a store.
 pub(super) fn mark(storage: &dyn Storage, store: StoreId) -> Result<(), PersistError> {
     let header =
-        Header { version: VERSION, kind: Kind::Genesis, store, generation: 0, file_bytes: HEADER_BYTES as u64 };
+        Header { version: STATE_VERSION, kind: Kind::Genesis, store, generation: 0, file_bytes: HEADER_BYTES as u64 };
     Ok(place(storage, GENESIS, |file| write_all_at(file, 0, &header.encode())).map(drop)?)
 }
 

@@ -108,7 +108,17 @@ impl Options {
     #[cfg(feature = "__testing")]
     #[doc(hidden)]
     pub const fn journal_sizes(mut self, ahead_bytes: u64, journal_bytes_min: u64) -> Self {
-        self.sizes = Sizes { ahead_bytes_min: ahead_bytes, ahead_bytes_max: ahead_bytes, journal_bytes_min };
+        let (ahead_bytes_min, ahead_bytes_max) = (ahead_bytes, ahead_bytes);
+        self.sizes = Sizes { ahead_bytes_min, ahead_bytes_max, journal_bytes_min, settle_after: None };
+        self
+    }
+
+    /// For tests: how long after the last save a journal gets its watermark, never without a time. As long as nobody asks for
+    /// [`Options::journal_sizes`] it is half a second, behind it never, so that a test's calls do not depend on its pace.
+    #[cfg(feature = "__testing")]
+    #[doc(hidden)]
+    pub const fn settle_after(mut self, after: Option<Duration>) -> Self {
+        self.sizes.settle_after = after;
         self
     }
 

@@ -3,6 +3,8 @@
 //!
 //! Each waiter has a slot of its own and is woken by itself when the news concerns it, never with the herd. Of those who are
 //! answered together all slots are filled, and all threads woken, before the first task's waker is called.
+//!
+//! More than 450 lines because the disk's state and those who wait for it change together, under one lock.
 #![forbid(unsafe_code)]
 
 #[cfg(all(test, not(trustkeep_loom)))]
@@ -293,6 +295,22 @@ impl Progress {
         inner.attempts += 1;
         let overdue = Deadline::after(inner.limit);
         inner.saving = Some(Running { generation, since: now, overdue, is_told: false });
+    }
+
+    /// For the keeper: it writes something that nobody waits for.
+    pub(crate) fn settles(&self, generation: u64, now: WallMillis) {
+        let mut inner = self.inner.lock();
+        let overdue = Deadline::after(inner.limit);
+        inner.saving = Some(Running { generation, since: now, overdue, is_told: false });
+    }
+
+    /// For the keeper: that has ended.
+    pub(crate) fn settled(&self) {
+        let (ended, limit) = {
+            let mut inner = self.inner.lock();
+            (inner.saving.take(), inner.limit)
+        };
+        Running::tell_end(ended, limit);
     }
 
     /// For the keeper: everything up to this generation is durable. Returns how many waited for that.

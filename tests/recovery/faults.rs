@@ -338,7 +338,7 @@ impl Clock for Still {
 fn a_flush_or_a_close_asks_for_an_attempt_and_tells_no_old_failure_while_waiting_asks_for_none() {
     for closes in [false, true] {
         let disk = begun(Save::Append).0;
-        let options = TrustStore::options().clock(Arc::new(Still)).close_deadline(LONG);
+        let options = TrustStore::options().settle_after(None).clock(Arc::new(Still)).close_deadline(LONG);
         let store = options.open_storage(Arc::new(disk.clone())).unwrap();
         disk.set_fault(Some(Fault { call: disk.calls(), sticky: true, errno: EIO }));
         let receipt = store.grant(record(3)).unwrap();

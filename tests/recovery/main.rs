@@ -5,6 +5,7 @@
 //! - `faults`: a disk that refuses loses nothing, is reported, and heals;
 //! - `every_fault`: every call of a store's life with every error, once and lasting, does the same;
 //! - `damage`: every flipped bit and every cut is an error that names file and offset, never another state;
+//! - `idle`: what damage to the newest change is, once its owner has been idle for a while, and before;
 //! - `journals`: when files are begun and removed, and what a thread that writes snapshots may do wrong;
 //! - `report`: what an opening left out is told to who opened the store;
 //! - `stall`: a save that hangs stops neither readers nor writers.
@@ -31,6 +32,7 @@ mod damage;
 #[cfg(feature = "cli")]
 mod every_fault;
 mod faults;
+mod idle;
 mod journals;
 mod report;
 mod stall;
@@ -59,7 +61,7 @@ fn open(disk: &SimDisk) -> Result<TrustStore, OpenError> {
 }
 
 fn open_with(disk: &SimDisk, policy: RecoverPolicy) -> Result<TrustStore, OpenError> {
-    TrustStore::options().recover(policy).open_storage(Arc::new(disk.clone()))
+    TrustStore::options().settle_after(None).recover(policy).open_storage(Arc::new(disk.clone()))
 }
 
 /// Small files: a journal is one page, and a snapshot is due as soon as the journals are as long as the newest one.

@@ -1,7 +1,8 @@
 //! A journal: two headers, room for a closing mark, then groups of blocks, each the difference of two generations.
 //!
 //! A group counts if its closing commit does, so that it is read as a whole or not at all, whatever its size. The file
-//! has its full length from the beginning, with zeros where nothing is written yet; nothing but those is ever overwritten.
+//! has its full length from the beginning, with zeros where nothing is written yet; nothing but those and the watermark is ever
+//! overwritten.
 #![forbid(unsafe_code)]
 
 use core::convert::Infallible;
@@ -134,14 +135,15 @@ impl Mark {
         ])
     }
 
-    /// The mark, if there is one. Zeros are none; what ends in zeros may have been cut short while it was written, which
-    /// shows when it is known what it should say; anything else is damage.
+    /// The mark, if there is one. Zeros are none, and so is one byte that is spoilt among them; what ends in zeros may have been
+    /// cut short while it was written, which shows when it is known what it should say; anything else is damage.
     pub(super) fn decode(file: &[u8], file_tag: u32) -> Result<Found<'_>, FileError> {
         let at = usize::try_from(MARK_AT).unwrap_or(usize::MAX);
         let Some(bytes) = file.get(at..).and_then(|rest| rest.first_chunk::<{ Self::BYTES }>()) else {
             return Damage::at(file.len(), "too short for a journal");
         };
-        if bytes == &[0; Self::BYTES] {
+        let is_begun = bytes.first() == MARK_MAGIC.first();
+        if bytes.iter().filter(|byte| **byte != 0).count() <= usize::from(!is_begun) {
             return Ok(Found::Nothing);
         }
         let mut rest = bytes.get(MARK_MAGIC.len()..).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Reading journals: which groups count, and what they come to.
 //!
 //! INVARIANT I-F4: of a journal without a closing mark only the newest group may be missing or torn. Whatever does not fit
-//! in front of a group that was committed later is damage, never cut.
+//! in front of a group that was committed later, or of the place that a watermark names, is damage, never cut.
 #![forbid(unsafe_code)]
 
 use super::blocks::{BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES};
@@ -9,6 +9,7 @@ use super::entries::{Entry, EntryV2, GoneV1, KeyOf, Put, TrustedV1};
 use super::journal::{CommitV1, Found, GROUPS_AT, MARK_AT, MARK_IS_WRONG, PAGE_BYTES};
 use super::stored::{StoredKey, StoredValue};
 use super::version_1::{FloorV1, Old, OutgoingV1, PendingV1, RevokedV1};
+use super::watermark::{WATERMARK_AT, Watermark};
 use super::{Damage, FileError, JournalHead, Mark, Snapshot};
 use crate::map::mix::Mix;
 use crate::map::{Latest, Value};
@@ -44,6 +45,12 @@ pub(crate) struct Ending {
     /// The generation that it leads to.
     pub(crate) generation: u64,
     pub(crate) how: How,
+    /// Up to this byte everything is known to have been acknowledged: by a mark, by the journal that goes on from here, or
+    /// because a file has no name without its first group.
+    pub(crate) settled: u64,
+    /// The first byte, of those that hold nothing, that is not zero. Behind the newest group of an open journal none is
+    /// looked for: that is [`How::Torn`].
+    pub(crate) spoilt: Option<u64>,
 }
 
 /// A state being rebuilt: a snapshot, and journals in their order.
@@ -149,18 +156,27 @@ fn walk(
         Found::Whole(mark) => (Some(mark), None),
     };
     let (mark_at, groups_at) = (index(MARK_AT), index(GROUPS_AT));
-    for (from, to) in [(JournalHead::BYTES, mark_at), (mark_at + Mark::BYTES, groups_at)] {
-        match file.get(from..to) {
-            None => return Damage::at(file.len(), "too short for a journal"),
-            Some(padding) => only_zeros(padding, from)?,
-        }
+    if file.len() < groups_at {
+        return Damage::at(file.len(), "too short for a journal");
     }
+    let watermark = Watermark::decode(file, &head, tag);
+    let (behind_mark, no_mark) = (mark_at + Mark::BYTES, mark.is_none() && begun.is_none());
+    let behind_watermark = index(WATERMARK_AT) + if watermark.is_some() { Watermark::BYTES } else { 0 };
+    let mut spoilt = set_in(file, JournalHead::BYTES, if no_mark { behind_mark } else { mark_at })
+        .or_else(|| set_in(file, behind_watermark, groups_at));
     if let Some(mark) = &mark {
         if mark.file_bytes != file.len() as u64 {
             let reason = format!("{} bytes long instead of {}", file.len(), mark.file_bytes);
             return Damage::at(file.len().min(index(mark.file_bytes)), reason);
         }
-        only_zeros(file.get(index(mark.used_bytes)..).unwrap_or_default(), index(mark.used_bytes))?;
+        let used = index(mark.used_bytes);
+        if let Some(set) = set_in(file, used, file.len()) {
+            // Nothing is written behind it any more.
+            if commits(file, used, tag).next().is_some() {
+                return Damage::at(set, NOTHING_IS_WRITTEN);
+            }
+            spoilt = spoilt.or(Some(set));
+        }
         if counted.is_some_and(|counted| counted != mark.used_bytes) {
             return Damage::at(mark_at, "the closing mark contradicts the journal that follows");
         }
@@ -175,13 +191,20 @@ fn walk(
         bytes: GROUPS_AT,
         generation: head.base,
         how: How::Open,
+        settled: GROUPS_AT,
+        spoilt: spoilt.map(|at| at as u64),
     };
+    let settled = watermark.map_or(0, |mark| index(mark.used_bytes));
     let mut at = groups_at;
     // The first group was synced before the file got its name: it is there whatever happened.
     while limit.is_none() || at < counted_file.len() || at == groups_at {
         let group = match Group::read(counted_file, at, &head)? {
             Ok(group) => group,
             Err(damage) if limit.is_some() || at == groups_at => return Err(FileError::Damaged(damage)),
+            Err(Damage { offset, reason }) if at < settled => {
+                let reason = format!("{reason}, though everything up to byte {settled} was acknowledged");
+                return Damage::at(index(offset), reason);
+            }
             Err(damage) => {
                 let tail = file.get(at..).unwrap_or_default();
                 if tail.iter().any(|byte| *byte != 0) {
@@ -197,7 +220,14 @@ fn walk(
         if group.from != ending.generation || group.to <= group.from || group.to > GENERATION_MAX {
             return Damage::at(at, format!("a group from generation {} to {}", group.from, group.to));
         }
+        let ends_elsewhere = group.at < settled && settled < group.end;
+        if ends_elsewhere || settled == group.end && watermark.is_some_and(|mark| mark.generation != group.to) {
+            return Damage::at(index(WATERMARK_AT), WATERMARK_IS_WRONG);
+        }
         found(&group)?;
+        if at == groups_at {
+            ending.settled = group.end as u64;
+        }
         ending.newest_at = at as u64;
         (ending.newest_from, ending.generation) = (group.from, group.to);
         at = group.end;
@@ -215,8 +245,13 @@ fn walk(
         if mark.generation != ending.generation {
             return Damage::at(mark_at, "the closing mark names another generation");
         }
+        if settled > at {
+            return Damage::at(index(WATERMARK_AT), WATERMARK_IS_WRONG);
+        }
         ending.how = if mark.continued { How::Continued } else { How::Closed };
     }
+    // Of bytes that the journal that follows does not count a watermark may tell; they stand in that one again.
+    ending.settled = if limit.is_some() { ending.bytes } else { ending.settled.max(settled as u64) };
     if let Some(begun) = begun {
         // The one that goes on from here may hold the newest group again, and then does not count it here.
         let again = if limit.is_some() { Group::read(file, at, &head)?.ok() } else { None };
@@ -225,7 +260,9 @@ fn walk(
             None => (ending.generation, at),
         };
         // Nothing is marked behind which anything else stands.
-        only_zeros(file.get(used..).unwrap_or_default(), used)?;
+        if let Some(set) = set_in(file, used, file.len()) {
+            return Damage::at(set, NOTHING_IS_WRITTEN);
+        }
         let (used_bytes, file_bytes) = (used as u64, file.len() as u64);
         let begins = |continued| Mark { continued, generation, used_bytes, file_bytes }.begins(tag, begun);
         ending.how = match (begins(false), begins(true)) {
@@ -368,35 +405,41 @@ fn commit(block: &Block<'_>) -> Result<CommitV1, FileError> {
 /// group, or any block behind the expected group's own commit. The latter alone may well have arrived without the rest of
 /// its group; what follows it is written only when the group is durable.
 fn later_group(file: &[u8], from: usize, tag: u32, generation: u64) -> Option<usize> {
+    commits(file, from, tag).find_map(|(block, commit)| match commit.from.cmp(&generation) {
+        Ordering::Greater => Some(block.offset),
+        Ordering::Equal => Block::at(file, block.end, tag).is_ok().then_some(block.end),
+        Ordering::Less => None,
+    })
+}
+
+/// The whole commits from this byte on, wherever they stand.
+fn commits(file: &[u8], from: usize, tag: u32) -> impl Iterator<Item = (Block<'_>, CommitV1)> {
     let length = u32::try_from(COMMIT_BYTES).unwrap_or(0).to_le_bytes();
-    let tail = file.get(from..)?;
+    let tail = file.get(from..).unwrap_or_default();
     tail.windows(BLOCK_HEAD_BYTES + COMMIT_BYTES)
         .enumerate()
-        .filter(|(_, window)| window.starts_with(&length) && window.get(BLOCK_HEAD_BYTES) == Some(&CommitV1::KIND))
-        .find_map(|(at, _)| {
+        .filter(move |(_, window)| window.starts_with(&length) && window.get(BLOCK_HEAD_BYTES) == Some(&CommitV1::KIND))
+        .filter_map(move |(at, _)| {
             let block = Block::at(file, from + at, tag).ok()?;
-            match commit(&block).ok()?.from.cmp(&generation) {
-                Ordering::Greater => Some(from + at),
-                Ordering::Equal => Block::at(file, block.end, tag).is_ok().then_some(block.end),
-                Ordering::Less => None,
-            }
+            Some((block, commit(&block).ok()?))
         })
 }
 
-fn only_zeros(bytes: &[u8], offset: usize) -> Result<(), FileError> {
+/// The first byte in this part of the file that is not zero.
+fn set_in(file: &[u8], from: usize, to: usize) -> Option<usize> {
+    let bytes = file.get(from..to).unwrap_or_default();
     // All at once first, for it is usually so, and a machine takes many bytes a step then.
     if bytes.iter().fold(0, |all, byte| all | byte) == 0 {
-        return Ok(());
+        return None;
     }
-    match bytes.iter().position(|byte| *byte != 0) {
-        None => Ok(()),
-        Some(at) => Damage::at(offset + at, "something stands where nothing is written"),
-    }
+    bytes.iter().position(|byte| *byte != 0).map(|at| from + at)
 }
 
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
+const NOTHING_IS_WRITTEN: &str = "something stands where nothing is written";
+const WATERMARK_IS_WRONG: &str = "the watermark does not match";
 /// Payload of a commit: kind, number, three integers.
 const COMMIT_BYTES: usize = PAYLOAD_HEAD_BYTES + 3 * 8;

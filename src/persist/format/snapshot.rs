@@ -9,7 +9,7 @@ use super::blocks::{Block, BlockWriter, Sink};
 use super::entries::{Entry, EntryV2, KeyOf, Put, TRUSTED_BYTES_MIN, TrustedV1};
 use super::stored::{StoredKey, StoredValue};
 use super::version_1::{FloorV1, Old, OutgoingV1, PendingV1, RevokedV1};
-use super::{Damage, FileError, HEADER_BYTES, Header, Kind, StoreId, VERSION};
+use super::{Damage, FileError, HEADER_BYTES, Header, Kind, STATE_VERSION, StoreId};
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
 use crate::peer::NodeId;
@@ -42,7 +42,7 @@ pub(crate) fn encode_snapshot<E>(
     let (trusted, sides) = (tables.trusted.len() as u64, counts(&tables.sides));
     blocks.table(core::iter::once(EndV2 { sides, trusted }))?;
     let file_bytes = blocks.offset;
-    let header = Header { version: VERSION, kind: Kind::Snapshot, store, generation, file_bytes };
+    let header = Header { version: STATE_VERSION, kind: Kind::Snapshot, store, generation, file_bytes };
     sink(0, &header.encode())?;
     Ok(file_bytes)
 }

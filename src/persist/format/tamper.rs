@@ -5,10 +5,10 @@
 use super::blocks::{BLOCK_HEAD_BYTES, block_checksum};
 use super::journal::tag_of;
 use super::snapshot::file_tag;
-use super::{GROUPS_AT, HEADER_BYTES, JournalHead, Kind, MARK_AT, StoreId, take};
+use super::{GROUPS_AT, HEADER_BYTES, JournalHead, Kind, MARK_AT, StoreId, WATERMARK_AT, take};
 
 /// Makes length and checksum of the header, and the checksums of all blocks that can be followed, right again; of a
-/// journal also those of the second header and of the closing mark, if there is one.
+/// journal also those of the second header, of the closing mark and of the watermark, if there are some.
 pub(crate) fn fix_checksums(file: &mut [u8]) {
     let file_bytes = file.len() as u64;
     let is_journal = file.get(KIND_AT) == Some(&(Kind::Journal as u8));
@@ -28,6 +28,14 @@ pub(crate) fn fix_checksums(file: &mut [u8]) {
                 *named = tag.to_le_bytes();
             }
             seal_at(file, mark_at);
+        }
+        let watermark_at = usize::try_from(WATERMARK_AT).unwrap_or(usize::MAX);
+        if file.get(watermark_at).is_some_and(|byte| *byte != 0) {
+            if let Some(named) = file.get_mut(watermark_at + MARK_TAG_AT..).and_then(|rest| rest.first_chunk_mut::<4>())
+            {
+                *named = tag.to_le_bytes();
+            }
+            seal_at(file, watermark_at);
         }
         (tag, usize::try_from(GROUPS_AT).unwrap_or(usize::MAX))
     } else {

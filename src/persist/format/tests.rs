@@ -275,17 +275,18 @@ fn a_peer_that_is_both_trusted_and_revoked_is_refused() {
 #[test]
 fn a_newer_version_is_named_only_if_its_checksum_holds() {
     let mut header =
-        Header { version: VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
-    header[8] = 3;
+        Header { version: STATE_VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
+    header[8] = 4;
     assert!(matches!(Header::decode(&header, Kind::Genesis), Err(FileError::Damaged(_))));
     let checksum = crc32fast::hash(&header[..60]);
     header[60..].copy_from_slice(&checksum.to_le_bytes());
-    assert_eq!(Header::decode(&header, Kind::Genesis), Err(FileError::Newer(3)));
+    assert_eq!(Header::decode(&header, Kind::Genesis), Err(FileError::Newer(4)));
 }
 
 #[test]
 fn a_snapshot_is_no_mark_and_a_mark_is_no_snapshot() {
-    let mark = Header { version: VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
+    let mark =
+        Header { version: STATE_VERSION, kind: Kind::Genesis, store: STORE, generation: 0, file_bytes: 64 }.encode();
     assert!(Header::decode(&mark, Kind::Genesis).is_ok());
     assert!(matches!(decode_snapshot(&mark, now()), Err(FileError::Damaged(damage)) if damage.offset == 12));
     assert!(matches!(Header::decode(&encode(1, &full_tables()), Kind::Genesis), Err(FileError::Damaged(_))));

@@ -35,7 +35,8 @@ impl Contents for Files {
         match self.ends[&number_in(name, JOURNAL).unwrap()].clone() {
             Ok((generation, how)) => {
                 self.generation = self.generation.max(generation);
-                Ok(Ending { newest_at: 1024, newest_from: generation - 1, bytes: 2000, generation, how })
+                let (newest_from, settled, spoilt) = (generation - 1, 2000, None);
+                Ok(Ending { newest_at: 1024, newest_from, bytes: 2000, generation, how, settled, spoilt })
             }
             Err((generation, error)) => {
                 self.generation = self.generation.max(generation);

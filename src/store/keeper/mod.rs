@@ -34,6 +34,14 @@ pub(crate) trait Saver: Send {
     /// The state of this generation in other memory: if it was saved, it need not be kept where it was.
     fn moved(&mut self, _generation: u64, _tables: &Tables) {}
 
+    /// How long after a save that no other follows [`Saver::settle`] is due; none if there is nothing to settle.
+    fn settles_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Makes it known on the disk that everything saved so far was acknowledged. If that fails nothing is lost.
+    fn settle(&mut self) {}
+
     /// Looks, without waiting, how whole snapshots are doing; `None` if there are none.
     fn snapshots(&mut self) -> Option<Snapshots> {
         None
@@ -52,6 +60,14 @@ impl Saver for Log {
 
     fn moved(&mut self, generation: u64, tables: &Tables) {
         Log::moved(self, generation, tables);
+    }
+
+    fn settles_after(&self) -> Option<Duration> {
+        Log::settles_after(self)
+    }
+
+    fn settle(&mut self) {
+        Log::settle(self);
     }
 
     fn snapshots(&mut self) -> Option<Snapshots> {
@@ -86,6 +102,7 @@ pub(crate) fn run(shared: Arc<Shared>, saver: Box<dyn Saver>) {
         plan: FlushPlan::default(),
         snapshots_fail: false,
         trim_at: None,
+        settle_at: None,
         again_until: None,
         came_again: false,
         upkeep_by: Deadline::after(SWEEP_EVERY),
@@ -104,6 +121,8 @@ struct Keeper {
     snapshots_fail: bool,
     /// When to give memory back next; none if nothing happened since there was none to give.
     trim_at: Option<Deadline>,
+    /// When to settle what was saved, unless something else is saved before; none if it is settled.
+    settle_at: Option<Deadline>,
     /// Until then whoever was answered by the last save may be expected to come again; none if it answered nobody.
     again_until: Option<Deadline>,
     /// Whether somebody came so soon the last time that the keeper was rung after such a save.
@@ -134,6 +153,9 @@ impl Keeper {
                     if until.is_none() && self.listen() {
                         continue;
                     }
+                    if until.is_none() && self.settle_at.take_if(|at| at.has_passed()).is_some() {
+                        self.settle(seen.durable, now.wall);
+                    }
                     self.upkeep_by = Deadline::after(SWEEP_EVERY);
                     // Nobody rings when a snapshot has ended.
                     let look_again = self.look_at_snapshots().then_some(LOOK_EVERY);
@@ -144,7 +166,9 @@ impl Keeper {
                         .chain(sweep_again)
                         .chain(look_again)
                         .min();
-                    self.shared.wait_for_ring(wake.map_or(Deadline::NEVER, Deadline::after));
+                    // What is still to be saved settles what was saved before.
+                    let settle = self.settle_at.filter(|_| until.is_none()).unwrap_or(Deadline::NEVER);
+                    self.shared.wait_for_ring(wake.map_or(Deadline::NEVER, Deadline::after).or_earlier(settle));
                     self.came_again = self.again_until.is_some_and(|until| !until.has_passed());
                 }
             }
@@ -196,6 +220,15 @@ impl Keeper {
         running
     }
 
+    /// Everything up to this generation was acknowledged. Who asks sees this as a save that runs, for the disk may hang in it.
+    fn settle(&mut self, generation: u64, begun: WallMillis) {
+        if let Some(saver) = &mut self.saver {
+            self.shared.progress.settles(generation, begun);
+            saver.settle();
+            self.shared.progress.settled();
+        }
+    }
+
     fn save(&mut self, generation: u64, tables: &Tables, begun: WallMillis) {
         let Some(saver) = &mut self.saver else { return };
         let progress = &self.shared.progress;
@@ -208,6 +241,7 @@ impl Keeper {
                 }
                 self.plan.saved();
                 let answered = progress.saved(generation);
+                self.settle_at = saver.settles_after().map(Deadline::after);
                 self.again_until = (answered > 0).then(|| Deadline::after(AGAIN_WITHIN));
                 self.look_at_snapshots();
             }
@@ -215,6 +249,8 @@ impl Keeper {
                 let now = self.shared.now();
                 let at_risk = self.shared.generation().saturating_sub(progress.durable());
                 tracing::error!(%error, generation, at_risk, "a save failed; it will be retried");
+                // Nothing more is written to that journal.
+                self.settle_at = None;
                 self.plan.failed(now.tick);
                 progress.failed(&error, now.wall);
             }

@@ -430,7 +430,7 @@ fn anew(saved: WallMillis, on_file: &mut OnFile, found: Option<WallMillis>, now:
 
 fn open(disk: &SimDisk, id: NodeId, now: Now) -> Result<Loaded, String> {
     // Journals alone: snapshots are written by a thread, whose pace no seed decides. They have tests of their own.
-    let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: u64::MAX };
+    let sizes = Sizes { ahead_bytes_min: 0, ahead_bytes_max: 0, journal_bytes_min: u64::MAX, settle_after: None };
     let opening = Opening { create: true, policy: RecoverPolicy::Fail, sizes };
     let store = StoreId { id: [7; 16], seed: u64::from(id.get()) };
     load(Arc::new(disk.clone()), opening, now, || Ok(store)).map_err(|error| format!("does not open: {error}"))

@@ -27,11 +27,14 @@ pub(super) enum Acknowledge {
 pub(super) struct Sizes {
     ahead_bytes: u64,
     journal_bytes_min: u64,
+    /// When journals get their watermarks.
+    settle_after: Option<Duration>,
 }
 
 impl Sizes {
     pub(super) fn open(self, storage: Arc<dyn Storage>) -> Result<TrustStore, OpenError> {
-        TrustStore::options().journal_sizes(self.ahead_bytes, self.journal_bytes_min).open_storage(storage)
+        let options = TrustStore::options().journal_sizes(self.ahead_bytes, self.journal_bytes_min);
+        options.settle_after(self.settle_after).open_storage(storage)
     }
 }
 
@@ -55,6 +58,8 @@ enum Step {
     Burst,
     /// A change while one call fails.
     Fault,
+    /// Two changes, and then none for a while.
+    Idle,
     /// A clean close; the next change begins a new journal.
     Reopen,
     /// Closes and opens twice without a change.
@@ -65,11 +70,11 @@ enum Step {
 
 impl Plan {
     pub(super) fn new(seed: u64) -> Self {
-        use Step::{Burst, Crash, Fault, Grant, Grants, Reopen, ReopenIdle, Revoke, Revokes};
+        use Step::{Burst, Crash, Fault, Grant, Grants, Idle, Reopen, ReopenIdle, Revoke, Revokes};
         let mut random = Random(seed);
         let mut steps = vec![
             Grant, Grant, Grant, Grant, Grant, Grant, Revoke, Revoke, Revoke, Grants, Grants, Revokes, Burst, Burst,
-            Fault, Fault, Fault, Reopen, ReopenIdle, Crash, Crash,
+            Fault, Fault, Fault, Reopen, ReopenIdle, Crash, Crash, Idle, Idle, Idle,
         ];
         for at in (1..steps.len()).rev() {
             steps.swap(at, random.below(at as u32 + 1) as usize);
@@ -77,6 +82,7 @@ impl Plan {
         let sizes = Sizes {
             ahead_bytes: [0, 2048, 4096][random.below(3) as usize],
             journal_bytes_min: [300, 1000, 3000][random.below(3) as usize],
+            settle_after: [None, Some(Duration::ZERO), Some(Duration::from_millis(1))][random.below(3) as usize],
         };
         let write_bytes_max = [None, Some(700), Some(512), Some(1500)][random.below(4) as usize];
         Self { seed, sizes, write_bytes_max, steps, random }
@@ -113,6 +119,7 @@ pub(super) struct Happened {
     removals: u64,
     failures: u64,
     crashes: u64,
+    watermarks: u64,
 }
 
 impl Happened {
@@ -124,6 +131,8 @@ impl Happened {
             && self.removals >= 2 * stories
             && self.failures >= stories
             && self.crashes >= 2 * stories
+            // In two of three stories, more or less, and each time that the disk is looked at at the end of a part.
+            && self.watermarks > 0
     }
 }
 
@@ -135,6 +144,7 @@ impl AddAssign for Happened {
         self.removals += other.removals;
         self.failures += other.failures;
         self.crashes += other.crashes;
+        self.watermarks += other.watermarks;
     }
 }
 
@@ -207,7 +217,8 @@ impl Teller<'_> {
         let happened = &mut self.story.happened;
         happened.appends += self.disk.log().iter().filter(|call| **call == Call::SyncData).count() as u64;
         happened.removals += self.disk.log().iter().filter(|call| **call == Call::Remove).count() as u64;
-        for (name, _) in self.disk.live_image() {
+        for (name, bytes) in self.disk.live_image() {
+            happened.watermarks += u64::from(name.ends_with(".tkj") && bytes.get(576).is_some_and(|byte| *byte != 0));
             // Names count on from part to part: what is there at the end of each shows how many there were since.
             happened.snapshots += u64::from(name.ends_with(".tks"));
             happened.journals += u64::from(name.ends_with(".tkj"));
@@ -245,6 +256,13 @@ impl Teller<'_> {
                 self.disk.set_fault(None);
                 // What comes behind a failure is where a journal could go on wrongly.
                 self.change(|batch| grant(batch, fresh(at, 600 + number)));
+            }
+            Step::Idle => {
+                for more in 0..2 {
+                    self.change(|batch| grant(batch, fresh(at + more, 640 + number)));
+                }
+                // Whether it was long enough is nothing that a story relies on.
+                std::thread::sleep(Duration::from_millis(5));
             }
             Step::Reopen => self.reopen(),
             Step::ReopenIdle => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use trustkeep::testing::sim_disk::{Call, SimDisk, Verdict};
 
 use super::super::{Contents, record};
-use super::run::{QUIET, REPAIRING, ROTATING, Run, Setup, Step};
+use super::run::{QUIET, REPAIRING, ROTATING, Run, SETTLING, Setup, Step};
 
 const EIO: i32 = 5;
 /// Where the groups of a journal begin.
@@ -159,6 +159,23 @@ pub(super) fn phases() -> Vec<Phase> {
             cases_min: 300,
             makes: [&[Create, Write, Sync, Rename, SyncDir, SyncData], &[Create, Write, Sync, Rename, SyncDir, Remove]],
             ..live("snapshot", || Before::after(RESTARTED), &[])
+        },
+        Phase {
+            steps: &[
+                Step::Open,
+                Step::GrantAll(30, 33),
+                Step::Acknowledge,
+                Step::Grant(34),
+                Step::Acknowledge,
+                Step::Settle,
+                Step::Grant(35),
+                Step::Acknowledge,
+                Step::Settle,
+                Step::Close,
+            ],
+            setup: SETTLING,
+            cases_min: 180,
+            ..live("idle", || Before::after(RESTARTED), &[List, Read, Create, Write, Sync, Rename, SyncDir, SyncData])
         },
         live("reopen", || Before::after(RESTARTED), &[List, Read, SyncDir, Create, Write, Sync, Rename, SyncData]),
         live(

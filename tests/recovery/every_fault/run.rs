@@ -21,6 +21,8 @@ pub(super) enum Step {
     Revoke(u32),
     /// Waits until the latest change is durable.
     Acknowledge,
+    /// Waits until the journal has its watermark, or something has gone wrong.
+    Settle,
     Close,
     Compact,
 }
@@ -31,16 +33,20 @@ pub(super) struct Setup {
     pub(super) policy: RecoverPolicy,
     /// A snapshot is not due before journals have this many bytes.
     pub(super) journal_bytes_min: u64,
+    /// Whether journals get watermarks, as soon as the keeper has nothing else to do.
+    pub(super) settles: bool,
 }
 
 impl Setup {
     pub(super) fn options(self) -> Options {
-        TrustStore::options().recover(self.policy).journal_sizes(0, self.journal_bytes_min)
+        let options = TrustStore::options().recover(self.policy).journal_sizes(0, self.journal_bytes_min);
+        options.settle_after(self.settles.then_some(Duration::ZERO))
     }
 }
 
-pub(super) const QUIET: Setup = Setup { policy: RecoverPolicy::Fail, journal_bytes_min: 1 << 20 };
+pub(super) const QUIET: Setup = Setup { policy: RecoverPolicy::Fail, journal_bytes_min: 1 << 20, settles: false };
 pub(super) const ROTATING: Setup = Setup { journal_bytes_min: 1, ..QUIET };
+pub(super) const SETTLING: Setup = Setup { settles: true, ..QUIET };
 pub(super) const REPAIRING: Setup = Setup { policy: RecoverPolicy::Previous, ..QUIET };
 
 pub(super) struct Run {
@@ -92,6 +98,7 @@ impl Run {
                 self.change(|store| store.revoke(id(number)).unwrap().receipt, |now| now.retain(|of, _| *of != number));
             }
             Step::Acknowledge => self.acknowledge(),
+            Step::Settle => self.settle(),
             Step::Close => self.close(),
             Step::Compact => self.compact(),
         }
@@ -189,6 +196,19 @@ impl Run {
                 self.published.retain(|(generation, _)| *generation >= durable);
             }
             Err(error) => self.refused(&error),
+        }
+    }
+
+    pub(super) fn settle(&self) {
+        let deadline = std::time::Instant::now() + LONG;
+        let has_gone_wrong = || self.weather.hits.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        while !super::super::idle::is_settled(&self.disk) && !has_gone_wrong() {
+            assert!(std::time::Instant::now() < deadline, "no watermark");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // It is synced behind that.
+        while self.store().health().saving.is_some() {
+            std::thread::yield_now();
         }
     }
 

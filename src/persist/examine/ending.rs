@@ -1,0 +1,35 @@
+//! What is known of a journal by how it ends.
+//!
+//! What must hold: a byte of which it is not known whether it is what it should be is told.
+#![forbid(unsafe_code)]
+
+use super::Finding;
+use crate::persist::format::{Damage, Ending, How, JournalHead, WATERMARKS_SINCE};
+
+/// `written`: where the last byte ends that is not zero.
+pub(super) fn finding(head: &JournalHead, ending: &Ending, written: u64) -> Finding {
+    match (&ending.how, ending.spoilt) {
+        (How::Torn(damage), _) => Finding::Unsure(torn(head, ending, damage, written)),
+        (_, Some(at)) => Finding::Unsure(format!(
+            "byte {at} holds nothing, and is damaged all the same: nothing is lost by that, but the disk may be failing"
+        )),
+        (How::Open, None) if ending.settled < ending.bytes => Finding::Note(format!(
+            "not closed, and no watermark behind byte {}: a change of the last second that was lost as a whole would not be \
+             noticed",
+            ending.settled
+        )),
+        _ => Finding::Whole,
+    }
+}
+
+/// What is known of bytes behind the newest whole change.
+fn torn(head: &JournalHead, ending: &Ending, damage: &Damage, written: u64) -> String {
+    let (bytes, behind) = (ending.bytes, written.saturating_sub(ending.bytes));
+    let when =
+        if head.version < WATERMARKS_SINCE { "" } else { " were written less than a second before the end, and" };
+    format!(
+        "every byte up to {bytes} is accounted for; the {behind} bytes from there on{when} could be a torn write or damage to a \
+         change that was acknowledged (byte {}: {})",
+        damage.offset, damage.reason
+    )
+}
