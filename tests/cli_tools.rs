@@ -2,7 +2,7 @@
 //!
 //! - `export` writes the same document for the same state, with or without a node running, and replaces nothing unasked;
 //! - `compact` changes how many bytes there are, and nothing else; it and `repair` refuse a store that is in use;
-//! - `repair` changes nothing unasked, deletes nothing, and says what is lost;
+//! - `repair` changes nothing unasked, deletes nothing, keeps what is whole and what restricts, and says what is lost;
 //! - bars are drawn on a terminal, and nowhere else.
 #![allow(
     clippy::unwrap_used,
@@ -70,6 +70,12 @@ fn flip(path: &Path, from_end: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.len() - from_end;
     bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn spoil(path: &Path, how: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    how(&mut bytes);
     std::fs::write(path, bytes).unwrap();
 }
 
@@ -314,12 +320,13 @@ fn a_damaged_newest_state_is_set_aside_when_told_and_not_before() {
     // The third and newest journal: in it is the revocation alone.
     let damaged = newest_journal(&dir);
     let (newest, previous) = (4, 3);
-    flip(&dir.join(&damaged), 1);
+    // So that no checksum tells what stood there.
+    spoil(&dir.join(&damaged), |bytes| bytes[1033..1100].fill(0x5a));
     let before = content(&dir);
     let args = ["repair", "--dir", text(&dir)];
     let dry = fails(&args, &["nothing was changed", "--yes"]);
     let aside = format!("damaged-0-{damaged}");
-    for word in ["damaged at byte", &aside, "revoked since", "lost", "trusted, "] {
+    for word in ["damaged at byte", &aside, "revoked by one of them is trusted again", "lost", "trusted, "] {
         assert!(dry.out.contains(word), "{word}: {}", dry.out);
     }
     assert!(!dry.out.contains("repaired"));
@@ -361,6 +368,57 @@ fn a_damaged_newest_state_is_set_aside_when_told_and_not_before() {
     }
 }
 
+/// Before, all of the journal was set aside, and the peer was trusted again, whose id nobody was told.
+#[test]
+fn what_is_whole_and_what_restricts_is_kept_behind_damage_too() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let store = TrustStore::open(&dir).unwrap();
+    for number in 1..=3 {
+        store.grant(TrustRecord::new(id(number), None)).unwrap().wait_durable().unwrap();
+    }
+    store.revoke(id(2)).unwrap().receipt.wait_durable().unwrap();
+    store.grant(TrustRecord::new(id(4), None)).unwrap().wait_durable().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let journal = newest_journal(&dir);
+    let places = groups(&std::fs::read(dir.join(&journal)).unwrap());
+    // One bit of the third grant, and one of the revocation behind it.
+    spoil(&dir.join(&journal), |bytes| {
+        bytes[places[2] + 15] ^= 4;
+        bytes[places[3] + 15] ^= 4;
+    });
+    let args = ["repair", "--dir", text(&dir)];
+    let dry = fails(&args, &["nothing was changed"]);
+    for word in
+        ["salvaged   1 whole changes, up to generation 5", "kept       peer 2: revoked", "not kept   peer 3: granted"]
+    {
+        assert!(dry.out.contains(word), "{word}: {}", dry.out);
+    }
+    let told = json(&[&args[..], &["--yes", "--json"]].concat());
+    let salvaged = &told["salvaged"];
+    let of = |number: u32, what: &str| serde_json::json!({ "node_id": number, "public_key": null, "what": what });
+    assert_eq!(salvaged["kept"], serde_json::json!([of(2, "revoked"), of(2, "no_longer_trusted")]));
+    assert_eq!(salvaged["not_kept"], serde_json::json!([of(3, "granted")]));
+    assert_eq!((&salvaged["changes"], &salvaged["missing"]), (&1.into(), &serde_json::json!([[2, 4]])));
+    let store = TrustStore::open(&dir).unwrap();
+    let trusted: Vec<u32> = (1..=4).filter(|number| store.is_trusted(id(*number))).collect();
+    assert_eq!((trusted, store.is_revoked(id(2))), (vec![1, 4], true));
+}
+
+/// Where a journal's groups begin.
+fn groups(bytes: &[u8]) -> Vec<usize> {
+    let (mut at, mut places) = (1024, vec![1024]);
+    while bytes[at] != 0 {
+        let kind = bytes[at + 8];
+        at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        if kind == 254 {
+            places.push(at);
+        }
+    }
+    places
+}
+
 #[test]
 fn with_nothing_whole_only_an_empty_store_is_left_and_only_if_told() {
     let home = tempfile::tempdir().unwrap();
@@ -376,7 +434,7 @@ fn with_nothing_whole_only_an_empty_store_is_left_and_only_if_told() {
         assert_eq!(refused.out, "");
     }
     let dry = fails(&["repair", "--empty", "--dir", text(&dir)], &["nothing was changed"]);
-    assert!(dry.out.contains("every grant and every revocation"), "{}", dry.out);
+    assert!(dry.out.contains("every grant, and every revocation that is not listed as kept"), "{}", dry.out);
     assert_eq!(content(&dir), before);
     let done = json(&["repair", "--empty", "--yes", "--json", "--dir", text(&dir)]);
     assert_eq!((&done["damaged_generation"], &done["recovered_generation"]), (&newest.into(), &Value::Null));
@@ -385,7 +443,8 @@ fn with_nothing_whole_only_an_empty_store_is_left_and_only_if_told() {
     for name in &all {
         assert_eq!(after[&format!("damaged-0-{name}")], before[name]);
     }
-    assert_eq!(TrustStore::open(&dir).unwrap().snapshot().len(), 0);
+    let store = TrustStore::open(&dir).unwrap();
+    assert_eq!((store.snapshot().len(), store.is_revoked(id(5))), (0, true), "what restricts is read of any file");
 }
 
 #[test]

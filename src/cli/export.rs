@@ -33,7 +33,7 @@ pub(super) fn export(
     nonces: Nonces,
     json: bool,
 ) -> Result<Answer, Failure> {
-    let (snapshot, files) = examine::inspect(&look(dir)?, now())?;
+    let examine::Inspection { snapshot, files, .. } = examine::inspect(&look(dir)?, now())?;
     // Of one state, about.
     let size = files.iter().map(|file| file.bytes).max().unwrap_or(0);
     let Some(path) = out else {

@@ -27,6 +27,7 @@ struct Inspected {
     #[serde(flatten)]
     remembered: Remembered,
     files: Vec<FileRow>,
+    notes: Vec<Note>,
 }
 
 #[derive(Serialize)]
@@ -80,7 +81,11 @@ pub(super) fn look(dir: &Path) -> Result<Directory, Failure> {
 
 /// Prints the newest state and the files.
 pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
-    let (snapshot, files) = examine::inspect(&look(dir)?, now())?;
+    let examine::Inspection { snapshot, files, newest } = examine::inspect(&look(dir)?, now())?;
+    let note = newest.and_then(|(file, finding)| match finding {
+        Finding::Note(note) | Finding::Unsure(note) => Some(Note { file: Some(file), note }),
+        _ => None,
+    });
     let tables = &snapshot.tables;
     let inspected = Inspected {
         generation: snapshot.header.generation,
@@ -112,6 +117,7 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
         },
         remembered: Remembered::of(tables),
         files: files.iter().map(FileRow::from).collect(),
+        notes: note.into_iter().collect(),
     };
     if json {
         print::json(&inspected)?;
@@ -119,7 +125,7 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     }
     let Inspected { generation, trusted, pending, outgoing, revoked, revoked_keys, ignored, ignored_keys, .. } =
         &inspected;
-    let (remembered, files) = (&inspected.remembered, &inspected.files);
+    let (remembered, files, notes) = (&inspected.remembered, &inspected.files, &inspected.notes);
     let at = now().wall;
     print::to_stdout(|out| {
         let (t, p, o, r) = (trusted.len(), pending.len(), outgoing.len(), revoked.len());
@@ -136,7 +142,8 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
         let cells = files
             .iter()
             .map(|file| [file.name.clone(), file.bytes.to_string(), file.kind.to_owned(), generation(file)]);
-        print::table(out, "FILES", ["NAME", "BYTES", "KIND", "GENERATION"], cells)
+        print::table(out, "FILES", ["NAME", "BYTES", "KIND", "GENERATION"], cells)?;
+        show_notes(out, notes)
     })?;
     Ok(Answer::Printed)
 }
@@ -192,14 +199,18 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
                 }
             )?;
             print::table(out, "FILES", ["NAME", "BYTES", "KIND", "VERDICT"], cells)?;
-            for Note { file, note } in &notes {
-                writeln!(out, "note: {}{note}", file.as_ref().map_or_else(String::new, |file| format!("{file}: ")))?;
-            }
-            Ok(())
+            show_notes(out, &notes)
         })?;
     }
     messages.iter().for_each(complain);
     Ok(if ok { Answer::Yes } else { Answer::No })
+}
+
+fn show_notes(out: &mut dyn std::io::Write, notes: &[Note]) -> std::io::Result<()> {
+    for Note { file, note } in notes {
+        writeln!(out, "note: {}{note}", file.as_ref().map_or_else(String::new, |file| format!("{file}: ")))?;
+    }
+    Ok(())
 }
 
 /// Everything that is wrong.

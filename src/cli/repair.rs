@@ -1,8 +1,12 @@
 //! `repair`: makes a damaged store usable again, and says first and afterwards what that costs.
 //!
 //! What must hold: nothing is deleted; nothing is changed without `--yes`, nor in a store that opens as it is, nor where a
-//! file is of a newer release or of another store. What would be done is found out by doing it in a rehearsal.
+//! file is of a newer release or of another store. What would be done is found out by doing it in a rehearsal. Every whole
+//! change and every restriction that can be read is kept; what is not is listed.
 #![forbid(unsafe_code)]
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;
 
 use std::path::Path;
 
@@ -18,8 +22,10 @@ use crate::persist::Storage;
 use crate::persist::examine::{Report, would_reach};
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::recover::{Listing, RecoverPolicy};
+use crate::persist::salvage::{Of, Salvaged, What, empty_tables, salvage};
 use crate::store::TrustStore;
 use crate::sync::Arc;
+use crate::tables::Tables;
 use crate::tables::table::Table as _;
 
 #[derive(Serialize)]
@@ -37,6 +43,84 @@ struct Repair {
     records: Records,
     /// What is lost, as far as can be known; none if nothing is.
     lost: Option<String>,
+    /// What was read of files that cannot be used; none if all of them could be followed.
+    salvaged: Option<SalvagedRow>,
+}
+
+#[derive(Serialize)]
+struct SalvagedRow {
+    /// How many whole changes.
+    changes: usize,
+    /// The newest generation of which one is whole.
+    newest_generation: u64,
+    /// Generations of which none is known to be whole: from behind the first number, up to the second.
+    missing: Vec<(u64, u64)>,
+    /// Restrictions that were read of changes that are not whole.
+    kept: Vec<EntryRow>,
+    not_kept: Vec<EntryRow>,
+    unreadable: Vec<PlaceRow>,
+}
+
+/// One of `node_id` and `public_key` is `null`.
+#[derive(Serialize)]
+struct EntryRow {
+    node_id: Option<u32>,
+    public_key: Option<String>,
+    what: &'static str,
+}
+
+#[derive(Serialize)]
+struct PlaceRow {
+    file: String,
+    offset: u64,
+    bytes: u64,
+}
+
+impl From<&(Of, What)> for EntryRow {
+    fn from((of, what): &(Of, What)) -> Self {
+        let what = match what {
+            What::Revoked => "revoked",
+            What::Ignored => "ignored",
+            What::Untrusted => "no_longer_trusted",
+            What::Granted => "granted",
+            What::Lifted => "mark_lifted",
+            What::Other => "other",
+            What::Unreadable => "unreadable",
+        };
+        match of {
+            Of::Peer(peer) => Self { node_id: Some(peer.get()), public_key: None, what },
+            Of::Key(key) => Self { node_id: None, public_key: Some(key.clone()), what },
+        }
+    }
+}
+
+impl core::fmt::Display for EntryRow {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let what = self.what.replace('_', " ");
+        match (self.node_id, &self.public_key) {
+            (Some(id), _) => write!(f, "peer {id}: {what}"),
+            (None, key) => write!(f, "key {}: {what}", key.as_deref().unwrap_or("-")),
+        }
+    }
+}
+
+impl From<&Salvaged> for SalvagedRow {
+    fn from(salvaged: &Salvaged) -> Self {
+        let Salvaged { groups, newest, gaps, kept, lost, damaged, .. } = salvaged;
+        let place = |(file, offset, bytes): &(String, u64, u64)| PlaceRow {
+            file: file.clone(),
+            offset: *offset,
+            bytes: *bytes,
+        };
+        Self {
+            changes: *groups,
+            newest_generation: *newest,
+            missing: gaps.clone(),
+            kept: kept.iter().map(EntryRow::from).collect(),
+            not_kept: lost.iter().map(EntryRow::from).collect(),
+            unreadable: damaged.iter().map(place).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,7 +157,7 @@ struct Opened {
 pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bool) -> Result<Answer, Failure> {
     let directory: Arc<dyn Storage> = Arc::new(Directory::own(dir, false, LoadMode::Read)?);
     let report = verified(directory.as_ref())?;
-    match rehearse(&directory, RecoverPolicy::Fail) {
+    match rehearse(&directory, RecoverPolicy::Fail, None) {
         Ok((opened, _)) => return nothing_to_repair(&report, opened, json),
         Err(OpenError::Damaged { .. } | OpenError::DataMissing { .. }) => {}
         // Of a newer release or another store, or not to be read at all: no policy covers that.
@@ -81,7 +165,12 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
     }
     let policy = if empty { RecoverPolicy::Empty } else { RecoverPolicy::Previous };
     let reach = would_reach(directory.as_ref(), policy, now());
-    let (mut opened, mut renames) = rehearse(&directory, policy).map_err(|error| match &error {
+    let salvaged = match &reach {
+        Ok(reached) => salvaged(directory.as_ref(), reached.as_ref())?,
+        Err(_) => None,
+    };
+    let instead = || salvaged.as_ref().map(|salvaged| salvaged.tables.clone());
+    let (mut opened, mut renames) = rehearse(&directory, policy, instead()).map_err(|error| match &error {
         OpenError::Damaged { .. } | OpenError::DataMissing { .. } => Failure::hint(
             error,
             "no state is whole; `--empty` would begin an empty store, which forgets every grant and every revocation",
@@ -90,7 +179,7 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
     })?;
     let reached = reach?;
     if yes {
-        (opened, renames) = open(&directory, policy)?;
+        (opened, renames) = open(&directory, policy, instead())?;
         // What that costs is told here, and was agreed to.
         if let Some(id) = opened.id {
             seen.gave_up(id, opened.generation);
@@ -100,11 +189,13 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
     let is_aside = |name: &String| aside.iter().any(|file| file.file == *name);
     let damaged = report.files.iter().filter(|(file, _)| is_aside(&file.name));
     let damaged_generation = damaged.filter_map(|(file, _)| file.generation).max();
+    let reached = reached.map(|(generation, _, lossy)| (generation, lossy));
     let recovered_generation = reached.map(|(generation, _)| generation);
     let repair = Repair {
         outcome: if yes { Outcome::Repaired } else { Outcome::WouldRepair },
         faults: faults(&report),
-        lost: lost(damaged_generation, reached),
+        lost: lost(damaged_generation, reached, salvaged.as_ref()),
+        salvaged: salvaged.as_ref().map(SalvagedRow::from),
         set_aside: aside,
         damaged_generation,
         recovered_generation,
@@ -133,6 +224,7 @@ fn nothing_to_repair(report: &Report, opened: Opened, json: bool) -> Result<Answ
         generation: opened.generation,
         records: opened.records,
         lost: None,
+        salvaged: None,
     };
     if json {
         print::json(&repair)?
@@ -143,16 +235,38 @@ fn nothing_to_repair(report: &Report, opened: Opened, json: bool) -> Result<Answ
 }
 
 /// Opens the store as `policy` says, in a copy of its files in memory.
-fn rehearse(directory: &Arc<dyn Storage>, policy: RecoverPolicy) -> Result<(Opened, Renames), OpenError> {
+fn rehearse(
+    directory: &Arc<dyn Storage>,
+    policy: RecoverPolicy,
+    instead: Option<Tables>,
+) -> Result<(Opened, Renames), OpenError> {
     let rehearsal = Rehearsal::new(Arc::clone(directory)).map_err(|error| unlisted(directory, error))?;
-    open(&(Arc::new(rehearsal) as _), policy)
+    open(&(Arc::new(rehearsal) as _), policy, instead)
+}
+
+/// What can be kept beyond what a recovery reaches; none if that loses nothing.
+fn salvaged(storage: &dyn Storage, reached: Option<&(u64, Tables, bool)>) -> Result<Option<Salvaged>, OpenError> {
+    match reached {
+        Some((_, _, false)) => Ok(None),
+        Some((generation, tables, true)) => salvage(storage, (*generation, tables.clone()), false, now()).map(Some),
+        // Without a whole state nothing but marks has a meaning, and those only in the store that the mark names.
+        None => match empty_tables(storage)? {
+            Some(tables) => salvage(storage, (0, tables), true, now()).map(Some),
+            None => Ok(None),
+        },
+    }
 }
 
 /// Opens the store as `policy` says, and closes it.
-fn open(storage: &Arc<dyn Storage>, policy: RecoverPolicy) -> Result<(Opened, Renames), OpenError> {
+fn open(
+    storage: &Arc<dyn Storage>,
+    policy: RecoverPolicy,
+    instead: Option<Tables>,
+) -> Result<(Opened, Renames), OpenError> {
     let watched = Watched::new(Arc::clone(storage), "opening").map_err(|error| unlisted(storage, error))?;
     let watched = Arc::new(watched);
-    let store = TrustStore::options().create(false).recover(policy).open_storage(Arc::clone(&watched) as _)?;
+    let store =
+        TrustStore::options().create(false).recover(policy).open_storage_as(Arc::clone(&watched) as _, instead)?;
     let generation = store.generation().get();
     let records =
         store.tables().map_or(Records { trusted: 0, pending: 0, outgoing: 0, revoked: 0 }, |tables| Records {
@@ -180,28 +294,42 @@ fn set_aside(renames: Renames) -> Vec<SetAside> {
     renames.into_iter().filter(|(_, to)| is_aside(to)).map(|(file, aside)| SetAside { file, aside }).collect()
 }
 
-fn lost(damaged: Option<u64>, reached: Option<(u64, bool)>) -> Option<String> {
-    match reached {
-        None => Some(
-            "every grant and every revocation: the store begins empty, and a peer that was revoked may be trusted again \
-             by whatever trusts peers unasked"
+fn lost(damaged: Option<u64>, reached: Option<(u64, bool)>, salvaged: Option<&Salvaged>) -> Option<String> {
+    match (reached, salvaged) {
+        (None, _) => Some(
+            "every grant, and every revocation that is not listed as kept: the store begins empty, and a peer that was revoked \
+             may be trusted again by whatever trusts peers unasked"
                 .to_owned(),
         ),
-        Some((_, false)) => None,
-        Some((recovered, true)) => {
-            let until = damaged.filter(|damaged| *damaged > recovered);
+        (Some((_, false)), _) => None,
+        (Some(_), Some(salvaged)) if salvaged.is_all() => None,
+        (Some((recovered, true)), salvaged) => {
+            let newest = salvaged.map_or(recovered, |salvaged| salvaged.newest);
+            let until = damaged.filter(|damaged| *damaged > newest);
             let until = until.map_or_else(String::new, |damaged| format!(", up to {damaged} or later"));
+            let missing = salvaged.into_iter().flat_map(|salvaged| &salvaged.gaps);
+            let missing: Vec<String> = missing.map(|(from, to)| format!("from {from} to {to}")).collect();
+            let missing = if missing.is_empty() { String::new() } else { format!(" {} and", missing.join(", ")) };
             Some(format!(
-                "all changes after generation {recovered}{until}: grants since then are gone, and revocations since then \
-                 are undone, so that a peer revoked since then is trusted again; revoke it anew"
+                "changes{missing} after generation {newest}{until}, but for restrictions that could be read: grants among them \
+                 are gone, and a peer revoked by one of them is trusted again; revoke it anew"
             ))
         }
     }
 }
 
 fn show(repair: &Repair) -> Result<(), Failure> {
-    let Repair { outcome, faults, set_aside, damaged_generation, recovered_generation, generation, records, lost } =
-        repair;
+    let Repair {
+        outcome,
+        faults,
+        set_aside,
+        damaged_generation,
+        recovered_generation,
+        generation,
+        records,
+        lost,
+        salvaged,
+    } = repair;
     let Records { trusted, pending, outgoing, revoked } = records;
     let counts = format!("{trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked");
     print::to_stdout(|out| {
@@ -221,6 +349,21 @@ fn show(repair: &Repair) -> Result<(), Failure> {
         match recovered_generation {
             Some(recovered) => writeln!(out, "recovered  generation {recovered}: {counts}")?,
             None => writeln!(out, "recovered  nothing; an empty store")?,
+        }
+        if let Some(salvaged) = salvaged {
+            let SalvagedRow { changes, newest_generation, kept, not_kept, unreadable, .. } = salvaged;
+            if *changes > 0 {
+                writeln!(out, "salvaged   {changes} whole changes, up to generation {newest_generation}")?;
+            }
+            for entry in kept {
+                writeln!(out, "kept       {entry}")?;
+            }
+            for entry in not_kept {
+                writeln!(out, "not kept   {entry}")?;
+            }
+            for PlaceRow { file, offset, bytes } in unreadable {
+                writeln!(out, "no change  {file}, {bytes} bytes from byte {offset} on")?;
+            }
         }
         writeln!(out, "goes on    as generation {generation}")?;
         writeln!(out, "lost       {}", lost.as_deref().unwrap_or("nothing"))?;

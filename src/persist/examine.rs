@@ -15,7 +15,7 @@ use std::io;
 use super::format::{self, Damage, FileError, HEADER_BYTES, Header, Kind, STATE_VERSION, Snapshot, StoreId};
 use super::holder::LockText;
 use super::load::{self, State, decode_head, decode_named, unusable};
-use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered};
+use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered, journal_name};
 use super::{FileEntry, Storage};
 use crate::error::OpenError;
 use crate::map::Value;
@@ -24,7 +24,7 @@ use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::patch::Patch;
 use crate::time::Now;
-use ending::finding;
+use ending::{finding, written};
 
 /// What a file in a store's directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,14 +107,30 @@ pub(crate) enum Progress {
     Done { bytes: u64 },
 }
 
-/// The state that opening the directory would find, and its files.
+/// What [`inspect`] finds.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    /// The state that opening the directory would find.
+    pub(crate) snapshot: Snapshot,
+    pub(crate) files: Vec<FileInfo>,
+    /// The newest journal that is part of it, and what checking that came to.
+    pub(crate) newest: Option<(String, Finding)>,
+}
+
+/// The state that opening the directory would find, its files, and what is to be said of the newest journal.
 ///
 /// # Errors
 /// What opening would answer, under [`RecoverPolicy::Fail`].
-pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<(Snapshot, Vec<FileInfo>), OpenError> {
+pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<Inspection, OpenError> {
     steadily(storage, |entries, listing| {
-        let (snapshot, _) = state(storage, listing, now)?;
-        Ok((snapshot, describe(entries, listing)))
+        let (snapshot, recovered) = state(storage, listing, now)?;
+        let newest = recovered.journals.last().zip(recovered.ending.as_ref());
+        let newest = newest.map(|(link, ending)| {
+            let name = journal_name(link.seq);
+            let written = load::read(storage, &name, |bytes| Ok(written(bytes)))?.unwrap_or(ending.bytes);
+            Ok((name, finding(&link.head, ending, written)))
+        });
+        Ok(Inspection { snapshot, files: describe(entries, listing), newest: newest.transpose()? })
     })
 }
 
@@ -135,8 +151,8 @@ fn state(storage: &dyn Storage, listing: &Listing, now: Now) -> Result<(Snapshot
     Ok((Snapshot { header, tables: rebuilt.tables }, recovered))
 }
 
-/// Which generation a recovery under this policy would reach, and whether something newer would be lost; `None` if it
-/// would begin an empty store.
+/// Which generation a recovery under this policy would reach, with which tables, and whether something newer would be lost;
+/// `None` if it would begin an empty store.
 ///
 /// # Errors
 /// What opening would answer.
@@ -144,13 +160,13 @@ pub(crate) fn would_reach(
     storage: &dyn Storage,
     policy: RecoverPolicy,
     now: Now,
-) -> Result<Option<(u64, bool)>, OpenError> {
+) -> Result<Option<(u64, Tables, bool)>, OpenError> {
     let listing = Listing::new(&load::list(storage)?);
     let mut state = State::new(storage, now);
     match load::decide(storage, &listing, policy, &mut state)? {
         Choice::State(recovered) => {
             let (_, rebuilt) = state.finish(&recovered)?;
-            Ok(Some((rebuilt.generation, recovered.lossy)))
+            Ok(Some((rebuilt.generation, rebuilt.tables, recovered.lossy)))
         }
         _ => Ok(None),
     }
@@ -377,8 +393,7 @@ impl Check<'_> {
             let sides = Tables::new(Mix::new(0)).patched(Patch { trusted: Vec::new(), sides: patch.sides });
             let keys = keys.chain(sides.iter().flat_map(|tables| tables.sides.keys()));
             check_keys(bytes, count, keys, meter)?;
-            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-            Ok((head, ending, written))
+            Ok((head, ending, written(bytes)))
         })?;
         let (head, ending, written) = match outcome {
             Ok(found) => found,

@@ -14,6 +14,8 @@ mod journal;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod journal_tests;
 mod replay;
+#[cfg(feature = "cli")]
+pub(crate) mod salvage;
 mod snapshot;
 mod stored;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]

@@ -42,11 +42,23 @@ pub(crate) struct Opening {
 }
 
 /// Opens the storage, which this process has locked. `fresh` makes the identity of a new store.
+#[cfg(any(test, feature = "cli", feature = "__testing"))]
 pub(crate) fn load(
     storage: Arc<dyn Storage>,
     opening: Opening,
     now: Now,
     fresh: impl Fn() -> Result<StoreId, OpenError>,
+) -> Result<Loaded, OpenError> {
+    load_as(storage, opening, now, fresh, None)
+}
+
+/// The same; if something is lost, the state is `instead` of what could be followed, which was read of these files, too.
+pub(crate) fn load_as(
+    storage: Arc<dyn Storage>,
+    opening: Opening,
+    now: Now,
+    fresh: impl Fn() -> Result<StoreId, OpenError>,
+    instead: Option<Tables>,
 ) -> Result<Loaded, OpenError> {
     let entries = list(storage.as_ref())?;
     let listing = Listing::new(&entries);
@@ -57,7 +69,7 @@ pub(crate) fn load(
         Choice::Create => {
             let removed = clean(storage.as_ref(), &listing);
             let report = Report { created: true, files: state.files(), removed, ..Report::default() };
-            begin(storage, opening.sizes, (fresh()?, false), 0, next_seq(&listing), fresh()?.seed, report)
+            begin(storage, opening.sizes, (fresh()?, false), (0, None), next_seq(&listing), fresh()?.seed, report)
         }
         Choice::Empty { set_aside, store } => {
             let is_marked = store.is_some();
@@ -68,18 +80,33 @@ pub(crate) fn load(
             // Beyond every generation that may have been acknowledged here.
             let newest = listing.snapshots.first().map_or(0, |(newest, _)| *newest);
             let generation = newest.saturating_add(LEAP).min(GENERATION_MAX);
-            begin(storage, opening.sizes, (store, is_marked), generation, next_seq(&listing), fresh()?.seed, report)
+            // What was read belongs to the store that the mark names.
+            let state = (generation, instead.filter(|_| is_marked));
+            begin(storage, opening.sizes, (store, is_marked), state, next_seq(&listing), fresh()?.seed, report)
         }
         Choice::State(recovered) => {
-            let (store, rebuilt) = state.finish(&recovered)?;
+            let (store, mut rebuilt) = state.finish(&recovered)?;
             let reached = Some(rebuilt.generation);
+            let mut leapt = None;
+            if recovered.lossy {
+                rebuilt.tables = instead.unwrap_or(rebuilt.tables);
+                rebuilt.generation = rebuilt.generation.saturating_add(LEAP).min(GENERATION_MAX);
+                // Before anything is set aside: until then a crash leaves a store that still refuses to open.
+                let is_there = listing.snapshots.iter().any(|(of, _)| *of == rebuilt.generation);
+                if !is_there {
+                    let bytes = write::snapshot(storage.as_ref(), store, rebuilt.generation, &rebuilt.tables)
+                        .map_err(|failed| OpenError::Persist(failed.error))?;
+                    leapt = Some((rebuilt.generation, bytes));
+                }
+            }
             let set_aside = move_aside(storage.as_ref(), &entries, &recovered.set_aside, recovered.lossy)?;
             let removed = clean(storage.as_ref(), &listing);
             let (looked_at, lossy) = (state.files(), recovered.lossy);
             let report = Report { files: looked_at, reached, set_aside, removed, lossy, ..Report::default() };
             // A crash may have come between a rename and the directory's fsync: what is used must be durable.
             sync_dir(storage.as_ref())?;
-            let files = files(&recovered, &listing, &entries, fresh()?.seed);
+            let mut files = files(&recovered, &listing, &entries, fresh()?.seed);
+            files.snapshots.extend(leapt);
             resume(Arc::clone(&storage), opening.sizes, store, &recovered, rebuilt, (files, report))
         }
     }
@@ -95,16 +122,10 @@ fn resume(
     rebuilt: Rebuilt,
     (mut files, mut report): (Resumed, Report),
 ) -> Result<Loaded, OpenError> {
-    let Rebuilt { tables, mut generation, before } = rebuilt;
+    let Rebuilt { tables, generation, before } = rebuilt;
     let mut stale = recovered.stale.clone();
     let mut rewrite = false;
     if recovered.lossy {
-        generation = generation.saturating_add(LEAP).min(GENERATION_MAX);
-        if !files.has_snapshot(generation) {
-            let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
-                .map_err(|failed| OpenError::Persist(failed.error))?;
-            files.snapshots.push((generation, bytes));
-        }
         files.journal_bytes = 0;
     } else if let (Some(ending), Some(Link { seq, head, .. })) = (&recovered.ending, recovered.journals.last()) {
         files.previous = Some(Previous { seq: *seq, bytes: ending.bytes });
@@ -196,17 +217,17 @@ fn next_seq(listing: &Listing) -> u64 {
     listing.journals.first().map_or(1, |(newest, _)| newest.saturating_add(1))
 }
 
-/// Makes an empty store at this generation durable, then its mark, unless that is there.
+/// Makes a store with these tables at this generation durable, then its mark, unless that is there.
 fn begin(
     storage: Arc<dyn Storage>,
     sizes: Sizes,
     (store, is_marked): (StoreId, bool),
-    generation: u64,
+    (generation, instead): (u64, Option<Tables>),
     next_seq: u64,
     seed: u64,
     mut report: Report,
 ) -> Result<Loaded, OpenError> {
-    let tables = Tables::new(Mix::new(store.seed));
+    let tables = instead.unwrap_or_else(|| Tables::new(Mix::new(store.seed)));
     let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
         .map_err(|failed| OpenError::Persist(failed.error))?;
     if !is_marked {
@@ -468,7 +489,7 @@ mod tests {
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let (sizes, store) = (Sizes::default(), StoreId { id: [7; 16], seed: 9 });
         let Loaded { tables, mut saver, .. } =
-            begin(storage, sizes, (store, false), 0, GENERATION_MAX, 1, Report::default()).unwrap();
+            begin(storage, sizes, (store, false), (0, None), GENERATION_MAX, 1, Report::default()).unwrap();
         let one = with(&tables, NodeId::new(1).unwrap());
         saver.save(1, &one).unwrap();
         saver.close().unwrap();

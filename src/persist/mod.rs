@@ -22,6 +22,8 @@ mod names;
 mod owner;
 pub(crate) mod reading;
 pub(crate) mod report;
+#[cfg(feature = "cli")]
+pub(crate) mod salvage;
 mod write;
 
 use std::io;

@@ -13,7 +13,7 @@ use crate::map::mix::Mix;
 use crate::persist::Storage;
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::format::StoreId;
-use crate::persist::load::{Loaded, Opening, load};
+use crate::persist::load::{Loaded, Opening, load_as};
 use crate::persist::log::Sizes;
 use crate::persist::recover::RecoverPolicy;
 use crate::store::keeper::{InMemory, Saver};
@@ -150,10 +150,19 @@ impl Options {
     /// As [`Options::open`].
     #[doc(hidden)]
     pub fn open_storage(self, storage: std::sync::Arc<dyn Storage>) -> Result<TrustStore, OpenError> {
+        self.open_storage_as(storage, None)
+    }
+
+    /// The same; where the policy gives something up, the state is `instead` of what could be followed.
+    pub(crate) fn open_storage_as(
+        self,
+        storage: std::sync::Arc<dyn Storage>,
+        instead: Option<Tables>,
+    ) -> Result<TrustStore, OpenError> {
         self.check_limits()?;
         let opening = Opening { create: self.create, policy: self.recover, sizes: self.sizes };
         let begun = self.clock.now();
-        let Loaded { tables, generation, saver, report } = load(storage, opening, begun, fresh_identity)?;
+        let Loaded { tables, generation, saver, report } = load_as(storage, opening, begun, fresh_identity, instead)?;
         let took = self.clock.now().tick.millis_since(begun.tick);
         let took = Duration::from_millis(u64::try_from(took).unwrap_or(0));
         let mut store = self.start(tables, generation, Box::new(saver))?;

@@ -33,3 +33,8 @@ fn torn(head: &JournalHead, ending: &Ending, damage: &Damage, written: u64) -> S
         damage.offset, damage.reason
     )
 }
+
+/// Where the last byte ends that is not zero.
+pub(super) fn written(bytes: &[u8]) -> u64 {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+}

@@ -184,7 +184,7 @@ fn a_key_off_the_curve_is_found_at_its_place_which_opening_would_not_see() {
     let bytes = snapshot(STORE, 6, &[key(1), off_curve()]);
     let place = bytes.windows(32).position(|window| window == off_curve()).unwrap();
     put(&files, &snapshot_name(6), bytes);
-    assert_eq!(inspect(&files, Now::default()).unwrap().0.header.generation, 6);
+    assert_eq!(inspect(&files, Now::default()).unwrap().snapshot.header.generation, 6);
     let found = faults(&verify(&files, Now::default()).unwrap());
     assert!(found.len() == 1 && found[0].contains(&format!("byte {place}: not a canonical")), "{found:?}");
 }
@@ -240,7 +240,7 @@ fn files_that_rotate_between_listing_and_reading_are_looked_for_again() {
         }
     };
     files.after_list.lock().unwrap().push(rotate);
-    let (found, _) = inspect(&files, Now::default()).unwrap();
+    let found = inspect(&files, Now::default()).unwrap().snapshot;
     assert_eq!(found.header.generation, 9);
     // Only the older one goes away: no fault, and no reason to begin again.
     let drop_older: Change = |files| drop(files.remove(&snapshot_name(8)));
@@ -280,7 +280,7 @@ fn a_journal_is_part_of_the_state_and_a_torn_end_is_a_note() {
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, faults(&report).len()), (Some(7), 0));
     assert!(note(&report).ends_with("a change of the last second that was lost as a whole would not be noticed"));
-    assert_eq!(inspect(&files, Now::default()).unwrap().0.tables.trusted.len(), 4);
+    assert_eq!(inspect(&files, Now::default()).unwrap().snapshot.tables.trusted.len(), 4);
     let mut torn = bytes.clone();
     torn[end as usize - 40] ^= 1;
     put(&files, &journal_name(1), torn);
@@ -331,7 +331,7 @@ fn a_key_off_the_curve_in_a_journal_is_found_at_its_place() {
     let (bytes, _) = journal(&[key(3), off_curve()]);
     let place = bytes.windows(32).position(|window| window == off_curve()).unwrap();
     put(&files, &journal_name(1), bytes);
-    assert_eq!(inspect(&files, Now::default()).unwrap().0.header.generation, 7);
+    assert_eq!(inspect(&files, Now::default()).unwrap().snapshot.header.generation, 7);
     let found = faults(&verify(&files, Now::default()).unwrap());
     assert!(found.len() == 1 && found[0].contains(&format!("byte {place}: not a canonical")), "{found:?}");
 }

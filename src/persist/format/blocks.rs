@@ -128,10 +128,15 @@ impl<'a> Block<'a> {
         if block_checksum(file_tag, offset as u64, payload) != checksum {
             return Damage::at(offset, "a block's checksum does not match");
         }
+        Ok(Self::of(offset, payload))
+    }
+
+    /// The block with this payload, whatever its checksum is.
+    pub(super) fn of(offset: usize, payload: &'a [u8]) -> Self {
         let mut entries = payload;
         let [kind] = take(&mut entries);
         let count = u32::from_le_bytes(take(&mut entries));
-        Ok(Self { offset, end: offset + BLOCK_HEAD_BYTES + bytes, kind, count, entries })
+        Self { offset, end: offset + BLOCK_HEAD_BYTES + payload.len(), kind, count, entries }
     }
 
     /// Hands out every entry.

@@ -67,6 +67,12 @@ impl JournalHead {
         if header.file_bytes != 0 {
             header.check_length(file)?;
         }
+        Self::decode_any_length(file)
+    }
+
+    /// The same without the length.
+    pub(super) fn decode_any_length(file: &[u8]) -> Result<Self, FileError> {
+        let header = Header::decode_any_length(file, Kind::Journal)?;
         let Header { version, store, generation: base, file_bytes, .. } = header;
         let Some(second) = file.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>()) else {
             return Damage::at(file.len(), format!("{} bytes, too short for a journal", file.len()));

@@ -131,11 +131,11 @@ pub(crate) fn check_journal(file: &[u8], counted: Option<u64>, now: Now) -> Resu
 }
 
 /// One whole group.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     at: usize,
-    end: usize,
-    from: u64,
-    to: u64,
+    pub(super) end: usize,
+    pub(super) from: u64,
+    pub(super) to: u64,
     blocks: Vec<Block<'a>>,
     /// The format version of the file.
     version: u32,
@@ -278,7 +278,7 @@ fn walk(
 impl<'a> Group<'a> {
     /// The group that begins here. The inner error is one that a crash may have left; the outer one is none of those, for
     /// every checksum holds.
-    fn read(file: &'a [u8], at: usize, head: &JournalHead) -> Result<Result<Self, Damage>, FileError> {
+    pub(super) fn read(file: &'a [u8], at: usize, head: &JournalHead) -> Result<Result<Self, Damage>, FileError> {
         let (tag, version, mix) = (head.file_tag(), head.version, Mix::new(head.store.seed));
         let (mut offset, mut blocks) = (at, Vec::new());
         loop {
@@ -301,26 +301,31 @@ impl<'a> Group<'a> {
     }
 
     /// What the group changes.
-    fn patch(&self, now: Now) -> Result<Patch, FileError> {
+    pub(super) fn patch(&self, now: Now) -> Result<Patch, FileError> {
         let mut patch = Patch::default();
         for block in &self.blocks {
-            let sides = &mut patch.sides;
-            match block.kind {
-                TrustedV1::KIND => trusted(block, &mut patch.trusted)?,
-                GoneV1::<1, u32>::KIND => gone::<1, u32, _>(block, &mut patch.trusted)?,
-                PendingV1::KIND if self.version == 1 => old::<PendingV1>(block, &mut sides.pending, now)?,
-                OutgoingV1::KIND if self.version == 1 => old::<OutgoingV1>(block, &mut sides.outgoing, now)?,
-                RevokedV1::KIND if self.version == 1 => old::<RevokedV1>(block, &mut sides.revoked, now)?,
-                FloorV1::KIND if self.version == 1 => old::<FloorV1>(block, &mut sides.floors, now)?,
-                GoneV1::<2, NodeId>::KIND..=GoneV1::<5, NodeId>::KIND if self.version == 1 => sides.read(block, now)?,
-                _ if self.version == 1 => unknown(block)?,
-                _ => sides.read(block, now)?,
-            }
+            read_block(block, self.version, now, &mut patch)?;
         }
         if patch.repeats_itself(self.mix) {
             return Damage::at(self.at, "an entry occurs twice in a group");
         }
         Ok(patch)
+    }
+}
+
+/// Adds what a block says, of a file of this version.
+pub(super) fn read_block(block: &Block<'_>, version: u32, now: Now, patch: &mut Patch) -> Result<(), FileError> {
+    let sides = &mut patch.sides;
+    match block.kind {
+        TrustedV1::KIND => trusted(block, &mut patch.trusted),
+        GoneV1::<1, u32>::KIND => gone::<1, u32, _>(block, &mut patch.trusted),
+        PendingV1::KIND if version == 1 => old::<PendingV1>(block, &mut sides.pending, now),
+        OutgoingV1::KIND if version == 1 => old::<OutgoingV1>(block, &mut sides.outgoing, now),
+        RevokedV1::KIND if version == 1 => old::<RevokedV1>(block, &mut sides.revoked, now),
+        FloorV1::KIND if version == 1 => old::<FloorV1>(block, &mut sides.floors, now),
+        GoneV1::<2, NodeId>::KIND..=GoneV1::<5, NodeId>::KIND if version == 1 => sides.read(block, now),
+        _ if version == 1 => unknown(block),
+        _ => sides.read(block, now),
     }
 }
 
@@ -390,7 +395,7 @@ fn gone<const TABLE: u8, K: StoredKey, V>(block: &Block<'_>, into: &mut Vec<(K, 
     })
 }
 
-fn commit(block: &Block<'_>) -> Result<CommitV1, FileError> {
+pub(super) fn commit(block: &Block<'_>) -> Result<CommitV1, FileError> {
     let mut found = None;
     block.each(|entry: CommitV1| {
         if found.replace(entry).is_some() {
