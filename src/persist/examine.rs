@@ -12,7 +12,7 @@ mod tests;
 
 use std::io;
 
-use super::format::{self, Damage, FileError, HEADER_BYTES, Header, Kind, STATE_VERSION, Snapshot, StoreId};
+use super::format::{self, Damage, FileError, HEADER_BYTES, Header, Kind, Previous, STATE_VERSION, Snapshot, StoreId};
 use super::holder::LockText;
 use super::load::{self, State, decode_head, decode_named, unusable};
 use super::recover::{Choice, GENESIS, LOCK, Listing, RecoverPolicy, Recovered, journal_name};
@@ -206,13 +206,14 @@ fn verify_once(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progres
         let mut files = describe(entries, listing);
         progress(Progress::Begin { bytes: files.iter().map(|file| file.bytes).sum() });
         let meter = Meter { progress: &mut *progress, reached: 0 };
-        let mut check = Check { storage, now, store: None, newest: None, meter };
+        let mut check = Check { storage, now, store: None, newest: None, previous: None, meter };
         // The mark first, for it says which store the others belong to; then the newest snapshot, so that a running
-        // store which removes older ones meanwhile does not take away what matters.
-        files.sort_by_key(|file| (file.kind != FileKind::Genesis, core::cmp::Reverse(file.generation)));
+        // store which removes older ones meanwhile does not take away what matters. A journal says what counts of the one before it.
+        files.sort_by_key(|file| (file.kind != FileKind::Genesis, core::cmp::Reverse((file.generation, file.seq))));
         let mut checked = Vec::with_capacity(files.len());
         for file in files {
             let counted = chain.iter().find(|link| Some(link.seq) == file.seq).and_then(|link| link.counted);
+            let counted = counted.or(check.previous.filter(|of| Some(of.seq) == file.seq).map(|of| of.bytes));
             let finding = check.file(&file, counted);
             check.meter.end(file.bytes);
             match finding {
@@ -306,6 +307,8 @@ struct Check<'a> {
     now: Now,
     store: Option<StoreId>,
     newest: Option<Snapshot>,
+    /// What the journal that was checked last goes on from.
+    previous: Option<Previous>,
     meter: Meter<'a>,
 }
 
@@ -399,6 +402,7 @@ impl Check<'_> {
             Ok(found) => found,
             Err(error) => return Ok(Finding::Fault(unusable(self.storage, name, error))),
         };
+        self.previous = head.previous;
         if *self.store.get_or_insert(head.store) != head.store {
             return Ok(Finding::Fault(OpenError::OtherStore { path: self.storage.path(name) }));
         }

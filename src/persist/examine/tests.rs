@@ -16,9 +16,12 @@ use super::*;
 use crate::map::mix::Mix;
 use crate::peer::NodeId;
 use crate::persist::StorageFile;
-use crate::persist::format::{GROUPS_AT, JournalHead, Mark, VERSION, Watermark, encode_group, encode_snapshot};
+use crate::persist::format::{
+    GROUPS_AT, JournalHead, Mark, Previous, VERSION, Watermark, encode_group, encode_snapshot,
+};
 use crate::persist::recover::{journal_name, snapshot_name};
-use crate::tables::TableChange;
+use crate::tables::{Revocation, RevocationId, TableChange};
+use crate::time::WallMillis;
 
 const STORE: StoreId = StoreId { id: [7; 16], seed: 9 };
 
@@ -323,6 +326,42 @@ fn a_journal_is_part_of_the_state_and_a_torn_end_is_a_note() {
     put(&files, &journal_name(1), bytes);
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, faults(&report).len()), (Some(7), 0));
+}
+
+/// Of a journal that leads to the older snapshot alone, as much counts as the next one says.
+#[test]
+fn what_an_older_journal_does_not_count_is_no_riddle() {
+    let files = store();
+    let (mut torn, end) = journal(&[key(3), key(4)]);
+    let second = torn[GROUPS_AT as usize..].windows(9).position(|it| it[8] == 254 && it[..4] == [29, 0, 0, 0]).unwrap();
+    let counted = GROUPS_AT + second as u64 + 8 + 29;
+    torn[end as usize - 40] ^= 1;
+    put(&files, &journal_name(1), torn);
+    put(&files, &snapshot_name(6), snapshot(STORE, 6, &[key(1), key(2)]));
+    let report = verify(&files, Now::default()).unwrap();
+    assert!(!report.is_accounted_for(), "{report:?}");
+    let previous = Some(Previous { seq: 1, bytes: counted });
+    let head =
+        JournalHead { version: VERSION, store: STORE, base: 6, seq: 2, file_seed: 3, previous, file_bytes: 4096 };
+    let before = Tables::new(Mix::new(STORE.seed));
+    let after = before
+        .apply(&[TableChange::Revoked(
+            NodeId::new(9).unwrap(),
+            Some(Revocation::new(WallMillis::new(1), RevocationId::new(1))),
+        )])
+        .0;
+    let mut bytes = head.encode().to_vec();
+    bytes.resize(GROUPS_AT as usize, 0);
+    encode_group(head.file_tag(), GROUPS_AT, (6, 7), &after.diff(&before), &mut |_, part| {
+        bytes.extend_from_slice(part);
+        Ok::<(), ()>(())
+    })
+    .unwrap();
+    bytes.resize(4096, 0);
+    put(&files, &journal_name(2), bytes);
+    let report = verify(&files, Now::default()).unwrap();
+    assert_eq!((report.generation, faults(&report).len()), (Some(7), 0), "{report:?}");
+    assert!(report.is_accounted_for(), "{report:?}");
 }
 
 #[test]
