@@ -351,6 +351,10 @@ impl Life {
         // a record under a revoked key ends with the next message under it.
         let is_revoked = before.trusted.get(&peer).is_some_and(|record| record.public_key == Some(key))
             && before.revoked_keys.contains_key(key.as_bytes());
+        // one more try of what was refused hears the refusal that is owed.
+        let is_refused_again = received.message.nonce().is_some_and(|nonce| {
+            before.owed.get(&peer).is_some_and(|owed| owed.answers == Some(nonce) && owed.for_key == Some(key))
+        });
         let clamped = self.act(Input::Message(received));
         let after = &self.us.tables;
 
@@ -385,7 +389,8 @@ impl Life {
             assert!(clamped || seen(&before) == seen(after));
             let sent = |tables: &PlainView| tables.floor.get(&peer).map(|floor| floor.sent);
             let is_marked = before.revoked.contains_key(&peer) || before.revoked_keys.contains_key(key.as_bytes());
-            let may_be_told = is_marked && before.floor.get(&peer).is_some_and(|floor| floor.key == Some(key));
+            let may_be_told =
+                is_refused_again || (is_marked && before.floor.get(&peer).is_some_and(|floor| floor.key == Some(key)));
             assert!(clamped || may_be_told || sent(&before) == sent(after), "an answer to nobody");
             // What was heard and what was reserved are held to the clock each by itself.
             assert!(!clamped || seen(after) < seen(&before) || sent(after) < sent(&before), "nothing was moved back");
