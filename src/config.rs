@@ -257,7 +257,7 @@ impl Allowed {
 /// The peers that are trusted when they ask, by id; a peer may stand in it several times, with several keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList {
-    entries: BTreeMap<NodeId, Vec<Allowed>>,
+    pub(crate) entries: BTreeMap<NodeId, Vec<Allowed>>,
 }
 
 impl AllowList {

@@ -116,7 +116,7 @@ fn a_home_is_not_made_where_another_user_decides() {
     fails(&makes, &["peers.toml", "belongs to user 12345"]);
     chown(home.join("peers.toml"), Some(0), None).unwrap();
     set(&home, 0o777);
-    fails(&makes, &["lets everybody change it", "chmod o-w"]);
+    fails(&makes, &["lets everybody change it", "chmod go-w"]);
     assert!(!home.join("identity.key").exists());
     // What is wrong above is told, and does not keep a home from being made, which is to be moved perhaps.
     set(&home, 0o700);
@@ -153,6 +153,13 @@ fn an_identity_may_be_a_mounted_secret() {
     let (code, out, _) = run(&["id", "--json", "--home", text(&home), "--key-group", &group]);
     assert!(code == 0 && out.contains(made["public_key"].as_str().unwrap()), "{out}");
     drop(node);
+    // A document is read into the store of such a home, too.
+    let document = dir.path().join("empty.json");
+    std::fs::write(&document, r#"{"trusted": []}"#).unwrap();
+    let imports = ["import", "--home", text(&home), text(&document)];
+    fails(&imports, &["mode 0440", "--key-group"]);
+    let (code, _, err) = run(&[&imports[..], &["--key-group", &group]].concat());
+    assert_eq!(code, 0, "{err}");
     set(&key, 0o444);
     fails(&["node", "--home", text(&home), "--key-group", &group], &["mode 0444"]);
     // Where others may put another key in its place, the link is not followed.

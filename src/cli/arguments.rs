@@ -61,7 +61,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
         home: PathBuf,
         /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
         listen: Option<SocketAddr>,
         #[command(flatten)]
         local: LocalArguments,
@@ -234,6 +234,9 @@ pub(super) enum Command {
         /// Take nothing if any entry cannot be taken, or any name is not known
         #[arg(long)]
         strict: bool,
+        /// A group that may read identity.key, as of a mounted secret
+        #[arg(long, value_name = "G", value_parser = super::group::parse, requires = "home")]
+        key_group: Option<u32>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -350,6 +353,10 @@ pub(super) enum RegistryAction {
     Confirm,
     /// The registry was put back on purpose, or is another one: forget how new its answers were, so that the next ones count
     Reset,
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "wanted is an IP address and a port, such as 127.0.0.1:4440 or [::1]:4440".to_owned())
 }
 
 /// A store: its directory, or the home that it is in.

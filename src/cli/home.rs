@@ -160,6 +160,13 @@ impl Home {
     pub(super) fn registry(&self) -> Result<StaticRegistry, Failure> {
         StaticRegistry::read(self.peers_file()).map_err(|error| match error {
             PeersFileError::Bad { .. } => Failure::hint(error, "correct that line; nothing of the file was used"),
+            _ if !self.path.is_dir() => {
+                let home = print::shell(&self.path);
+                Failure::hint(
+                    format_args!("{}: no such home", self.path.display()),
+                    format_args!("make one with `trustkeep init --home {home}`"),
+                )
+            }
             _ => Failure::hint(error, "an empty file will do"),
         })
     }

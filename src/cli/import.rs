@@ -114,6 +114,7 @@ impl From<&Finding> for FindingRow {
 /// Takes what can be taken; `No` if something could not.
 pub(super) fn import(
     place: &Place,
+    key_group: Option<u32>,
     file: &Path,
     lifts: &[RevocationId],
     strict: bool,
@@ -121,7 +122,7 @@ pub(super) fn import(
 ) -> Result<Answer, Failure> {
     let document = Document::open(file)?;
     owner::work_on(&place.dir())?;
-    let (dir, own_id) = find(place)?;
+    let (dir, own_id) = find(place, key_group)?;
     let dir = owner::real(&dir);
     let seen = Beside::new(place.home.as_deref(), &place.dir());
     let store = Store::open(&dir)?;
@@ -184,9 +185,9 @@ pub(super) fn import(
 }
 
 /// The store's directory, and who lives there if that is known.
-fn find(place: &Place) -> Result<(PathBuf, Option<NodeId>), Failure> {
+fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<NodeId>), Failure> {
     if let Some(home) = &place.home {
-        let home = Home::new(home);
+        let home = Home::new(home).with_key_group(key_group);
         return Ok((home.store(), Some(home.identity()?.node_id())));
     }
     // The command line has one of the two.

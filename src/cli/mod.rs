@@ -110,7 +110,9 @@ pub fn main() -> ExitCode {
             let nonces = if with_nonces { trust_json::Nonces::Written } else { trust_json::Nonces::LeftOut };
             export::export(&owner::real(&place.dir()), out.as_deref(), force, nonces, json)
         }
-        Command::Import { place, file, lift, strict, json } => import::import(&place, &file, &lift, strict, json),
+        Command::Import { place, file, lift, strict, key_group, json } => {
+            import::import(&place, key_group, &file, &lift, strict, json)
+        }
         Command::Compact { place, json } => owner::work_on(&place.dir()).and_then(|dir| compact::compact(&dir, json)),
         Command::Repair { place, empty, yes, json } => owner::work_on(&place.dir()).and_then(|dir| {
             let seen = store_seen::Beside::new(place.home.as_deref(), &place.dir());

@@ -17,7 +17,7 @@ use super::limits::LimitArguments;
 use super::peers::Peers;
 use super::signals::{ending, unwatched};
 use super::store_seen::StoreSeen;
-use super::{Answer, Failure, log, permissions, print, supervisor};
+use super::{Answer, Failure, log, permissions, policy as policies, print, supervisor};
 use crate::config::{DEFAULT_PORT, HandshakeConfig, Policy};
 use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
 use crate::store::TrustStore;
@@ -70,7 +70,7 @@ pub(super) fn run(
     let (stop, stopped) = queue(1);
     watch(stop, stop_at_eof)?;
 
-    let store = Arc::new(limits.store(TrustStore::options()).open(home.store())?);
+    let store = Arc::new(limits.store(TrustStore::options()).close_deadline(CLOSE_DEADLINE).open(home.store())?);
     tell_recovery(&store);
     let seen = Arc::new(StoreSeen::begin(&home, &store, accept_older_store)?);
     // Under the store's lock, so that it is not the key that `rekey` is just replacing.
@@ -83,7 +83,7 @@ pub(super) fn run(
     let node_id = identity.node_id();
     registry.tell_oddities(node_id, &identity.public_key());
     if policy != Policy::default() {
-        tracing::info!(?policy, "trusting more than an operator approves");
+        tracing::info!(policy = policies::told(&policy), "trusting more than an operator approves");
     }
     registry.keep_names().map_err(no_thread)?;
     registry.keep_looking(access).map_err(no_thread)?;
@@ -139,6 +139,9 @@ fn tell_recovery(store: &TrustStore) {
         "the store was recovered: not all that its files hold is part of its state"
     );
 }
+
+/// Less than the ten seconds after which supervisors kill: a disk that takes nothing is told before that.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(7);
 
 /// Refuses a home that somebody else may change, or says so.
 fn check_access(home: &Home, access: AccessArguments) -> Result<(), Failure> {

@@ -40,8 +40,11 @@ impl Finding {
     pub(super) fn remedy(&self) -> String {
         let path = super::print::shell(&self.path);
         match &self.why {
-            Why::Owner(_) => format!("give it to us or to root: chown {path}"),
+            Why::Owner(_) => {
+                format!("give it to us or to root: chown {} {path}", rustix::process::geteuid().as_raw())
+            }
             Why::Group(group, _) => format!("chmod g-w {path}, or if that group is trusted, --trusted-group {group}"),
+            Why::Others(mode) if mode & 0o020 != 0 => format!("chmod go-w {path}"),
             Why::Others(_) => format!("chmod o-w {path}"),
             Why::Unknown(_) => "see to that".to_owned(),
         }

@@ -33,6 +33,31 @@ pub(super) struct PolicyArguments {
     on_rotation: Rotations,
 }
 
+/// What of a policy goes beyond what an operator decides, in words, for the log.
+pub(super) fn told(policy: &Policy) -> String {
+    let Policy { own_networks, allow_list, auto_approve, trust_on_first_use, accept_v1, on_rotation } = policy;
+    let mut all = Vec::new();
+    if !own_networks.is_empty() {
+        all.push(format!("who is in one of the networks {own_networks:?}"));
+    }
+    if !allow_list.entries.is_empty() {
+        let ids: Vec<_> = allow_list.entries.keys().map(|peer| peer.get()).collect();
+        all.push(format!("the peers {ids:?}"));
+    }
+    for (is_so, what) in [
+        (*auto_approve, "whoever asks"),
+        (*trust_on_first_use, "the first answer to a request"),
+        (*accept_v1, "requests of version 1 are shown"),
+        (*on_rotation == OnRotation::Take, "new keys that the old ones have named"),
+        (*on_rotation == OnRotation::Refuse, "no new key, though the old one has named it"),
+    ] {
+        if is_so {
+            all.push(what.to_owned());
+        }
+    }
+    all.join("; ")
+}
+
 /// What to do with a trusted peer's new key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Rotations {

@@ -363,7 +363,8 @@ impl TrustStore {
     /// Refuses further changes, saves what is not durable yet (if anything), and gives the directory free.
     ///
     /// Goes on trying through failures until the deadline (`Options::close_deadline`). Calling it again tries again;
-    /// concurrent calls are fine. Reading goes on working.
+    /// concurrent calls are fine. Reading goes on working, here and by [`TrustReader`]s, and answers from then on by the last
+    /// state: nobody's trust ends any more. What decides by it must stop with the store.
     ///
     /// # Durability
     /// After `Ok` everything ever published is durable. If nothing changed, nothing is written.

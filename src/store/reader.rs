@@ -8,6 +8,9 @@ use crate::sync::CellReader;
 
 /// A reader of its own for each thread; cheap to clone, may outlive the store.
 ///
+/// After the store was closed or dropped it answers by the last state for ever, in which nobody's trust ends: who outlives
+/// the store must not decide by it.
+///
 /// It keeps the version it saw last, looks whether there is a newer one before every answer, and sees every change that
 /// was published before the call. A reader that is never asked keeps its version (at most one whole map) in memory.
 ///
