@@ -229,7 +229,7 @@ fn a_missing_or_foreign_directory_is_told_and_nothing_is_made() {
     let acks = home.path().join("acks");
     let stress = |dir| ["stress", "--dir", dir, "--threads", "1", "--seconds", "0", "--acks", text(&acks)];
     fails(&stress(text(&foreign)), &["not a trust store", "holiday.jpg"]);
-    fails(&stress("/nonexistent/parent/store"), &["/nonexistent/parent", "no such store"]);
+    fails(&stress("/nonexistent/parent/store"), &["/nonexistent/parent: no such directory", "make it first"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::machine::rejection::Rejection;
 use crate::machine::replay::Seen as Heard;
 use crate::machine::step::step;
 use crate::machine::view::{Floor, TableChange};
-use crate::peer::TrustRecord;
+use crate::peer::{Source, TrustRecord};
 use crate::tables::Succession;
 use crate::testing::model::PlainView;
 use crate::time::Now;
@@ -193,7 +193,7 @@ impl Bend {
             Input::Operator(Command::Approve { entry, .. }) if self == Self::EntryNotCompared => *entry = None,
             Input::Operator(Command::Approve { peer, .. }) if self == Self::DoubtsForgotten => {
                 if let Some(entry) = view.pending.get_mut(peer) {
-                    (entry.authentic, entry.conflicts) = (true, 0);
+                    (entry.authentic, entry.conflicts, entry.source) = (true, 0, Source::Node(*peer));
                 }
             }
             Input::Operator(Command::Request { peer, automatic, lift, .. }) if self == Self::LiftsMarkAutomatically => {

@@ -5,7 +5,7 @@ use super::words::{asked, is_replaced, is_set_aside, key_is_marked, leads_to, li
 use super::{Law, Seen};
 use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
 use crate::machine::outcome::Outcome;
-use crate::peer::{Fingerprint, NodeId, PublicKey, RevocationId};
+use crate::peer::{Fingerprint, NodeId, PublicKey, RevocationId, Source};
 use crate::tables::{OtherKey, Pending};
 use crate::testing::model::PlainView;
 
@@ -197,7 +197,9 @@ impl Seen<'_> {
     /// somebody else vouches for the first key, and no other is known.
     pub(super) fn may_be_approved_unseen(&self, peer: NodeId, entry: &Pending, lookup: &Lookup) -> bool {
         let is_named_now = matches!(lookup, Lookup::Found { key, .. } if *key == entry.key);
-        let is_vouched = (entry.authentic || is_named_now) && *lookup != Lookup::Failed;
+        // What a registry said when the request came is its word no longer; what the transport saw of the peer itself is.
+        let is_seen = entry.authentic && entry.source == Source::Node(peer);
+        let is_vouched = (is_seen || is_named_now) && *lookup != Lookup::Failed;
         is_vouched
             && entry.conflicts == 0
             && entry.proven_by.is_none()
