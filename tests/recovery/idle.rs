@@ -148,6 +148,24 @@ fn damage_where_nothing_stands_loses_nothing_and_refuses_nothing() {
 }
 
 #[test]
+fn changes_that_follow_each_other_closely_do_not_put_a_watermark_off() {
+    let disk = SimDisk::new();
+    let options = TrustStore::options().settle_after(Some(Duration::from_millis(200)));
+    let store = options.open_storage(Arc::new(disk.clone())).unwrap();
+    // Never as long apart as that; a journal begins anew after some hundred of them.
+    let begun = Instant::now();
+    let settled = (1..3000).any(|number| {
+        grant(&store, number);
+        std::thread::sleep(Duration::from_millis(1));
+        let image = disk.live_image();
+        let mut journals = image.iter().filter(|(name, _)| name.ends_with(".tkj"));
+        journals.any(|(_, bytes)| bytes[WATERMARK].iter().any(|byte| *byte != 0))
+    });
+    assert!(settled, "no watermark in {:?}", begun.elapsed());
+    store.close().unwrap();
+}
+
+#[test]
 fn an_idle_owner_writes_one_watermark_and_then_no_more() {
     // As every store is opened that nobody says anything else of.
     let disk = SimDisk::new();

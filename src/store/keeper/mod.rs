@@ -103,6 +103,7 @@ pub(crate) fn run(shared: Arc<Shared>, saver: Box<dyn Saver>) {
         snapshots_fail: false,
         trim_at: None,
         settle_at: None,
+        settle_by: None,
         again_until: None,
         came_again: false,
         upkeep_by: Deadline::after(SWEEP_EVERY),
@@ -123,6 +124,8 @@ struct Keeper {
     trim_at: Option<Deadline>,
     /// When to settle what was saved, unless something else is saved before; none if it is settled.
     settle_at: Option<Deadline>,
+    /// When the first save that is not settled has to be, whatever else is saved; none if there is none.
+    settle_by: Option<Deadline>,
     /// Until then whoever was answered by the last save may be expected to come again; none if it answered nobody.
     again_until: Option<Deadline>,
     /// Whether somebody came so soon the last time that the keeper was rung after such a save.
@@ -222,6 +225,7 @@ impl Keeper {
 
     /// Everything up to this generation was acknowledged. Who asks sees this as a save that runs, for the disk may hang in it.
     fn settle(&mut self, generation: u64, begun: WallMillis) {
+        self.settle_by = None;
         if let Some(saver) = &mut self.saver {
             self.shared.progress.settles(generation, begun);
             saver.settle();
@@ -230,6 +234,10 @@ impl Keeper {
     }
 
     fn save(&mut self, generation: u64, tables: &Tables, begun: WallMillis) {
+        // Saves that follow each other closely would put it off for ever.
+        if self.settle_by.take_if(|by| by.has_passed()).is_some() {
+            self.settle(self.shared.progress.durable(), begun);
+        }
         let Some(saver) = &mut self.saver else { return };
         let progress = &self.shared.progress;
         progress.begins(generation, begun);
@@ -241,7 +249,9 @@ impl Keeper {
                 }
                 self.plan.saved();
                 let answered = progress.saved(generation);
-                self.settle_at = saver.settles_after().map(Deadline::after);
+                let settles_after = saver.settles_after();
+                self.settle_at = settles_after.map(Deadline::after);
+                self.settle_by = settles_after.map(|after| self.settle_by.unwrap_or_else(|| Deadline::after(after)));
                 self.again_until = (answered > 0).then(|| Deadline::after(AGAIN_WITHIN));
                 self.look_at_snapshots();
             }
@@ -250,7 +260,7 @@ impl Keeper {
                 let at_risk = self.shared.generation().saturating_sub(progress.durable());
                 tracing::error!(%error, generation, at_risk, "a save failed; it will be retried");
                 // Nothing more is written to that journal.
-                self.settle_at = None;
+                (self.settle_at, self.settle_by) = (None, None);
                 self.plan.failed(now.tick);
                 progress.failed(&error, now.wall);
             }
