@@ -48,10 +48,39 @@ fn waiting() -> (tempfile::TempDir, std::path::PathBuf) {
         "pending": [{"node_id": 9, "public_key": TWO}, {"node_id": 10, "public_key": ONE}],
         "outgoing": [{"node_id": 9, "lift": ID}, {"node_id": 11, "expected_key": ONE, "lift": ID}],
     });
-    assert_eq!(import(&dir, &document).0, 0);
+    assert_eq!(import_lifting(&dir, ID, &document).0, 0);
     let held = export(&dir);
     assert_eq!((len(&held, "pending"), len(&held, "outgoing")), (2, 2), "{held}");
     (home, dir)
+}
+
+#[test]
+fn a_document_asks_nobody_whose_answer_would_lift_a_revocation_that_was_not_named() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let marks = json!({
+        "revoked": [{"node_id": 9, "revoked_at": WHEN, "id": ID}],
+        "revoked_keys": [{"public_key": ONE, "revoked_at": WHEN, "id": ID}],
+    });
+    assert_eq!(import(&dir, &marks).0, 0);
+    let asks = json!({"outgoing": [
+        {"node_id": 9, "expected_key": TWO, "lift": ID},
+        {"node_id": 11, "expected_key": ONE, "lift": ID},
+    ]});
+    // Of the store's marks, and of those that come with the document.
+    let both =
+        json!({"revoked": marks["revoked"], "revoked_keys": marks["revoked_keys"], "outgoing": asks["outgoing"]});
+    let other = home.path().join("other");
+    for (dir, document) in [(&dir, &asks), (&other, &both)] {
+        let (code, told) = import(dir, document);
+        assert_eq!((code, told["outgoing"]["skipped"].as_u64()), (1, Some(2)), "{told}");
+        assert_eq!(len(&export(dir), "outgoing"), 0);
+    }
+    // The twin: named, and what the store asks already stays as it is.
+    let (code, told) = import_lifting(&dir, ID, &asks);
+    assert_eq!((code, told["outgoing"]["taken"].as_u64()), (0, Some(2)), "{told}");
+    let (code, told) = import(&dir, &export(&dir));
+    assert_eq!((code, told["outgoing"]["unchanged"].as_u64()), (0, Some(2)), "{told}");
 }
 
 #[test]

@@ -42,12 +42,17 @@ fn store(changes: &[TableChange]) -> Tables {
 }
 
 fn read_with(before: &Tables, document: &str, limits: Limits) -> Taken {
+    read_naming(before, document, limits, &[])
+}
+
+/// With these revocations named by who imports.
+fn read_naming(before: &Tables, document: &str, limits: Limits, lifts: &[RevocationId]) -> Taken {
     let mut drawn = 0;
     let mut nonce = || {
         drawn += 1;
         Nonce([drawn; 16])
     };
-    let into = Into { before, now: NOW, own_id: Some(id(7)), limits, lifts: &[], nonce: &mut nonce };
+    let into = Into { before, now: NOW, own_id: Some(id(7)), limits, lifts, nonce: &mut nonce };
     super::read(document.as_bytes(), into).unwrap().0
 }
 
@@ -413,7 +418,10 @@ fn nothing_is_owed_that_the_resulting_state_contradicts() {
         assert_eq!(whole.contains("\"owed\""), why.is_none(), "an export has what is owed still: {whole}");
         let first = format!("{},{}", said.strip_suffix('}').unwrap(), &export(&store(state), Nonces::Written)[1..]);
         for (before, document) in [(store(state), said), (store(&[]), first)] {
-            let taken = read_with(&before, &document, Limits::default());
+            // A request that lifts comes along only if its lift is named.
+            let asks = state.iter().any(|change| matches!(change, TableChange::Outgoing(..)));
+            let lifts = [RevocationId::new(5)];
+            let taken = read_naming(&before, &document, Limits::default(), if asks { &lifts } else { &[] });
             let told = told(&taken);
             assert_eq!(taken.after.owed(id(11)), why.is_none().then_some(entry), "{state:?} {entry:?} {told:?}");
             match why {
@@ -660,7 +668,8 @@ fn an_entry_of_every_table_comes_along() {
     }
     crate::tables::side_tables!(none_is_empty);
     let document = export(&ours, Nonces::Written);
-    let taken = read_with(&Tables::new(ours.trusted.mix()), &document, Limits::default());
+    let lifts: Vec<_> = ours.sides.outgoing.iter().filter_map(|(_, entry)| entry.lift).collect();
+    let taken = read_naming(&Tables::new(ours.trusted.mix()), &document, Limits::default(), &lifts);
     assert_eq!(told(&taken), [""; 0]);
     assert!(taken.after.diff(&ours).is_empty(), "{document}\n{}", export(&taken.after, Nonces::Written));
 }

@@ -391,6 +391,13 @@ impl<'a> Taking<'a> {
             relayed: true,
             refused: None,
         };
+        // its answer would lift the mark, which only who imports may decide.
+        let is_named = |id: &RevocationId| {
+            self.into.lifts.contains(id) || self.into.before.outgoing(peer).is_some_and(|old| old.lift == Some(*id))
+        };
+        if entry.lift.is_some_and(|id| !is_named(&id)) {
+            return Err("its answer would lift a revocation that was not named with `--lift`".to_owned());
+        }
         if let Some(old) = self.into.before.outgoing(peer) {
             entry.sent_tick = old.sent_tick;
             if nonce.is_none() {
