@@ -225,5 +225,6 @@ fn the_fixtures_are_what_they_are_said_to_be() {
     for table in ["trusted", "pending", "outgoing", "revoked", "floor"] {
         assert!(text("killed").contains(&format!("\n{table} ")), "no {table} in it");
     }
-    assert!(text("torn").starts_with("generation 10\n") && text("killed").starts_with("generation 11\n"));
+    // One more than they were written with: an opening ends what a revoked key had named.
+    assert!(text("torn").starts_with("generation 11\n") && text("killed").starts_with("generation 12\n"));
 }

@@ -27,11 +27,12 @@ pub fn set_every_table(store: &TrustStore, number: u8) -> Option<Receipt> {
 /// One entry of every table, with every field set.
 fn entries(number: u8) -> Option<Vec<TableChange>> {
     let peer = |table: u32| NodeId::new(table * 1000 + u32::from(number));
-    let key = |seed: u8| {
+    let key_of = |seed: u8| {
         let signing = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
         PublicKey::from_bytes(signing.verifying_key().to_bytes()).ok()
     };
-    let (other, key, at) = (key(number ^ 0x80)?, key(number)?, WallMillis::new(1_700_000_000_000 + i64::from(number)));
+    let (other, key, at) =
+        (key_of(number ^ 0x80)?, key_of(number)?, WallMillis::new(1_700_000_000_000 + i64::from(number)));
     let (nonce, id) = (Nonce([number; 16]), RevocationId::new(u64::from(number)));
     let (source, wide) = (Source::from_address([10, 0, 0, number].into()), Source::Relay(peer(2)?));
     let pending = Pending {
@@ -78,7 +79,8 @@ fn entries(number: u8) -> Option<Vec<TableChange>> {
         for_key: Some(key),
     };
     let record = TrustRecord::new(peer(1)?, key).approved_at(at).mutual(true).network(u16::from(number));
-    let named = Succession { replaced: true, ..Succession::new(key, other) };
+    // Neither key is revoked: what names a revoked one is void as soon as a store with it is opened.
+    let named = Succession { replaced: true, ..Succession::new(key, key_of(number ^ 0x40)?) };
     let void = Succession { void: Some(Void::Revoked), ..Succession::new(other, key) };
     Some(vec![
         TableChange::Trusted(peer(1)?, Some(record)),
