@@ -20,7 +20,7 @@ use super::enforcement::Enforcement;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
-use super::loud::Loud;
+use super::loud::{FalseKey, Loud};
 use super::newcomers::RefusedNewcomers;
 use super::outbox::Outbox;
 use super::random::Random;
@@ -89,6 +89,8 @@ pub(crate) struct Shell {
     pub(crate) replay: Mutex<ReplayTable>,
     /// When false and changed keys were told of; taken inside the store's writer lock alone.
     pub(crate) loud: Mutex<Loud>,
+    /// The newest false or changed key, for an operator who asks later.
+    pub(crate) newest_false_key: Mutex<Option<FalseKey>>,
     /// The keys of peers that we know, ready for checking signatures.
     pub(crate) open_keys: Mutex<OpenKeys>,
     /// The peers to whom a call of `request` is running.
@@ -161,11 +163,11 @@ impl Shell {
                 received.seen = self.replay.lock().seen(now.tick, &key);
             }
             let mut step = step(&self.rules, tables, now, input)?;
-            let (mut shown, mut loud) = (0_usize, Vec::new());
+            let (mut false_keys, mut loud) = (Vec::new(), Vec::new());
             step.events.retain(|event| {
-                let Event::KeyMismatch { peer, ended, .. } = event else { return true };
-                shown += 1;
-                let may_tell = self.loud.lock().may_tell(*peer, *ended, now.tick);
+                let Event::KeyMismatch { peer, source, expected, shown, ended } = *event else { return true };
+                false_keys.push(FalseKey { at: now.wall, peer, source, expected, shown, ended });
+                let may_tell = self.loud.lock().may_tell(peer, ended, now.tick);
                 loud.extend(may_tell.then(|| event.clone()));
                 may_tell
             });
@@ -179,10 +181,10 @@ impl Shell {
             if let Some(look_ups) = &self.look_ups {
                 look_ups.save_with_grants(tables, &mut step.changes);
             }
-            let value = (step.outcome, step.effects, cuts, step.clamped, shown, loud);
+            let value = (step.outcome, step.effects, cuts, step.clamped, false_keys, loud);
             Ok(Transaction { changes: step.changes, events: step.events, value })
         });
-        let ((outcome, effects, cuts, clamped, shown, loud), receipt) = decided.map_err(|error| match error {
+        let ((outcome, effects, cuts, clamped, false_keys, loud), receipt) = decided.map_err(|error| match error {
             TransactError::Refused(rejection) => NotDone::Refused(rejection),
             TransactError::Write(error) => NotDone::Store(error),
         })?;
@@ -190,7 +192,10 @@ impl Shell {
             let what = "a remembered stamp lay too far ahead of our clock and was moved back";
             self.counters.add("stamp_clamped", now.tick, &what);
         }
-        (0..shown).for_each(|_| self.counters.count(Rejection::KeyMismatch.name()));
+        for false_key in false_keys {
+            self.counters.count(Rejection::KeyMismatch.name());
+            *self.newest_false_key.lock() = Some(false_key);
+        }
         for event in loud {
             match event {
                 Event::KeyMismatch { peer, source, expected, shown, ended } => {
