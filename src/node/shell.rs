@@ -156,6 +156,12 @@ impl Shell {
     /// Asks the rules and publishes what they say, in one critical section of the store.
     pub(crate) fn submit(&self, mut input: Input) -> Result<Done, NotDone> {
         let now = self.clock.now();
+        let answer_skew = match &input {
+            Input::Message(received) if is_direct_answer(received) => {
+                Some(received.message.stamp().millis_since(now.wall))
+            }
+            _ => None,
+        };
         let decided = self.store.transact_by(self.enforcement.by(), |tables| {
             if let Input::Message(received) = &mut input
                 && let Some(key) = received.message.replay_key()
@@ -171,6 +177,10 @@ impl Shell {
                 loud.extend(may_tell.then(|| event.clone()));
                 may_tell
             });
+            // In here, so that whoever waits for the answer, and asks then how far the clocks are off, is told.
+            if let Some(skew) = answer_skew.filter(|_| !matches!(step.outcome, Outcome::Dropped(_))) {
+                self.note_answer(skew);
+            }
             if let Some(noted) = step.noted {
                 self.replay.lock().note(now.tick, noted);
             }
@@ -292,12 +302,13 @@ impl Shell {
             return Err(NotDone::NotAsked);
         }
         let nonce = self.nonce()?;
-        let is_answer = matches!(verified.kind(), Kind::Accept | Kind::Reject) && !relayed;
         let asked = (verified.kind() == Kind::Request)
             .then(|| verified.nonce().map(|nonce| Asked { peer: sender, key: *verified.key(), nonce }))
             .flatten();
         let (message, path, seen) = (verified, received.path, Seen::Never);
-        let done = self.submit(Input::Message(input::Received { message, path, lookup, nonce, seen }))?;
+        let input = input::Received { message, path, lookup, nonce, seen };
+        let is_answer = is_direct_answer(&input);
+        let done = self.submit(Input::Message(input))?;
         let outcome = done.outcome;
         // of a request that was taken, before anything can answer it. A copy of one that came before is stale.
         if let (Some(asked), Some(reply), false) = (asked, received.reply, matches!(outcome, Outcome::Dropped(_))) {
@@ -308,7 +319,7 @@ impl Shell {
             Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
             _ => {
                 if is_answer {
-                    self.compare_clocks(sender, skew.get());
+                    self.tell_of_clocks(sender, skew.get());
                 }
                 Ok(())
             }
@@ -363,12 +374,18 @@ impl Shell {
     }
 
     /// what answers us was stamped a moment ago, so that a stamp further off says that one of the clocks is wrong.
-    fn compare_clocks(&self, peer: NodeId, skew: i64) {
+    fn note_answer(&self, skew: i64) {
         if skew.unsigned_abs() <= SKEW_TOLD_MS {
             self.counters.forget_skew("answer");
         } else {
-            let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
             self.counters.note_skew("answer", skew);
+        }
+    }
+
+    /// The same, for the log and the counters.
+    fn tell_of_clocks(&self, peer: NodeId, skew: i64) {
+        if skew.unsigned_abs() > SKEW_TOLD_MS {
+            let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
             let what =
                 format_args!("the clock of node {peer}, which answered us, is {:.1} s {side} ours", by.as_secs_f64());
             self.count("answer_skew", &what);
@@ -384,6 +401,11 @@ impl Shell {
         let later = relayed && rejection == Rejection::FromFuture;
         if later { Handled::Later } else { Handled::Done }
     }
+}
+
+/// Whether it says that it answers a request of ours, and no relay had it meanwhile.
+fn is_direct_answer(received: &input::Received) -> bool {
+    matches!(received.message.kind(), Kind::Accept | Kind::Reject) && !received.path.is_relayed()
 }
 
 /// From here on a difference of clocks is worth a word: a peer whose clock is further off soon hears nobody.
