@@ -203,8 +203,9 @@ impl Shell {
             self.counters.add("stamp_clamped", now.tick, &what);
         }
         for false_key in false_keys {
-            self.counters.count(Rejection::KeyMismatch.name());
+            // Whoever sees the count sees this one, or a newer one.
             *self.newest_false_key.lock() = Some(false_key);
+            self.counters.count(Rejection::KeyMismatch.name());
         }
         for event in loud {
             match event {

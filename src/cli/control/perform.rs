@@ -483,7 +483,7 @@ fn false_key(manager: &HandshakeManager) -> Option<FalseKeyShown> {
         expected: newest.expected.to_string(),
         shown: newest.shown.to_string(),
         ended: newest.ended,
-        count: count.map_or(0, |(_, count)| count),
+        count: count.map_or(1, |(_, count)| count),
     })
 }
 
