@@ -563,7 +563,14 @@ fn a_document_vouches_for_nobody() {
 fn a_numeric_source_is_a_node() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("store");
-    let sources = [json!(30), json!("31"), json!("node 32"), json!(4_294_967_295_u32), json!("10.0.0.1")];
+    let sources = [
+        json!(30),
+        json!("31"),
+        json!("node 32"),
+        json!(4_294_967_295_u32),
+        json!("10.0.0.1"),
+        json!("relay, as node 33"),
+    ];
     let odd =
         [json!(0), json!(-1), json!(4_294_967_296_u64), json!("0"), json!("node 0"), json!("node x"), json!("1.2")];
     let entry = |peer: usize, source: &Value| json!({"node_id": peer, "public_key": KEY, "source": source});
@@ -573,12 +580,13 @@ fn a_numeric_source_is_a_node() {
     let (code, told) = import(&dir, &document.to_string());
     let found = findings(&told);
     assert_eq!((code, found.len()), (1, odd.len() + 2), "{found:#?}");
-    assert_eq!(found[..2], ["pending[12] 90 -: `source` is no text", "pending[13] 91 -: `source` is no text"]);
+    assert_eq!(found[..2], ["pending[13] 90 -: `source` is no text", "pending[14] 91 -: `source` is no text"]);
     assert!(found[2..].iter().all(|line| line.ends_with("nor an address, and became the peer itself")), "{found:#?}");
     let exported = export(&dir);
     let of = exported["pending"].as_array().unwrap().iter().map(|entry| entry["source"].as_str().unwrap());
-    let expected = ["node 30", "node 31", "node 32", "node 4294967295", "10.0.0.1"].map(str::to_owned);
-    let itself = (6..=12).map(|peer| format!("node {peer}"));
+    let expected =
+        ["node 30", "node 31", "node 32", "node 4294967295", "10.0.0.1", "relay, as node 33"].map(str::to_owned);
+    let itself = (7..=13).map(|peer| format!("node {peer}"));
     assert_eq!(of.collect::<Vec<_>>(), expected.into_iter().chain(itself).collect::<Vec<_>>());
 }
 

@@ -30,6 +30,11 @@ fn key(number: u8) -> String {
     identity.public_key().to_base64()
 }
 
+fn fingerprint(number: u8) -> String {
+    let identity = FileIdentity::from_seed(NodeId::new(1).unwrap(), &[number; 32]).unwrap();
+    identity.public_key().fingerprint().to_string()
+}
+
 /// A home whose node trusts the peers 11 to 20, and whose peers file knows the first so many under another key.
 fn home(dir: &Path, other: u8) -> std::path::PathBuf {
     let home = dir.join("seven");
@@ -82,10 +87,20 @@ fn few_keys_that_changed_end_trust() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(&home(dir.path(), 2), "127.0.0.1:0");
     eventually("both are gone", || node.ids("list", "trusted").len() == 8);
+    eventually("both are told", || node.shows("status")["false_key"]["count"] == 2);
     let status = node.shows("status");
     assert_eq!((&status["healthy"], status["registry_disagreement"].is_null()), (&true.into(), true));
     let counters = status["counters"].as_array().unwrap();
     assert!(counters.contains(&serde_json::json!(["key_mismatch", 2])), "{counters:?}");
+    let newest = &status["false_key"];
+    let peer = u8::try_from(newest["node_id"].as_u64().unwrap()).unwrap();
+    assert!(peer == 11 || peer == 12, "{newest}");
+    assert_eq!(newest["expected"], fingerprint(100 + peer), "the registry's");
+    assert_eq!(newest["shown"], fingerprint(peer), "the record's");
+    assert!(newest["source"].is_null() && newest["ended"] == true && newest["count"] == 2, "{newest}");
+    let (code, told, _) = run(&node.args(&["status"]));
+    assert!(code == 0 && told.contains(&format!("false keys   2, the newest of peer {peer} at ")), "{told}");
+    assert!(told.contains(&format!("expected {}, shown {}", fingerprint(100 + peer), fingerprint(peer))), "{told}");
     let (code, told, _) = run(&["registry", "list", "--home", text(&node.home)]);
     assert_eq!((code, told.as_str()), (0, "no peers that the registry contradicts\n"));
 }

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::arguments::{Listing, Part, Peer, Question, Questions};
 use super::control::client::{self, ask};
-use super::control::{Announcement, Ask, FailingSnapshots, OlderStore, RegistryDisagreement, Reply, Status};
+use super::control::{
+    Announcement, Ask, FailingSnapshots, FalseKeyShown, OlderStore, RegistryDisagreement, Reply, Status,
+};
 use super::home::Home;
 use super::rows::{PeerShown, RevokedRow, TrustedRow};
 use super::screen::Screen;
@@ -439,6 +441,14 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if let Some(Announcement { told, owed }) = &status.announcement {
         writeln!(out, "new key      {told} peers told, {owed} not yet")?;
     }
+    if let Some(FalseKeyShown { at, node_id, source, expected, shown, ended, count }) = &status.false_key {
+        let from =
+            source.as_ref().map_or_else(|| "by the registry's word".to_owned(), |source| format!("from {source}"));
+        let from = print::printable(&from);
+        let ended = if *ended { "; TRUST ENDED by it" } else { "" };
+        writeln!(out, "false keys   {count}, the newest of peer {node_id} at {}, {from}{ended}", print::time(*at))?;
+        writeln!(out, "             expected {}, shown {}", print::printable(expected), print::printable(shown))?;
+    }
     for (name, millis) in &status.skews {
         let by = std::time::Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
         let side = if *millis < 0 { "behind" } else { "ahead of" };
@@ -498,5 +508,73 @@ mod tests {
         assert!(shown(&status).contains("new key      3 peers told, 2 not yet\n"));
         status.failing = Some("no space".to_owned());
         assert!(shown(&status).contains("saving       FAILS: no space"));
+        assert!(!text.contains("clocks") && !text.contains("false keys") && !text.contains("NEWCOMERS"), "{text}");
+        status.skews = vec![("answer".to_owned(), -12_500), ("from_future".to_owned(), 61_000)];
+        let text = shown(&status);
+        assert!(text.contains("clocks       answer: the newest stamp was 12.5 s behind our clock\n"), "{text}");
+        assert!(text.contains("clocks       from_future: the newest stamp was 61.0 s ahead of our clock\n"), "{text}");
+    }
+
+    /// A row that counts how many of its kind there are.
+    #[derive(Serialize)]
+    struct Held<'a>(u32, #[serde(skip)] &'a std::cell::Cell<usize>);
+
+    impl<'a> Held<'a> {
+        fn new(id: u32, held: &'a std::cell::Cell<usize>) -> Self {
+            held.set(held.get() + 1);
+            Self(id, held)
+        }
+    }
+
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            self.1.set(self.1.get() - 1);
+        }
+    }
+
+    #[test]
+    fn a_long_listing_holds_one_page_at_a_time() {
+        let (held, most, printed) =
+            (std::cell::Cell::new(0), std::cell::Cell::new(0), std::cell::RefCell::new(Vec::new()));
+        let page = |after: Option<u32>, _| {
+            assert_eq!(held.get(), 0, "the page before is held");
+            let first = after.unwrap_or(0) + 1;
+            let rows: Vec<_> = (first..first + 7).map(|id| Held::new(id, &held)).collect();
+            Ok((rows, first < 70, 77))
+        };
+        let print = |_: &mut dyn Write, rows: &[Held<'_>]| {
+            most.set(most.get().max(held.get()));
+            printed.borrow_mut().extend(rows.iter().map(|row| row.0));
+            Ok(())
+        };
+        let part = Part { limit: None, after: None, count: false };
+        paged(false, part, &Paged { name: "rows", nothing: "none" }, page, |row| row.0, print).unwrap();
+        assert_eq!((most.get(), held.get()), (7, 0));
+        assert!(printed.into_inner().into_iter().eq(1..=77));
+    }
+
+    #[test]
+    fn a_status_shows_the_newest_false_key_with_peer_source_and_both_fingerprints() {
+        let shown = |status: &Status| {
+            let mut out = Vec::new();
+            show(&mut out, status).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut key = FalseKeyShown {
+            at: 1_700_000_000_000,
+            node_id: 9,
+            source: Some("192.0.2.9".to_owned()),
+            expected: "1a2b:3c4d".to_owned(),
+            shown: "0123:4567".to_owned(),
+            ended: false,
+            count: 3,
+        };
+        let text = shown(&Status { false_key: Some(key.clone()), ..Status::default() });
+        let lines = "false keys   3, the newest of peer 9 at 2023-11-14T22:13:20.000Z, from 192.0.2.9\n             \
+                     expected 1a2b:3c4d, shown 0123:4567\n";
+        assert!(text.contains(lines), "{text}");
+        (key.source, key.ended) = (None, true);
+        let text = shown(&Status { false_key: Some(key), ..Status::default() });
+        assert!(text.contains("Z, by the registry's word; TRUST ENDED by it\n"), "{text}");
     }
 }

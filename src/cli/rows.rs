@@ -607,3 +607,6 @@ pub(super) fn by_id<T>(mut rows: Vec<T>, id: impl Fn(&T) -> u32) -> Vec<T> {
     rows.sort_unstable_by_key(|row| id(row));
     rows
 }
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests;

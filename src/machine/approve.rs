@@ -196,14 +196,16 @@ mod tests {
     #[test]
     fn no_text_has_the_fingerprint_of_a_key_that_waits() {
         let current = Actor::new(9, 0x11).public_key().fingerprint();
-        let others = [Some(Actor::new(9, 0xBB).public_key().fingerprint()), None, None, None];
+        let others = [0xBB, 0x22, 0x33, 0x44].map(|seed| Some(Actor::new(9, seed).public_key().fingerprint()));
         let refusals =
             [Rejection::WrongFingerprint { current, others }, Rejection::FingerprintRequired { current, others }];
         for refusal in refusals {
             let text = refusal.to_string();
             let has = |part: &str| text.contains(part);
             let groups = |of: Fingerprint| of.to_string().split(':').map(str::to_owned).collect::<Vec<_>>();
-            assert!(!groups(current).iter().any(|group| has(group)), "{text}");
+            for key in others.into_iter().flatten().chain([current]) {
+                assert!(!groups(key).iter().any(|group| has(group)), "{text}");
+            }
         }
     }
 

@@ -156,6 +156,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_relay_claims_of_a_node_takes_none_of_the_places_of_that_node() {
+        let mut us = us();
+        us.rules.limits.pending_per_source_max = 1;
+        us.is_asked(10, 101, 0xAA, "", Way::relayed(node(9_000))).unwrap();
+        let full = us.is_asked(10, 102, 0xAA, "", Way::relayed(node(9_000)));
+        assert_eq!(full, Err(Rejection::PendingSourceFull));
+        // Node 9000 itself, which the transport authenticated.
+        let itself = Way {
+            lookup: Lookup::NotAsked,
+            path: Path::Direct { authenticated: None, source: Source::Node(node(9_000)) },
+        };
+        us.is_asked(10, 103, 0xAA, "", itself.clone()).unwrap();
+        // And the other way round: what it has used up, a relay may still claim of another.
+        assert_eq!(us.is_asked(10, 104, 0xAA, "", itself), Err(Rejection::PendingSourceFull));
+        us.is_asked(10, 104, 0xAA, "", Way::relayed(node(9_001))).unwrap();
+        let sources = us.tables.pending.values().map(|entry| entry.source).collect::<Vec<_>>();
+        assert_eq!(sources, [Source::Relay(node(9_000)), Source::Node(node(9_000)), Source::Relay(node(9_001))]);
+        // In a full queue they are apart, too: what relays claim of it does not make a node one that takes more room.
+        us.rules.limits.pending_max = 3;
+        us.rules.limits.pending_per_source_max = 16;
+        assert_eq!(us.is_asked(20, 105, 0xAA, "", Way::from_host(1)), Err(Rejection::PendingFull));
+    }
+
+    #[test]
     fn a_full_queue_lets_known_peers_repeat_and_nobody_new_in() {
         let mut us = us();
         us.rules.limits.pending_max = 2;

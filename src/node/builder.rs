@@ -148,6 +148,7 @@ impl Builder {
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             loud: Mutex::new(Loud::default()),
+            newest_false_key: Mutex::new(None),
             newcomers: RefusedNewcomers::default(),
             open_keys: Mutex::new(OpenKeys::new(OPEN_KEYS_MAX)),
             asking: Mutex::new(HashSet::new()),

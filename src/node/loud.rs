@@ -6,8 +6,36 @@
 
 use std::collections::HashMap;
 
-use crate::peer::NodeId;
-use crate::time::Tick;
+use super::manager::HandshakeManager;
+use crate::peer::{Fingerprint, NodeId, Source};
+use crate::time::{Tick, WallMillis};
+
+/// A false or changed key that was noticed: what `handshake.key_mismatch` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FalseKey {
+    /// When.
+    pub at: WallMillis,
+    /// Whose key.
+    pub peer: NodeId,
+    /// Where the message came from that showed the key; `None` if no message did.
+    pub source: Option<Source>,
+    /// Of the key that is known for the peer.
+    pub expected: Fingerprint,
+    /// Of the key in the message; without a message, of the key in the trusted record.
+    pub shown: Fingerprint,
+    /// Whether trust in the peer ended by it.
+    pub ended: bool,
+}
+
+impl HandshakeManager {
+    /// The newest false or changed key since the start, also where a flood of them kept it from being told. How many
+    /// there were is in [`counters`](Self::counters), as `key_mismatch`.
+    #[must_use]
+    pub fn newest_false_key(&self) -> Option<FalseKey> {
+        *self.shell.newest_false_key.lock()
+    }
+}
 
 /// When each peer was told of last, and how many were told of since when.
 #[derive(Debug, Default)]

@@ -56,6 +56,7 @@ pub use calls::{CommandError, RequestOptions, StartError};
 pub use comparison::{Contradiction, RegistryDisagreement};
 pub use identity::{FileIdentity, Identity, IdentityError};
 pub use in_process::{InProcessMember, InProcessRegistry, JoinError};
+pub use loud::FalseKey;
 pub use manager::HandshakeManager;
 pub use random::{Random, SystemRandom};
 pub use registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Relaying, Revision};

@@ -20,7 +20,7 @@ use super::enforcement::Enforcement;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
-use super::loud::Loud;
+use super::loud::{FalseKey, Loud};
 use super::newcomers::RefusedNewcomers;
 use super::outbox::Outbox;
 use super::random::Random;
@@ -89,6 +89,8 @@ pub(crate) struct Shell {
     pub(crate) replay: Mutex<ReplayTable>,
     /// When false and changed keys were told of; taken inside the store's writer lock alone.
     pub(crate) loud: Mutex<Loud>,
+    /// The newest false or changed key, for an operator who asks later.
+    pub(crate) newest_false_key: Mutex<Option<FalseKey>>,
     /// The keys of peers that we know, ready for checking signatures.
     pub(crate) open_keys: Mutex<OpenKeys>,
     /// The peers to whom a call of `request` is running.
@@ -154,6 +156,12 @@ impl Shell {
     /// Asks the rules and publishes what they say, in one critical section of the store.
     pub(crate) fn submit(&self, mut input: Input) -> Result<Done, NotDone> {
         let now = self.clock.now();
+        let answer_skew = match &input {
+            Input::Message(received) if is_direct_answer(received) => {
+                Some(received.message.stamp().millis_since(now.wall))
+            }
+            _ => None,
+        };
         let decided = self.store.transact_by(self.enforcement.by(), |tables| {
             if let Input::Message(received) = &mut input
                 && let Some(key) = received.message.replay_key()
@@ -161,14 +169,18 @@ impl Shell {
                 received.seen = self.replay.lock().seen(now.tick, &key);
             }
             let mut step = step(&self.rules, tables, now, input)?;
-            let (mut shown, mut loud) = (0_usize, Vec::new());
+            let (mut false_keys, mut loud) = (Vec::new(), Vec::new());
             step.events.retain(|event| {
-                let Event::KeyMismatch { peer, ended, .. } = event else { return true };
-                shown += 1;
-                let may_tell = self.loud.lock().may_tell(*peer, *ended, now.tick);
+                let Event::KeyMismatch { peer, source, expected, shown, ended } = *event else { return true };
+                false_keys.push(FalseKey { at: now.wall, peer, source, expected, shown, ended });
+                let may_tell = self.loud.lock().may_tell(peer, ended, now.tick);
                 loud.extend(may_tell.then(|| event.clone()));
                 may_tell
             });
+            // In here, so that whoever waits for the answer, and asks then how far the clocks are off, is told.
+            if let Some(skew) = answer_skew.filter(|_| !matches!(step.outcome, Outcome::Dropped(_))) {
+                self.note_answer(skew);
+            }
             if let Some(noted) = step.noted {
                 self.replay.lock().note(now.tick, noted);
             }
@@ -179,10 +191,10 @@ impl Shell {
             if let Some(look_ups) = &self.look_ups {
                 look_ups.save_with_grants(tables, &mut step.changes);
             }
-            let value = (step.outcome, step.effects, cuts, step.clamped, shown, loud);
+            let value = (step.outcome, step.effects, cuts, step.clamped, false_keys, loud);
             Ok(Transaction { changes: step.changes, events: step.events, value })
         });
-        let ((outcome, effects, cuts, clamped, shown, loud), receipt) = decided.map_err(|error| match error {
+        let ((outcome, effects, cuts, clamped, false_keys, loud), receipt) = decided.map_err(|error| match error {
             TransactError::Refused(rejection) => NotDone::Refused(rejection),
             TransactError::Write(error) => NotDone::Store(error),
         })?;
@@ -190,7 +202,11 @@ impl Shell {
             let what = "a remembered stamp lay too far ahead of our clock and was moved back";
             self.counters.add("stamp_clamped", now.tick, &what);
         }
-        (0..shown).for_each(|_| self.counters.count(Rejection::KeyMismatch.name()));
+        for false_key in false_keys {
+            // Whoever sees the count sees this one, or a newer one.
+            *self.newest_false_key.lock() = Some(false_key);
+            self.counters.count(Rejection::KeyMismatch.name());
+        }
         for event in loud {
             match event {
                 Event::KeyMismatch { peer, source, expected, shown, ended } => {
@@ -287,12 +303,13 @@ impl Shell {
             return Err(NotDone::NotAsked);
         }
         let nonce = self.nonce()?;
-        let is_answer = matches!(verified.kind(), Kind::Accept | Kind::Reject) && !relayed;
         let asked = (verified.kind() == Kind::Request)
             .then(|| verified.nonce().map(|nonce| Asked { peer: sender, key: *verified.key(), nonce }))
             .flatten();
         let (message, path, seen) = (verified, received.path, Seen::Never);
-        let done = self.submit(Input::Message(input::Received { message, path, lookup, nonce, seen }))?;
+        let input = input::Received { message, path, lookup, nonce, seen };
+        let is_answer = is_direct_answer(&input);
+        let done = self.submit(Input::Message(input))?;
         let outcome = done.outcome;
         // of a request that was taken, before anything can answer it. A copy of one that came before is stale.
         if let (Some(asked), Some(reply), false) = (asked, received.reply, matches!(outcome, Outcome::Dropped(_))) {
@@ -303,7 +320,7 @@ impl Shell {
             Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
             _ => {
                 if is_answer {
-                    self.compare_clocks(sender, skew.get());
+                    self.tell_of_clocks(sender, skew.get());
                 }
                 Ok(())
             }
@@ -358,12 +375,18 @@ impl Shell {
     }
 
     /// what answers us was stamped a moment ago, so that a stamp further off says that one of the clocks is wrong.
-    fn compare_clocks(&self, peer: NodeId, skew: i64) {
+    fn note_answer(&self, skew: i64) {
         if skew.unsigned_abs() <= SKEW_TOLD_MS {
             self.counters.forget_skew("answer");
         } else {
-            let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
             self.counters.note_skew("answer", skew);
+        }
+    }
+
+    /// The same, for the log and the counters.
+    fn tell_of_clocks(&self, peer: NodeId, skew: i64) {
+        if skew.unsigned_abs() > SKEW_TOLD_MS {
+            let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
             let what =
                 format_args!("the clock of node {peer}, which answered us, is {:.1} s {side} ours", by.as_secs_f64());
             self.count("answer_skew", &what);
@@ -379,6 +402,11 @@ impl Shell {
         let later = relayed && rejection == Rejection::FromFuture;
         if later { Handled::Later } else { Handled::Done }
     }
+}
+
+/// Whether it says that it answers a request of ours, and no relay had it meanwhile.
+fn is_direct_answer(received: &input::Received) -> bool {
+    matches!(received.message.kind(), Kind::Accept | Kind::Reject) && !received.path.is_relayed()
 }
 
 /// From here on a difference of clocks is worth a word: a peer whose clock is further off soon hears nobody.

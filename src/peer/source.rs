@@ -67,6 +67,15 @@ mod tests {
     }
 
     #[test]
+    fn a_source_says_whether_it_was_proved_or_a_relay_says_so() {
+        let nine = NodeId::new(9).unwrap();
+        assert_eq!(Source::Relay(nine).to_string(), "relay, as node 9");
+        assert_eq!(Source::Node(nine).to_string(), "node 9");
+        assert_eq!(Source::from_address("192.0.2.9".parse().unwrap()).to_string(), "192.0.2.9");
+        assert_ne!(Source::Relay(nine), Source::Node(nine));
+    }
+
+    #[test]
     fn an_ipv6_address_that_stands_for_an_ipv4_address_counts_as_that() {
         let of = |text: &str| Source::from_address(text.parse().unwrap());
         for text in ["::ffff:192.0.2.9", "64:ff9b::192.0.2.9", "2002:c000:0209::1", "2002:c000:0209:ffff:1:2:3:4"] {

@@ -314,6 +314,25 @@ pub(super) struct Status {
     /// The store is older than it was, and that was not accepted yet.
     #[serde(default)]
     pub(super) older_store: Option<OlderStore>,
+    /// The newest false or changed key since the start.
+    #[serde(default)]
+    pub(super) false_key: Option<FalseKeyShown>,
+}
+
+/// A false or changed key, as `watch` tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FalseKeyShown {
+    /// When, in milliseconds since 1970.
+    pub(super) at: i64,
+    pub(super) node_id: u32,
+    /// Where the message came from that showed it, if one did.
+    pub(super) source: Option<String>,
+    pub(super) expected: String,
+    pub(super) shown: String,
+    /// Whether trust ended by it.
+    pub(super) ended: bool,
+    /// How many there were since the start, with this one.
+    pub(super) count: u64,
 }
 
 /// To how many peers a message under a new key has left, and to how many not yet.

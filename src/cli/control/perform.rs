@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{
-    Announcement, Ask, FailingSnapshots, OlderStore, PAGE_MAX, RegistryDisagreement, Reply, Saving, Status, Until,
-    marks,
+    Announcement, Ask, FailingSnapshots, FalseKeyShown, OlderStore, PAGE_MAX, RegistryDisagreement, Reply, Saving,
+    Status, Until, marks,
 };
 use crate::cli::events::EventRow;
 use crate::cli::peers::Peers;
@@ -468,7 +468,23 @@ fn status(node: &Served) -> Status {
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
         announcement: manager.announcement().map(|it| Announcement { told: it.told, owed: it.owed }),
         older_store,
+        false_key: false_key(manager),
     }
+}
+
+/// the newest, and how many there were.
+fn false_key(manager: &HandshakeManager) -> Option<FalseKeyShown> {
+    let newest = manager.newest_false_key()?;
+    let count = manager.counters().into_iter().find(|(name, _)| *name == Rejection::KeyMismatch.name());
+    Some(FalseKeyShown {
+        at: newest.at.as_millis(),
+        node_id: newest.peer.get(),
+        source: newest.source.map(|source| source.to_string()),
+        expected: newest.expected.to_string(),
+        shown: newest.shown.to_string(),
+        ended: newest.ended,
+        count: count.map_or(1, |(_, count)| count),
+    })
 }
 
 /// Those of the node, and what its log lost; in the order of the alphabet.

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::io;
 use std::time::Duration;
 
-use super::perform::{Served, watch};
+use super::perform::{Served, perform, watch};
+use super::{Ask, PAGE_MAX, Reply};
 use crate::config::Limits;
 use crate::node::{FileIdentity, HandshakeManager, Inbox, SendError, Transport};
 use crate::peer::{NodeId, TrustRecord};
@@ -60,4 +61,37 @@ fn a_watcher_hears_the_last_events_and_the_last_loss_before_the_node_stops() {
     assert_eq!(told_of(0), [begin]);
     assert_eq!(told_of(4), [begin, event, event, event, event]);
     assert_eq!(told_of(7), [begin, event, event, event, event, r#""lagged" 3"#]);
+}
+
+/// However many there are, and however many are asked for: neither end ever holds more of them.
+#[test]
+fn an_answer_of_a_listing_has_a_page_at_most() {
+    let store = Arc::new(TrustStore::in_memory());
+    let all = 2 * PAGE_MAX as u32 + 5;
+    drop(
+        store.update(|batch| (2..2 + all).for_each(|it| batch.grant(TrustRecord::new(id(it), None)).unwrap())).unwrap(),
+    );
+    let identity = Arc::new(FileIdentity::from_seed(id(1), &[1; 32]).unwrap());
+    let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(NoWire)).start().unwrap();
+    let node = Served { manager: Arc::new(manager), listen: "127.0.0.1:1".parse().unwrap(), peers: None, seen: None };
+    let ask = |after, limit| match perform(&node, Ask::List { after, limit }, &|| true, Duration::from_millis(100)) {
+        Reply::Trusted { trusted, more, total } => {
+            assert_eq!(total, u64::from(all));
+            (trusted.iter().map(|row| row.node_id).collect::<Vec<_>>(), more)
+        }
+        other => panic!("{other:?}"),
+    };
+    let (mut listed, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let (page, more) = ask(listed.last().copied(), Some(u64::MAX));
+        sizes.push(page.len());
+        listed.extend(page);
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(sizes, [PAGE_MAX, PAGE_MAX, 5]);
+    assert!(listed.into_iter().eq(2..2 + all));
+    assert_eq!(ask(None, None).0.len(), PAGE_MAX);
+    assert_eq!(ask(Some(10), Some(3)), (vec![11, 12, 13], true));
 }

@@ -1,7 +1,8 @@
 //! What a store holds to where a peer or a key is marked.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_types, reason = "tests")]
 
 use core::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::config::Limits;
@@ -172,6 +173,44 @@ fn the_store_ends_trust_under_a_revoked_key_before_it_returns() {
     assert!(store.forget_key_revocation(&key(1)).unwrap().0.is_some());
     assert!(store.forget_key_revocation(&key(1)).unwrap().0.is_none());
     drop(store.grant(record(4, 1)).unwrap());
+}
+
+/// Each critical section of the writer lock that changes something makes a generation.
+#[test]
+fn a_key_of_many_records_is_revoked_in_batches_and_a_writer_gets_in_between() {
+    let store = TrustStore::in_memory();
+    let grant = |to| drop(store.update(|batch| (1..=to).for_each(|id| batch.grant(record(id, 1)).unwrap())).unwrap());
+    grant(100_000);
+    let before = store.generation().get();
+    let revoked = store.revoke_key(&key(1)).unwrap();
+    assert_eq!(revoked.ended.len(), 100_000);
+    let batches = 100_000_u64.div_ceil(256);
+    assert_eq!(revoked.receipt.generation().get() - before, 1 + batches, "the mark, and 256 at a time");
+
+    // A writer that never stops sees some of them ended, makes a change of its own, and sees some that are not.
+    let came_between = (0..20).any(|round| {
+        drop(store.forget_key_revocation(&key(1)).unwrap());
+        let (is_done, others) = (AtomicBool::new(false), store.snapshot().len());
+        grant(20_000);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let (mut own, mut came_between) = (0, false);
+                while !is_done.load(Ordering::SeqCst) {
+                    let has_begun = store.snapshot().len() < others + own + 20_000;
+                    drop(store.grant(record(200_000 + round * 10_000_000 + own as u32, 2)).unwrap());
+                    own += 1;
+                    came_between |= has_begun && store.snapshot().len() > others + own;
+                    std::thread::yield_now();
+                }
+                came_between
+            });
+            drop(store.revoke_key(&key(1)).unwrap());
+            is_done.store(true, Ordering::SeqCst);
+            writer.join().unwrap()
+        })
+    });
+    assert!(came_between, "the search kept the writer lock");
+    assert!(store.snapshot().iter().all(|it| it.public_key == Some(key(2))));
 }
 
 #[test]
