@@ -221,7 +221,7 @@ fn a_store_that_went_on_is_not_taken_for_an_older_one() {
 }
 
 #[test]
-fn a_repair_that_gives_up_changes_is_no_older_copy_though_it_begins_another_store() {
+fn what_a_repair_is_behind_is_told_until_it_is_accepted_and_what_was_given_up_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let home = home(&dir, 3);
     let store = home.join("store");
@@ -235,9 +235,24 @@ fn a_repair_that_gives_up_changes_is_no_older_copy_though_it_begins_another_stor
             }
         }
     };
+    let (seen, old) = (generation(&home), dir.path().join("old"));
+    copy(&store, &old);
     damage("journal-");
     done(&["repair", "--yes", "--home", text(&home)]);
+    // The journal is gone, and perhaps it had a revocation.
+    let node = Node::start(&home, &[]);
+    assert_eq!(node.status()["older_store"]["seen_generation"], seen);
+    node.stop();
+    Node::start(&home, &["--accept-older-store"]).stop();
     is_not_told(&home);
+    // Nor does a repair hide that what it repaired was an older copy.
+    put_back(&home, &old);
+    damage("journal-");
+    done(&["repair", "--yes", "--home", text(&home)]);
+    let node = Node::start(&home, &[]);
+    assert_ne!(node.status()["older_store"], Value::Null);
+    node.stop();
+    Node::start(&home, &["--accept-older-store"]).stop();
     for file in ["journal-", "snapshot-", "GENESIS"] {
         damage(file);
     }

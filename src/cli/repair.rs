@@ -173,16 +173,20 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
     let (mut opened, mut renames) = rehearse(&directory, policy, instead()).map_err(|error| match &error {
         OpenError::Damaged { .. } | OpenError::DataMissing { .. } => Failure::hint(
             error,
-            "no state is whole; `--empty` would begin an empty store, which forgets every grant and every revocation",
+            "no state is whole; `--empty` would begin a store without grants, and keep what marks of revocation can be read",
         ),
         _ => error.into(),
     })?;
     let reached = reach?;
     if yes {
         (opened, renames) = open(&directory, policy, instead())?;
-        // What that costs is told here, and was agreed to.
         if let Some(id) = opened.id {
-            seen.gave_up(id, opened.generation);
+            match &reached {
+                // What it is behind the one that the home had may be more than what was damaged.
+                Some((kept, ..)) if !empty => seen.repaired(id, *kept, opened.generation),
+                // Everything was given up, which was told, and agreed to.
+                _ => seen.gave_up(id, opened.generation),
+            }
         }
     }
     let aside = set_aside(renames);

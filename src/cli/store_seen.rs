@@ -289,6 +289,18 @@ impl Beside {
         self.change(replace, |before, now| before != now);
     }
 
+    /// Notes that a store was repaired, of which the state of this generation was kept, and that it has counted on from there.
+    pub(super) fn repaired(&self, id: Id, kept: u64, generation: u64) {
+        let repair = |before: Seen| match before.found {
+            None if kept < before.newest.generation => {
+                Seen { found: Some(Mark { id: before.newest.id, generation: kept }), ..before }
+            }
+            None => Seen::of(Mark { id, generation }),
+            Some(_) => before,
+        };
+        self.change(repair, |before, now| before != now);
+    }
+
     /// Notes that an operator has given up what the home had for this store.
     pub(super) fn gave_up(&self, id: Id, generation: u64) {
         let give_up = |before: Seen| match before.found {
