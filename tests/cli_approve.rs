@@ -210,7 +210,8 @@ fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
     let (squatter, genuine) = (peer(9, 0xBB), peer(9, 0x11));
     let mut open = vec![two_keys(&node, &squatter, &genuine)];
     let approve = || Terminal::run(&node.args(&["approve", "9"]));
-    for typed in ["", "0", "3", "yes", "-1"] {
+    let unknown = fingerprint(&peer(9, 0x33));
+    for typed in ["", "0", "3", "yes", "-1", &unknown, &fingerprint(&genuine)[..20]] {
         let (code, drawn) = approve().answer(typed);
         assert!(code == 1 && drawn.contains("nothing was approved"), "{typed:?}: {drawn}");
         for key in [&squatter, &genuine] {
@@ -230,7 +231,8 @@ fn on_a_terminal_the_keys_are_shown_and_one_is_chosen() {
     assert!(code == 1 && drawn.contains("another has its place"), "{drawn}");
     assert_eq!(node.ids("list", "trusted"), [0; 0]);
 
-    let (code, drawn) = approve().answer("2");
+    // Who compared it by pasting it says that; a number does as well, below.
+    let (code, drawn) = approve().answer(&fingerprint(&genuine).to_uppercase());
     assert!(code == 0 && drawn.contains("durable"), "{drawn}");
     assert_eq!(node.shows("list")["trusted"][0]["fingerprint"], fingerprint(&genuine));
     // Nothing waits: nothing is asked.

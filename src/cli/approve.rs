@@ -59,13 +59,15 @@ fn choose(row: &PendingRow) -> Result<Option<String>, Failure> {
         rows::print_marks(out, core::slice::from_ref(row))?;
         writeln!(out, "\nApprove peer {} under which key? Compare it with what its operator says.", row.node_id)?;
         keys.iter().zip(1..).try_for_each(|(key, number)| writeln!(out, "  {number}  {key}"))?;
-        write!(out, "Number, or nothing to approve none: ")?;
+        write!(out, "Its fingerprint or its number, or nothing to approve none: ")?;
         out.flush()
     })?;
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.map_err(|error| Failure::new(format_args!("standard input: {error}")))?;
-    let number = line.trim().parse::<usize>().ok();
-    let chosen = number.and_then(|number| number.checked_sub(1)).and_then(|at| keys.get(at));
+    let line = line.trim();
+    let number = line.parse::<usize>().ok();
+    let by_number = number.and_then(|number| number.checked_sub(1)).and_then(|at| keys.get(at));
+    let chosen = by_number.or_else(|| keys.iter().find(|key| key.eq_ignore_ascii_case(line)));
     Ok(chosen.map(|key| (*key).to_owned()))
 }

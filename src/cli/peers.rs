@@ -383,6 +383,10 @@ fn edited(text: &str, peer: NodeId, listed: Option<&Listed>) -> String {
 /// The file, locked, so that of two changes at once neither is lost.
 fn locked(path: &Path) -> io::Result<File> {
     loop {
+        // A pipe that nobody writes to would be waited for.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
         let file = OpenOptions::new().read(true).open(path)?;
         file.lock()?;
         // Another change may have replaced it meanwhile.
