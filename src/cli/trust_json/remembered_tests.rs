@@ -674,6 +674,19 @@ fn an_entry_of_every_table_comes_along() {
     assert!(taken.after.diff(&ours).is_empty(), "{document}\n{}", export(&taken.after, Nonces::Written));
 }
 
+#[test]
+fn a_floor_that_is_moved_back_keeps_what_was_said_of_it() {
+    let key = key(1).to_base64();
+    let said = NOW.wall.saturating_add(200_000);
+    for (seen, text, ahead) in [(said, "2027-01-15T08:03:20Z", true), (NOW.wall, "2027-01-15T08:00:00Z", false)] {
+        let document = json!({"floors": [{"node_id": 9, "public_key": key, "seen": text, "spoke_v2": true}]});
+        let taken = import(&store(&[]), &document);
+        let floor = taken.after.floor(id(9)).unwrap_or_else(|| panic!("{:?}", told(&taken)));
+        let (is, before) = if ahead { (NOW.wall.saturating_add(30_000), said) } else { (seen, WallMillis::default()) };
+        assert_eq!((floor.seen, floor.before), (is, before), "{:?}", told(&taken));
+    }
+}
+
 /// What the fuzz target `trust_json` begins with, which has hostile entries of every list.
 #[test]
 fn what_the_corpus_of_documents_comes_to_is_what_an_export_writes() {

@@ -426,6 +426,9 @@ impl<'a> Taking<'a> {
         let reserved = self.stamp("reserved", fields, notes)?.unwrap_or_default();
         // it lies in the future because a clock did, and is not moved back.
         let before = fields.time("before")?.unwrap_or_default();
+        // So does what is moved back here: perhaps it is our clock that is wrong now.
+        let moved = fields.time("seen")?.filter(|said| *said > seen);
+        let before = before.max(moved.unwrap_or_default());
         let spoke_v2 = fields.flag("spoke_v2")?;
         if key.is_none() && (seen != WallMillis::default() || before != WallMillis::default() || spoke_v2) {
             return Err("`seen`, `before` or `spoke_v2` without the `public_key` that it belongs to".to_owned());

@@ -15,7 +15,7 @@ pub(super) fn not_after(
 ) -> Result<Option<WallMillis>, String> {
     let at = fields.time(name)?;
     if at.is_some_and(|at| at > latest) {
-        notes.push(format!("`{name}` lies in the future, and was moved back to now"));
+        notes.push(format!("`{name}` lies in the future, and was moved back"));
     }
     Ok(at.map(|at| at.min(latest)))
 }
