@@ -119,6 +119,10 @@ fn a_change_by_hand_is_taken_up_and_nothing_that_is_wrong() {
     std::fs::remove_file(&file).unwrap();
     node.comes_to_say("No such file");
     assert_eq!(node.address(9), "127.0.0.1:1006");
+    // A pipe is not waited for: what comes in its place is taken up.
+    assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&file).status().unwrap().success());
+    node.comes_to_say("not a regular file");
+    std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, stanza(1007)).unwrap();
     is_at(1007);
     // The command is as quick as ever, and its change is no news to who looks.

@@ -319,7 +319,8 @@ fn marks_and_the_ignored_come_back_as_they_were_exported() {
     ] {
         seven.does(args);
     }
-    seven.refuses(&["request", "5", "--lift", &revocation(&seven, 5)], &["could not be sent"]);
+    let lift = revocation(&seven, 5);
+    seven.refuses(&["request", "5", "--lift", &lift], &["could not be sent"]);
     drop(seven);
     let (copy, first, second) =
         (dir.path().join("copy"), dir.path().join("first.json"), dir.path().join("second.json"));
@@ -333,7 +334,8 @@ fn marks_and_the_ignored_come_back_as_they_were_exported() {
     for name in ["\"revoked_keys\"", "\"ignored\"", "\"ignored_keys\"", "\"lift\"", "\"id\""] {
         assert!(written.contains(name), "{name}: {written}");
     }
-    let (code, _, err) = run(&["import", "--dir", text(&copy), text(&first)]);
+    // The request would lift, so it has to be named.
+    let (code, _, err) = run(&["import", "--dir", text(&copy), "--lift", &lift, text(&first)]);
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(export(&copy, &second), written);
     // A key that a document revokes ends the trust that a store has under it, and what the document says itself.

@@ -99,6 +99,11 @@ impl Peers {
     pub(crate) fn reload(&self) -> Result<usize, PeersFileError> {
         let mut last = self.read.lock();
         let stamp = Stamp::of(&self.path);
+        // A pipe that nobody writes to would be waited for, for ever and by everybody who reads the file again.
+        if std::fs::metadata(&self.path).is_ok_and(|found| !found.is_file()) {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(PeersFileError::Io { path: self.path.clone(), source });
+        }
         let read = StaticRegistry::read(&self.path)?;
         *last = stamp;
         let peers = read.len();

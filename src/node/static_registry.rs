@@ -9,7 +9,6 @@ use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -57,12 +56,7 @@ impl StaticRegistry {
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PeersFileError> {
         let path = path.as_ref();
         let io = |source| PeersFileError::Io { path: path.to_owned(), source };
-        // What is no file, such as a pipe that nobody writes to, would be waited for.
-        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
-        }
+        let file = OpenOptions::new().read(true).open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
         let bad = |line, reason: String| PeersFileError::Bad { path: path.to_owned(), line, reason };
@@ -421,13 +415,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("peers.toml");
         assert!(matches!(StaticRegistry::read(&path), Err(PeersFileError::Io { .. })));
-        // A pipe is not waited for, nor is a directory a file.
-        let pipe = dir.path().join("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-        for what in [&pipe, &dir.path().to_owned()] {
-            let told = StaticRegistry::read(what).unwrap_err().to_string();
-            assert!(told.contains("not a regular file"), "{told}");
-        }
         for (bytes, line) in [(&b"[[peer]]\nid = x\n"[..], "line 2: "), (b"# \n\n\xff", "line 3: not UTF-8")] {
             std::io::Write::write_all(
                 &mut std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap(),
