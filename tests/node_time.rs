@@ -72,7 +72,8 @@ fn a_node_that_stops_in_good_order_goes_on_at_its_clock() {
     drop(again.request(id(2), "", RequestOptions::default()).unwrap());
     let (_, bytes) = ends.sent.recv_timeout(SOON).unwrap();
     let ahead = Message::parse(&bytes).unwrap().stamp().millis_since(now());
-    assert!(ahead <= 10_000, "{ahead}");
+    // Lives within one millisecond count on here, too.
+    assert!(ahead <= 10_000 + 8, "{ahead}");
 }
 
 #[test]
