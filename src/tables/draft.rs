@@ -122,7 +122,7 @@ impl Tables {
     }
 
     /// Both steps at once.
-    #[cfg(any(test, feature = "__testing"))]
+    #[cfg(any(test, feature = "__testing", feature = "cli"))]
     pub(crate) fn apply(&self, changes: &[TableChange]) -> (Self, Touched) {
         let mut draft = self.draft(changes);
         let touched = draft.touched();
