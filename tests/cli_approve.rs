@@ -314,3 +314,30 @@ fn a_limit_beyond_its_range_is_no_command_line_and_the_range_is_told() {
         assert!(err.contains(range) && err.contains(option), "{err}");
     }
 }
+
+#[test]
+fn a_refusal_names_what_was_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &[]);
+    let (squatter, genuine) = (peer(9, 0xBB), peer(9, 0x11));
+    let mut open = two_keys(&node, &squatter, &genuine);
+    let first = |node: &Node| node.shows("pending")["pending"][0].clone();
+    let looked_at = first(&node)["entry"].as_str().unwrap().to_owned();
+    // The squatter's key alone, and it alone is told.
+    let (code, said, _) = run(&node.args(&["reject", "9", &fingerprint(&squatter), "not you"]));
+    assert!(code == 0 && said.contains(&format!("refused under the key {}", fingerprint(&squatter))), "{said}");
+    assert!(!said.contains(&fingerprint(&genuine)), "{said}");
+    let mut told = String::new();
+    open[0].read_to_string(&mut told).unwrap();
+    assert!(told.contains("not you"), "{told}");
+    let left = first(&node);
+    assert_eq!((&left["fingerprint"], &left["others"]), (&fingerprint(&genuine).into(), &Value::Array(vec![])));
+    assert_eq!(run(&node.args(&["reject", "9", &fingerprint(&squatter)])).0, 1, "it waits no more");
+    // What was looked at is no more; what is there now is.
+    let (code, _, said) = run(&node.args(&["reject", "9", "--entry", &looked_at]));
+    assert!(code == 1 && said.contains("another has its place"), "{said}");
+    let now = left["entry"].as_str().unwrap();
+    node.does(&["reject", "9", "--entry", now]);
+    assert_eq!(node.ids("pending", "pending"), [0; 0]);
+    makes_no_sense(&node.args(&["reject", "9", "10", "--entry", now]), &["of one peer"]);
+}

@@ -86,6 +86,8 @@ fn a_new_key_is_shown_as_proven_and_approved_and_the_old_one_is_heard_no_more() 
     let proven = format!("proven by the old key {}", made["old_fingerprint"].as_str().unwrap());
     assert!(code == 0 && out.contains(&proven), "{out}");
     assert_eq!(trusted_as(&nine), made["old_fingerprint"], "the old record stands meanwhile");
+    // A refusal of it would hold for good.
+    nine.refuses(&["reject", "7"], &["has signed over to the key", "name the fingerprint"]);
     approve(&nine, 7);
     assert_eq!(trusted_as(&nine), made["fingerprint"]);
     seven.does(&["wait", "9"]);

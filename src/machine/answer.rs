@@ -17,12 +17,18 @@ pub(super) fn forget_answer(plan: &mut Plan<'_>) {
         plan.pending = Some(entry);
         return;
     }
+    next_in_line(plan, entry);
+}
+
+/// The first key of an entry goes; one of the others takes its place, the oldest for whose source there is room, and is an
+/// entry that nobody has looked at. With none of them the entry goes.
+pub(super) fn next_in_line(plan: &mut Plan<'_>, mut entry: Pending) {
     let place = entry.others.iter().position(|other| find_room(plan, other.source, false) == Ok(None));
     let Some(place) = place else { return };
     let OtherKey { key, nonce, stamp, source, kind, .. } = entry.others.remove(place);
     let number = if entry.number == 0 { 0 } else { RevocationId::mixed(entry.number, 1).get().max(1) };
-    let (justification, authentic) = (String::new(), false);
-    let entry = Pending { key, nonce, stamp, source, kind, number, justification, authentic, ..entry };
+    let (justification, authentic, proven_by) = (String::new(), false, None);
+    let entry = Pending { key, nonce, stamp, source, kind, number, justification, authentic, proven_by, ..entry };
     show(plan, &entry);
     plan.pending = Some(entry);
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::event::{ChangeReason, Event};
-use super::input::Lookup;
+use super::input::{LookedAt, Lookup};
 use super::known::shown;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
@@ -21,13 +21,10 @@ pub(super) fn approve(
     lift: Option<RevocationId>,
 ) -> Result<Step, Rejection> {
     let pending = plan.pending.clone().ok_or(Rejection::NothingToDo)?;
-    // 0 is no number: what has none is approved by a fingerprint.
-    if entry.is_some_and(|entry| entry == 0 || entry != pending.number) {
+    if !(LookedAt { fingerprint, entry }).is_entry(&pending) {
         return Err(Rejection::OtherEntry);
     }
-    let current = pending.key.fingerprint();
-    let mut rest = pending.others.iter().map(|other| other.key.fingerprint());
-    let others = core::array::from_fn(|_| rest.next());
+    let (current, others) = pending.fingerprints();
     let meant = match fingerprint {
         Some(named) => pending.keys().find(|it| it.key.fingerprint() == named),
         None => pending.keys().next(),

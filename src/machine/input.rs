@@ -8,7 +8,7 @@
 use super::deliver::Retried;
 use super::effect::Draft;
 use super::replay::Seen;
-use super::view::{Nonce, RevocationId, Source};
+use super::view::{Nonce, Pending, RevocationId, Source};
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
@@ -93,6 +93,22 @@ pub enum Input {
     Housekeeping,
     /// The node starts, or housekeeping is due: entries about the node itself have no place in its tables.
     OwnEntries,
+}
+
+/// What an operator looked at before deciding, as far as that was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookedAt {
+    /// Of the key that is meant.
+    pub fingerprint: Option<Fingerprint>,
+    /// The number of the entry; any will do if none is given.
+    pub entry: Option<u64>,
+}
+
+impl LookedAt {
+    /// Whether it can have been this entry. 0 is no number: an entry that has none is named by a fingerprint.
+    pub(super) fn is_entry(&self, entry: &Pending) -> bool {
+        self.entry.is_none_or(|number| number != 0 && number == entry.number)
+    }
 }
 
 /// A verified message and what is known about where it came from.
@@ -217,6 +233,8 @@ pub enum Command {
         reason: Text,
         /// 16 fresh random bytes.
         nonce: Nonce,
+        /// What was looked at; all that waits if nothing is named.
+        named: LookedAt,
     },
     /// Forget a request of ours.
     Cancel {

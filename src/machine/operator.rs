@@ -11,7 +11,7 @@ use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
-use super::view::{Nonce, Outgoing, PendingKind, Revocation, RevocationId, TableChange, View, Void};
+use super::view::{Nonce, Outgoing, Revocation, RevocationId, TableChange, View, Void};
 use super::{key, marks};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::succession;
@@ -37,7 +37,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
         Command::Approve { peer, fingerprint, entry, nonce, lookup, lift } => {
             approve::approve(plan(peer)?, fingerprint, entry, nonce, &lookup, lift)
         }
-        Command::Reject { peer, reason, nonce } => reject(plan(peer)?, reason, nonce),
+        Command::Reject { peer, reason, nonce, named } => refused::reject(plan(peer)?, reason, nonce, named),
         Command::Cancel { peer } => cancel(plan(peer)?),
         Command::Revoke { peer, nonce } => Ok(revoke(plan(peer)?, nonce)),
         Command::Remove { peer } => marks::remove(plan(peer)?),
@@ -136,20 +136,6 @@ fn grant(mut plan: Plan<'_>, record: TrustRecord, lift: Option<RevocationId>) ->
     plan.restart_floor(record.public_key);
     plan.begin_trust(record);
     Ok(plan.finish(Outcome::Granted(record)))
-}
-
-///
-fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce) -> Result<Step, Rejection> {
-    let pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
-    refused::remember(&mut plan, pending.keys());
-    //
-    let keys: Vec<_> = pending.keys().map(|it| it.key).collect();
-    plan.refuse_successors(&keys);
-    if pending.kind == PendingKind::Request {
-        let draft = plan.draft(Kind::Reject, nonce);
-        plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, Some(pending.key), pending.nonce);
-    }
-    Ok(plan.finish(Outcome::Rejected))
 }
 
 ///

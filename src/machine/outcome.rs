@@ -5,9 +5,9 @@ use super::effect::Effect;
 use super::event::Event;
 use super::rejection::Rejection;
 use super::replay::Noted;
-use super::view::{Nonce, Revocation, TableChange};
+use super::view::{Nonce, OTHER_KEYS_MAX, Revocation, TableChange};
 use crate::config::{HandshakeConfig, Limits, Policy};
-use crate::peer::{NodeId, TrustRecord};
+use crate::peer::{Fingerprint, NodeId, TrustRecord};
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
 
@@ -73,8 +73,8 @@ pub enum Outcome {
     },
     /// An operator approved a peer.
     Approved(TrustRecord),
-    /// An operator refused a pending peer.
-    Rejected,
+    /// An operator refused these keys of a pending peer, the one whose request is answered first.
+    Rejected([Option<Fingerprint>; 1 + OTHER_KEYS_MAX]),
     /// Our request was forgotten.
     Cancelled,
     /// A program or an operator granted trust outright.

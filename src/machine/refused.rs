@@ -1,17 +1,24 @@
-//! What an operator refused: no copy of it waits again, or is trusted by a rule, for as long as a copy could pass the
+//! An operator's refusal, and what was refused: no copy of it waits again, or is trusted by a rule, for as long as a copy could pass the
 //! checks of age.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::answer::next_in_line;
 use super::arrival::{latest_credible, millis};
-use super::input::Received;
-use super::outcome::Rules;
+use super::effect::{Draft, When};
+use super::input::{LookedAt, Received};
+use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
-use super::view::{OtherKey, REFUSED_PER_PEER_MAX, RefusedRequest, TableChange, View};
+use super::rejection::Rejection;
+use super::view::{
+    Nonce, OTHER_KEYS_MAX, OtherKey, PendingKind, REFUSED_PER_PEER_MAX, RefusedRequest, TableChange, View,
+};
 use crate::peer::NodeId;
 use crate::time::Now;
+use crate::wire::message::Kind;
+use crate::wire::text::Text;
 
 /// Whether the message is one that an operator refused, or an older one under the same key. Version 1 has no stamp that
 /// means anything; its copies are known by R-68.
@@ -22,6 +29,44 @@ pub(super) fn is_refused(plan: &Plan<'_>, received: &Received) -> bool {
     let (message, latest) = (&received.message, latest_credible(plan.rules, plan.now));
     let refused = |it: &RefusedRequest| it.key == *message.key() && message.stamp() <= it.stamp && it.stamp <= latest;
     !message.is_version_1() && plan.view.refused(plan.peer).iter().any(refused)
+}
+
+///
+pub(super) fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce, named: LookedAt) -> Result<Step, Rejection> {
+    let mut pending = plan.pending.take().ok_or(Rejection::NothingToDo)?;
+    if !named.is_entry(&pending) {
+        return Err(Rejection::OtherEntry);
+    }
+    let (current, others) = pending.fingerprints();
+    let refused: Vec<OtherKey> = match named.fingerprint {
+        None => pending.keys().collect(),
+        Some(key) => {
+            let named = pending.keys().find(|it| it.key.fingerprint() == key);
+            vec![named.ok_or(Rejection::WrongFingerprint { current, others })?]
+        }
+    };
+    remember(&mut plan, refused.iter().copied());
+    //
+    let keys: Vec<_> = refused.iter().map(|it| it.key).collect();
+    plan.refuse_successors(&keys);
+    let mut told = [None; 1 + OTHER_KEYS_MAX];
+    for (told, key) in told.iter_mut().zip(&keys) {
+        *told = Some(key.fingerprint());
+    }
+    // Of several keys the first one's request is answered: the peer's that was looked at.
+    let answered = refused.first().filter(|it| it.kind == PendingKind::Request).copied();
+    // What was not refused waits still.
+    pending.others.retain(|other| !keys.contains(&other.key));
+    if keys.contains(&pending.key) {
+        next_in_line(&mut plan, pending);
+    } else {
+        plan.pending = Some(pending);
+    }
+    if let Some(it) = answered {
+        let draft = plan.draft(Kind::Reject, nonce);
+        plan.answer(When::Now, Draft { reason: reason.into_string(), ..draft }, Some(it.key), it.nonce);
+    }
+    Ok(plan.finish(Outcome::Rejected(told)))
 }
 
 /// Remembers that an operator refused what these keys waited with.
@@ -67,9 +112,11 @@ const REFUSED_PER_PENDING: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use crate::machine::input::{Command, LookedAt};
     use crate::machine::outcome::Outcome;
     use crate::machine::rejection::Rejection;
-    use crate::testing::actor::{Actor, Way, asked_by, at, dropped, node, us};
+    use crate::peer::PublicKey;
+    use crate::testing::actor::{Actor, Way, asked_by, at, dropped, node, sent, us};
     use crate::wire::message::Kind;
 
     #[test]
@@ -176,5 +223,53 @@ mod tests {
         us.tables.pending.insert(peer.id(), crate::machine::view::Pending { key: peer.public_key(), ..older });
         us.refuse(at(210), peer.id(), "").unwrap();
         assert_eq!(us.hear_from(at(220), &peer, &request, Way::open()), Err(Rejection::AlreadyRefused));
+    }
+
+    #[test]
+    fn a_refusal_that_names_a_key_leaves_the_others_and_one_that_names_an_entry_takes_no_other() {
+        let keys = [0xA0, 0xA1, 0xA2].map(|seed| Actor::new(8, seed).public_key());
+        let waiting =
+            |us: &Actor| us.tables.pending.get(&node(8)).map(|it| it.keys().map(|it| it.key).collect::<Vec<_>>());
+        let asked = || {
+            let mut us = us();
+            for (host, seed) in [(1, 0xA0), (2, 0xA1), (3, 0xA2)] {
+                us.is_asked(10 + i64::from(host), 8, seed, "why", Way::from_host(host)).unwrap();
+            }
+            us
+        };
+        let refuse = |us: &mut Actor, key: Option<PublicKey>, entry| {
+            let (nonce, fingerprint) = (us.nonce(), key.map(|key| key.fingerprint()));
+            let named = LookedAt { fingerprint, entry };
+            us.command(at(50), Command::Reject { peer: node(8), reason: "".into(), nonce, named })
+        };
+        for named in 0..3 {
+            let mut us = asked();
+            let before = us.tables.pending[&node(8)].clone();
+            let step = refuse(&mut us, Some(keys[named]), None).unwrap();
+            let told = [Some(keys[named].fingerprint()), None, None, None, None];
+            assert_eq!(step.outcome, Outcome::Rejected(told));
+            let left: Vec<_> = keys.into_iter().filter(|key| *key != keys[named]).collect();
+            assert_eq!(waiting(&us), Some(left));
+            // The key that is refused is told so, and no other.
+            let answered = before.keys().nth(named).unwrap().nonce;
+            assert_eq!(sent(&step).map(|draft| (draft.kind, draft.answers)), Some((Kind::Reject, answered)));
+            assert_eq!(us.tables.refused[&node(8)].iter().map(|it| it.key).collect::<Vec<_>>(), [keys[named]]);
+            // An entry with another first key is none that anybody has looked at.
+            assert_eq!(us.tables.pending[&node(8)].number == before.number, named != 0);
+            let after = us.tables.pending[&node(8)].clone();
+            assert!(!after.authentic && after.proven_by.is_none() && after.conflicts > 0);
+        }
+        let mut us = asked();
+        let number = us.tables.pending[&node(8)].number;
+        let (current, others) = us.tables.pending[&node(8)].fingerprints();
+        let wrong = Actor::new(8, 0xA9).public_key();
+        assert_eq!(refuse(&mut us, Some(wrong), None), Err(Rejection::WrongFingerprint { current, others }));
+        for other in [0, number ^ 1] {
+            assert_eq!(refuse(&mut us, None, Some(other)), Err(Rejection::OtherEntry));
+        }
+        assert_eq!(waiting(&us), Some(keys.to_vec()));
+        let [first, second, third] = keys.map(|key| Some(key.fingerprint()));
+        let step = refuse(&mut us, None, Some(number)).unwrap();
+        assert_eq!((step.outcome, waiting(&us)), (Outcome::Rejected([first, second, third, None, None]), None));
     }
 }

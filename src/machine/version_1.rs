@@ -239,7 +239,8 @@ mod tests {
         let request = peer.draft(at(0), us.id(), Kind::Request, None);
         us.hear_v1(at(0), &peer, &request, tunnel()).unwrap();
         let nonce = us.nonce();
-        let command = crate::machine::input::Command::Reject { peer: peer.id(), reason: "no".into(), nonce };
+        use crate::machine::input::{Command, LookedAt};
+        let command = Command::Reject { peer: peer.id(), reason: "no".into(), nonce, named: LookedAt::default() };
         let step = us.command(at(10), command).unwrap();
         assert!(matches!(&step.effects[0].action, Action::SendVersion1(draft) if draft.reason == "no"));
 

@@ -159,12 +159,6 @@ impl HandshakeManager {
     /// Refuses a pending peer, and tells it so.
     ///
     /// # Errors
-    /// [`CommandError::Refused`] with `NothingToDo` if the peer is not pending.
-    pub fn reject(&self, peer: NodeId, reason: &str) -> Result<Receipt, CommandError> {
-        let nonce = self.shell.nonce()?;
-        self.command(Command::Reject { peer, reason: reason.into(), nonce }).map(|(_, receipt)| receipt)
-    }
-
     /// Forgets a request of ours: an answer to it will mean nothing.
     ///
     /// # Errors

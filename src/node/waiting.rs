@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::calls::CommandError;
 use super::look_up::Whom;
 use super::manager::HandshakeManager;
-use crate::machine::input::{Command, Lookup};
+use crate::machine::input::{Command, LookedAt, Lookup};
 use crate::machine::known;
+use crate::machine::outcome::Outcome;
 use crate::machine::view::View as _;
 use crate::peer::{Fingerprint, NodeId, PublicKey, RevocationId};
 use crate::store::Receipt;
@@ -72,6 +73,49 @@ impl HandshakeManager {
             self.shell.ask_registry(peer, Whom::Known, APPROVE_LOOK_UP_MAX)
         };
         self.command(Command::Approve { peer, fingerprint, entry, nonce, lookup, lift }).map(|(_, receipt)| receipt)
+    }
+
+    /// Refuses a pending peer under every key that it waits with, and tells it so.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] with `NothingToDo` if the peer is not pending. What waits may have come after the operator
+    /// looked: [`reject_key`](Self::reject_key) and [`reject_entry`](Self::reject_entry) refuse what was looked at.
+    pub fn reject(&self, peer: NodeId, reason: &str) -> Result<Receipt, CommandError> {
+        self.reject_seen(peer, LookedAt::default(), reason).map(|(receipt, _)| receipt)
+    }
+
+    /// Refuses one of the keys that a peer waits with, and tells it so. The others wait on; if the first key is refused, the
+    /// oldest other takes its place, as an entry with another number.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] with `NothingToDo` and `WrongFingerprint`.
+    pub fn reject_key(&self, peer: NodeId, fingerprint: Fingerprint, reason: &str) -> Result<Receipt, CommandError> {
+        let looked_at = LookedAt { fingerprint: Some(fingerprint), entry: None };
+        self.reject_seen(peer, looked_at, reason).map(|(receipt, _)| receipt)
+    }
+
+    /// Refuses a pending peer under every key that it waits with, if the entry is the one whose
+    /// [`number`](Pending::number) was seen: not one that came in its place since.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] with `NothingToDo` and `OtherEntry`.
+    pub fn reject_entry(&self, peer: NodeId, entry: u64, reason: &str) -> Result<Receipt, CommandError> {
+        let looked_at = LookedAt { fingerprint: None, entry: Some(entry) };
+        self.reject_seen(peer, looked_at, reason).map(|(receipt, _)| receipt)
+    }
+
+    /// The same for whatever was looked at. Says which keys were refused.
+    pub(crate) fn reject_seen(
+        &self,
+        peer: NodeId,
+        looked_at: LookedAt,
+        reason: &str,
+    ) -> Result<(Receipt, Vec<Fingerprint>), CommandError> {
+        let nonce = self.shell.nonce()?;
+        let command = Command::Reject { peer, reason: reason.into(), nonce, named: looked_at };
+        let (outcome, receipt) = self.command(command)?;
+        let refused = if let Outcome::Rejected(keys) = outcome { keys.into_iter().flatten().collect() } else { vec![] };
+        Ok((receipt, refused))
     }
 
     /// Every peer that waits for an operator at one moment, by id. A key that is known for the peer by now, and is another,

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) use crate::peer::Marked;
-use crate::peer::PublicKey;
+use crate::peer::{Fingerprint, PublicKey};
 pub use crate::peer::{Marks, Nonce, Revocation, RevocationId, Source};
 use crate::time::{Tick, WallMillis};
 
@@ -79,6 +79,12 @@ impl Pending {
             && (self.conflicts == 0) == (other.conflicts == 0)
             && self.others.len() == other.others.len()
             && self.nonce.is_some() == other.nonce.is_some()
+    }
+
+    /// The fingerprints of its first key and of the others, in their order.
+    pub(crate) fn fingerprints(&self) -> (Fingerprint, [Option<Fingerprint>; OTHER_KEYS_MAX]) {
+        let mut others = self.others.iter().map(|other| other.key.fingerprint());
+        (self.key.fingerprint(), core::array::from_fn(|_| others.next()))
     }
 
     /// Whether there is more behind its key than the sender: somebody vouched for it, or the trusted record's key named it.

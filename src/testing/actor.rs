@@ -14,7 +14,7 @@ use crate::machine::arrival;
 use crate::machine::check;
 use crate::machine::effect::{Action, Draft};
 use crate::machine::event::Event;
-use crate::machine::input::{Command, Input, Lookup, Path, Received};
+use crate::machine::input::{Command, Input, LookedAt, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Rules, Step};
 use crate::machine::rejection::Rejection;
 use crate::machine::replay::{ReplayTable, Seen};
@@ -279,7 +279,7 @@ impl Actor {
     /// Its operator refuses `peer`.
     pub fn refuse(&mut self, now: Now, peer: NodeId, reason: &str) -> Result<Step, Rejection> {
         let (reason, nonce) = (reason.into(), self.nonce());
-        self.command(now, Command::Reject { peer, reason, nonce })
+        self.command(now, Command::Reject { peer, reason, nonce, named: LookedAt::default() })
     }
 
     /// It hears, at `ms`, a request of node `id` under the key of `seed`, whose nonce differs from one millisecond to the next.

@@ -33,7 +33,7 @@ use crate::machine::arrival;
 use crate::machine::deliver::Retried;
 use crate::machine::effect::{Action, When};
 use crate::machine::event::Event;
-use crate::machine::input::{Command, Input, Lookup, Path, PeerOrKey, Received};
+use crate::machine::input::{Command, Input, LookedAt, Lookup, Path, PeerOrKey, Received};
 use crate::machine::outcome::Step;
 use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::rotation;
@@ -247,7 +247,10 @@ impl Life {
                     _ => Command::Remove { peer },
                 }));
             }
-            Op::Reject { peer } => self.operate(Command::Reject { peer, reason: Text::default(), nonce }),
+            Op::Reject { peer } => {
+                let named = self.looked_at(peer);
+                self.operate(Command::Reject { peer, reason: Text::default(), nonce, named });
+            }
             Op::Cancel { peer } => self.operate(Command::Cancel { peer }),
             Op::Revoke { peer } => self.operate(Command::Revoke { peer, nonce }),
         }
@@ -258,6 +261,19 @@ impl Life {
         let tables = &self.us.tables;
         let mark = tables.revoked(peer).or_else(|| tables.revoked_key(&key?));
         mark.filter(|_| looks).map(|mark| mark.id)
+    }
+
+    /// What an operator names who refuses a peer: nothing, the newest of its keys, or the entry.
+    fn looked_at(&self, peer: NodeId) -> LookedAt {
+        let mut named = LookedAt::default();
+        if let Some(entry) = self.us.tables.pending.get(&peer) {
+            match self.now.wall.as_millis().rem_euclid(5) {
+                0 | 1 => {}
+                2 | 3 => named.fingerprint = entry.keys().last().map(|it| it.key.fingerprint()),
+                _ => named.entry = Some(entry.number),
+            }
+        }
+        named
     }
 
     /// What is not saved is gone, what was reserved counts as sent, and the operator may have changed the policy.

@@ -67,12 +67,16 @@ pub(in crate::cli) enum Operation {
     Reject {
         #[command(flatten)]
         at: At,
-        /// The peers; behind them why, if it is no number: the peers will be told
-        #[arg(required = true, value_name = "PEER [REASON]")]
+        /// The peers; behind one of them the fingerprint of the only key that is refused; behind all of them why, if it is
+        /// neither: the peers will be told
+        #[arg(required = true, value_name = "PEER [FINGERPRINT] [REASON]")]
         whom: Vec<String>,
         /// Why; the peers will be told
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// The entry that was looked at, from `pending --json`: no other is refused. For one peer
+        #[arg(long, value_name = "NUMBER", value_parser = entry_number)]
+        entry: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -206,9 +210,12 @@ impl Questions {
     }
 }
 
+/// Peers, and the fingerprints that stand behind them.
+type Approvals = Vec<(NodeId, Option<String>)>;
+
 /// Each peer, and the fingerprint that stands behind it.
-pub(in crate::cli) fn approvals(whom: &[IdOrFingerprint]) -> Result<Vec<(NodeId, Option<String>)>, String> {
-    let mut approvals: Vec<(NodeId, Option<String>)> = Vec::new();
+pub(in crate::cli) fn approvals(whom: &[IdOrFingerprint]) -> Result<Approvals, String> {
+    let mut approvals = Approvals::new();
     for word in whom {
         match (word, approvals.last_mut()) {
             (IdOrFingerprint::Id(peer), _) => approvals.push((*peer, None)),
@@ -222,21 +229,26 @@ pub(in crate::cli) fn approvals(whom: &[IdOrFingerprint]) -> Result<Vec<(NodeId,
     Ok(approvals)
 }
 
-/// The peers, and why they are refused.
-fn rejections(whom: Vec<String>, reason: Option<String>) -> Result<(Vec<NodeId>, String), String> {
-    let (mut peers, mut last) = (Vec::new(), None);
+/// The peers, each with the fingerprint behind it, and why they are refused.
+fn rejections(whom: Vec<String>, reason: Option<String>) -> Result<(Approvals, String), String> {
+    let (mut words, mut last) = (Vec::new(), None);
     for word in whom {
-        match (word.parse::<NodeId>(), &last) {
+        match (word.parse::<IdOrFingerprint>(), &last) {
             (_, Some(reason)) => return Err(format!("{reason:?} is no node id, and a reason stands behind all peers")),
-            (Ok(peer), None) => peers.push(peer),
-            (Err(error), None) if peers.is_empty() => return Err(format!("{word:?}: {error}")),
+            (Ok(it), None) => words.push(it),
+            (Err(error), None) if words.is_empty() => return Err(format!("{word:?}: {error}")),
             (Err(_), None) => last = Some(word),
         }
     }
+    let peers = approvals(&words)?;
     match (reason, last) {
         (Some(_), Some(last)) => Err(format!("{last:?} is no node id, and the reason is given already")),
         (reason, last) => Ok((peers, reason.or(last).unwrap_or_default())),
     }
+}
+
+fn fingerprint_of(peers: &Approvals, peer: u32) -> Option<String> {
+    peers.iter().find(|(id, _)| id.get() == peer).and_then(|(_, fingerprint)| fingerprint.clone())
 }
 
 impl Operation {
@@ -260,13 +272,9 @@ impl Operation {
             }
             Self::Approve { at, whom, lift, entry, json } => {
                 let approvals = approvals(&whom)?;
-                let fingerprint_of = |peer: u32| {
-                    let found = approvals.iter().find(|(approved, _)| approved.get() == peer);
-                    found.and_then(|(_, fingerprint)| fingerprint.clone())
-                };
                 Questions::about(&at, json, approvals.iter().map(|(peer, _)| *peer), |peer| Ask::Approve {
                     peer,
-                    fingerprint: fingerprint_of(peer),
+                    fingerprint: fingerprint_of(&approvals, peer),
                     entry: entry.clone(),
                     lift: id(lift),
                 })
@@ -276,9 +284,17 @@ impl Operation {
                 key: key.to_base64(),
                 lift: id(lift),
             }),
-            Self::Reject { at, whom, reason, json } => {
+            Self::Reject { at, whom, reason, entry, json } => {
                 let (peers, reason) = rejections(whom, reason)?;
-                Questions::about(&at, json, peers, |peer| Ask::Reject { peer, reason: reason.clone() })
+                if entry.is_some() && peers.len() > 1 {
+                    return Err("--entry names an entry of one peer".to_owned());
+                }
+                Questions::about(&at, json, peers.iter().map(|(peer, _)| *peer), |peer| Ask::Reject {
+                    peer,
+                    reason: reason.clone(),
+                    fingerprint: fingerprint_of(&peers, peer),
+                    entry: entry.clone(),
+                })
             }
             Self::Cancel { at, peers, json } => Questions::about(&at, json, peers, |peer| Ask::Cancel { peer }),
             Self::Revoke { of } => Questions::about_any(of, |peer, key| Ask::Revoke { peer, key }),

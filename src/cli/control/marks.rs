@@ -55,7 +55,7 @@ fn found(revoked: &Revoked) -> String {
     if words.is_empty() { "nothing else was there".to_owned() } else { words.join(", ") }
 }
 
-fn with(reply: Result<Reply, String>, found: String) -> Result<Reply, String> {
+pub(super) fn with(reply: Result<Reply, String>, found: String) -> Result<Reply, String> {
     match reply? {
         Reply::Done { generation, warning, .. } => Ok(Reply::Done { generation, found: Some(found), warning }),
         Reply::Decided { generation, not_told, given_up, .. } => {

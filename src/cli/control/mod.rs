@@ -51,6 +51,10 @@ pub(super) enum Ask {
     Reject {
         peer: u32,
         reason: String,
+        #[serde(default)]
+        fingerprint: Option<String>,
+        #[serde(default)]
+        entry: Option<String>,
     },
     Cancel {
         peer: u32,

@@ -20,7 +20,7 @@ use crate::cli::rows::{
 use crate::cli::store_seen::StoreSeen;
 use crate::cli::{log, now};
 use crate::error::PersistError;
-use crate::machine::input::PeerOrKey;
+use crate::machine::input::{LookedAt, PeerOrKey};
 use crate::machine::rejection::Rejection;
 use crate::machine::view::View as _;
 use crate::node::{CommandError, HandshakeManager, RequestOptions, Told};
@@ -72,11 +72,9 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             }
         })),
         Ask::Approve { peer, fingerprint, entry, lift } => done(id(peer).and_then(|peer| {
-            let fingerprint = fingerprint.map(|text| text.parse()).transpose();
-            let fingerprint = fingerprint.map_err(|error: crate::peer::InvalidFingerprint| error.to_string())?;
-            let entry = entry.map(|entry| number(&entry)).transpose()?;
+            let LookedAt { fingerprint, entry } = looked_at(fingerprint, entry)?;
             let approved = manager.approve_seen(peer, fingerprint, entry, revocation(lift)?);
-            decided(manager, peer, approved.map_err(|error| not_approved(peer, &error))?)
+            decided(manager, peer, approved.map_err(|error| not_decided(peer, &error))?)
         })),
         Ask::Grant { peer, key, lift } => done(id(peer).and_then(|peer| {
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
@@ -87,8 +85,23 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             };
             durable(granted.map_err(|error| refused(peer, &error))?)
         })),
-        Ask::Reject { peer, reason } => done(id(peer).and_then(|peer| {
-            decided(manager, peer, manager.reject(peer, &reason).map_err(|error| refused(peer, &error))?)
+        Ask::Reject { peer, reason, fingerprint, entry } => done(id(peer).and_then(|peer| {
+            let mut named = looked_at(fingerprint, entry)?;
+            let waiting = manager.store().tables().and_then(|tables| tables.sides.pending.get(peer).cloned());
+            if let Some(entry) = waiting.filter(|entry| named == LookedAt::default() && entry.number != 0) {
+                if entry.proven_by.is_some() {
+                    return Err(format!(
+                        "peer {peer}: the trusted key has signed over to the key that waits, and refusing that holds for \
+                         good: name the fingerprint of the key, or --entry; see `trustkeep pending {peer}`"
+                    ));
+                }
+                // Not another one, if it comes right now.
+                named.entry = Some(entry.number);
+            }
+            let rejected = manager.reject_seen(peer, named, &reason);
+            let (receipt, keys) = rejected.map_err(|error| not_decided(peer, &error))?;
+            let keys: Vec<_> = keys.iter().map(|key| format!("refused under the key {key}")).collect();
+            marks::with(decided(manager, peer, receipt), format!("peer {peer}: {}", keys.join("; ")))
         })),
         Ask::Cancel { peer } => {
             done(id(peer).and_then(|peer| durable(manager.cancel(peer).map_err(|error| refused(peer, &error))?)))
@@ -206,7 +219,7 @@ fn refused(peer: NodeId, error: &CommandError) -> String {
 }
 
 /// With the command that shows what waits: no text has a stranger's fingerprint.
-fn not_approved(peer: NodeId, error: &CommandError) -> String {
+fn not_decided(peer: NodeId, error: &CommandError) -> String {
     use Rejection::{FingerprintRequired, OtherEntry, WrongFingerprint};
     let text = refused(peer, error);
     match error {
@@ -215,6 +228,12 @@ fn not_approved(peer: NodeId, error: &CommandError) -> String {
         }
         _ => text,
     }
+}
+
+fn looked_at(fingerprint: Option<String>, entry: Option<String>) -> Result<LookedAt, String> {
+    let fingerprint = fingerprint.map(|text| text.parse()).transpose();
+    let fingerprint = fingerprint.map_err(|error: crate::peer::InvalidFingerprint| error.to_string())?;
+    Ok(LookedAt { fingerprint, entry: entry.map(|entry| number(&entry)).transpose()? })
 }
 
 /// The number of an entry, as `pending` shows it.

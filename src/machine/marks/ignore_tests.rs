@@ -5,7 +5,7 @@ use super::tests::{ask, two, vouched};
 use super::*;
 use crate::config::Policy;
 use crate::machine::deliver::Retried;
-use crate::machine::input::{Command, Input};
+use crate::machine::input::{Command, Input, LookedAt};
 use crate::peer::TrustRecord;
 use crate::testing::actor::{Actor, Way, at, node, sent};
 
@@ -119,7 +119,7 @@ fn an_ignored_peer_is_owed_nothing() {
         let (mut us, mut peer) = two();
         ask(&mut us, &mut peer, 0, Way::open()).unwrap();
         let nonce = us.nonce();
-        let reject = Command::Reject { peer: peer.id(), reason: "no".into(), nonce };
+        let reject = Command::Reject { peer: peer.id(), reason: "no".into(), nonce, named: LookedAt::default() };
         let refused = us.command(at(10), reject).unwrap();
         let draft = sent(&refused).unwrap().clone();
         us.step(at(20), Input::Undelivered { draft: draft.clone() }).unwrap();

@@ -6,7 +6,7 @@
 use super::*;
 use crate::config::Allowed;
 use crate::machine::event::TrustState;
-use crate::machine::input::{Command, Input};
+use crate::machine::input::{Command, Input, LookedAt};
 use crate::machine::view::{Floor, Pending, PendingKind, Succession};
 use crate::peer::TrustRecord;
 use crate::testing::actor::{Actor, Way, at, dropped, loud, mark, node, sent};
@@ -430,7 +430,11 @@ fn what_a_key_has_proven_is_forgotten_with_the_trust_in_it() {
     us.command(at(20), Command::ReportKeyChange { peer: node(7), key }).unwrap();
     assert_eq!((key_of(&us), waiting(&us).unwrap().proven_by), (None, None));
     // The new key was never trusted, so the old one is nobody's worse than before: a thief's word shuts no owner out.
-    us.command(at(25), Command::Reject { peer: node(7), reason: "".into(), nonce: old.nonce() }).unwrap();
+    us.command(
+        at(25),
+        Command::Reject { peer: node(7), reason: "".into(), nonce: old.nonce(), named: LookedAt::default() },
+    )
+    .unwrap();
     assert_eq!(ask(&mut us, at(30), &mut old, Way::open()).unwrap().outcome, Outcome::Queued);
     assert_eq!(waiting(&us).unwrap().key, old.public_key());
 }

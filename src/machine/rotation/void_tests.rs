@@ -5,7 +5,7 @@
 use super::super::known::{set_aside, shown};
 use super::*;
 use crate::config::{Allowed, Policy};
-use crate::machine::input::{Command, Input, PeerOrKey};
+use crate::machine::input::{Command, Input, LookedAt, PeerOrKey};
 use crate::machine::view::{KeyFault, Pending, Void};
 use crate::peer::{NodeId, TrustRecord};
 use crate::testing::actor::{Actor, Way, at, dropped, node, sent};
@@ -42,7 +42,7 @@ fn key_of(us: &Actor) -> Option<PublicKey> {
 
 fn refuse(us: &mut Actor, now: Now, peer: NodeId) {
     let nonce = us.nonce();
-    us.command(now, Command::Reject { peer, reason: "".into(), nonce }).unwrap();
+    us.command(now, Command::Reject { peer, reason: "".into(), nonce, named: LookedAt::default() }).unwrap();
 }
 
 fn why_not(us: &Actor, key: &Actor) -> Option<KeyFault> {

@@ -31,7 +31,7 @@ named!(outcome, OUTCOMES, Outcome:
     Outcome::RevokedByPeer { .. } => "revoked_by_peer",
     Outcome::Requested { .. } => "requested",
     Outcome::Approved(_) => "approved",
-    Outcome::Rejected => "rejected",
+    Outcome::Rejected(_) => "rejected",
     Outcome::Cancelled => "cancelled",
     Outcome::Granted(_) => "granted",
     Outcome::KeyAdopted(_) => "key_adopted",
@@ -135,7 +135,7 @@ pub(super) const RULES: &[u16] = &[
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 60, 61, 62, 63, 64, 65, 66, 67, 68, 70, 71, 72, 73, 74, 148,
     155, 156, 157, 158, 159, 160, 163, 165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175, 176, 177, 178, 179, 180,
     181, 182, 183, 184, 185, 186, 188, 190, 191, 193, 194, 195, 196, 197, 200, 201, 202, 203, 204, 205, 216, 217, 218,
-    219, 220, 221, 224, 230, 231, 232, 270, 271, 272, 273, 274,
+    219, 220, 221, 224, 230, 231, 232, 270, 271, 272, 273, 274, 283,
 ];
 
 /// What no step can come to, and why.

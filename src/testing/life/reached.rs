@@ -14,7 +14,7 @@ use super::names::{
 use crate::config::OnRotation;
 use crate::event::{AutoReason, ChangeReason, Event, TrustState};
 use crate::machine::effect::{Action, When};
-use crate::machine::input::{Command, Input, Lookup, Path, Received};
+use crate::machine::input::{Command, Input, LookedAt, Lookup, Path, Received};
 use crate::machine::outcome::{Outcome, Step};
 use crate::machine::rejection::Rejection;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
@@ -447,7 +447,7 @@ impl See<'_> {
                     (219, done && proven_by.is_some() && proven_by == old),
                 ]
             }
-            Command::Reject { .. } => vec![(43, done)],
+            Command::Reject { named, .. } => vec![(43, done), (283, *named != LookedAt::default())],
             Command::Cancel { .. } => vec![(44, done)],
             Command::Revoke { .. } => {
                 let step = self.step.map(|step| step.outcome);

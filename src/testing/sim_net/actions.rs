@@ -7,7 +7,7 @@ use super::people::{ATTACKER, GHOSTS, attackers, pair_of};
 use super::wires::from_host;
 use super::world::{Event, World};
 use crate::machine::deliver::Retried;
-use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
+use crate::machine::input::{Command, Input, LookedAt, Lookup, PeerOrKey};
 use crate::machine::view::{Nonce, RevocationId, View as _};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::testing::actor::{BEGIN_MS, node as id};
@@ -276,7 +276,16 @@ impl World {
 
     pub(super) fn refuse(&mut self, node: usize, peer: NodeId) -> Result<(), String> {
         let (nonce, reason) = (Nonce(self.chance.bytes()), "not today".into());
-        self.step(node, Input::Operator(Command::Reject { peer, reason, nonce }), None).map(drop)
+        // some operators name what they looked at.
+        let entry = self.nodes[node].plain.pending.get(&peer);
+        let mut named = LookedAt::default();
+        match self.chance.below(4) {
+            0 => named.fingerprint = entry.map(|entry| entry.key.fingerprint()),
+            1 => named.fingerprint = entry.and_then(|entry| entry.keys().last()).map(|it| it.key.fingerprint()),
+            2 => named.entry = entry.map(|entry| entry.number),
+            _ => {}
+        }
+        self.step(node, Input::Operator(Command::Reject { peer, reason, nonce, named }), None).map(drop)
     }
 
     pub(super) fn revoke(&mut self, node: usize, peer: NodeId) -> Result<(), String> {

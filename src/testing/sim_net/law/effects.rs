@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use super::operator::refused_by;
 use super::owed::stands;
 use super::verdict::Verdict;
 use super::words::{is_contradicted, key_is_marked, record_key, request_lifts};
@@ -237,10 +238,11 @@ impl Seen<'_> {
                 let sends = self.sends(Kind::Accept, *peer, chosen.nonce);
                 self.must("R-42", is_due == sends, "what was approved is not answered, or an answer is")
             }
-            Input::Operator(Command::Reject { peer, .. }) => {
-                let Some(entry) = self.before.pending.get(peer).filter(|_| self.answer.is_ok()) else { return Ok(()) };
-                let is_due = entry.kind == PendingKind::Request;
-                let sends = self.sends(Kind::Reject, *peer, entry.nonce);
+            Input::Operator(Command::Reject { peer, named, .. }) if self.answer.is_ok() => {
+                let refused = refused_by(self.before, *peer, *named);
+                let Some(first) = refused.first() else { return Ok(()) };
+                let is_due = first.kind == PendingKind::Request;
+                let sends = self.sends(Kind::Reject, *peer, first.nonce);
                 self.must("R-43", is_due == sends, "what was refused is not answered, or an answer is")
             }
             Input::Operator(Command::Request { peer, .. }) if self.answer.is_ok() => {

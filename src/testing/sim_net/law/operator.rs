@@ -3,7 +3,7 @@
 
 use super::words::{asked, is_replaced, is_set_aside, key_is_marked, leads_to, lifts, marks, record_key, said_of};
 use super::{Law, Seen};
-use crate::machine::input::{Command, Input, Lookup, PeerOrKey};
+use crate::machine::input::{Command, Input, LookedAt, Lookup, PeerOrKey};
 use crate::machine::outcome::Outcome;
 use crate::peer::{Fingerprint, NodeId, PublicKey, RevocationId, Source};
 use crate::tables::{OtherKey, Pending};
@@ -54,7 +54,10 @@ impl Seen<'_> {
             Command::Approve { peer, fingerprint, entry, lookup, lift, .. } => {
                 (Some(*peer), self.approve_ruling(*peer, *fingerprint, *entry, lookup, *lift))
             }
-            Command::Reject { peer, .. } => (Some(*peer), (before.pending.contains_key(peer), "R-43")),
+            Command::Reject { peer, named, .. } => {
+                let rule = if *named == LookedAt::default() { "R-43" } else { "R-283" };
+                (Some(*peer), (!refused_by(before, *peer, *named).is_empty(), rule))
+            }
             Command::Cancel { peer } => (Some(*peer), (before.outgoing.contains_key(peer), "R-44")),
             Command::Grant { record, lift } => {
                 let (peer, key) = (record.node_id, record.public_key);
@@ -269,8 +272,15 @@ impl Seen<'_> {
                 let is = after.trusted.get(&record.node_id);
                 self.must("R-46", is == Some(record), "a record was granted otherwise than was said")
             }
-            Input::Operator(Command::Reject { peer, .. }) => {
-                self.must("R-43", !after.pending.contains_key(peer), "who was refused still waits")
+            Input::Operator(Command::Reject { peer, named, .. }) => {
+                let refused = refused_by(self.before, *peer, *named);
+                let waits = |key: &PublicKey| {
+                    after.pending.get(peer).is_some_and(|entry| entry.keys().any(|it| it.key == *key))
+                };
+                self.must("R-43", !refused.iter().any(|it| waits(&it.key)), "what was refused still waits")?;
+                let told = matches!(self.outcome(), Some(Outcome::Rejected(told))
+                    if told.iter().flatten().copied().eq(refused.iter().map(|it| it.key.fingerprint())));
+                self.must("R-283", told, "an operator is not told what was refused, or of something else")
             }
             Input::Operator(Command::Cancel { peer }) => {
                 self.must("R-44", !after.outgoing.contains_key(peer), "a request that was cancelled is still there")
@@ -363,6 +373,18 @@ impl Seen<'_> {
 }
 
 /// The key that is meant: the one with this fingerprint; the first if none is named.
+/// the keys that this refusal concerns; none if it is to be refused itself.
+pub(super) fn refused_by(before: &PlainView, peer: NodeId, named: LookedAt) -> Vec<OtherKey> {
+    let Some(entry) = before.pending.get(&peer) else { return Vec::new() };
+    if named.entry.is_some_and(|number| number == 0 || number != entry.number) {
+        return Vec::new();
+    }
+    match named.fingerprint {
+        Some(key) => entry.keys().filter(|it| it.key.fingerprint() == key).collect(),
+        None => entry.keys().collect(),
+    }
+}
+
 fn chosen(entry: &Pending, fingerprint: Option<Fingerprint>) -> Option<OtherKey> {
     entry.keys().find(|it| fingerprint.is_none_or(|named| it.key.fingerprint() == named))
 }

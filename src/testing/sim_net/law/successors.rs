@@ -2,6 +2,7 @@
 //! it may become void, and a key may be replaced.
 #![forbid(unsafe_code)]
 
+use super::operator::refused_by;
 use super::words::{
     is_vouched_for, key_is_marked, named_by, record_key, said_of, statement_counts, statement_is_void,
     statement_says_something,
@@ -65,8 +66,9 @@ impl Seen<'_> {
         match self.command().filter(|_| self.answer.is_ok())? {
             Command::Revoke { peer: of, .. } if *of == peer => Some(Void::Revoked),
             Command::EndUnderKey { peer: of, key, .. } if *of == peer && names(key) => Some(Void::Revoked),
-            Command::Reject { peer: of, .. } if *of == peer && it.old != it.new && waits(&it.new) => {
-                Some(Void::Refused)
+            Command::Reject { peer: of, named, .. } if *of == peer && it.old != it.new => {
+                let refused = refused_by(self.before, peer, *named);
+                refused.iter().any(|refused| refused.key == it.new).then_some(Void::Refused)
             }
             Command::Approve { peer: of, .. } if *of == peer && it.old != it.new && waits(&it.new) => {
                 (record_key(self.after, peer) != Some(it.new)).then_some(Void::Refused)

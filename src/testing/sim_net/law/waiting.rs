@@ -4,13 +4,14 @@
 use core::cmp::Reverse;
 use std::net::IpAddr;
 
+use super::operator::refused_by;
 use super::verdict::Verdict;
 use super::words::{is_contradicted, is_set_aside, key_is_marked, record_key};
 use super::{Law, Seen};
 use crate::machine::input::{Command, Input, Lookup, PeerOrKey, Received};
 use crate::machine::outcome::Outcome;
 use crate::peer::{NodeId, PublicKey};
-use crate::tables::{OTHER_KEYS_MAX, Pending, PendingKind, REFUSED_PER_PEER_MAX, Source};
+use crate::tables::{OTHER_KEYS_MAX, OtherKey, Pending, PendingKind, REFUSED_PER_PEER_MAX, Source};
 use crate::testing::model::PlainView;
 use crate::wire::message::Kind;
 
@@ -212,6 +213,15 @@ impl Seen<'_> {
             let waited = was.others.iter().any(|it| it.key == is.key && it.kind == PendingKind::Request);
             return self.must("R-170", waited, "what took the place of an answer did not wait behind it");
         }
+        if let Some(Command::Reject { peer: of, named, .. }) = self.command() {
+            let refused = refused_by(self.before, *of, *named);
+            let is_next = *of == peer
+                && refused.iter().any(|it| it.key == was.key)
+                && was.others.iter().any(|it| (it.key, it.nonce, it.source) == (is.key, is.nonce, is.source))
+                && !is.is_backed()
+                && is.others.len() + 1 == was.others.len();
+            return self.must("R-283", is_next, "what was refused gave its place to something that did not wait there");
+        }
         let Some(it) = self.that_waits(peer) else {
             return Err("R-29: another key waits in the first one's place, and no message came under it".to_owned());
         };
@@ -273,7 +283,8 @@ impl Seen<'_> {
         if was.others.len() > is.others.len() {
             let revoked =
                 matches!(self.command(), Some(Command::RevokeKey { .. } | Command::Ignore { of: PeerOrKey::Key(_) }));
-            let reason = revoked || self.answer_goes(peer);
+            let refused = matches!(self.command(), Some(Command::Reject { peer: of, .. }) if *of == peer);
+            let reason = revoked || refused || self.answer_goes(peer);
             self.must("R-168", reason, "a key that waited beside the first was forgotten")?;
         }
         Ok(())
@@ -308,9 +319,18 @@ impl Seen<'_> {
                 self.room(it.message.sender(), it.path.source(), backed) == Room::Of(peer)
             }
             Input::Operator(command) => match command {
-                Command::Approve { peer: of, .. }
-                | Command::Reject { peer: of, .. }
-                | Command::Revoke { peer: of, .. } => *of == peer,
+                Command::Approve { peer: of, .. } | Command::Revoke { peer: of, .. } => *of == peer,
+                // what else waits takes its place, unless there is no room for its source.
+                Command::Reject { peer: of, named, .. } => {
+                    let refused = refused_by(self.before, peer, *named);
+                    let has_room = |it: &OtherKey| {
+                        let others = self.before.pending.iter().filter(|(id, _)| **id != peer);
+                        let held = others.filter(|(_, entry)| entry.source == it.source).count();
+                        refused.iter().all(|refused| refused.key != it.key)
+                            && held < self.rules.limits.pending_per_source_max
+                    };
+                    *of == peer && refused.iter().any(|it| it.key == was.key) && !was.others.iter().any(has_room)
+                }
                 Command::Grant { record, .. } => record.node_id == peer,
                 Command::AdoptKey { peer: of, key } => *of == peer && was.key == *key,
                 Command::RevokeKey { key, .. } => was.key == *key || (is_answer && self.answer_goes(peer)),
@@ -384,14 +404,17 @@ impl Seen<'_> {
             let is_kept = kept.is_some_and(|them| them.iter().any(|it| it.key == key && it.stamp >= stamp));
             self.must("R-230", is_kept, "a copy of a request that was refused as owed would come back")?;
         }
-        let (refused, approved) = match self.command() {
-            Some(Command::Reject { peer, .. }) => (*peer, None),
-            Some(Command::Approve { peer, .. }) => (*peer, self.approved().map(|(_, chosen)| chosen.key)),
+        let waited = |peer: &NodeId| self.before.pending.get(peer).into_iter().flat_map(Pending::keys);
+        let (peer, refused): (_, Vec<_>) = match self.command().filter(|_| self.answer.is_ok()) {
+            Some(Command::Reject { peer, named, .. }) => (*peer, refused_by(self.before, *peer, *named)),
+            Some(Command::Approve { peer, .. }) => {
+                let approved = self.approved().map(|(_, chosen)| chosen.key);
+                (*peer, waited(peer).filter(|it| Some(it.key) != approved).collect())
+            }
             _ => return Ok(()),
         };
-        let Some(was) = self.before.pending.get(&refused).filter(|_| self.answer.is_ok()) else { return Ok(()) };
-        let kept = self.after.refused.get(&refused);
-        for key in was.keys().filter(|it| it.nonce.is_some() && Some(it.key) != approved && it.stamp <= self.latest()) {
+        let kept = self.after.refused.get(&peer);
+        for key in refused.iter().filter(|it| it.nonce.is_some() && it.stamp <= self.latest()) {
             let is_kept = kept.is_some_and(|them| them.iter().any(|it| it.key == key.key && it.stamp >= key.stamp));
             self.must("R-171", is_kept, "what an operator refused is not remembered")?;
         }
