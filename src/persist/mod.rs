@@ -26,6 +26,7 @@ pub(crate) mod report;
 pub(crate) mod salvage;
 mod write;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -95,7 +96,7 @@ pub struct Left<'a> {
     /// The file that the owner writes to. Each call looks at it.
     pub open: Option<OpenFile<'a>>,
     /// The names of all other files that the state needs. A call looks at them if a name in the directory may have changed
-    /// since the call before.
+    /// since the call before, and if they were not looked at for a second: no name changes when a file is cut short.
     pub others: &'a dyn Fn() -> Vec<String>,
 }
 
@@ -134,6 +135,10 @@ pub struct Seen {
     pub changed: Option<[i64; 4]>,
     /// The same, if every name was found in its place so long after that another change would have given another time.
     pub settled: Option<[i64; 4]>,
+    /// Which file each other name led to, and how long it was, when the name was first looked at.
+    pub others: BTreeMap<String, (FileId, u64)>,
+    /// When these were looked at last, in milliseconds of a clock that never steps.
+    pub others_at: Option<i64>,
     /// The lock was found lost: from then on another process may have owned the directory, whatever is there now.
     pub lost: Option<(PathBuf, Displacement)>,
 }

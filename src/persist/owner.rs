@@ -9,6 +9,7 @@
 //! INVARIANT I-O2: locks are given up by the process that took them, never by one that was forked from it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -112,8 +113,11 @@ impl Owner {
     /// See [`Storage::confirm`](super::Storage::confirm).
     pub(super) fn confirm(&self, directory: &OwnedFd, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
         let root = same(patiently(|| rustix::fs::stat(&self.path)), self.directory);
+        let now = SystemClock.now().tick.as_millis();
+        let is_due = seen.others_at.is_none_or(|at| now.saturating_sub(at) >= OTHERS_EVERY_MS);
         if let Ok(root) = &root
             && seen.lost.is_none()
+            && !is_due
             && seen.settled == Some(times(root))
             && left.open.is_none_or(|open| open.now == Some(open.bytes))
             && self.mounts.as_ref().is_some_and(|mounts| !was_mounted(mounts))
@@ -148,15 +152,22 @@ impl Owner {
             }
         }
         let changed = Some(times(&root));
-        if seen.changed != changed {
+        if seen.changed != changed || is_due {
+            let mut others = BTreeMap::new();
             for name in (left.others)() {
-                match find(&name) {
-                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
-                    Ok(_) => return Err(Trouble::Displaced(Displacement::Replaced).at(self.path.join(name))),
-                    Err(error) => return Err(Trouble::from(error).at(self.path.join(name))),
+                let at = |trouble: Trouble| trouble.at(self.path.join(&name));
+                let stat = find(&name).map_err(|error| at(error.into()))?;
+                let file = (id(&stat), u64::try_from(stat.st_size).unwrap_or_default());
+                let known = *seen.others.get(&name).unwrap_or(&file);
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || file.0 != known.0 {
+                    return Err(at(Trouble::Displaced(Displacement::Replaced)));
                 }
+                if file.1 != known.1 {
+                    return Err(at(Trouble::Displaced(Displacement::Resized)));
+                }
+                others.insert(name, file);
             }
-            seen.changed = changed;
+            (seen.changed, seen.others, seen.others_at) = (changed, others, Some(now));
         }
         seen.settled = changed.filter(|times| hears_of_mounts && is_past(times));
         Ok(())
@@ -328,6 +339,9 @@ fn write_text(lock: &mut File, text: &str) -> io::Result<()> {
 pub(super) fn find(directory: &OwnedFd, name: &str) -> rustix::io::Result<Stat> {
     patiently(|| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))
 }
+
+/// How long a store that is written to goes without a look at the files that it does not write to.
+const OTHERS_EVERY_MS: i64 = 1000;
 
 /// Much more than what an owner writes.
 const TEXT_BYTES_MAX: usize = 1024;
