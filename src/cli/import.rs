@@ -3,6 +3,8 @@
 //! What must hold: the store is changed once, durably, or not at all; a store is created only for a document that could be
 //! read; what was left out is told by name. Afterwards the store's generation is at least the document's, so that a
 //! document which was read into a new store is what an export of it writes.
+//!
+//! More than 450 lines because what is read stands beside what is told of it.
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
@@ -17,7 +19,7 @@ use super::arguments::Place;
 use super::home::Home;
 use super::progress::Bar;
 use super::store_seen::Beside;
-use super::trust_json::{self, Count, Finding, Into, List, Taken, Unknown};
+use super::trust_json::{self, Count, Finding, FirstPeers, Into, List, SharedKey, Taken, Unknown};
 use super::{Answer, Failure, complain, now, owner, print};
 use crate::config::Limits;
 use crate::error::{OpenError, WriteError};
@@ -65,6 +67,22 @@ struct Imported {
     unknown_left_out: u64,
     /// Requests, and answers that are owed, that got a fresh nonce, because the document has none.
     fresh_nonces: u64,
+    /// Newly trusted peers without a key.
+    unbound: u64,
+    /// The first of them.
+    unbound_peers: Vec<u32>,
+    /// Keys under which several peers are trusted now, at least one of them newly.
+    shared_keys: Vec<SharedKeyRow>,
+    shared_keys_left_out: u64,
+}
+
+#[derive(Serialize)]
+struct SharedKeyRow {
+    public_key: String,
+    fingerprint: String,
+    count: u64,
+    /// The first of them.
+    peers: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -104,6 +122,12 @@ impl From<Count> for CountRow {
     }
 }
 
+impl From<SharedKey> for SharedKeyRow {
+    fn from(SharedKey { key, peers: FirstPeers { count, peers } }: SharedKey) -> Self {
+        Self { public_key: key.to_base64(), fingerprint: key.fingerprint().to_string(), count, peers }
+    }
+}
+
 impl From<&Finding> for FindingRow {
     fn from(finding: &Finding) -> Self {
         let Finding { list, index, node_id, skipped, why } = finding.clone();
@@ -129,14 +153,8 @@ pub(super) fn import(
     let created = matches!(store, Store::Missing(_));
     let (taken, said) = read(document, store.tables(), own_id, lifts)?;
     let skipped: u64 = taken.counts.iter().map(|count| count.skipped).sum();
-    if strict && (skipped > 0 || !taken.unknown.is_empty()) {
+    if strict && let Some(why) = too_lax(&taken, skipped) {
         tell(&taken);
-        let which = if skipped == 1 { "1 entry" } else { &*format!("{skipped} entries") };
-        let why = match (skipped, taken.unknown.len()) {
-            (_, 0) => format!("{which} cannot be taken"),
-            (0, _) => "some names are not known".to_owned(),
-            _ => format!("{which} cannot be taken, some names are not known"),
-        };
         let what = format!("{}: {why}, and with --strict nothing was changed", file.display());
         return Err(Failure::hint(what, "correct them, or import without --strict"));
     }
@@ -144,7 +162,7 @@ pub(super) fn import(
     if !json {
         tell(&taken);
     }
-    let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, .. } = taken;
+    let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, remarks, .. } = taken;
     let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys, rest @ ..] =
         counts.map(CountRow::from);
     let [successors, refused, owed, revisions] = rest;
@@ -172,6 +190,10 @@ pub(super) fn import(
         fresh_nonces,
     };
     if json {
+        unbound: remarks.unbound.count,
+        unbound_peers: remarks.unbound.peers,
+        shared_keys: remarks.shared_keys.into_iter().map(SharedKeyRow::from).collect(),
+        shared_keys_left_out: remarks.shared_keys_left_out,
         print::json(&imported)?;
     } else {
         show(&imported)?;
@@ -186,6 +208,25 @@ pub(super) fn import(
 
 /// The store's directory, and who lives there if that is known.
 fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<NodeId>), Failure> {
+/// A node, and its key.
+type Own = (NodeId, PublicKey);
+
+/// Why `--strict` takes nothing of this, if so.
+fn too_lax(taken: &Taken, skipped: u64) -> Option<String> {
+    let mut why = Vec::new();
+    if skipped > 0 {
+        let which = if skipped == 1 { "1 entry" } else { &*format!("{skipped} entries") };
+        why.push(format!("{which} cannot be taken"));
+    }
+    if !taken.unknown.is_empty() {
+        why.push("some names are not known".to_owned());
+    }
+    if !taken.remarks.shared_keys.is_empty() {
+        why.push("several peers have one key".to_owned());
+    }
+    (!why.is_empty()).then(|| why.join(", "))
+}
+
     if let Some(home) = &place.home {
         let home = Home::new(home).with_key_group(key_group);
         return Ok((home.store(), Some(home.identity()?.node_id())));
@@ -370,6 +411,17 @@ fn tell(taken: &Taken) {
         let count = taken.fresh_nonces;
         complain(format_args!(
             "{count} requests and answers came without their nonce and got a fresh one: no answer that is under way \
+    let remarks = &taken.remarks;
+    for SharedKey { key, peers } in &remarks.shared_keys {
+        let fingerprint = key.fingerprint();
+        complain(format_args!(
+            "one key under {} peers, whose holder is each of them: {fingerprint}: {peers}",
+            peers.count
+        ));
+    }
+    if remarks.shared_keys_left_out > 0 {
+        complain(format_args!("{} more keys stand under several peers", remarks.shared_keys_left_out));
+    }
             will count; ask again, or have the peer ask again"
         ));
     }
@@ -377,7 +429,18 @@ fn tell(taken: &Taken) {
 
 fn show(imported: &Imported) -> Result<(), Failure> {
     let Imported { dir, created, changed, generation, trusted, pending, outgoing, revoked, floors, .. } = imported;
-    let Imported { revoked_keys, ignored, ignored_keys, successors, refused, owed, revisions, .. } = imported;
+    let Imported {
+        unbound,
+        unbound_peers,
+        revoked_keys,
+        ignored,
+        ignored_keys,
+        successors,
+        refused,
+        owed,
+        revisions,
+        ..
+    } = imported;
     let what = match (created, changed) {
         (true, _) => "created",
         (false, true) => "changed",
@@ -407,9 +470,16 @@ fn show(imported: &Imported) -> Result<(), Failure> {
             let CountRow { taken, unchanged, skipped } = count;
             [list.name().to_owned(), taken.to_string(), unchanged.to_string(), skipped.to_string()]
         });
-        print::table(out, "ENTRIES", ["LIST", "TAKEN", "UNCHANGED", "SKIPPED"], cells)
+        print::table(out, "ENTRIES", ["LIST", "TAKEN", "UNCHANGED", "SKIPPED"], cells)?;
+        if *unbound > 0 {
+            let peers = FirstPeers { count: *unbound, peers: unbound_peers.clone() };
+            writeln!(out, "unbound, without a `public_key`: {unbound} of the trusted: {peers}")?;
+            writeln!(out, "  {UNBOUND}")?;
+        }
+        Ok(())
     })
 }
 
 const BLOCK_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const UNBOUND: &str = "the first key that somebody vouches for becomes that peer's own";

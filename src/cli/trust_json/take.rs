@@ -14,6 +14,7 @@ use super::changes::{Changes, Later, higher, settled};
 use super::fields::Fields;
 use super::finding::{Count, Finding, Unknown, UnknownNames};
 use super::read::{LISTS, List, Sink};
+use super::remarks::Remarks;
 use super::take_remembered::Remembered;
 use super::values::{full, not_after, source, text};
 use crate::config::Limits;
@@ -56,6 +57,7 @@ pub(crate) struct Taken {
     pub(crate) fresh_nonces: u64,
 }
 
+    pub(crate) remarks: Remarks,
 pub(super) struct Taking<'a> {
     pub(super) into: Into<'a>,
     pub(super) after: Tables,
@@ -167,7 +169,8 @@ impl<'a> Taking<'a> {
         let room = FINDINGS_MAX.saturating_sub(findings.len());
         findings_left_out += notes.len().saturating_sub(room) as u64;
         findings.extend(notes.into_iter().take(room));
-        Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces }
+        let remarks = Remarks::new(self.into.before, &after);
+        Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, remarks }
     }
 
     /// Why this request of ours to this peer is none, if so.

@@ -1,0 +1,114 @@
+//! What an operator would not see unless the program told it:
+//!
+//! - trusted peers without a key, and keys of several peers, in an import;
+//! - whose clock is wrong; and, seldom, that no connection can be accepted;
+//! - where a node listens that was given a name or a port;
+//! - that a key is another peer's, or the node's own; and each command with the home that it is about.
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+mod common;
+mod program;
+mod runs;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::{eventually, message_from, now};
+use program::{Node, init};
+use runs::*;
+use serde_json::{Value, json};
+use trustkeep::node::FileIdentity;
+use trustkeep::wire::message::Kind;
+
+const OTHER_KEY: &str = "5zTqbCtiV95yNV5HKqBaTEh+a0Y8Ap7TBt8vAbVja1g=";
+
+fn import(dir: &Path, more: &[&str], document: &Value) -> Run {
+    run_with(&[&["import", "--dir", text(dir), "-"], more].concat(), &document.to_string())
+}
+
+#[track_caller]
+fn import_json(dir: &Path, document: &Value) -> Value {
+    let Run { code, out, err } = import(dir, &["--json"], document);
+    assert_eq!((code, err.as_str()), (0, ""));
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn an_import_tells_which_peers_it_made_trusted_without_a_key() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let document =
+        json!({"trusted": [{"node_id": 4}, {"node_id": 9, "public_key": KEY}, {"node_id": 3, "public_key": null}]});
+    let Run { code, out, err } = import(&dir, &[], &document);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("unbound, without a `public_key`: 2 of the trusted: 3, 4\n"), "{out}");
+
+    // Of many the first are named and all are counted; of those that were there nothing is said again.
+    let many: Vec<Value> = (3..43).map(|peer| json!({"node_id": peer, "public_key": null})).collect();
+    let dir_of_json = home.path().join("json");
+    assert_eq!(import_json(&dir_of_json, &document)["unbound_peers"], json!([3, 4]));
+    let Run { code, out, err } = import(&dir_of_json, &["--json"], &json!({"trusted": many}));
+    assert_eq!(code, 1, "peer 9 is trusted otherwise: {err}");
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let first: Vec<u32> = (5..9).chain(10..22).collect();
+    assert_eq!((&told["unbound"], &told["unbound_peers"]), (&json!(37), &json!(first)));
+    assert!(import(&dir_of_json, &[], &json!({"trusted": many})).out.find("unbound").is_none());
+
+    // Its twin: with a key there is nothing to tell.
+    let told = import_json(&home.path().join("keyed"), &json!({"trusted": [{"node_id": 9, "public_key": KEY}]}));
+    assert_eq!((&told["unbound"], &told["unbound_peers"]), (&json!(0), &json!([])));
+    // Nor of what the document itself revokes.
+    let document = json!({"trusted": [{"node_id": 4}], "revoked": [{"node_id": 4}]});
+    let Run { out, .. } = import(&home.path().join("revoked"), &["--json"], &document);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["unbound"], 0);
+}
+
+#[test]
+fn an_import_tells_of_a_key_under_several_peers_and_strict_refuses_it() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("store");
+    let document = json!({"trusted": [
+        {"node_id": 7, "public_key": KEY},
+        {"node_id": 5, "public_key": OTHER_KEY},
+        {"node_id": 6, "public_key": KEY},
+    ]});
+    let Run { code, err, .. } = import(&dir, &["--strict"], &document);
+    assert_eq!(code, 1);
+    assert!(err.contains("several peers have one key, and with --strict nothing was changed"), "{err}");
+    assert!(!dir.exists());
+
+    let Run { code, err, .. } = import(&dir, &[], &document);
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!((code, lines.len()), (0, 1), "{err}");
+    assert!(err.starts_with("trustkeep: one key under 2 peers, ") && err.ends_with(": 6, 7\n"), "{err}");
+
+    // The other one is in the store already; what was so before is told no more.
+    let told = import_json(&dir, &json!({"trusted": [{"node_id": 8, "public_key": OTHER_KEY}]}));
+    let [shared] = told["shared_keys"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    assert_eq!(
+        (&shared["public_key"], &shared["peers"], &shared["count"]),
+        (&json!(OTHER_KEY), &json!([5, 8]), &json!(2))
+    );
+    assert!(err.contains(": ") && shared["fingerprint"].as_str().unwrap().contains(':'));
+    let Run { code, err, .. } = import(&dir, &["--strict"], &document);
+    assert_eq!((code, err.as_str()), (0, ""), "unchanged");
+
+    // Its twin: one key each is fine.
+    let document = json!({"trusted": [{"node_id": 1, "public_key": KEY}, {"node_id": 2, "public_key": OTHER_KEY}]});
+    let Run { code, err, .. } = import(&home.path().join("each"), &["--strict"], &document);
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
