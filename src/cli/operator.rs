@@ -400,7 +400,8 @@ pub(super) fn unexpected() -> Failure {
 
 fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let Status { node_id, public_key, fingerprint, listen, pid, generation, durable_generation, .. } = status;
-    writeln!(out, "node         {node_id}, process {pid}, listening on {listen}")?;
+    let process = pid.map_or("a process in another PID namespace".to_owned(), |pid| format!("process {pid}"));
+    writeln!(out, "node         {node_id}, {process}, listening on {listen}")?;
     writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
     writeln!(out, "generation   {generation}, durable {durable_generation}")?;
     let Status { trusted, pending, outgoing, revoked, revoked_keys, ignored, .. } = status;

@@ -34,7 +34,13 @@ pub(crate) fn ask_for_any(home: &Home, request: &Ask) -> Result<Reply, Failure> 
     let sent = send(&stream, request);
     // A node that refuses may close before it has heard all: what it says is read all the same.
     match (receive(&stream, waits.saturating_add(ANSWER_WITHIN)), sent) {
-        (Ok(reply), _) => Ok(reply),
+        (Ok(mut reply), _) => {
+            if let Reply::Status(status) = &mut reply {
+                // The node knows only its number in its own PID namespace.
+                status.pid = socket::process_of(&stream);
+            }
+            Ok(reply)
+        }
         (Err(_), Err(error)) => Err(unheard(home, &error)),
         (Err(error), Ok(())) => {
             let what = match error.kind() {

@@ -281,7 +281,8 @@ pub(super) struct Status {
     pub(super) public_key: String,
     pub(super) fingerprint: String,
     pub(super) listen: String,
-    pub(super) pid: u32,
+    /// By its number where this is read: whoever reads it asks the system and believes no other number.
+    pub(super) pid: Option<u32>,
     pub(super) generation: u64,
     pub(super) durable_generation: u64,
     /// Whether saving works and does not hang, the registry does not contradict many trusted records, and the store is none

@@ -458,7 +458,7 @@ fn status(node: &Served) -> Status {
         public_key: manager.public_key().to_base64(),
         fingerprint: manager.public_key().fingerprint().to_string(),
         listen: listen.to_string(),
-        pid: std::process::id(),
+        pid: Some(std::process::id()),
         generation: health.generation.get(),
         durable_generation: health.durable_generation.get(),
         healthy: health.is_ok() && registry_disagreement.is_none() && older_store.is_none(),
