@@ -112,3 +112,55 @@ fn an_import_tells_of_a_key_under_several_peers_and_strict_refuses_it() {
     assert_eq!((code, err.as_str()), (0, ""));
 }
 
+/// Node 7, by these words, which end in those of the program; and its log.
+fn seven(words: &[&str], home: &Path) -> (Node, PathBuf) {
+    init(home, "7");
+    let log = home.join("log");
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
+        .args(["node", "--json", "--home", text(home), "--listen", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).expect("it did not start");
+    (Node { home: home.to_owned(), child, listen: ready["listen"].as_str().unwrap().to_owned() }, log)
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_trustkeep");
+
+#[test]
+fn a_node_listens_where_a_name_or_a_port_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    init(&home, "7");
+    for place in ["localhost:0", ":0"] {
+        let node = Node::start(&home, place);
+        let address: SocketAddr = node.listen.parse().unwrap();
+        assert!(address.port() != 0 && (place == ":0") == address.ip().is_unspecified(), "{place}: {address}");
+        // Whichever of the machine's own addresses it is, it is reached there.
+        let to = if address.ip().is_loopback() { address } else { SocketAddr::from(([127, 0, 0, 1], address.port())) };
+        let mut stream = TcpStream::connect(to).unwrap();
+        stream.write_all(b"{}").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        node.does(&["status"]);
+        assert!(node.signal("TERM").success());
+    }
+    fails(&["node", "--home", text(&home), "--listen", "nowhere.invalid:4440"], &["nowhere.invalid", "--listen"]);
+    let node = Node::start(&home, "localhost:0");
+    let other = dir.path().join("eight");
+    init(&other, "8");
+    let (ip, port) = node.listen.rsplit_once(':').unwrap();
+    if ip == "127.0.0.1" {
+        // No other address of the name is left.
+        fails(&["node", "--home", text(&other), "--listen", &format!("127.0.0.1:{port}")], &["in use"]);
+    }
+    let run = runs::run(&["node", "--home", text(&other), "--listen", "localhost"]);
+    assert_eq!(run.code, 2);
+    assert!(run.err.contains("localhost:4440"), "{}", run.err);
+}
+

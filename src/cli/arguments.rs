@@ -5,7 +5,6 @@
 
 mod operation;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::home::Home;
 use super::limits::LimitArguments;
+use super::listen::Listen;
 use super::policy::PolicyArguments;
 use super::print;
 use crate::peer::{NodeId, PublicKey, RevocationId};
@@ -60,9 +60,10 @@ pub(super) enum Command {
         /// The home
         #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
         home: PathBuf,
-        /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
-        #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
-        listen: Option<SocketAddr>,
+        /// Where to listen for other nodes: an address or a host name, and a port; a port alone (`:4440`) is every address,
+        /// port 0 takes a free one
+        #[arg(long, value_name = "ADDRESS", default_value_t)]
+        listen: Listen,
         #[command(flatten)]
         local: LocalArguments,
         /// Do not tell the peers by itself that the key of this node was replaced (`rekey`)
@@ -355,10 +356,6 @@ pub(super) enum RegistryAction {
     Reset,
 }
 
-fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "wanted is an IP address and a port, such as 127.0.0.1:4440 or [::1]:4440".to_owned())
-}
-
 /// A store: its directory, or the home that it is in.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
@@ -411,9 +408,9 @@ pub(super) enum PeerAction {
         of: PeersFilePlace,
         /// The peer's node id
         peer: NodeId,
-        /// Where it listens: an address or a host name, and a port
-        #[arg(long, value_name = "HOST:PORT", value_parser = super::peers::address)]
-        address: Option<String>,
+        /// Where it listens: an address or a host name, and a port; once for each, in the order in which they are tried
+        #[arg(long = "address", value_name = "HOST:PORT", value_parser = super::peers::address)]
+        addresses: Vec<String>,
         /// Its key, in base64; without one, nothing vouches for the peer's key
         #[arg(long, value_name = "KEY")]
         key: Option<PublicKey>,

@@ -6,6 +6,7 @@
 //! and a test brings none.
 #![forbid(unsafe_code)]
 
+mod address;
 mod announcer;
 mod builder;
 mod calls;
@@ -51,6 +52,8 @@ mod transport;
 mod waiting;
 
 pub use announcer::Announcement;
+#[cfg(feature = "cli")]
+pub(crate) use address::Address;
 pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};
 pub use comparison::{Contradiction, RegistryDisagreement};
@@ -63,7 +66,7 @@ pub use registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Rel
 pub use retry::{Told, Tries};
 pub use sinks::EventSink;
 #[cfg(feature = "cli")]
-pub(crate) use static_registry::{Address, Listed};
+pub(crate) use static_registry::Listed;
 pub use static_registry::{PeersFileError, StaticRegistry};
 pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
 pub use transport::{Dispatch, Inbox, Received, Reply, SendError, Transport};
