@@ -133,6 +133,35 @@ fn seven(words: &[&str], home: &Path) -> (Node, PathBuf) {
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trustkeep");
 
 #[test]
+fn a_message_that_is_dropped_for_its_time_is_told_with_who_it_says_it_is_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, log) = seven(&[PROGRAM], &dir.path().join("seven"));
+    let nine = FileIdentity::from_seed(id(9), &[9; 32]).unwrap();
+    let message = message_from(&nine, Kind::Request, |draft| {
+        draft.to = id(7);
+        draft.stamp = now().saturating_add(-86_400_000);
+    });
+    let mut stream = TcpStream::connect(&node.listen).unwrap();
+    stream.write_all(&message).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    eventually("the log names it", || {
+        let said = said();
+        let line = said.lines().find(|line| line.contains("s behind our clock"));
+        line.is_some_and(|line| line.contains("; it says it is from node 9, and came from 127.0.0.1"))
+    });
+    let status = node.shows("status");
+    assert_eq!(status["skewed_peers"], json!([["too_old", 9]]), "{status}");
+    // Its twin: what is in time is taken, and nothing is said of its clock.
+    let message = message_from(&nine, Kind::Request, |draft| draft.to = id(7));
+    let mut stream = TcpStream::connect(&node.listen).unwrap();
+    stream.write_all(&message).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    eventually("it waits", || node.ids("pending", "pending") == [9]);
+    assert_eq!(said().matches("our clock").count(), 1);
+}
+
+#[test]
 fn a_node_listens_where_a_name_or_a_port_says() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");

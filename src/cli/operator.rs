@@ -461,6 +461,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     print::table(out, "COUNTERS", ["NAME", "COUNT"], counters.map(|(name, count)| [name.clone(), count.to_string()]))
 }
 
+        if let Some((_, peer)) = status.skewed_peers.iter().find(|(of, _)| of == name) {
+            writeln!(out, "             its message says it is from node {peer}")?;
+        }
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::super::control::Saving;
@@ -512,12 +515,15 @@ mod tests {
         assert!(!text.contains("clocks") && !text.contains("false keys") && !text.contains("NEWCOMERS"), "{text}");
         status.skews = vec![("answer".to_owned(), -12_500), ("from_future".to_owned(), 61_000)];
         let text = shown(&status);
-        assert!(text.contains("clocks       answer: the newest stamp was 12.5 s behind our clock\n"), "{text}");
-        assert!(text.contains("clocks       from_future: the newest stamp was 61.0 s ahead of our clock\n"), "{text}");
+        let answer = "clocks       answer: the newest stamp was 12.5 s behind our clock\n";
+        assert!(text.contains(&format!("{answer}             its message says it is from node 9\n")), "{text}");
+        let other = "clocks       from_future: the newest stamp was 61.0 s ahead of our clock\n";
+        assert!(text.contains(&format!("{other}clocks")) || text.ends_with(other), "{text}");
     }
 
     /// A row that counts how many of its kind there are.
     #[derive(Serialize)]
+        status.skewed_peers = vec![("answer".to_owned(), 9)];
     struct Held<'a>(u32, #[serde(skip)] &'a std::cell::Cell<usize>);
 
     impl<'a> Held<'a> {

@@ -307,7 +307,14 @@ impl HandshakeManager {
     /// and `from_future` of messages that were dropped for it, `answer` of the newest answer to a request of ours.
     #[must_use]
     pub fn skews(&self) -> Vec<(&'static str, i64)> {
-        self.shell.counters.skews()
+        self.shell.counters.skews().into_iter().map(|(name, skew)| (name, skew.millis)).collect()
+    }
+
+    /// Who the message with each of these stamps said it was from.
+    #[cfg(feature = "cli")]
+    pub(crate) fn skewed_peers(&self) -> Vec<(&'static str, NodeId)> {
+        let skews = self.shell.counters.skews();
+        skews.into_iter().filter_map(|(name, skew)| Some((name, skew.says_from?))).collect()
     }
 
     /// Stops: takes nothing new, finishes or cancels what is being received, waits for what runs in the background, and

@@ -316,6 +316,9 @@ pub(super) struct Status {
     /// How far the node has come with telling its peers of its new key.
     #[serde(default)]
     pub(super) announcement: Option<Announcement>,
+    /// Who the message with each of these stamps said it was from.
+    #[serde(default)]
+    pub(super) skewed_peers: Vec<(String, u32)>,
     /// The store is older than it was, and that was not accepted yet.
     #[serde(default)]
     pub(super) older_store: Option<OlderStore>,

@@ -504,6 +504,7 @@ fn false_key(manager: &HandshakeManager) -> Option<FalseKeyShown> {
         ended: newest.ended,
         count: count.map_or(1, |(_, count)| count),
     })
+        skewed_peers: manager.skewed_peers().into_iter().map(|(name, peer)| (name.to_owned(), peer.get())).collect(),
 }
 
 /// Those of the node, and what its log lost; in the order of the alphabet.
