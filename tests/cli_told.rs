@@ -162,6 +162,24 @@ fn a_message_that_is_dropped_for_its_time_is_told_with_who_it_says_it_is_from() 
 }
 
 #[test]
+fn that_no_connection_can_be_accepted_is_told_once_and_not_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    let (node, log) = seven(&["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh", PROGRAM], &home);
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let told = || said().matches("cannot accept connections").count();
+    let address: SocketAddr = node.listen.parse().unwrap();
+    let held: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+    eventually("it is told", || told() > 0);
+    // Longer than it waits before the next tries. A busy machine makes fewer of them.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(told(), 1, "{}", said());
+    // And it recovers.
+    drop(held);
+    eventually("it is asked", || program::run(&node.args(&["status"])).0 == 0);
+}
+
+#[test]
 fn a_node_listens_where_a_name_or_a_port_says() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("seven");

@@ -40,6 +40,7 @@ mod replies;
 mod retry;
 mod retry_table;
 mod revisions;
+mod seldom;
 mod shell;
 mod sinks;
 mod static_registry;
