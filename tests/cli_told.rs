@@ -211,3 +211,57 @@ fn a_node_listens_where_a_name_or_a_port_says() {
     assert!(run.err.contains("localhost:4440"), "{}", run.err);
 }
 
+#[test]
+fn a_key_that_is_another_peers_or_the_nodes_own_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    init(&home, "7");
+    let identity: Value = json(&["id", "--home", text(&home), "--json"]);
+    let own = identity["public_key"].as_str().unwrap();
+    let oddities = ["--allow", "7", "--allow", &format!("8,{own}"), "--allow", "9"];
+    let log = dir.path().join("log");
+    let mut child = Command::new(PROGRAM)
+        .args(["node", "--json", "--home", text(&home), "--listen", "127.0.0.1:0"])
+        .args(oddities)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let node = Node { home: home.clone(), child, listen: String::new() };
+    eventually("the log tells of `--allow`", || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.contains("names this node itself") && said.contains("names this node's own key for another peer")
+    });
+    assert_eq!(std::fs::read_to_string(&log).unwrap().matches("`--allow`").count(), 2, "and not of 9");
+
+    node.refuses(&["grant", "5", own], &["peer 5", "this node's own"]);
+    node.refuses(&["grant", "7", KEY], &["this node itself"]);
+    node.does(&["grant", "5", KEY]);
+    let (code, out, err) = program::run(&node.args(&["grant", "6", KEY]));
+    assert_eq!(
+        (code, err.as_str()),
+        (0, "trustkeep: peer 6 has the key of peer 5: whoever holds it is each of them\n")
+    );
+    assert!(out.contains("done"), "{out}");
+    let (_, out, _) = program::run(&node.args(&["grant", "4", KEY, "--json"]));
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let message = told["results"][0]["message"].as_str().or(told["message"].as_str()).unwrap();
+    assert!(message.contains("peer 4 has the key of peer 5 and 1 more"), "{told}");
+    // Its twin: a key of its own says nothing.
+    node.does(&["grant", "3", OTHER_KEY]);
+
+    // By an import, too, which knows the node that lives there.
+    assert!(node.signal("TERM").success());
+    let document = json!({"trusted": [{"node_id": 12, "public_key": own}, {"node_id": 13, "public_key": null}],
+        "pending": [{"node_id": 14, "public_key": own}]});
+    let run = run_with(&["import", "--home", text(&home), "--json", "-"], &document.to_string());
+    let told: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!((run.code, told["findings"].as_array().unwrap().len()), (1, 2), "{told}");
+    assert!(
+        told["findings"].as_array().unwrap().iter().all(|it| it["why"].as_str().unwrap().contains("this node itself"))
+    );
+}
+

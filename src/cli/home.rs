@@ -16,7 +16,7 @@ use super::{Answer, Failure, complain, owner, peers, permissions, print};
 use crate::node::{
     FileIdentity, Identity as _, IdentityError, Listed, PeersFileError, Random as _, StaticRegistry, SystemRandom,
 };
-use crate::peer::NodeId;
+use crate::peer::{NodeId, PublicKey};
 use crate::persist::file::sync_directory;
 use crate::time::WallMillis;
 
@@ -139,9 +139,9 @@ impl Home {
     }
 
     /// Who lives here, if this is a home.
-    pub(super) fn resident(&self) -> Result<Option<NodeId>, Failure> {
+    pub(super) fn resident(&self) -> Result<Option<(NodeId, PublicKey)>, Failure> {
         match self.load_identity() {
-            Ok(identity) => Ok(Some(identity.node_id())),
+            Ok(identity) => Ok(Some((identity.node_id(), identity.public_key()))),
             Err(IdentityError::Io { source, .. })
                 if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {

@@ -26,7 +26,7 @@ use crate::error::{OpenError, WriteError};
 use crate::machine::view::Nonce;
 use crate::map::mix::Mix;
 use crate::node::{Identity as _, Random as _, SystemRandom};
-use crate::peer::{NodeId, RevocationId};
+use crate::peer::{NodeId, PublicKey, RevocationId};
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::format::StoreId;
 use crate::persist::load::{Loaded, Opening, load};
@@ -146,12 +146,14 @@ pub(super) fn import(
 ) -> Result<Answer, Failure> {
     let document = Document::open(file)?;
     owner::work_on(&place.dir())?;
-    let (dir, own_id) = find(place, key_group)?;
+    let (dir, own) = find(place, key_group)?;
     let dir = owner::real(&dir);
     let seen = Beside::new(place.home.as_deref(), &place.dir());
     let store = Store::open(&dir)?;
     let created = matches!(store, Store::Missing(_));
-    let (taken, said) = read(document, store.tables(), own_id, lifts)?;
+    print::told_place(&[("--home", place.home.as_deref()), ("--dir", place.dir.as_deref())]);
+    let (mut taken, said) = read(document, store.tables(), own, lifts)?;
+    taken.findings.iter_mut().for_each(|finding| finding.why = print::with_place(&finding.why));
     let skipped: u64 = taken.counts.iter().map(|count| count.skipped).sum();
     if strict && let Some(why) = too_lax(&taken, skipped) {
         tell(&taken);
@@ -225,28 +227,31 @@ fn too_lax(taken: &Taken, skipped: u64) -> Option<String> {
         why.push("several peers have one key".to_owned());
     }
     (!why.is_empty()).then(|| why.join(", "))
+/// The store's directory, and who lives there if that is known.
+fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<Own>), Failure> {
 }
 
     if let Some(home) = &place.home {
         let home = Home::new(home).with_key_group(key_group);
-        return Ok((home.store(), Some(home.identity()?.node_id())));
+        let identity = home.identity()?;
+        return Ok((home.store(), Some((identity.node_id(), identity.public_key()))));
     }
     // The command line has one of the two.
     let dir = place.dir.clone().unwrap_or_default();
-    let own_id = around(&dir)?;
-    Ok((dir, own_id))
+    let own = around(&dir, key_group)?;
+    Ok((dir, own))
 }
 
 /// Who lives in the home that a store lies in, if it lies in one: by the path as it was given, or as it really is.
-fn around(dir: &Path) -> Result<Option<NodeId>, Failure> {
+fn around(dir: &Path, key_group: Option<u32>) -> Result<Option<Own>, Failure> {
     let given = dir.file_name().and(dir.parent()).map(|parent| match parent.as_os_str().is_empty() {
         true => PathBuf::from("."),
         false => parent.to_owned(),
     });
     let real = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
     for home in given.into_iter().chain(real) {
-        if let Some(id) = Home::new(&home).resident()? {
-            return Ok(Some(id));
+        if let Some(own) = Home::new(&home).with_key_group(key_group).resident()? {
+            return Ok(Some(own));
         }
     }
     Ok(None)
@@ -350,7 +355,7 @@ fn unread(file: &Path, error: &dyn core::fmt::Display) -> Failure {
 fn read(
     document: Document<'_>,
     before: &Tables,
-    own_id: Option<NodeId>,
+    own: Option<Own>,
     lifts: &[RevocationId],
 ) -> Result<(Taken, u64), Failure> {
     let Document { file, opened } = document;
@@ -370,7 +375,8 @@ fn read(
         }
         Nonce(bytes)
     };
-    let into = Into { before, now: now(), own_id, limits: Limits::default(), lifts, nonce: &mut nonce };
+    let (own_id, own_key) = own.unzip();
+    let into = Into { before, now: now(), own_id, own_key, limits: Limits::default(), lifts, nonce: &mut nonce };
     let mut from = BufReader::with_capacity(BLOCK_BYTES, Counted { from, bar: &bar });
     // Some editors begin a text so.
     if from.fill_buf().is_ok_and(|first| first.starts_with(BYTE_ORDER_MARK)) {
@@ -478,8 +484,8 @@ fn show(imported: &Imported) -> Result<(), Failure> {
         }
         Ok(())
     })
+const UNBOUND: &str = "the first key that somebody vouches for becomes that peer's own";
 }
 
 const BLOCK_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-const UNBOUND: &str = "the first key that somebody vouches for becomes that peer's own";

@@ -81,6 +81,7 @@ pub(super) fn run(
     let listen = transport.local_address();
     let node_id = identity.node_id();
     registry.tell_oddities(node_id, &identity.public_key());
+    policies::tell_oddities(&policy, node_id, &identity.public_key());
     if policy != Policy::default() {
         tracing::info!(policy = policies::told(&policy), "trusting more than an operator approves");
     }

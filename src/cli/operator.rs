@@ -114,7 +114,10 @@ impl<'a> Asking<'a> {
                 let generation = Some(generation);
                 (Outcome { outcome: "done", generation, found, message: warning, ..about }, Answer::Yes)
             }
-            Reply::Decided { generation, found, not_told, given_up } => {
+            Reply::Decided { generation, found, not_told, given_up, warning } => {
+                if let Some(warning) = &warning {
+                    complain(warning);
+                }
                 let told = match &not_told {
                     None => "told".to_owned(),
                     Some(why) if given_up => format!("not told: {why}"),
@@ -122,7 +125,12 @@ impl<'a> Asking<'a> {
                 };
                 say(&[found.clone().filter(|_| !self.several), done(generation), Some(told)])?;
                 let (generation, told) = (Some(generation), Some(not_told.is_none()));
-                (Outcome { outcome: "done", generation, found, told, message: not_told, ..about }, Answer::Yes)
+                // Why a peer was not told is in `message` by itself, unless there is more to say.
+                let message = match (not_told, warning) {
+                    (Some(why), Some(warning)) => Some(format!("{why}; {warning}")),
+                    (why, warning) => why.or(warning),
+                };
+                (Outcome { outcome: "done", generation, found, told, message, ..about }, Answer::Yes)
             }
             Reply::Refused { message, reason } => {
                 complain(&message);

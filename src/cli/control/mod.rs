@@ -169,6 +169,9 @@ pub(super) enum Reply {
         /// Whether the node tries that no more.
         #[serde(default)]
         given_up: bool,
+        /// Something that the operator should know besides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
     },
     /// What was waited for did not happen in time, or cannot happen.
     No {

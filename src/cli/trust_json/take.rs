@@ -32,6 +32,8 @@ pub(crate) struct Into<'a> {
     pub(crate) now: Now,
     /// Who lives here, if that is known: never a peer.
     pub(crate) own_id: Option<NodeId>,
+    /// Under which key, if that is known: no peer's.
+    pub(crate) own_key: Option<PublicKey>,
     pub(crate) limits: Limits,
     /// The store's revocations that may be lifted.
     pub(crate) lifts: &'a [RevocationId],
@@ -55,9 +57,9 @@ pub(crate) struct Taken {
     pub(crate) unknown_left_out: u64,
     /// How many requests, ours and of others, and answers that are owed were taken without their nonce and got a fresh one.
     pub(crate) fresh_nonces: u64,
+    pub(crate) remarks: Remarks,
 }
 
-    pub(crate) remarks: Remarks,
 pub(super) struct Taking<'a> {
     pub(super) into: Into<'a>,
     pub(super) after: Tables,
@@ -295,6 +297,7 @@ impl<'a> Taking<'a> {
             .mutual(fields.flag("mutual")?)
             .network(fields.number("network", u16::MAX)?);
         let before = self.into.before;
+        self.is_not_ours(record.public_key.as_ref())?;
         self.is_free_of_marks(peer, record.public_key.as_ref())?;
         match before.trusted(peer) {
             Some(old) if old == record => return Ok(Unchanged),
@@ -322,6 +325,7 @@ impl<'a> Taking<'a> {
         let Some(key) = fields.key("public_key")? else {
             return Err("no `public_key`, so there is nothing to approve; the peer must ask again".to_owned());
         };
+        self.is_not_ours(Some(&key))?;
         let now = self.into.now;
         let received_at = self.past("received_at", fields, notes)?.unwrap_or(now.wall);
         let nonce = fields.nonce("nonce")?;
@@ -457,6 +461,14 @@ impl<'a> Taking<'a> {
         self.floors_len += usize::from(before.is_none());
         self.changes.floors.insert(peer.get(), Some(next));
         Ok(Took)
+    }
+
+    /// Whoever else shows the key of the node that lives here is a copy of it, or a thief.
+    fn is_not_ours(&self, key: Option<&PublicKey>) -> Result<(), String> {
+        match self.into.own_key.as_ref() == key && key.is_some() {
+            true => Err("the key of this node itself, which is no peer's".to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// A time by our own clock, which nothing can have happened after.
