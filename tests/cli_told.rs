@@ -265,3 +265,48 @@ fn a_key_that_is_another_peers_or_the_nodes_own_is_told() {
     );
 }
 
+#[test]
+fn advice_names_the_home_that_the_command_is_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("the seven");
+    let named = format!("--home '{}'", text(&home));
+    fails(&["list", "--home", text(&home)], &[&format!("`trustkeep init {named}`")]);
+    init(&home, "7");
+    let control = dir.path().join("run.sock");
+    fails(
+        &["list", "--home", text(&home), "--control", text(&control)],
+        &[&format!("`trustkeep node {named} --control ")],
+    );
+    fails(&["list", "--control", text(&control)], &["`trustkeep node --home HOME --control "]);
+    let node = Node::start(&home, "127.0.0.1:0");
+    node.does(&["revoke", "9"]);
+    node.refuses(&["grant", "9", KEY], &[&format!("(trustkeep revoked {named})")]);
+    assert!(node.signal("TERM").success());
+    let document = json!({"trusted": [{"node_id": 9, "public_key": KEY}]});
+    let run = run_with(&["import", "--home", text(&home), "-"], &document.to_string());
+    assert!(run.err.contains(&format!("`trustkeep inspect {named}`")), "{}", run.err);
+    let dir_of_store = home.join("store");
+    let run = run_with(&["import", "--dir", text(&dir_of_store), "-"], &document.to_string());
+    assert!(run.err.contains(&format!("`trustkeep inspect --dir '{}'`", text(&dir_of_store))), "{}", run.err);
+}
+
+#[test]
+fn the_option_for_a_mounted_secret_is_named_only_where_it_is_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("seven");
+    init(&home, "7");
+    let key = home.join("identity.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let document = json!({"trusted": []}).to_string();
+    for place in [["--home", text(&home)], ["--dir", text(&home.join("store"))]] {
+        let run = run_with(&["import", place[0], place[1], "-"], &document);
+        assert!(run.code == 1 && run.err.contains("--key-group"), "{}", run.err);
+        let group = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&key).unwrap()).to_string();
+        let run = run_with(&["import", place[0], place[1], "--key-group", &group, "-"], &document);
+        assert_eq!((run.code, run.err.as_str()), (0, ""));
+    }
+    let run = fails(&["rekey", "--home", text(&home)], &["only a file of the node's own"]);
+    assert!(!run.err.contains("--key-group"), "{}", run.err);
+}
+

@@ -303,9 +303,7 @@ pub(super) struct At {
 
 impl At {
     pub(super) fn home(&self) -> Home {
-        if let Some(home) = &self.home {
-            print::told_home(home);
-        }
+        print::told_place(&[("--home", self.home.as_deref()), ("--control", self.control.as_deref())]);
         let around = || self.control.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
         Home::with_control(self.home.as_deref().unwrap_or_else(around), self.control.as_deref())
     }

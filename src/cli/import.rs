@@ -190,12 +190,12 @@ pub(super) fn import(
         unknown: unknown.iter().map(UnknownRow::from).collect(),
         unknown_left_out,
         fresh_nonces,
-    };
-    if json {
         unbound: remarks.unbound.count,
         unbound_peers: remarks.unbound.peers,
         shared_keys: remarks.shared_keys.into_iter().map(SharedKeyRow::from).collect(),
         shared_keys_left_out: remarks.shared_keys_left_out,
+    };
+    if json {
         print::json(&imported)?;
     } else {
         show(&imported)?;
@@ -208,8 +208,6 @@ pub(super) fn import(
     Ok(Answer::No)
 }
 
-/// The store's directory, and who lives there if that is known.
-fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<NodeId>), Failure> {
 /// A node, and its key.
 type Own = (NodeId, PublicKey);
 
@@ -227,10 +225,10 @@ fn too_lax(taken: &Taken, skipped: u64) -> Option<String> {
         why.push("several peers have one key".to_owned());
     }
     (!why.is_empty()).then(|| why.join(", "))
-/// The store's directory, and who lives there if that is known.
-fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<Own>), Failure> {
 }
 
+/// The store's directory, and who lives there if that is known.
+fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<Own>), Failure> {
     if let Some(home) = &place.home {
         let home = Home::new(home).with_key_group(key_group);
         let identity = home.identity()?;
@@ -413,10 +411,6 @@ fn tell(taken: &Taken) {
     if taken.unknown_left_out > 0 {
         complain(format_args!("{} more fields have names that are not known", taken.unknown_left_out));
     }
-    if taken.fresh_nonces > 0 {
-        let count = taken.fresh_nonces;
-        complain(format_args!(
-            "{count} requests and answers came without their nonce and got a fresh one: no answer that is under way \
     let remarks = &taken.remarks;
     for SharedKey { key, peers } in &remarks.shared_keys {
         let fingerprint = key.fingerprint();
@@ -428,6 +422,10 @@ fn tell(taken: &Taken) {
     if remarks.shared_keys_left_out > 0 {
         complain(format_args!("{} more keys stand under several peers", remarks.shared_keys_left_out));
     }
+    if taken.fresh_nonces > 0 {
+        let count = taken.fresh_nonces;
+        complain(format_args!(
+            "{count} requests and answers came without their nonce and got a fresh one: no answer that is under way \
             will count; ask again, or have the peer ask again"
         ));
     }
@@ -484,8 +482,8 @@ fn show(imported: &Imported) -> Result<(), Failure> {
         }
         Ok(())
     })
-const UNBOUND: &str = "the first key that somebody vouches for becomes that peer's own";
 }
 
+const UNBOUND: &str = "the first key that somebody vouches for becomes that peer's own";
 const BLOCK_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -416,10 +416,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
     if let Some(RegistryDisagreement { compared, contradicted }) = &status.registry_disagreement {
         writeln!(out, "registry     DISAGREES: of {compared} trusted peers it knows {contradicted} under another key")?;
-        writeln!(
-            out,
-            "             correct it and start again, or `trustkeep registry list` and `trustkeep registry confirm`"
-        )?;
+        let place = print::place_options();
+        writeln!(out, "             correct it and start again, or `trustkeep registry list {place}`")?;
+        writeln!(out, "             and `trustkeep registry confirm {place}`")?;
     }
     if let Some(OlderStore { seen_generation: seen, found_generation: found, another_store }) = &status.older_store {
         let which = if *another_store { "ANOTHER" } else { "OLDER" };
@@ -462,6 +461,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let by = std::time::Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
         let side = if *millis < 0 { "behind" } else { "ahead of" };
         writeln!(out, "clocks       {name}: the newest stamp was {by:.1} s {side} our clock")?;
+        if let Some((_, peer)) = status.skewed_peers.iter().find(|(of, _)| of == name) {
+            writeln!(out, "             its message says it is from node {peer}")?;
+        }
     }
     let newcomers = status.refused_newcomers.iter().map(|(source, count)| [source.clone(), count.to_string()]);
     print::table(out, "NEWCOMERS REFUSED", ["FROM", "COUNT"], newcomers)?;
@@ -469,9 +471,6 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     print::table(out, "COUNTERS", ["NAME", "COUNT"], counters.map(|(name, count)| [name.clone(), count.to_string()]))
 }
 
-        if let Some((_, peer)) = status.skewed_peers.iter().find(|(of, _)| of == name) {
-            writeln!(out, "             its message says it is from node {peer}")?;
-        }
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::super::control::Saving;
@@ -522,6 +521,7 @@ mod tests {
         assert!(shown(&status).contains("saving       FAILS: no space"));
         assert!(!text.contains("clocks") && !text.contains("false keys") && !text.contains("NEWCOMERS"), "{text}");
         status.skews = vec![("answer".to_owned(), -12_500), ("from_future".to_owned(), 61_000)];
+        status.skewed_peers = vec![("answer".to_owned(), 9)];
         let text = shown(&status);
         let answer = "clocks       answer: the newest stamp was 12.5 s behind our clock\n";
         assert!(text.contains(&format!("{answer}             its message says it is from node 9\n")), "{text}");
@@ -531,7 +531,6 @@ mod tests {
 
     /// A row that counts how many of its kind there are.
     #[derive(Serialize)]
-        status.skewed_peers = vec![("answer".to_owned(), 9)];
     struct Held<'a>(u32, #[serde(skip)] &'a std::cell::Cell<usize>);
 
     impl<'a> Held<'a> {

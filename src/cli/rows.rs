@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::print::{Table, age, home_option, printable, table, table_with_texts, time};
+use super::print::{Table, age, place_options, printable, table, table_with_texts, time};
 use crate::machine::known;
 use crate::node::{Contradiction, StaticRegistry, Tries};
 use crate::peer::{KeyFault, NodeId, PublicKey, TrustRecord};
@@ -442,7 +442,7 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     });
     let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND"];
     table_with_texts(out, "PENDING", columns, cells)?;
-    let home = home_option();
+    let home = place_options();
     for PendingRow { node_id, proven_by, .. } in rows {
         if let Some(old) = proven_by {
             writeln!(
@@ -504,7 +504,7 @@ fn print_set_aside(
 
 /// What stands below a listing of those who wait: which of them are revoked, and what approving them takes.
 pub(super) fn print_marks(out: &mut dyn Write, rows: &[PendingRow]) -> io::Result<()> {
-    let home = home_option();
+    let home = place_options();
     for row in rows {
         let id = row.node_id;
         let first = (&row.fingerprint, row.key_revoked_at, &row.key_revocation);
