@@ -310,3 +310,27 @@ fn the_option_for_a_mounted_secret_is_named_only_where_it_is_one() {
     assert!(!run.err.contains("--key-group"), "{}", run.err);
 }
 
+#[test]
+fn a_peer_with_several_addresses_is_asked_at_the_first_that_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, other) = (dir.path().join("seven"), dir.path().join("nine"));
+    init(&home, "7");
+    init(&other, "9");
+    let nine = Node::start(&other, "127.0.0.1:0");
+    let port = nine.listen.rsplit_once(':').unwrap().1;
+    // Nothing listens at the first, and the second is a name.
+    let (dead, alive) = ("127.0.0.1:1", format!("localhost:{port}"));
+    let args = ["peer", "add", "--home", text(&home), "9", "--address", dead, "--address", &alive, "--address", dead];
+    assert_eq!(json(&[&args[..], &["--json"]].concat())["changed"], true);
+    let listed = json(&["peer", "list", "--home", text(&home), "--json"]);
+    assert_eq!(
+        (&listed["peers"][0]["address"], &listed["peers"][0]["addresses"]),
+        (&json!(dead), &json!([dead, alive]))
+    );
+    let shown = done(&["peer", "list", "--home", text(&home)]);
+    assert!(shown.contains(&format!("{dead}, {alive}")), "{shown}");
+    let seven = Node::start(&home, "127.0.0.1:0");
+    // Whether the system has told already what the name stands for or not: it is tried again.
+    let _ = program::run(&seven.args(&["request", "9"]));
+    eventually("it is asked", || nine.ids("pending", "pending") == [7]);
+}

@@ -328,7 +328,7 @@ pub(super) fn id(
     let identity = Home::new(home).with_key_group(key_group).identity()?;
     let (id, key) = (identity.node_id(), identity.public_key());
     if stanza {
-        let listed = Listed { address, key: Some(key), networks: Vec::new() };
+        let listed = Listed { addresses: address.into_iter().collect(), key: Some(key), networks: Vec::new() };
         print::to_stdout(|out| write!(out, "{}", peers::stanza(id, &listed)))?;
         return Ok(Answer::Printed);
     }

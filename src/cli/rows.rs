@@ -33,7 +33,10 @@ pub(super) struct PeerShown {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RegisteredRow {
     pub(super) node_id: u32,
+    /// The first of them.
     pub(super) address: Option<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
     public_key: Option<String>,
     fingerprint: Option<String>,
     networks: Vec<u16>,
@@ -382,7 +385,8 @@ impl RegisteredRow {
         let listed = file.listed(peer)?;
         Some(Self {
             node_id: peer.get(),
-            address: listed.address,
+            address: listed.addresses.first().cloned(),
+            addresses: listed.addresses,
             public_key: listed.key.map(|key| key.to_base64()),
             fingerprint: fingerprint(listed.key.as_ref()),
             networks: listed.networks,
@@ -570,7 +574,8 @@ pub(super) fn print_registered(out: &mut dyn Write, rows: &[RegisteredRow]) -> i
     let cells = rows.iter().map(|row| {
         let networks: Vec<String> = row.networks.iter().map(u16::to_string).collect();
         let networks = if networks.is_empty() { "-".to_owned() } else { networks.join(",") };
-        [row.node_id.to_string(), dash(row.address.as_ref()), networks, dash(row.fingerprint.as_ref())]
+        let addresses = if row.addresses.is_empty() { dash(row.address.as_ref()) } else { row.addresses.join(", ") };
+        [row.node_id.to_string(), addresses, networks, dash(row.fingerprint.as_ref())]
     });
     table(out, "PEERS FILE", ["ID", "ADDRESS", "NETWORKS", "FINGERPRINT"], cells)
 }
