@@ -88,6 +88,9 @@ pub(super) enum Command {
     #[command(flatten)]
     Operation(Operation),
     /// List the trusted peers of a running node
+    ///
+    /// BOTH ASKED is yes if this node had asked the peer, too, and the two agreed: then the peer trusts this node as far as
+    /// this node knows. It is no if only the peer asked, or an operator granted it.
     List {
         #[command(flatten)]
         of: Listing,

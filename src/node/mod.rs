@@ -52,9 +52,9 @@ mod tcp_send;
 mod transport;
 mod waiting;
 
-pub use announcer::Announcement;
 #[cfg(feature = "cli")]
 pub(crate) use address::Address;
+pub use announcer::Announcement;
 pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};
 pub use comparison::{Contradiction, RegistryDisagreement};

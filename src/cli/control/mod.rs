@@ -316,12 +316,12 @@ pub(super) struct Status {
     /// By how many milliseconds the newest stamp was ahead of our clock, by why that mattered.
     #[serde(default)]
     pub(super) skews: Vec<(String, i64)>,
-    /// How far the node has come with telling its peers of its new key.
-    #[serde(default)]
-    pub(super) announcement: Option<Announcement>,
     /// Who the message with each of these stamps said it was from.
     #[serde(default)]
     pub(super) skewed_peers: Vec<(String, u32)>,
+    /// How far the node has come with telling its peers of its new key.
+    #[serde(default)]
+    pub(super) announcement: Option<Announcement>,
     /// The store is older than it was, and that was not accepted yet.
     #[serde(default)]
     pub(super) older_store: Option<OlderStore>,
