@@ -33,9 +33,10 @@
 //! - QUIC: the certificate of the connection's peer, as in TLS;
 //! - WireGuard and the like: the key of the tunnel that the packet came out of.
 //!
-//! Then either find the id by that key and ask about the id, or take the id as a hint and ask about both:
-//! [`TrustReader::is_trusted_with_key`] says yes only if the record has that very key. Do it once for each connection, remember
-//! the id beside it, and ask [`TrustReader::is_trusted`] for each packet. Who is revoked by key stays out under every id.
+//! Then either find the id by that key ([`TrustStore::find_by_key`], which looks at every record) and ask about the id, or take
+//! the id as a hint and ask about both: [`TrustReader::is_trusted_with_key`] says yes only if the record has that very key. Do
+//! it once for each connection, remember the id beside it, and ask [`TrustReader::is_trusted`] for each packet. Who is revoked
+//! by key stays out under every id.
 //! A transport of a [`HandshakeManager`] says whom it authenticated by [`Received::authenticated`](node::Received::authenticated).
 //! `examples/authenticated_peer.rs` shows it with a proof of its own in place of TLS, and an impostor who is turned away.
 //!
@@ -46,7 +47,7 @@
 //! | waits for | calls | in a task |
 //! |---|---|---|
 //! | nothing (wait-free) | all of [`TrustReader`]; of [`TrustStore`] `generation`, `durable_generation`, `recovery`, `options`; [`Receipt`] `generation`, `is_durable`; of [`HandshakeManager`] `builder`, `node_id`, `public_key`, `store` | always |
-//! | nothing (lock-free; may allocate) | [`TrustStore`] `is_trusted`, `is_trusted_with_key`, `get`, `reader`, `snapshot`, `in_memory`; all of [`Snapshot`]; [`HandshakeManager`] `is_trusted`, `is_trusted_with_key`, `trusted`; [`Receipt`] `durable_future`, and `trust_future` of both | always |
+//! | nothing (lock-free; may allocate) | [`TrustStore`] `is_trusted`, `is_trusted_with_key`, `get`, `find_by_key`, `reader`, `snapshot`, `in_memory`; all of [`Snapshot`]; [`HandshakeManager`] `is_trusted`, `is_trusted_with_key`, `trusted`; [`Receipt`] `durable_future`, and `trust_future` of both | always |
 //! | a lock: another writer's publish, some microseconds, or as long as a closure of `update` runs; never the disk | [`TrustStore`] `grant`, `grant_lifting`, `revoke`, `revoke_key`, `remove`, `forget_revocation`, `forget_key_revocation`, `update`, `revoked`, `revocation`, `is_revoked`, `revoked_keys`, `key_revocation`, `subscribe`, `health`; [`Subscription`] `try_recv`; polling a [`TrustFuture`] or [`DurableFuture`]; [`HandshakeManager`] `reject`, `reject_key`, `reject_entry`, `cancel`, `revoke`, `revoke_key`, `remove`, `forget_revocation`, `forget_key_revocation`, `ignore`, `unignore`, `adopt_key`, `report_key_change`, `confirm_registry`, `forget_revisions`, `registry_disagreement`, `outgoing`, `owed`, `pending`, `pending_and_replaced`, `revoked`, `revoked_keys`, `marks`, `ignored`, `ignored_keys`, `refused_newcomers`, `tries_of_request`, `tries_of_owed`, `announcement`, `counters`, `skews`, `newest_false_key`, `subscribe` | yes; a list of a million takes its time, as does a change of so many |
 //! | the registry, and a connection | [`HandshakeManager`] `request`, `approve`, `approve_entry`, `approve_lifting`, `grant`, `grant_lifting`, `back_fill`, `receive` | `spawn_blocking`, or a thread |
 //! | something to happen | `wait_for_trust` of both; [`Subscription`] `recv`, `recv_timeout`; [`HandshakeManager`] `wait_told` | the futures in place of the first; a thread for events, or an [`EventSink`](node::EventSink) |

@@ -66,6 +66,7 @@ fn an_approval_in_a_script_names_the_fingerprint() {
     let _open = two_keys(&node, &squatter, &genuine);
     let row = node.shows("pending")["pending"][0].clone();
     let entry = row["entry"].as_str().unwrap();
+    let see = format!("see `trustkeep pending --home {} 9`", text(&node.home));
     for args in [
         &["approve", "9"][..],
         &["approve", "9", "--entry", entry],
@@ -74,7 +75,7 @@ fn an_approval_in_a_script_names_the_fingerprint() {
     ] {
         let (code, out, err) = run(&node.args(args));
         assert_eq!((code, out.as_str()), (1, ""), "{args:?}: {err}");
-        assert!(err.contains("see `trustkeep pending 9`"), "{args:?}: {err}");
+        assert!(err.contains(&see), "{args:?}: {err}");
         for key in [&squatter, &genuine] {
             let shown = fingerprint(key);
             assert!(!shown.split(':').any(|group| err.contains(group)), "{args:?} prints a stranger's key: {err}");
@@ -121,7 +122,7 @@ fn a_key_that_was_taken_out_of_the_peers_file_is_approved_by_its_fingerprint_alo
             assert_eq!(run(&["peer", "remove", "--home", text(&home), "9"]).0, 0);
         }
         // By the node that heard it, and by one that was started since.
-        node.refuses(&["approve", "9"], &["see `trustkeep pending 9`"]);
+        node.refuses(&["approve", "9"], &["see `trustkeep pending --home ", " 9`"]);
         assert_eq!(node.ids("list", "trusted"), [0; 0]);
         if !is_known {
             node.does(&["approve", "9", &fingerprint(&known)]);
@@ -147,7 +148,7 @@ fn a_waiting_peer_is_shown_with_the_key_that_it_would_replace() {
     node.does(&["wait", "9", "--until", "pending"]);
     let (_, out, _) = run(&["inspect", "--dir", text(&home.join("store"))]);
     assert!(out.contains(&warning), "{out}");
-    node.refuses(&["approve", "9"], &["see `trustkeep pending 9`"]);
+    node.refuses(&["approve", "9"], &["see `trustkeep pending --home ", " 9`"]);
     assert_eq!(node.shows("list")["trusted"][0]["fingerprint"], fingerprint(&old));
 
     // A request that names a key after the entry waits.

@@ -208,6 +208,19 @@ fn a_node_in_another_pid_namespace_can_be_asked() {
     let inside = ["-pf", PROGRAM, "revoke", "--home", text(&home), "6"];
     assert!(Command::new("unshare").args(inside).stdout(Stdio::null()).status().unwrap().success());
     assert_eq!(node.ids("revoked", "revoked"), [5, 6]);
+
+    // It is process 1 only to itself. Here it has a number of its own, and none in a namespace beside or below it.
+    let status = node.shows("status");
+    let pid = status["pid"].as_u64().unwrap();
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(pid != 1 && words.starts_with(PROGRAM.as_bytes()), "{}", String::from_utf8_lossy(&words));
+    assert!(run(&node.args(&["status"])).1.contains(&format!(", process {pid}, listening on ")));
+    let status_inside = |more: &[&str]| {
+        let args = [&["-pf", PROGRAM, "status", "--home", text(&home)], more].concat();
+        String::from_utf8(Command::new("unshare").args(args).output().unwrap().stdout).unwrap()
+    };
+    assert!(status_inside(&[]).contains(", a process in another PID namespace, "), "{}", status_inside(&[]));
+    assert!(status_inside(&["--json"]).contains("\"pid\":null,"), "{}", status_inside(&["--json"]));
 }
 
 /// What a user without rights gets for this command.

@@ -144,12 +144,13 @@ fn of_a_large_document_each_bad_entry_is_named_and_all_others_load() {
     let Run { code, out, err } = run(&["import", "--dir", text(&dir), text(&file)]);
     assert_eq!(code, 1, "{err}");
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!(lines.len(), 12, "{err}");
+    assert_eq!(lines.len(), 13, "{err}");
     for (line, (index, ..)) in lines.iter().zip(&bad) {
         assert!(line.starts_with(&format!("trustkeep: trusted[{index}]")) && line.contains(": skipped: "), "{line}");
     }
     assert_eq!(lines[10], "trustkeep: `hops` is no field of `trusted` (first in trusted[1]); it was ignored");
-    assert_eq!(lines[11], "trustkeep: 10 entries were skipped; everything else is durable");
+    assert!(lines[11].starts_with("trustkeep: one key under 100 peers, "), "{}", lines[11]);
+    assert_eq!(lines[12], "trustkeep: 10 entries were skipped; everything else is durable");
     assert!(out.contains("trusted   99990  0          10"), "{out}");
 
     let other = home.path().join("other");

@@ -211,8 +211,8 @@ fn a_revoked_key_and_an_ignored_peer_are_kept_out_by_command() {
     nine.does(&["request", "7"]);
     seven.does(&["wait", "9", "--until", "pending"]);
     assert_eq!(pending(&seven, 9).unwrap()["key_revocation"], keys["revoked_keys"][0]["revocation"]);
-    seven.refuses(&["approve", "9", &own(&nine, "fingerprint")], &["trustkeep revoked --keys"]);
-    seven.refuses(&["request", "9", "--key", &key], &["trustkeep revoked --keys"]);
+    seven.refuses(&["approve", "9", &own(&nine, "fingerprint")], &["trustkeep revoked --home ", " --keys)"]);
+    seven.refuses(&["request", "9", "--key", &key], &["trustkeep revoked --home ", " --keys)"]);
 
     seven.does(&["ignore", "9"]);
     assert_eq!(pending(&seven, 9), None);

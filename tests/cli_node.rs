@@ -77,7 +77,7 @@ fn two_nodes_trust_each_other_and_part_by_command() {
     assert_eq!((&pending["justification"], &pending["fingerprint"]), (&"weather feed".into(), &fingerprint));
     assert_eq!((&pending["authentic"], &pending["conflicts"]), (&true.into(), &0.into()));
     let other = nine.shows("status")["fingerprint"].as_str().unwrap().to_owned();
-    nine.refuses(&["approve", "7", &other], &["see `trustkeep pending 7`"]);
+    nine.refuses(&["approve", "7", &other], &[&format!("see `trustkeep pending --home {} 7`", text(&nine.home))]);
     makes_no_sense(&nine.args(&["approve", "7", "1a2b"]), &["fingerprint"]);
     assert_eq!(nine.ids("list", "trusted"), [0; 0]);
     nine.does(&["approve", "7", fingerprint.as_str().unwrap()]);

@@ -22,7 +22,7 @@ use trustkeep::config::{Allowed, HandshakeConfig, Policy};
 use trustkeep::machine::event::{AutoReason, ChangeReason, Event, TrustState};
 use trustkeep::machine::rejection::Rejection;
 use trustkeep::machine::view::Source;
-use trustkeep::node::{CommandError, Identity as _, Received, Registry, RegistryEntry};
+use trustkeep::node::{CommandError, FileIdentity, Identity as _, Received, Registry, RegistryEntry};
 use trustkeep::wire::message::Kind;
 use trustkeep::{TrustRecord, TrustStore};
 
@@ -176,4 +176,33 @@ fn a_node_that_is_made_its_own_peer_while_it_runs_undoes_that() {
     drop(manager.store().revoke(id(1)).unwrap());
     eventually("no mark", || manager.revoked().is_empty());
     assert!(manager.is_trusted(id(2)));
+}
+
+#[test]
+fn no_command_takes_the_nodes_own_key_for_a_peers() {
+    let (manager, ..) = alone(|builder| builder);
+    let (own, other) = (manager.public_key(), identity(2).public_key());
+    let is_refused = |error: CommandError| {
+        let is = matches!(error, CommandError::Refused(Rejection::KeyIsOurs));
+        is && error.to_string().contains("this node's own")
+    };
+    assert!(is_refused(manager.grant(TrustRecord::new(id(2), own)).unwrap_err()));
+    let lift = manager.revoke(id(9)).unwrap();
+    drop(lift);
+    let mark = manager.revoked()[0].1.id;
+    assert!(is_refused(manager.grant_lifting(TrustRecord::new(id(9), own), mark).unwrap_err()));
+    drop(manager.grant(TrustRecord::new(id(3), None)).unwrap());
+    assert!(is_refused(manager.adopt_key(id(3), &own).unwrap_err()));
+    // A copy of this node that calls itself otherwise.
+    let copy = FileIdentity::from_seed(id(4), &[1; 32]).unwrap();
+    assert_eq!(copy.public_key(), own);
+    manager.receive(arrived(message_from(&copy, Kind::Request, |_| {}), 1));
+    assert!(is_refused(manager.approve(id(4), Some(own.fingerprint())).unwrap_err()));
+    assert!(is_refused(manager.approve(id(4), None).unwrap_err()));
+    assert_eq!(manager.store().find_by_key(&own), []);
+    // Its twin: another's key is taken, by each of them.
+    drop(manager.grant(TrustRecord::new(id(2), other)).unwrap());
+    drop(manager.grant_lifting(TrustRecord::new(id(9), other), mark).unwrap());
+    drop(manager.adopt_key(id(3), &other).unwrap());
+    assert_eq!(manager.store().find_by_key(&other), [id(2), id(3), id(9)]);
 }

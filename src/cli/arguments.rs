@@ -5,7 +5,6 @@
 
 mod operation;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::home::Home;
 use super::limits::LimitArguments;
+use super::listen::Listen;
 use super::policy::PolicyArguments;
 use super::print;
 use crate::peer::{NodeId, PublicKey, RevocationId};
@@ -60,9 +60,10 @@ pub(super) enum Command {
         /// The home
         #[arg(long, value_name = "HOME", value_hint = ValueHint::DirPath)]
         home: PathBuf,
-        /// Where to listen for other nodes; port 0 takes a free one [default: 127.0.0.1:4440]
-        #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
-        listen: Option<SocketAddr>,
+        /// Where to listen for other nodes: an address or a host name, and a port; a port alone (`:4440`) is every address,
+        /// port 0 takes a free one
+        #[arg(long, value_name = "ADDRESS", default_value_t)]
+        listen: Listen,
         #[command(flatten)]
         local: LocalArguments,
         /// Do not tell the peers by itself that the key of this node was replaced (`rekey`)
@@ -87,6 +88,9 @@ pub(super) enum Command {
     #[command(flatten)]
     Operation(Operation),
     /// List the trusted peers of a running node
+    ///
+    /// BOTH ASKED is yes if this node had asked the peer, too, and the two agreed: then the peer trusts this node as far as
+    /// this node knows. It is no if only the peer asked, or an operator granted it.
     List {
         #[command(flatten)]
         of: Listing,
@@ -302,9 +306,7 @@ pub(super) struct At {
 
 impl At {
     pub(super) fn home(&self) -> Home {
-        if let Some(home) = &self.home {
-            print::told_home(home);
-        }
+        print::told_place(&[("--home", self.home.as_deref()), ("--control", self.control.as_deref())]);
         let around = || self.control.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
         Home::with_control(self.home.as_deref().unwrap_or_else(around), self.control.as_deref())
     }
@@ -353,10 +355,6 @@ pub(super) enum RegistryAction {
     Confirm,
     /// The registry was put back on purpose, or is another one: forget how new its answers were, so that the next ones count
     Reset,
-}
-
-fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "wanted is an IP address and a port, such as 127.0.0.1:4440 or [::1]:4440".to_owned())
 }
 
 /// A store: its directory, or the home that it is in.
@@ -411,9 +409,9 @@ pub(super) enum PeerAction {
         of: PeersFilePlace,
         /// The peer's node id
         peer: NodeId,
-        /// Where it listens: an address or a host name, and a port
-        #[arg(long, value_name = "HOST:PORT", value_parser = super::peers::address)]
-        address: Option<String>,
+        /// Where it listens: an address or a host name, and a port; once for each, in the order in which they are tried
+        #[arg(long = "address", value_name = "HOST:PORT", value_parser = super::peers::address)]
+        addresses: Vec<String>,
         /// Its key, in base64; without one, nothing vouches for the peer's key
         #[arg(long, value_name = "KEY")]
         key: Option<PublicKey>,

@@ -16,7 +16,7 @@ use super::{Answer, Failure, complain, owner, peers, permissions, print};
 use crate::node::{
     FileIdentity, Identity as _, IdentityError, Listed, PeersFileError, Random as _, StaticRegistry, SystemRandom,
 };
-use crate::peer::NodeId;
+use crate::peer::{NodeId, PublicKey};
 use crate::persist::file::sync_directory;
 use crate::time::WallMillis;
 
@@ -108,13 +108,32 @@ impl Home {
     pub(super) fn identity(&self) -> Result<FileIdentity, Failure> {
         self.load_identity().map_err(|error| match &error {
             IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Failure::hint(error, format_args!("make one with `trustkeep init --home {}`", print::shell(&self.path)))
+                self.missing_identity(error)
             }
             IdentityError::LooseMode { mode, .. } if mode & 0o037 == 0 => {
                 Failure::hint(error, "of a mounted secret, name the group that may read it with `--key-group`")
             }
             _ => Failure::new(error),
         })
+    }
+
+    /// The node that lives here, if its key is in a file of our own, which can be replaced.
+    pub(super) fn own_identity(&self) -> Result<FileIdentity, Failure> {
+        FileIdentity::load(self.identity_file()).map_err(|error| match &error {
+            IdentityError::NotAFile { .. } | IdentityError::OtherOwner { .. } | IdentityError::LooseMode { .. } => {
+                Failure::hint(
+                    error,
+                    "only a file of the node's own is given a new key here; of a mounted secret, use `rekey` where it is a \
+                     file of its own, and mount the new one",
+                )
+            }
+            IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => self.missing_identity(error),
+            _ => Failure::new(error),
+        })
+    }
+
+    fn missing_identity(&self, error: IdentityError) -> Failure {
+        Failure::hint(error, format_args!("make one with `trustkeep init --home {}`", print::shell(&self.path)))
     }
 
     /// A file of our own as it must be; a link to one, one of root's, or one that a group may read as a secret that was
@@ -139,13 +158,16 @@ impl Home {
     }
 
     /// Who lives here, if this is a home.
-    pub(super) fn resident(&self) -> Result<Option<NodeId>, Failure> {
+    pub(super) fn resident(&self) -> Result<Option<(NodeId, PublicKey)>, Failure> {
         match self.load_identity() {
-            Ok(identity) => Ok(Some(identity.node_id())),
+            Ok(identity) => Ok(Some((identity.node_id(), identity.public_key()))),
             Err(IdentityError::Io { source, .. })
                 if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
                 Ok(None)
+            }
+            Err(error @ IdentityError::LooseMode { mode, .. }) if mode & 0o037 == 0 => {
+                Err(Failure::hint(error, "of a mounted secret, name the group that may read it with `--key-group`"))
             }
             Err(error) => Err(Failure::hint(error, "whose store lies beside it must be known first")),
         }
@@ -306,7 +328,7 @@ pub(super) fn id(
     let identity = Home::new(home).with_key_group(key_group).identity()?;
     let (id, key) = (identity.node_id(), identity.public_key());
     if stanza {
-        let listed = Listed { address, key: Some(key), networks: Vec::new() };
+        let listed = Listed { addresses: address.into_iter().collect(), key: Some(key), networks: Vec::new() };
         print::to_stdout(|out| write!(out, "{}", peers::stanza(id, &listed)))?;
         return Ok(Answer::Printed);
     }

@@ -3,6 +3,8 @@
 //! What must hold: the store is changed once, durably, or not at all; a store is created only for a document that could be
 //! read; what was left out is told by name. Afterwards the store's generation is at least the document's, so that a
 //! document which was read into a new store is what an export of it writes.
+//!
+//! More than 450 lines because what is read stands beside what is told of it.
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
@@ -17,14 +19,14 @@ use super::arguments::Place;
 use super::home::Home;
 use super::progress::Bar;
 use super::store_seen::Beside;
-use super::trust_json::{self, Count, Finding, Into, List, Taken, Unknown};
+use super::trust_json::{self, Count, Finding, FirstPeers, Into, List, SharedKey, Taken, Unknown};
 use super::{Answer, Failure, complain, now, owner, print};
 use crate::config::Limits;
 use crate::error::{OpenError, WriteError};
 use crate::machine::view::Nonce;
 use crate::map::mix::Mix;
 use crate::node::{Identity as _, Random as _, SystemRandom};
-use crate::peer::{NodeId, RevocationId};
+use crate::peer::{NodeId, PublicKey, RevocationId};
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::format::StoreId;
 use crate::persist::load::{Loaded, Opening, load};
@@ -65,6 +67,22 @@ struct Imported {
     unknown_left_out: u64,
     /// Requests, and answers that are owed, that got a fresh nonce, because the document has none.
     fresh_nonces: u64,
+    /// Newly trusted peers without a key.
+    unbound: u64,
+    /// The first of them.
+    unbound_peers: Vec<u32>,
+    /// Keys under which several peers are trusted now, at least one of them newly.
+    shared_keys: Vec<SharedKeyRow>,
+    shared_keys_left_out: u64,
+}
+
+#[derive(Serialize)]
+struct SharedKeyRow {
+    public_key: String,
+    fingerprint: String,
+    count: u64,
+    /// The first of them.
+    peers: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -104,6 +122,12 @@ impl From<Count> for CountRow {
     }
 }
 
+impl From<SharedKey> for SharedKeyRow {
+    fn from(SharedKey { key, peers: FirstPeers { count, peers } }: SharedKey) -> Self {
+        Self { public_key: key.to_base64(), fingerprint: key.fingerprint().to_string(), count, peers }
+    }
+}
+
 impl From<&Finding> for FindingRow {
     fn from(finding: &Finding) -> Self {
         let Finding { list, index, node_id, skipped, why } = finding.clone();
@@ -122,21 +146,17 @@ pub(super) fn import(
 ) -> Result<Answer, Failure> {
     let document = Document::open(file)?;
     owner::work_on(&place.dir())?;
-    let (dir, own_id) = find(place, key_group)?;
+    let (dir, own) = find(place, key_group)?;
     let dir = owner::real(&dir);
     let seen = Beside::new(place.home.as_deref(), &place.dir());
     let store = Store::open(&dir)?;
     let created = matches!(store, Store::Missing(_));
-    let (taken, said) = read(document, store.tables(), own_id, lifts)?;
+    print::told_place(&[("--home", place.home.as_deref()), ("--dir", place.dir.as_deref())]);
+    let (mut taken, said) = read(document, store.tables(), own, lifts)?;
+    taken.findings.iter_mut().for_each(|finding| finding.why = print::with_place(&finding.why));
     let skipped: u64 = taken.counts.iter().map(|count| count.skipped).sum();
-    if strict && (skipped > 0 || !taken.unknown.is_empty()) {
+    if strict && let Some(why) = too_lax(&taken, skipped) {
         tell(&taken);
-        let which = if skipped == 1 { "1 entry" } else { &*format!("{skipped} entries") };
-        let why = match (skipped, taken.unknown.len()) {
-            (_, 0) => format!("{which} cannot be taken"),
-            (0, _) => "some names are not known".to_owned(),
-            _ => format!("{which} cannot be taken, some names are not known"),
-        };
         let what = format!("{}: {why}, and with --strict nothing was changed", file.display());
         return Err(Failure::hint(what, "correct them, or import without --strict"));
     }
@@ -144,7 +164,7 @@ pub(super) fn import(
     if !json {
         tell(&taken);
     }
-    let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, .. } = taken;
+    let Taken { counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, remarks, .. } = taken;
     let [trusted, pending, outgoing, revoked, floors, revoked_keys, ignored, ignored_keys, rest @ ..] =
         counts.map(CountRow::from);
     let [successors, refused, owed, revisions] = rest;
@@ -170,6 +190,10 @@ pub(super) fn import(
         unknown: unknown.iter().map(UnknownRow::from).collect(),
         unknown_left_out,
         fresh_nonces,
+        unbound: remarks.unbound.count,
+        unbound_peers: remarks.unbound.peers,
+        shared_keys: remarks.shared_keys.into_iter().map(SharedKeyRow::from).collect(),
+        shared_keys_left_out: remarks.shared_keys_left_out,
     };
     if json {
         print::json(&imported)?;
@@ -184,28 +208,48 @@ pub(super) fn import(
     Ok(Answer::No)
 }
 
+/// A node, and its key.
+type Own = (NodeId, PublicKey);
+
+/// Why `--strict` takes nothing of this, if so.
+fn too_lax(taken: &Taken, skipped: u64) -> Option<String> {
+    let mut why = Vec::new();
+    if skipped > 0 {
+        let which = if skipped == 1 { "1 entry" } else { &*format!("{skipped} entries") };
+        why.push(format!("{which} cannot be taken"));
+    }
+    if !taken.unknown.is_empty() {
+        why.push("some names are not known".to_owned());
+    }
+    if !taken.remarks.shared_keys.is_empty() {
+        why.push("several peers have one key".to_owned());
+    }
+    (!why.is_empty()).then(|| why.join(", "))
+}
+
 /// The store's directory, and who lives there if that is known.
-fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<NodeId>), Failure> {
+fn find(place: &Place, key_group: Option<u32>) -> Result<(PathBuf, Option<Own>), Failure> {
     if let Some(home) = &place.home {
         let home = Home::new(home).with_key_group(key_group);
-        return Ok((home.store(), Some(home.identity()?.node_id())));
+        let identity = home.identity()?;
+        return Ok((home.store(), Some((identity.node_id(), identity.public_key()))));
     }
     // The command line has one of the two.
     let dir = place.dir.clone().unwrap_or_default();
-    let own_id = around(&dir)?;
-    Ok((dir, own_id))
+    let own = around(&dir, key_group)?;
+    Ok((dir, own))
 }
 
 /// Who lives in the home that a store lies in, if it lies in one: by the path as it was given, or as it really is.
-fn around(dir: &Path) -> Result<Option<NodeId>, Failure> {
+fn around(dir: &Path, key_group: Option<u32>) -> Result<Option<Own>, Failure> {
     let given = dir.file_name().and(dir.parent()).map(|parent| match parent.as_os_str().is_empty() {
         true => PathBuf::from("."),
         false => parent.to_owned(),
     });
     let real = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
     for home in given.into_iter().chain(real) {
-        if let Some(id) = Home::new(&home).resident()? {
-            return Ok(Some(id));
+        if let Some(own) = Home::new(&home).with_key_group(key_group).resident()? {
+            return Ok(Some(own));
         }
     }
     Ok(None)
@@ -309,7 +353,7 @@ fn unread(file: &Path, error: &dyn core::fmt::Display) -> Failure {
 fn read(
     document: Document<'_>,
     before: &Tables,
-    own_id: Option<NodeId>,
+    own: Option<Own>,
     lifts: &[RevocationId],
 ) -> Result<(Taken, u64), Failure> {
     let Document { file, opened } = document;
@@ -329,7 +373,8 @@ fn read(
         }
         Nonce(bytes)
     };
-    let into = Into { before, now: now(), own_id, limits: Limits::default(), lifts, nonce: &mut nonce };
+    let (own_id, own_key) = own.unzip();
+    let into = Into { before, now: now(), own_id, own_key, limits: Limits::default(), lifts, nonce: &mut nonce };
     let mut from = BufReader::with_capacity(BLOCK_BYTES, Counted { from, bar: &bar });
     // Some editors begin a text so.
     if from.fill_buf().is_ok_and(|first| first.starts_with(BYTE_ORDER_MARK)) {
@@ -366,6 +411,17 @@ fn tell(taken: &Taken) {
     if taken.unknown_left_out > 0 {
         complain(format_args!("{} more fields have names that are not known", taken.unknown_left_out));
     }
+    let remarks = &taken.remarks;
+    for SharedKey { key, peers } in &remarks.shared_keys {
+        let fingerprint = key.fingerprint();
+        complain(format_args!(
+            "one key under {} peers, whose holder is each of them: {fingerprint}: {peers}",
+            peers.count
+        ));
+    }
+    if remarks.shared_keys_left_out > 0 {
+        complain(format_args!("{} more keys stand under several peers", remarks.shared_keys_left_out));
+    }
     if taken.fresh_nonces > 0 {
         let count = taken.fresh_nonces;
         complain(format_args!(
@@ -377,7 +433,18 @@ fn tell(taken: &Taken) {
 
 fn show(imported: &Imported) -> Result<(), Failure> {
     let Imported { dir, created, changed, generation, trusted, pending, outgoing, revoked, floors, .. } = imported;
-    let Imported { revoked_keys, ignored, ignored_keys, successors, refused, owed, revisions, .. } = imported;
+    let Imported {
+        unbound,
+        unbound_peers,
+        revoked_keys,
+        ignored,
+        ignored_keys,
+        successors,
+        refused,
+        owed,
+        revisions,
+        ..
+    } = imported;
     let what = match (created, changed) {
         (true, _) => "created",
         (false, true) => "changed",
@@ -407,9 +474,16 @@ fn show(imported: &Imported) -> Result<(), Failure> {
             let CountRow { taken, unchanged, skipped } = count;
             [list.name().to_owned(), taken.to_string(), unchanged.to_string(), skipped.to_string()]
         });
-        print::table(out, "ENTRIES", ["LIST", "TAKEN", "UNCHANGED", "SKIPPED"], cells)
+        print::table(out, "ENTRIES", ["LIST", "TAKEN", "UNCHANGED", "SKIPPED"], cells)?;
+        if *unbound > 0 {
+            let peers = FirstPeers { count: *unbound, peers: unbound_peers.clone() };
+            writeln!(out, "unbound, without a `public_key`: {unbound} of the trusted: {peers}")?;
+            writeln!(out, "  {UNBOUND}")?;
+        }
+        Ok(())
     })
 }
 
+const UNBOUND: &str = "the first key that somebody vouches for becomes that peer's own";
 const BLOCK_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -20,6 +20,7 @@ mod home;
 mod import;
 mod latencies;
 mod limits;
+mod listen;
 mod log;
 mod new_file;
 mod node;
@@ -72,7 +73,7 @@ pub fn main() -> ExitCode {
         Command::Node { home, listen, policy, limits, no_announce, accept_older_store, local, json, stop_at_eof } => {
             let config = HandshakeConfig { announce_rotation: !no_announce, ..HandshakeConfig::default() };
             let settings = node::Settings { policy: policy.into_policy(), limits, config, local, accept_older_store };
-            node::run(&home, listen, settings, json, stop_at_eof)
+            node::run(&home, &listen, settings, json, stop_at_eof)
         }
         Command::Operation(operation) => {
             let is_approval = matches!(operation, Operation::Approve { .. });

@@ -14,12 +14,13 @@ use super::control::server::Bound;
 use super::control::socket::Place;
 use super::home::Home;
 use super::limits::LimitArguments;
+use super::listen::Listen;
 use super::peers::Peers;
 use super::signals::{ending, unwatched};
 use super::store_seen::StoreSeen;
 use super::{Answer, Failure, log, permissions, policy as policies, print, supervisor};
-use crate::config::{DEFAULT_PORT, HandshakeConfig, Policy};
-use crate::node::{HandshakeManager, Identity as _, TcpConfig, TcpTransport};
+use crate::config::{HandshakeConfig, Policy};
+use crate::node::{HandshakeManager, Identity as _};
 use crate::store::TrustStore;
 use crate::sync::{Arc, Deadline, QueueReceiver, QueueSender, queue, spawn};
 
@@ -44,7 +45,7 @@ pub(super) struct Settings {
 /// Runs the node that lives in this home.
 pub(super) fn run(
     home: &Path,
-    listen: Option<SocketAddr>,
+    listen: &Listen,
     settings: Settings,
     json: bool,
     stop_at_eof: bool,
@@ -76,12 +77,11 @@ pub(super) fn run(
     // Under the store's lock, so that it is not the key that `rekey` is just replacing.
     let identity = Arc::new(home.identity()?);
     let control = Bound::new(place)?;
-    let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
-    let of_transport = limits.transport(TcpConfig::listen(listen));
-    let transport = TcpTransport::bind(of_transport, Arc::clone(&registry) as _).map_err(Failure::new)?;
+    let transport = listen.bind(limits, &(Arc::clone(&registry) as _))?;
     let listen = transport.local_address();
     let node_id = identity.node_id();
     registry.tell_oddities(node_id, &identity.public_key());
+    policies::tell_oddities(&policy, node_id, &identity.public_key());
     if policy != Policy::default() {
         tracing::info!(policy = policies::told(&policy), "trusting more than an operator approves");
     }

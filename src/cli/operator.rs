@@ -114,7 +114,10 @@ impl<'a> Asking<'a> {
                 let generation = Some(generation);
                 (Outcome { outcome: "done", generation, found, message: warning, ..about }, Answer::Yes)
             }
-            Reply::Decided { generation, found, not_told, given_up } => {
+            Reply::Decided { generation, found, not_told, given_up, warning } => {
+                if let Some(warning) = &warning {
+                    complain(warning);
+                }
                 let told = match &not_told {
                     None => "told".to_owned(),
                     Some(why) if given_up => format!("not told: {why}"),
@@ -122,7 +125,12 @@ impl<'a> Asking<'a> {
                 };
                 say(&[found.clone().filter(|_| !self.several), done(generation), Some(told)])?;
                 let (generation, told) = (Some(generation), Some(not_told.is_none()));
-                (Outcome { outcome: "done", generation, found, told, message: not_told, ..about }, Answer::Yes)
+                // Why a peer was not told is in `message` by itself, unless there is more to say.
+                let message = match (not_told, warning) {
+                    (Some(why), Some(warning)) => Some(format!("{why}; {warning}")),
+                    (why, warning) => why.or(warning),
+                };
+                (Outcome { outcome: "done", generation, found, told, message, ..about }, Answer::Yes)
             }
             Reply::Refused { message, reason } => {
                 complain(&message);
@@ -400,17 +408,17 @@ pub(super) fn unexpected() -> Failure {
 
 fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     let Status { node_id, public_key, fingerprint, listen, pid, generation, durable_generation, .. } = status;
-    writeln!(out, "node         {node_id}, process {pid}, listening on {listen}")?;
+    let process = pid.map_or("a process in another PID namespace".to_owned(), |pid| format!("process {pid}"));
+    writeln!(out, "node         {node_id}, {process}, listening on {listen}")?;
     writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
     writeln!(out, "generation   {generation}, durable {durable_generation}")?;
     let Status { trusted, pending, outgoing, revoked, revoked_keys, ignored, .. } = status;
     writeln!(out, "peers        {trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked")?;
     if let Some(RegistryDisagreement { compared, contradicted }) = &status.registry_disagreement {
         writeln!(out, "registry     DISAGREES: of {compared} trusted peers it knows {contradicted} under another key")?;
-        writeln!(
-            out,
-            "             correct it and start again, or `trustkeep registry list` and `trustkeep registry confirm`"
-        )?;
+        let place = print::place_options();
+        writeln!(out, "             correct it and start again, or `trustkeep registry list {place}`")?;
+        writeln!(out, "             and `trustkeep registry confirm {place}`")?;
     }
     if let Some(OlderStore { seen_generation: seen, found_generation: found, another_store }) = &status.older_store {
         let which = if *another_store { "ANOTHER" } else { "OLDER" };
@@ -453,6 +461,9 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let by = std::time::Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
         let side = if *millis < 0 { "behind" } else { "ahead of" };
         writeln!(out, "clocks       {name}: the newest stamp was {by:.1} s {side} our clock")?;
+        if let Some((_, peer)) = status.skewed_peers.iter().find(|(of, _)| of == name) {
+            writeln!(out, "             its message says it is from node {peer}")?;
+        }
     }
     let newcomers = status.refused_newcomers.iter().map(|(source, count)| [source.clone(), count.to_string()]);
     print::table(out, "NEWCOMERS REFUSED", ["FROM", "COUNT"], newcomers)?;
@@ -510,9 +521,12 @@ mod tests {
         assert!(shown(&status).contains("saving       FAILS: no space"));
         assert!(!text.contains("clocks") && !text.contains("false keys") && !text.contains("NEWCOMERS"), "{text}");
         status.skews = vec![("answer".to_owned(), -12_500), ("from_future".to_owned(), 61_000)];
+        status.skewed_peers = vec![("answer".to_owned(), 9)];
         let text = shown(&status);
-        assert!(text.contains("clocks       answer: the newest stamp was 12.5 s behind our clock\n"), "{text}");
-        assert!(text.contains("clocks       from_future: the newest stamp was 61.0 s ahead of our clock\n"), "{text}");
+        let answer = "clocks       answer: the newest stamp was 12.5 s behind our clock\n";
+        assert!(text.contains(&format!("{answer}             its message says it is from node 9\n")), "{text}");
+        let other = "clocks       from_future: the newest stamp was 61.0 s ahead of our clock\n";
+        assert!(text.contains(&format!("{other}clocks")) || text.ends_with(other), "{text}");
     }
 
     /// A row that counts how many of its kind there are.

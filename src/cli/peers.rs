@@ -201,8 +201,11 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 /// What stands in a peers file for this peer.
 pub(super) fn stanza(id: NodeId, peer: &Listed) -> String {
     let mut text = format!("[[peer]]\nid = {id}\n");
-    if let Some(address) = &peer.address {
-        text.push_str(&format!("address = \"{address}\"\n"));
+    match peer.addresses.as_slice() {
+        [] => {}
+        [address] => text.push_str(&format!("address = \"{address}\"\n")),
+        // None of them has anything in it that Rust and TOML would quote otherwise.
+        addresses => text.push_str(&format!("address = {addresses:?}\n")),
     }
     if let Some(key) = &peer.key {
         text.push_str(&format!("public_key = \"{}\"\n", key.to_base64()));
@@ -236,7 +239,7 @@ pub(super) fn peer(action: PeerAction) -> Result<Answer, Failure> {
         PeerAction::Remove { of, peer } => change(&of, peer, &|file| {
             file.listed(peer).map(|_| None).ok_or_else(|| format!("peer {peer} is not in it"))
         }),
-        PeerAction::Add { of, peer, address, key, networks, replace } => change(&of, peer, &|file| {
+        PeerAction::Add { of, peer, addresses, key, networks, replace } => change(&of, peer, &|file| {
             let before = file.listed(peer);
             if before.is_some() && !replace {
                 return Err(format!("peer {peer} is in it already; `--replace` changes what it says"));
@@ -245,7 +248,13 @@ pub(super) fn peer(action: PeerAction) -> Result<Answer, Failure> {
             if let Some(other) = other {
                 return Err(format!("it lists this key for peer {other} already; one of the two must be wrong"));
             }
-            let before = before.unwrap_or(Listed { address: None, key: None, networks: Vec::new() });
+            let before = before.unwrap_or(Listed { addresses: Vec::new(), key: None, networks: Vec::new() });
+            let mut in_order: Vec<String> = Vec::new();
+            for address in &addresses {
+                if !in_order.contains(address) {
+                    in_order.push(address.clone());
+                }
+            }
             let mut distinct: Vec<u16> = Vec::new();
             for network in &networks {
                 if !distinct.contains(network) {
@@ -253,7 +262,7 @@ pub(super) fn peer(action: PeerAction) -> Result<Answer, Failure> {
                 }
             }
             Ok(Some(Listed {
-                address: address.clone().or(before.address),
+                addresses: if in_order.is_empty() { before.addresses } else { in_order },
                 key: key.or(before.key),
                 networks: if distinct.is_empty() { before.networks } else { distinct },
             }))
@@ -443,7 +452,7 @@ mod tests {
     }
 
     fn listed(address: Option<&str>) -> Listed {
-        Listed { address: address.map(str::to_owned), key: None, networks: Vec::new() }
+        Listed { addresses: address.map(str::to_owned).into_iter().collect(), key: None, networks: Vec::new() }
     }
 
     #[test]
@@ -466,12 +475,17 @@ mod tests {
     #[test]
     fn a_stanza_says_what_is_known_and_nothing_else() {
         let whole = Listed {
-            address: Some("nine.example:1".to_owned()),
+            addresses: vec!["nine.example:1".to_owned()],
             key: Some(KEY.parse().unwrap()),
             networks: vec![3, 5],
         };
         let text = stanza(id(9), &whole);
-        assert_eq!(StaticRegistry::parse(&text).unwrap().listed(id(9)), Some(whole));
+        assert_eq!(StaticRegistry::parse(&text).unwrap().listed(id(9)), Some(whole.clone()));
+        assert!(text.contains("\naddress = \"nine.example:1\"\n"), "{text}");
+        let several = Listed { addresses: vec!["[::1]:2".to_owned(), "nine.example:1".to_owned()], ..whole };
+        let text = stanza(id(9), &several);
+        assert!(text.contains("\naddress = [\"[::1]:2\", \"nine.example:1\"]\n"), "{text}");
+        assert_eq!(StaticRegistry::parse(&text).unwrap().listed(id(9)), Some(several));
         assert_eq!(stanza(id(9), &listed(None)), "[[peer]]\nid = 9\n");
     }
 

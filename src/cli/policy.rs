@@ -58,6 +58,17 @@ pub(super) fn told(policy: &Policy) -> String {
     all.join("; ")
 }
 
+/// Says in the log what of a policy cannot be meant: the node itself, or its key, among those who are allowed.
+pub(super) fn tell_oddities(policy: &Policy, own_id: NodeId, own_key: &PublicKey) {
+    for (peer, entries) in &policy.allow_list.entries {
+        if *peer == own_id {
+            tracing::warn!(%peer, "`--allow` names this node itself, which never asks");
+        } else if entries.iter().any(|entry| entry.key.as_ref() == Some(own_key)) {
+            tracing::warn!(%peer, "`--allow` names this node's own key for another peer");
+        }
+    }
+}
+
 /// What to do with a trusted peer's new key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Rotations {

@@ -197,17 +197,49 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_kept(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// From now on commands that are printed to be pasted name this home.
-pub(super) fn told_home(home: &Path) {
-    let _ = TOLD_HOME.set(shell(home));
+/// From now on commands that are printed to be pasted have these options, each with the path that the operator gave.
+pub(super) fn told_place(options: &[(&str, Option<&Path>)]) {
+    let given = options.iter().filter_map(|(option, path)| Some(format!("{option} {}", shell((*path)?))));
+    let given: Vec<String> = given.collect();
+    if !given.is_empty() {
+        let _ = TOLD_PLACE.set(given.join(" "));
+    }
 }
 
-/// The option that leads a printed command to the node that was asked.
-pub(super) fn home_option() -> String {
-    format!("--home {}", TOLD_HOME.get().map_or("HOME", String::as_str))
+/// The options that lead a printed command to the node that was asked, or the store.
+pub(super) fn place_options() -> &'static str {
+    TOLD_PLACE.get().map_or("--home HOME", String::as_str)
 }
 
-static TOLD_HOME: OnceLock<String> = OnceLock::new();
+/// The text, with [`place_options`] in each command in it that a text from elsewhere names without them: those of the
+/// library and of the node, which do not know how the operator came to it.
+pub(super) fn with_place(text: &str) -> String {
+    let mut placed = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("trustkeep ") {
+        let (before, command) = rest.split_at(at);
+        placed.push_str(before);
+        let end = command.find(['`', ')']).unwrap_or(command.len());
+        let (command, behind) = command.split_at(end);
+        let is_quoted = before.ends_with(['`', '(']) && !behind.is_empty();
+        let word = command.split(' ').nth(1).unwrap_or_default();
+        if is_quoted
+            && !matches!(word, "" | "init" | "node")
+            && !command.contains(" --home")
+            && !command.contains(" --dir")
+        {
+            let after_word = "trustkeep ".len() + word.len();
+            let (name, arguments) = command.split_at_checked(after_word).unwrap_or((command, ""));
+            placed.push_str(&format!("{name} {}{arguments}", place_options()));
+        } else {
+            placed.push_str(command);
+        }
+        rest = behind;
+    }
+    placed + rest
+}
+
+static TOLD_PLACE: OnceLock<String> = OnceLock::new();
 
 /// A path as one word of a command line, to be pasted into a shell.
 pub(super) fn shell(path: &Path) -> String {
@@ -255,6 +287,28 @@ pub(super) fn rfc_3339(at: i64) -> String {
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_in_a_text_from_elsewhere_names_the_place() {
+        for (text, placed) in [
+            ("see `trustkeep pending 9`", "see `trustkeep pending --home HOME 9`"),
+            ("look (trustkeep revoked --keys) and lift", "look (trustkeep revoked --home HOME --keys) and lift"),
+            (
+                "`trustkeep inspect`, and `trustkeep list`",
+                "`trustkeep inspect --home HOME`, and `trustkeep list --home HOME`",
+            ),
+            // Named already, of another home, or no command.
+            ("`trustkeep list --home h`", "`trustkeep list --home h`"),
+            ("a new home (trustkeep init)", "a new home (trustkeep init)"),
+            ("`--control-group` of `trustkeep node`", "`--control-group` of `trustkeep node`"),
+            ("trustkeep is here", "trustkeep is here"),
+            ("`trustkeep ", "`trustkeep "),
+            ("`trustkeep `", "`trustkeep `"),
+            ("", ""),
+        ] {
+            assert_eq!(with_place(text), placed, "{text}");
+        }
+    }
 
     /// Takes so many bytes.
     struct Room(usize);

@@ -25,10 +25,10 @@ pub(super) fn rekey(home: &Path, json: bool) -> Result<Answer, Failure> {
     let home = Home::new(home);
     owner::work_as_owner_of(home.path())?;
     // First, so that nothing is made where no node lives.
-    home.identity()?;
+    home.own_identity()?;
     // A node holds its store for as long as it runs, and so does whoever else changes its key.
     let lock = Directory::own(&home.store(), true, LoadMode::Read)?;
-    let old = home.identity()?.public_key();
+    let old = home.own_identity()?.public_key();
     let identity = home.rekey(now().wall)?;
     drop(lock);
     let key = identity.public_key();
@@ -44,15 +44,16 @@ pub(super) fn rekey(home: &Path, json: bool) -> Result<Answer, Failure> {
         return Ok(Answer::Yes);
     }
     let Rekeyed { node_id, public_key, fingerprint, old_fingerprint, home } = rekeyed;
+    let place = print::shell(Path::new(&home));
     print::to_stdout(|out| {
         writeln!(out, "node         {node_id}\nhome         {home}")?;
         writeln!(out, "public key   {public_key}\nfingerprint  {fingerprint}")?;
         writeln!(out, "replaces     {old_fingerprint}, which is destroyed here; see to copies made elsewhere")?;
         writeln!(
             out,
-            "The node tells its trusted peers when it runs next; `trustkeep status --home {home}` counts them."
+            "The node tells its trusted peers when it runs next; `trustkeep status --home {place}` counts them."
         )?;
-        writeln!(out, "To tell one by hand: `trustkeep request --home {home} PEER --force`.")
+        writeln!(out, "To tell one by hand: `trustkeep request --home {place} PEER --force`.")
     })?;
     Ok(Answer::Yes)
 }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::print::{Table, age, home_option, printable, table, table_with_texts, time};
+use super::print::{Table, age, place_options, printable, table, table_with_texts, time};
 use crate::machine::known;
 use crate::node::{Contradiction, StaticRegistry, Tries};
 use crate::peer::{KeyFault, NodeId, PublicKey, TrustRecord};
@@ -33,7 +33,10 @@ pub(super) struct PeerShown {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RegisteredRow {
     pub(super) node_id: u32,
+    /// The first of them.
     pub(super) address: Option<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
     public_key: Option<String>,
     fingerprint: Option<String>,
     networks: Vec<u16>,
@@ -382,7 +385,8 @@ impl RegisteredRow {
         let listed = file.listed(peer)?;
         Some(Self {
             node_id: peer.get(),
-            address: listed.address,
+            address: listed.addresses.first().cloned(),
+            addresses: listed.addresses,
             public_key: listed.key.map(|key| key.to_base64()),
             fingerprint: fingerprint(listed.key.as_ref()),
             networks: listed.networks,
@@ -442,7 +446,7 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
     });
     let columns = ["ID", "RECEIVED", "AGE", "FROM", "VOUCHED", "FINGERPRINT", "KIND"];
     table_with_texts(out, "PENDING", columns, cells)?;
-    let home = home_option();
+    let home = place_options();
     for PendingRow { node_id, proven_by, .. } in rows {
         if let Some(old) = proven_by {
             writeln!(
@@ -504,7 +508,7 @@ fn print_set_aside(
 
 /// What stands below a listing of those who wait: which of them are revoked, and what approving them takes.
 pub(super) fn print_marks(out: &mut dyn Write, rows: &[PendingRow]) -> io::Result<()> {
-    let home = home_option();
+    let home = place_options();
     for row in rows {
         let id = row.node_id;
         let first = (&row.fingerprint, row.key_revoked_at, &row.key_revocation);
@@ -570,7 +574,8 @@ pub(super) fn print_registered(out: &mut dyn Write, rows: &[RegisteredRow]) -> i
     let cells = rows.iter().map(|row| {
         let networks: Vec<String> = row.networks.iter().map(u16::to_string).collect();
         let networks = if networks.is_empty() { "-".to_owned() } else { networks.join(",") };
-        [row.node_id.to_string(), dash(row.address.as_ref()), networks, dash(row.fingerprint.as_ref())]
+        let addresses = if row.addresses.is_empty() { dash(row.address.as_ref()) } else { row.addresses.join(", ") };
+        [row.node_id.to_string(), addresses, networks, dash(row.fingerprint.as_ref())]
     });
     table(out, "PEERS FILE", ["ID", "ADDRESS", "NETWORKS", "FINGERPRINT"], cells)
 }

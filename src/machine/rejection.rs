@@ -100,6 +100,8 @@ pub enum Rejection {
     // Of commands.
     /// The peer is this node itself.
     PeerIsUs,
+    /// The key is this node's own, and no peer's: whoever else has it is a copy of this node, or a thief.
+    KeyIsOurs,
     /// The peer is in no table that the command concerns; nothing changed.
     NothingToDo,
     /// The peer is trusted already; force the request if it has lost its side of the trust.
@@ -199,6 +201,7 @@ impl Rejection {
             Self::StoreFull => "store_full",
             Self::OwedFull => "owed_full",
             Self::PeerIsUs => "peer_is_us",
+            Self::KeyIsOurs => "key_is_ours",
             Self::NothingToDo => "nothing_to_do",
             Self::AlreadyTrusted => "already_trusted",
             Self::RevokedNeedsOperator => "revoked_needs_operator",
@@ -261,6 +264,10 @@ impl fmt::Display for Rejection {
             Self::OwedFull => "too many peers are owed a decision",
             Self::PeerIsUs => {
                 "the peer is this node itself; an entry about it, as an import may leave, goes when the node starts"
+            }
+            Self::KeyIsOurs => {
+                "the key is this node's own, and no peer's; if a peer shows it, its home is a copy of this node's, or the \
+                key was stolen: give one of the two a new home (trustkeep init), or this node a new key (trustkeep rekey)"
             }
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",

@@ -11,6 +11,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use crate::foreign;
+use crate::peer::NodeId;
 use crate::sync::Mutex;
 use crate::time::Tick;
 
@@ -19,7 +20,16 @@ use crate::time::Tick;
 pub(crate) struct Counters {
     counts: Mutex<BTreeMap<&'static str, Count>>,
     /// By how much the newest stamp was off, by what came of it.
-    skews: Mutex<BTreeMap<&'static str, i64>>,
+    skews: Mutex<BTreeMap<&'static str, Skew>>,
+}
+
+/// How far a stamp was off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skew {
+    /// Ahead of our clock, or, below 0, behind it.
+    pub(crate) millis: i64,
+    /// Who the message said it was from. What is dropped for its time is not verified, so this may be anybody's word.
+    pub(crate) says_from: Option<NodeId>,
 }
 
 #[derive(Debug, Default)]
@@ -53,9 +63,9 @@ impl Counters {
         count.total = count.total.saturating_add(1);
     }
 
-    /// Keeps by how many milliseconds a stamp was ahead of our clock (or, below 0, behind it).
-    pub(crate) fn note_skew(&self, name: &'static str, millis: i64) {
-        self.skews.lock().insert(name, millis);
+    /// Keeps by how much a stamp was off, and whose it was.
+    pub(crate) fn note_skew(&self, name: &'static str, skew: Skew) {
+        self.skews.lock().insert(name, skew);
     }
 
     /// The newest was right.
@@ -64,8 +74,8 @@ impl Counters {
     }
 
     /// The newest of each name, in the order of the alphabet.
-    pub(crate) fn skews(&self) -> Vec<(&'static str, i64)> {
-        self.skews.lock().iter().map(|(name, millis)| (*name, *millis)).collect()
+    pub(crate) fn skews(&self) -> Vec<(&'static str, Skew)> {
+        self.skews.lock().iter().map(|(name, skew)| (*name, *skew)).collect()
     }
 
     /// Every name that was counted, in the order of the alphabet.

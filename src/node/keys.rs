@@ -11,8 +11,12 @@ use crate::store::Receipt;
 impl HandshakeManager {
     /// Trusts a peer outright, as the record says, and tells the registry; without a key, the registry is asked for one.
     ///
+    /// That another peer is trusted under the same key is no error: its holder is each of them. Ask
+    /// [`Snapshot::find_by_key`](crate::Snapshot::find_by_key) first where that must not be.
+    ///
     /// # Errors
-    /// [`CommandError::Refused`] with `AlreadyTrusted` if the record is there as it is, `StoreFull`, or `PeerIsUs`;
+    /// [`CommandError::Refused`] with `AlreadyTrusted` if the record is there as it is, `StoreFull`, `PeerIsUs`, or
+    /// `KeyIsOurs` if the key is this node's own;
     /// `RevokedNeedsLift` or `KeyRevokedNeedsLift` if the peer or the key is revoked.
     pub fn grant(&self, record: TrustRecord) -> Result<Receipt, CommandError> {
         self.command(Command::Grant { record, lift: None }).map(|(_, receipt)| receipt)

@@ -307,7 +307,14 @@ impl HandshakeManager {
     /// and `from_future` of messages that were dropped for it, `answer` of the newest answer to a request of ours.
     #[must_use]
     pub fn skews(&self) -> Vec<(&'static str, i64)> {
-        self.shell.counters.skews()
+        self.shell.counters.skews().into_iter().map(|(name, skew)| (name, skew.millis)).collect()
+    }
+
+    /// Who the message with each of these stamps said it was from.
+    #[cfg(feature = "cli")]
+    pub(crate) fn skewed_peers(&self) -> Vec<(&'static str, NodeId)> {
+        let skews = self.shell.counters.skews();
+        skews.into_iter().filter_map(|(name, skew)| Some((name, skew.says_from?))).collect()
     }
 
     /// Stops: takes nothing new, finishes or cancels what is being received, waits for what runs in the background, and
@@ -383,6 +390,9 @@ impl HandshakeManager {
 
     pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
         let _inside = self.shell.enter()?;
+        if self.names_own_key(&command) {
+            return Err(CommandError::Refused(Rejection::KeyIsOurs));
+        }
         let decided = match &command {
             Command::Approve { peer, .. } | Command::Reject { peer, .. } | Command::Revoke { peer, .. } => Some(*peer),
             _ => None,
@@ -394,6 +404,29 @@ impl HandshakeManager {
         let answer = (done.outcome, done.receipt.clone());
         self.shell.perform(done);
         Ok(answer)
+    }
+}
+
+impl HandshakeManager {
+    /// Whether a command would take this node's own key for a peer's.
+    fn names_own_key(&self, command: &Command) -> bool {
+        let own = self.public_key();
+        match command {
+            Command::Grant { record, .. } => record.public_key == Some(own),
+            Command::AdoptKey { key, .. } => *key == own,
+            Command::Approve { peer, fingerprint, .. } => {
+                let tables = self.shell.store.tables();
+                // A fingerprint of ours that no key has which waits is a mistake of another kind.
+                tables.as_ref().and_then(|tables| tables.pending(*peer)).is_some_and(|entry| match fingerprint {
+                    None => entry.key == own,
+                    Some(named) => {
+                        let waits = entry.key == own || entry.others.iter().any(|other| other.key == own);
+                        waits && *named == own.fingerprint()
+                    }
+                })
+            }
+            _ => false,
+        }
     }
 }
 

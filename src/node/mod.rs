@@ -6,6 +6,7 @@
 //! and a test brings none.
 #![forbid(unsafe_code)]
 
+mod address;
 mod announcer;
 mod builder;
 mod calls;
@@ -39,6 +40,7 @@ mod replies;
 mod retry;
 mod retry_table;
 mod revisions;
+mod seldom;
 mod shell;
 mod sinks;
 mod static_registry;
@@ -50,6 +52,8 @@ mod tcp_send;
 mod transport;
 mod waiting;
 
+#[cfg(feature = "cli")]
+pub(crate) use address::Address;
 pub use announcer::Announcement;
 pub use builder::Builder;
 pub use calls::{CommandError, RequestOptions, StartError};
@@ -63,7 +67,7 @@ pub use registry::{Fetched, Registry, RegistryEntry, RegistryError, Relayed, Rel
 pub use retry::{Told, Tries};
 pub use sinks::EventSink;
 #[cfg(feature = "cli")]
-pub(crate) use static_registry::{Address, Listed};
+pub(crate) use static_registry::Listed;
 pub use static_registry::{PeersFileError, StaticRegistry};
 pub use tcp::{ListenError, TcpConfig, TcpCounts, TcpTransport};
 pub use transport::{Dispatch, Inbox, Received, Reply, SendError, Transport};

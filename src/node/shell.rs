@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::announcer::Announcer;
 use super::cool_down::CoolDown;
-use super::counters::Counters;
+use super::counters::{Counters, Skew};
 use super::cutter::{Cut, Cutter};
 use super::durable::Durable;
 use super::enforcement::Enforcement;
@@ -42,7 +42,7 @@ use crate::machine::replay::{ReplayTable, Seen};
 use crate::machine::rotation;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, View as _};
-use crate::peer::{KeyFault, NodeId, PublicKey};
+use crate::peer::{KeyFault, NodeId, PublicKey, Source};
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex};
 use crate::time::WallMillis;
@@ -158,7 +158,7 @@ impl Shell {
         let now = self.clock.now();
         let answer_skew = match &input {
             Input::Message(received) if is_direct_answer(received) => {
-                Some(received.message.stamp().millis_since(now.wall))
+                Some((received.message.sender(), received.message.stamp().millis_since(now.wall)))
             }
             _ => None,
         };
@@ -178,8 +178,8 @@ impl Shell {
                 may_tell
             });
             // In here, so that whoever waits for the answer, and asks then how far the clocks are off, is told.
-            if let Some(skew) = answer_skew.filter(|_| !matches!(step.outcome, Outcome::Dropped(_))) {
-                self.note_answer(skew);
+            if let Some((peer, skew)) = answer_skew.filter(|_| !matches!(step.outcome, Outcome::Dropped(_))) {
+                self.note_answer(peer, skew);
             }
             if let Some(noted) = step.noted {
                 self.replay.lock().note(now.tick, noted);
@@ -273,10 +273,10 @@ impl Shell {
     }
 
     /// `may_wait`: the message may come again.
-    fn process(self: &Arc<Self>, received: Received, may_wait: bool, skew: &Cell<i64>) -> Result<(), NotDone> {
+    fn process(self: &Arc<Self>, received: Received, may_wait: bool, skew: &Cell<Skew>) -> Result<(), NotDone> {
         let now = self.clock.now();
         let message = Message::parse(&received.bytes).map_err(|error| NotDone::Refused(error.into()))?;
-        skew.set(message.stamp().millis_since(now.wall));
+        skew.set(Skew { millis: message.stamp().millis_since(now.wall), says_from: message.sender() });
         let (relayed, mut was_open) = (received.path.is_relayed(), false);
         let open = |bytes: &[u8; 32]| self.open_keys.lock().get(bytes).inspect(|_| was_open = true);
         let decoded = arrival::decode_with(&self.rules, now, message, relayed, open).map_err(NotDone::Refused)?;
@@ -320,7 +320,7 @@ impl Shell {
             Outcome::Dropped(rejection) => Err(NotDone::Refused(rejection)),
             _ => {
                 if is_answer {
-                    self.tell_of_clocks(sender, skew.get());
+                    self.tell_of_clocks(sender, skew.get().millis);
                 }
                 Ok(())
             }
@@ -346,10 +346,10 @@ impl Shell {
             self.count("stopping", &"a message came while the node was stopping");
             return Handled::NotNow;
         };
-        let (relayed, source, skew) = (received.path.is_relayed(), received.path.source(), Cell::new(0));
+        let (relayed, source, skew) = (received.path.is_relayed(), received.path.source(), Cell::default());
         let result = foreign::run(|| self.process(received, may_wait, &skew));
         if let Ok(Err(NotDone::Refused(rejection @ (Rejection::TooOld | Rejection::FromFuture)))) = &result {
-            return self.off_in_time(*rejection, skew.get(), relayed);
+            return self.off_in_time(*rejection, skew.get(), source, relayed);
         }
         if let Ok(Err(NotDone::Refused(full @ (Rejection::PendingFull | Rejection::PendingSourceFull)))) = &result {
             //
@@ -375,11 +375,11 @@ impl Shell {
     }
 
     /// what answers us was stamped a moment ago, so that a stamp further off says that one of the clocks is wrong.
-    fn note_answer(&self, skew: i64) {
+    fn note_answer(&self, peer: NodeId, skew: i64) {
         if skew.unsigned_abs() <= SKEW_TOLD_MS {
             self.counters.forget_skew("answer");
         } else {
-            self.counters.note_skew("answer", skew);
+            self.counters.note_skew("answer", Skew { millis: skew, says_from: Some(peer) });
         }
     }
 
@@ -393,11 +393,17 @@ impl Shell {
         }
     }
 
-    /// a message dropped for its time says by how much.
-    fn off_in_time(&self, rejection: Rejection, skew: i64, relayed: bool) -> Handled {
-        let (by, side) = (Duration::from_millis(skew.unsigned_abs()), if skew < 0 { "behind" } else { "ahead of" });
+    /// a message dropped for its time says by how much, and from whom it says it is. Its signature was not looked at.
+    fn off_in_time(&self, rejection: Rejection, skew: Skew, source: Source, relayed: bool) -> Handled {
+        let Skew { millis, says_from } = skew;
+        let (by, side) = (Duration::from_millis(millis.unsigned_abs()), if millis < 0 { "behind" } else { "ahead of" });
         self.counters.note_skew(rejection.name(), skew);
-        self.count(rejection.name(), &format_args!("{rejection}: {:.1} s {side} our clock", by.as_secs_f64()));
+        let who = says_from.map_or_else(String::new, |peer| format!("; it says it is from node {peer}"));
+        let by = by.as_secs_f64();
+        self.count(
+            rejection.name(),
+            &format_args!("{rejection}: {by:.1} s {side} our clock{who}, and came from {source}"),
+        );
         // it is our clock perhaps, and will be set right.
         let later = relayed && rejection == Rejection::FromFuture;
         if later { Handled::Later } else { Handled::Done }

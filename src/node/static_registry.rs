@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::address::Address;
 use super::registry::{Registry, RegistryEntry, RegistryError};
 use crate::peer::{NodeId, PublicKey};
 use crate::sync::{Arc, Mutex};
@@ -26,15 +27,15 @@ use crate::sync::{Arc, Mutex};
 /// ```toml
 /// [[peer]]
 /// id = 9
-/// address = "127.0.0.1:4440"                                     # may be left out; a host name will do
+/// address = "127.0.0.1:4440"                                     # may be left out; a host name, or a list, will do
 /// public_key = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc="    # may be left out; nothing is bound then
 /// networks = [3, 5]                                              # may be left out
 /// ```
 #[derive(Clone, Default)]
 pub struct StaticRegistry {
     peers: HashMap<NodeId, RegistryEntry>,
-    /// Host names with ports, of peers whose address is none.
-    names: HashMap<NodeId, String>,
+    /// Of peers that have host names among their addresses, all of these, in the order of the file.
+    named: HashMap<NodeId, Vec<Address>>,
     /// What the names stood for when they were last asked for.
     resolved: Arc<Mutex<HashMap<String, Vec<SocketAddr>>>>,
 }
@@ -43,7 +44,8 @@ pub struct StaticRegistry {
 #[cfg(feature = "cli")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
-    pub(crate) address: Option<String>,
+    /// In the order in which they are tried.
+    pub(crate) addresses: Vec<String>,
     pub(crate) key: Option<PublicKey>,
     pub(crate) networks: Vec<u16>,
 }
@@ -76,7 +78,7 @@ impl StaticRegistry {
     /// # Ordering
     /// Blocks for as long as the system takes. Look-ups go on meanwhile.
     pub fn resolve(&self) -> (usize, Vec<(String, io::Error)>) {
-        let mut names: Vec<&String> = self.names.values().collect();
+        let mut names: Vec<&String> = self.named.values().flatten().filter_map(Address::name).collect();
         names.sort_unstable();
         names.dedup();
         let mut untold = Vec::new();
@@ -110,8 +112,11 @@ impl StaticRegistry {
     #[cfg(feature = "cli")]
     pub(crate) fn listed(&self, peer: NodeId) -> Option<Listed> {
         let entry = self.peers.get(&peer)?;
-        let address = self.names.get(&peer).cloned().or_else(|| entry.addresses.first().map(ToString::to_string));
-        Some(Listed { address, key: entry.key, networks: entry.networks.clone() })
+        let addresses = match self.named.get(&peer) {
+            Some(addresses) => addresses.iter().map(ToString::to_string).collect(),
+            None => entry.addresses.iter().map(ToString::to_string).collect(),
+        };
+        Some(Listed { addresses, key: entry.key, networks: entry.networks.clone() })
     }
 
     /// The peers that it lists, by id.
@@ -141,20 +146,29 @@ impl StaticRegistry {
             .map_err(|error| (error.span().map_or(1, &line), error.message().replace('\n', " ")))?;
         let mut peers = HashMap::with_capacity(file.peer.len());
         let mut lines = HashMap::with_capacity(file.peer.len());
-        let mut names = HashMap::new();
+        let mut named = HashMap::new();
         for peer in file.peer {
             let at = line(peer.id.span());
             let id = NodeId::new(*peer.id.get_ref()).ok_or_else(|| (at, "0 is no node id".to_owned()))?;
             let mut entry = RegistryEntry::default();
-            if let Some(address) = peer.address {
-                match Address::parse(address.get_ref()) {
-                    Some(Address::Number(address)) => entry.addresses.push(address),
-                    Some(Address::Name(name)) => drop(names.insert(id, name)),
-                    None => {
-                        let reason = format!("{:?} is not an IP address or a host name, and a port", address.get_ref());
-                        return Err((line(address.span()), reason));
-                    }
+            let mut addresses = Vec::new();
+            let at_address = peer.address.as_ref().map_or(at, |address| line(address.span()));
+            let bad = |reason| (at_address, reason);
+            for text in peer.address.as_ref().map(|address| address.get_ref().as_slice()).unwrap_or_default() {
+                let parsed = Address::parse(text)
+                    .ok_or_else(|| bad(format!("{text:?} is not an IP address or a host name, and a port")))?;
+                if addresses.contains(&parsed) {
+                    return Err(bad(format!("{text:?} is listed twice")));
                 }
+                if addresses.len() == ADDRESSES_MAX {
+                    return Err(bad(format!("more than {ADDRESSES_MAX} addresses of one peer")));
+                }
+                addresses.push(parsed);
+            }
+            if addresses.iter().any(|address| address.name().is_some()) {
+                named.insert(id, addresses);
+            } else {
+                entry.addresses.extend(addresses.iter().filter_map(Address::number));
             }
             if let Some(key) = peer.public_key {
                 let refused = |reason| (line(key.span()), format!("{reason}"));
@@ -176,15 +190,24 @@ impl StaticRegistry {
             }
             peers.insert(id, entry);
         }
-        Ok(Self { peers, names, resolved: Arc::default() })
+        Ok(Self { peers, named, resolved: Arc::default() })
     }
 }
 
 impl Registry for StaticRegistry {
     fn look_up(&self, peer: NodeId) -> Result<Option<RegistryEntry>, RegistryError> {
         let mut found = self.peers.get(&peer).cloned();
-        if let (Some(entry), Some(name)) = (&mut found, self.names.get(&peer)) {
-            entry.addresses.extend(self.resolved.lock().get(name).into_iter().flatten());
+        if let (Some(entry), Some(addresses)) = (&mut found, self.named.get(&peer)) {
+            let resolved = self.resolved.lock();
+            for address in addresses {
+                let of_name = address.name().and_then(|name| resolved.get(name)).into_iter().flatten().copied();
+                // Two names, or a name and a number, may stand for the same.
+                for address in address.number().into_iter().chain(of_name) {
+                    if !entry.addresses.contains(&address) {
+                        entry.addresses.push(address);
+                    }
+                }
+            }
         }
         Ok(found)
     }
@@ -197,37 +220,6 @@ impl Registry for StaticRegistry {
 impl fmt::Debug for StaticRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StaticRegistry").field("peers", &self.peers.len()).finish()
-    }
-}
-
-/// Where a peer listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    Number(SocketAddr),
-    /// A host name and a port.
-    Name(String),
-}
-
-impl Address {
-    /// None of what is neither, or has no port.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return (address.port() != 0).then_some(Self::Number(address));
-        }
-        let (host, port) = text.rsplit_once(':')?;
-        let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
-        let is_label = |label: &str| {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            (1..=63).contains(&label.len())
-                && label.bytes().all(is_plain)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        let host = host.strip_suffix('.').unwrap_or(host);
-        // A last label of digits alone is an address that is none, as `300.1.1.1`.
-        let is_number = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-        let is_host = host.len() <= 253 && host.split('.').all(is_label) && !is_number;
-        (is_port && is_host).then(|| Self::Name(text.to_owned()))
     }
 }
 
@@ -282,16 +274,35 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Peer {
     id: Spanned<u32>,
-    address: Option<Spanned<String>>,
+    address: Option<Spanned<OneOrMore>>,
     public_key: Option<Spanned<String>>,
     #[serde(default)]
     networks: Vec<Spanned<u16>>,
+}
+
+/// A text, or a list of texts.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "an address is a text, or a list of texts")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => core::slice::from_ref(one),
+            Self::More(more) => more,
+        }
+    }
 }
 
 fn line_of(bytes: &[u8], offset: usize) -> usize {
     1 + bytes.iter().take(offset).filter(|&&byte| byte == b'\n').count()
 }
 
+/// Addresses of one peer; each that is down costs who sends some seconds.
+const ADDRESSES_MAX: usize = 16;
 /// Some hundred thousand peers; beyond that a registry of another kind is wanted.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -338,6 +349,17 @@ mod tests {
             (3, "unknown field", "[[peer]]\nid = 9\nport = 4440\n".to_owned()),
             (1, "unknown field", "[[peers]]\nid = 9\n".to_owned()),
             (1, "missing field", "[[peer]]\naddress = \"127.0.0.1:4440\"\n".to_owned()),
+            (3, "listed twice", "[[peer]]\nid = 9\naddress = [\"h:1\",\n\"h:1\"]\n".to_owned()),
+            (3, "and a port", "[[peer]]\nid = 9\naddress = [\"h:1\", \"h\"]\n".to_owned()),
+            (3, "a text, or a list of texts", "[[peer]]\nid = 9\naddress = [1]\n".to_owned()),
+            (
+                3,
+                "more than 16",
+                format!(
+                    "[[peer]]\nid = 9\naddress = {:?}\n",
+                    (1..18).map(|port| format!("h:{port}")).collect::<Vec<_>>()
+                ),
+            ),
             (2, "", "[[peer]]\nid = 4294967296\n".to_owned()),
             (2, "", "[[peer]]\nid = -1\n".to_owned()),
             (3, "duplicate key", "[[peer]]\nid = 9\nid = 9\n".to_owned()),
@@ -350,44 +372,6 @@ mod tests {
             assert_eq!(at, line, "{text}: {reason}");
             assert!(reason.contains(word), "{text}: {reason}");
             assert!(!reason.is_empty() && !reason.contains('\n'));
-        }
-    }
-
-    #[test]
-    fn an_address_is_a_number_or_a_host_name_and_a_port() {
-        for good in ["127.0.0.1:1", "[::1]:65535"] {
-            assert_eq!(Address::parse(good), Some(Address::Number(good.parse().unwrap())));
-        }
-        for good in ["localhost:4440", "nine.example.org:4440", "nine.example.org.:4440", "my_node-2:1", "1.example:9"]
-        {
-            assert_eq!(Address::parse(good), Some(Address::Name(good.to_owned())));
-        }
-        let long = format!("{}:1", "x".repeat(64));
-        for bad in [
-            "",
-            ":",
-            ":1",
-            "host",
-            "host:",
-            "host:0",
-            "host:65536",
-            "host:+1",
-            "host:x",
-            "127.0.0.1:0",
-            "127.0.0.1",
-            "300.1.1.1:1",
-            "1:1",
-            "::1:4440",
-            "a..b:1",
-            ".a:1",
-            "-a:1",
-            "a-:1",
-            "a b:1",
-            "a/b:1",
-            "h\u{f6}st:1",
-            &long,
-        ] {
-            assert_eq!(Address::parse(bad), None, "{bad}");
         }
     }
 
@@ -408,6 +392,27 @@ mod tests {
         newer.inherit(&registry);
         #[cfg(feature = "cli")]
         assert_eq!(newer.look_up(id(9)).unwrap().unwrap().addresses, found);
+    }
+
+    #[test]
+    fn several_addresses_of_a_peer_are_told_in_their_order() {
+        let text = "[[peer]]\nid = 9\naddress = [\"192.0.2.9:1\", \"[2001:db8::9]:2\"]\n[[peer]]\nid = 10\n\
+                    address = [\"[::1]:9\", \"localhost:9\", \"192.0.2.10:9\"]\n[[peer]]\nid = 11\naddress = []\n";
+        let registry = StaticRegistry::parse(text).unwrap();
+        let addresses = |id: NodeId| registry.look_up(id).unwrap().unwrap().addresses;
+        assert_eq!(addresses(id(9)), ["192.0.2.9:1".parse().unwrap(), "[2001:db8::9]:2".parse().unwrap()]);
+        assert_eq!(addresses(id(11)), []);
+        // Without the name at first; what the name stands for comes in its place, and once.
+        let (first, last) = ("[::1]:9".parse().unwrap(), "192.0.2.10:9".parse().unwrap());
+        assert_eq!(addresses(id(10)), [first, last]);
+        assert_eq!(registry.resolve().0, 1);
+        let found = addresses(id(10));
+        assert_eq!((found.first(), found.last()), (Some(&first), Some(&last)));
+        let distinct: std::collections::HashSet<&SocketAddr> = found.iter().collect();
+        assert_eq!(distinct.len(), found.len(), "{found:?}");
+        assert!(found.contains(&"127.0.0.1:9".parse().unwrap()) || found.len() == 2, "{found:?}");
+        #[cfg(feature = "cli")]
+        assert_eq!(registry.listed(id(10)).unwrap().addresses, ["[::1]:9", "localhost:9", "192.0.2.10:9"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use super::seldom::Seldom;
 use super::tcp::{TcpConfig, TcpCounts, positive};
 use super::tcp_answer::Caller;
 use super::tcp_send::Sender;
@@ -92,10 +93,12 @@ impl Receiver {
         })?;
         state.threads += 1;
         state.inbox = Some(inbox);
-        let shared = Arc::clone(&self.shared);
+        let (shared, told) = (Arc::clone(&self.shared), Mutex::new(Seldom::new(TELL_EVERY)));
         self.shared.sender.answers_go_to(Some(Arc::new(move |stream, from, bytes| {
-            if let Err(error) = take(&shared, stream, from, Some(bytes)) {
-                tracing::warn!(%error, "an answer was dropped");
+            if let Err(error) = take(&shared, stream, from, Some(bytes))
+                && let Some(since) = told.lock().tell()
+            {
+                tracing::warn!(%error, since, "an answer was dropped");
             }
         })));
         Ok(())
@@ -143,7 +146,7 @@ impl Drop for Leaving<'_> {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    let mut pause = PAUSE_MIN;
+    let (mut pause, mut told) = (PAUSE_MIN, Seldom::new(TELL_EVERY));
     loop {
         let accepted = listener.accept();
         if shared.state.lock().stopped {
@@ -155,7 +158,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
             Err(error) => {
                 // Out of descriptors or threads, most likely: it may pass, and trying at once would only burn the CPU.
-                tracing::warn!(%error, "cannot accept a connection; trying again");
+                if let Some(since) = told.tell() {
+                    tracing::warn!(%error, since, "cannot accept connections; trying again");
+                }
                 let until = Deadline::after(pause);
                 let mut state = shared.state.lock();
                 while !state.stopped {
@@ -306,6 +311,8 @@ fn read_message(stream: &TcpStream, until: Deadline) -> Option<Vec<u8>> {
 
 /// Messages that are handled at a time, look-ups included.
 const HANDLERS_MAX: usize = 128;
+/// How often each of these warnings is told at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const WAKE_TIMEOUT: Duration = Duration::from_millis(200);

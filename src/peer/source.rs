@@ -31,6 +31,14 @@ impl Source {
             },
         })
     }
+
+    /// The source of a message from this machine that came from no address and authenticated nobody, as over a Unix socket
+    /// or a channel within the process: all of these count as one, which is the loopback address 127.0.0.1. A transport
+    /// that knows which node it speaks to says [`Node`](Self::Node).
+    #[must_use]
+    pub const fn local() -> Self {
+        Self::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
 }
 
 /// The IPv4 address for which an IPv6 address stands, if it stands for one.
@@ -64,6 +72,7 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_eq!(Source::local(), of("::ffff:127.0.0.1"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One moment of the trusted records and the marks, for as long as somebody wants to look at it.
 #![forbid(unsafe_code)]
 
+use super::TrustStore;
 use super::receipt::Generation;
 use super::shared::Version;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
@@ -39,6 +40,20 @@ impl Change {
     }
 }
 
+impl TrustStore {
+    /// The peers that are trusted under this key, by id; as [`Snapshot::find_by_key`] of a snapshot taken now.
+    ///
+    /// # Ordering
+    /// Lock-free: takes one snapshot.
+    ///
+    /// # Complexity
+    /// O(n): there is no index by key, so each record is looked at.
+    #[must_use]
+    pub fn find_by_key(&self, key: &PublicKey) -> Vec<NodeId> {
+        self.snapshot().find_by_key(key)
+    }
+}
+
 impl Snapshot {
     pub(super) fn new(version: Arc<Version>) -> Self {
         Self(version)
@@ -70,6 +85,31 @@ impl Snapshot {
     #[inline]
     pub fn contains(&self, peer: NodeId) -> bool {
         self.0.trusted.contains(peer)
+    }
+
+    /// The peers that are trusted under this key, by id: none, one, or several that share it.
+    ///
+    /// # Complexity
+    /// O(n): there is no index by key, so each record is looked at. Where every connection needs this, keep a map of your
+    /// own and follow it with [`diff`](Self::diff) or with events.
+    ///
+    /// # Examples
+    /// ```
+    /// use trustkeep::{NodeId, PublicKey, TrustRecord, TrustStore};
+    ///
+    /// let key: PublicKey = "0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=".parse()?;
+    /// let peer = NodeId::new(9).ok_or("0 is no id")?;
+    /// let store = TrustStore::in_memory();
+    /// store.grant(TrustRecord::new(peer, key))?;
+    /// assert_eq!(store.find_by_key(&key), [peer]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn find_by_key(&self, key: &PublicKey) -> Vec<NodeId> {
+        let under = self.0.trusted.iter().filter(|record| record.public_key.as_ref() == Some(key));
+        let mut peers: Vec<NodeId> = under.map(|record| record.node_id).collect();
+        peers.sort_unstable();
+        peers
     }
 
     /// All records, by id.

@@ -59,7 +59,8 @@ pub fn import_and_export(document: &[u8]) -> Result<(Vec<u8>, u64), String> {
     let (before, own_id) = (Tables::new(Mix::new(1)), NodeId::new(u32::MAX).ok_or("no id")?);
     let limits = Limits::default();
     let mut nonce = || crate::peer::Nonce([7; 16]);
-    let into = Into { before: &before, now: NOW, own_id: Some(own_id), limits, lifts: &[], nonce: &mut nonce };
+    let into =
+        Into { before: &before, now: NOW, own_id: Some(own_id), own_key: None, limits, lifts: &[], nonce: &mut nonce };
     let (taken, said) = trust_json::read(document, into).map_err(|error| error.to_string())?;
     let rules = Rules { own_id, config: Default::default(), policy: Default::default(), limits };
     if let Err(broken) = check(&rules, &taken.after) {

@@ -11,9 +11,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Ask, Reply, socket};
-use crate::cli::Failure;
 use crate::cli::holder::{self, Holder};
 use crate::cli::home::Home;
+use crate::cli::{Failure, print};
 use crate::sync::Deadline;
 
 /// Asks the node that runs in this home.
@@ -34,7 +34,15 @@ pub(crate) fn ask_for_any(home: &Home, request: &Ask) -> Result<Reply, Failure> 
     let sent = send(&stream, request);
     // A node that refuses may close before it has heard all: what it says is read all the same.
     match (receive(&stream, waits.saturating_add(ANSWER_WITHIN)), sent) {
-        (Ok(reply), _) => Ok(reply),
+        (Ok(mut reply), _) => {
+            match &mut reply {
+                // The node knows only its number in its own PID namespace.
+                Reply::Status(status) => status.pid = socket::process_of(&stream),
+                Reply::Failed { message } => *message = print::with_place(message),
+                _ => {}
+            }
+            Ok(reply)
+        }
         (Err(_), Err(error)) => Err(unheard(home, &error)),
         (Err(error), Ok(())) => {
             let what = match error.kind() {
@@ -56,7 +64,7 @@ pub(crate) fn begin(home: &Home, request: &Ask) -> Result<UnixStream, Failure> {
     match send(&stream, request) {
         Ok(()) => Ok(stream),
         Err(error) => match receive(&stream, ANSWER_WITHIN) {
-            Ok(Reply::Failed { message }) => Err(Failure::new(message)),
+            Ok(Reply::Failed { message }) => Err(Failure::new(print::with_place(&message))),
             _ => Err(unheard(home, &error)),
         },
     }
@@ -105,12 +113,18 @@ fn not_there(home: &Home, socket: &Path, error: &io::Error, holder: Option<Holde
             format_args!("a process elsewhere holds the store of {path}, and does not serve {socket}"),
             started_elsewhere,
         ),
-        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) if home.is_elsewhere() => Failure::hint(
-            format_args!("no node serves {socket}"),
-            "start it with `trustkeep node` and this `--control`",
-        ),
+        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) if home.is_elsewhere() => {
+            let place = print::place_options();
+            let home = if place.contains("--home ") { "" } else { "--home HOME " };
+            let how = format!("start it with `trustkeep node {home}{place}`");
+            Failure::hint(format_args!("no node serves {socket}"), how)
+        }
         (io::ErrorKind::NotFound, None) if !home.path().exists() => {
-            Failure::hint(format_args!("{path}: no such home"), "make one with `trustkeep init`")
+            let shell = print::shell(home.path());
+            Failure::hint(
+                format_args!("{path}: no such home"),
+                format_args!("make one with `trustkeep init --home {shell}`"),
+            )
         }
         (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) => home.not_running(),
         (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, None) => Failure::hint(

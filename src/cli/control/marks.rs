@@ -58,8 +58,8 @@ fn found(revoked: &Revoked) -> String {
 pub(super) fn with(reply: Result<Reply, String>, found: String) -> Result<Reply, String> {
     match reply? {
         Reply::Done { generation, warning, .. } => Ok(Reply::Done { generation, found: Some(found), warning }),
-        Reply::Decided { generation, not_told, given_up, .. } => {
-            Ok(Reply::Decided { generation, found: Some(found), not_told, given_up })
+        Reply::Decided { generation, not_told, given_up, warning, .. } => {
+            Ok(Reply::Decided { generation, found: Some(found), not_told, given_up, warning })
         }
         other => Ok(other),
     }

@@ -169,6 +169,9 @@ pub(super) enum Reply {
         /// Whether the node tries that no more.
         #[serde(default)]
         given_up: bool,
+        /// Something that the operator should know besides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
     },
     /// What was waited for did not happen in time, or cannot happen.
     No {
@@ -281,7 +284,8 @@ pub(super) struct Status {
     pub(super) public_key: String,
     pub(super) fingerprint: String,
     pub(super) listen: String,
-    pub(super) pid: u32,
+    /// By its number where this is read: whoever reads it asks the system and believes no other number.
+    pub(super) pid: Option<u32>,
     pub(super) generation: u64,
     pub(super) durable_generation: u64,
     /// Whether saving works and does not hang, the registry does not contradict many trusted records, and the store is none
@@ -312,6 +316,9 @@ pub(super) struct Status {
     /// By how many milliseconds the newest stamp was ahead of our clock, by why that mattered.
     #[serde(default)]
     pub(super) skews: Vec<(String, i64)>,
+    /// Who the message with each of these stamps said it was from.
+    #[serde(default)]
+    pub(super) skewed_peers: Vec<(String, u32)>,
     /// How far the node has come with telling its peers of its new key.
     #[serde(default)]
     pub(super) announcement: Option<Announcement>,

@@ -74,7 +74,8 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
         Ask::Approve { peer, fingerprint, entry, lift } => done(id(peer).and_then(|peer| {
             let LookedAt { fingerprint, entry } = looked_at(fingerprint, entry)?;
             let approved = manager.approve_seen(peer, fingerprint, entry, revocation(lift)?);
-            decided(manager, peer, approved.map_err(|error| not_decided(peer, &error))?)
+            let done = decided(manager, peer, approved.map_err(|error| not_decided(peer, &error))?)?;
+            Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Grant { peer, key, lift } => done(id(peer).and_then(|peer| {
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
@@ -83,7 +84,8 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
                 Some(lift) => manager.grant_lifting(record, lift),
                 None => manager.grant(record),
             };
-            durable(granted.map_err(|error| refused(peer, &error))?)
+            let done = durable(granted.map_err(|error| refused(peer, &error))?)?;
+            Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Reject { peer, reason, fingerprint, entry } => done(id(peer).and_then(|peer| {
             let mut named = looked_at(fingerprint, entry)?;
@@ -251,6 +253,23 @@ pub(super) fn durable(receipt: Receipt) -> Result<Reply, String> {
     }
 }
 
+/// The same, with a warning if other peers are trusted under the key of this one.
+fn with_others_under_key(manager: &HandshakeManager, peer: NodeId, mut reply: Reply) -> Reply {
+    let snapshot = manager.store().snapshot();
+    let key = snapshot.get(peer).and_then(|record| record.public_key);
+    let mut others = key.map(|key| snapshot.find_by_key(&key)).unwrap_or_default();
+    others.retain(|other| *other != peer);
+    if let (Some(first), Reply::Done { warning, .. } | Reply::Decided { warning, .. }) = (others.first(), &mut reply) {
+        let more = match others.len() {
+            1 => String::new(),
+            len => format!(" and {} more", len - 1),
+        };
+        let so = format!("peer {peer} has the key of peer {first}{more}: whoever holds it is each of them");
+        *warning = Some(warning.take().map_or(so.clone(), |warning| format!("{warning}; {so}")));
+    }
+    reply
+}
+
 /// what the newest answer to a request says of our clock.
 fn clock_warning(manager: &HandshakeManager) -> Option<String> {
     let skews = manager.skews();
@@ -266,9 +285,9 @@ pub(super) fn decided(manager: &HandshakeManager, peer: NodeId, receipt: Receipt
     let Reply::Done { generation, found, warning } = done else { return Ok(done) };
     Ok(match manager.wait_told(peer, TOLD_WITHIN) {
         Told::Nothing => Reply::Done { generation, found, warning },
-        Told::Told => Reply::Decided { generation, found, not_told: None, given_up: false },
-        Told::NotYet(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: false },
-        Told::GivenUp(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: true },
+        Told::Told => Reply::Decided { generation, found, not_told: None, given_up: false, warning },
+        Told::NotYet(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: false, warning },
+        Told::GivenUp(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: true, warning },
     })
 }
 
@@ -458,7 +477,7 @@ fn status(node: &Served) -> Status {
         public_key: manager.public_key().to_base64(),
         fingerprint: manager.public_key().fingerprint().to_string(),
         listen: listen.to_string(),
-        pid: std::process::id(),
+        pid: Some(std::process::id()),
         generation: health.generation.get(),
         durable_generation: health.durable_generation.get(),
         healthy: health.is_ok() && registry_disagreement.is_none() && older_store.is_none(),
@@ -485,6 +504,7 @@ fn status(node: &Served) -> Status {
         near_limits: health.near_limits.iter().map(|near| (near.limit.to_owned(), near.entries, near.max)).collect(),
         counters: counters(manager),
         skews: manager.skews().into_iter().map(|(name, millis)| (name.to_owned(), millis)).collect(),
+        skewed_peers: manager.skewed_peers().into_iter().map(|(name, peer)| (name.to_owned(), peer.get())).collect(),
         announcement: manager.announcement().map(|it| Announcement { told: it.told, owed: it.owed }),
         older_store,
         false_key: false_key(manager),

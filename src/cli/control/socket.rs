@@ -164,9 +164,14 @@ pub(super) fn user_of(stream: &UnixStream) -> io::Result<u32> {
     Ok(getsockopt(stream, PeerCredentials)?.uid())
 }
 
+/// The process at the other end, by its number in our PID namespace; `None` if it has none there.
+pub(super) fn process_of(stream: &UnixStream) -> Option<u32> {
+    u32::try_from(getsockopt(stream, PeerCredentials).ok()?.pid()).ok().filter(|pid| *pid > 0)
+}
+
 /// The process at the other end, if the system says that it does not run: it was stopped by a signal, or a debugger holds it.
 pub(super) fn stopped_process(stream: &UnixStream) -> Option<u32> {
-    let pid = u32::try_from(getsockopt(stream, PeerCredentials).ok()?.pid()).ok().filter(|pid| *pid > 0)?;
+    let pid = process_of(stream)?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may have anything in it.
     let state = stat.rsplit_once(") ")?.1.chars().next()?;

@@ -52,7 +52,7 @@ fn read_naming(before: &Tables, document: &str, limits: Limits, lifts: &[Revocat
         drawn += 1;
         Nonce([drawn; 16])
     };
-    let into = Into { before, now: NOW, own_id: Some(id(7)), limits, lifts, nonce: &mut nonce };
+    let into = Into { before, now: NOW, own_id: Some(id(7)), own_key: None, limits, lifts, nonce: &mut nonce };
     super::read(document.as_bytes(), into).unwrap().0
 }
 
@@ -555,7 +555,8 @@ fn each_field_of_what_is_remembered_is_checked_by_name() {
         assert_eq!(unknown, [format!("`since` is no field of `{list}` (first in {list}[0]); it was ignored")]);
         let mut nonce = || Nonce([0; 16]);
         let limits = Limits::default();
-        let into = Into { before: &before, now: NOW, own_id: None, limits, lifts: &[], nonce: &mut nonce };
+        let into =
+            Into { before: &before, now: NOW, own_id: None, own_key: None, limits, lifts: &[], nonce: &mut nonce };
         let error = super::read(json!({ *list: entry }).to_string().as_bytes(), into).unwrap_err().to_string();
         assert!(error.contains(&format!("`{list}` to be a list or null")), "{error}");
         assert!(told.iter().all(|line| !line.contains("null")));

@@ -14,6 +14,7 @@ use super::changes::{Changes, Later, higher, settled};
 use super::fields::Fields;
 use super::finding::{Count, Finding, Unknown, UnknownNames};
 use super::read::{LISTS, List, Sink};
+use super::remarks::Remarks;
 use super::take_remembered::Remembered;
 use super::values::{full, not_after, source, text};
 use crate::config::Limits;
@@ -31,6 +32,8 @@ pub(crate) struct Into<'a> {
     pub(crate) now: Now,
     /// Who lives here, if that is known: never a peer.
     pub(crate) own_id: Option<NodeId>,
+    /// Under which key, if that is known: no peer's.
+    pub(crate) own_key: Option<PublicKey>,
     pub(crate) limits: Limits,
     /// The store's revocations that may be lifted.
     pub(crate) lifts: &'a [RevocationId],
@@ -54,6 +57,7 @@ pub(crate) struct Taken {
     pub(crate) unknown_left_out: u64,
     /// How many requests, ours and of others, and answers that are owed were taken without their nonce and got a fresh one.
     pub(crate) fresh_nonces: u64,
+    pub(crate) remarks: Remarks,
 }
 
 pub(super) struct Taking<'a> {
@@ -167,7 +171,8 @@ impl<'a> Taking<'a> {
         let room = FINDINGS_MAX.saturating_sub(findings.len());
         findings_left_out += notes.len().saturating_sub(room) as u64;
         findings.extend(notes.into_iter().take(room));
-        Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces }
+        let remarks = Remarks::new(self.into.before, &after);
+        Taken { after, counts, findings, findings_left_out, unknown, unknown_left_out, fresh_nonces, remarks }
     }
 
     /// Why this request of ours to this peer is none, if so.
@@ -292,6 +297,7 @@ impl<'a> Taking<'a> {
             .mutual(fields.flag("mutual")?)
             .network(fields.number("network", u16::MAX)?);
         let before = self.into.before;
+        self.is_not_ours(record.public_key.as_ref())?;
         self.is_free_of_marks(peer, record.public_key.as_ref())?;
         match before.trusted(peer) {
             Some(old) if old == record => return Ok(Unchanged),
@@ -319,6 +325,7 @@ impl<'a> Taking<'a> {
         let Some(key) = fields.key("public_key")? else {
             return Err("no `public_key`, so there is nothing to approve; the peer must ask again".to_owned());
         };
+        self.is_not_ours(Some(&key))?;
         let now = self.into.now;
         let received_at = self.past("received_at", fields, notes)?.unwrap_or(now.wall);
         let nonce = fields.nonce("nonce")?;
@@ -454,6 +461,14 @@ impl<'a> Taking<'a> {
         self.floors_len += usize::from(before.is_none());
         self.changes.floors.insert(peer.get(), Some(next));
         Ok(Took)
+    }
+
+    /// Whoever else shows the key of the node that lives here is a copy of it, or a thief.
+    fn is_not_ours(&self, key: Option<&PublicKey>) -> Result<(), String> {
+        match self.into.own_key.as_ref() == key && key.is_some() {
+            true => Err("the key of this node itself, which is no peer's".to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// A time by our own clock, which nothing can have happened after.

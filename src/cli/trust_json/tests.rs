@@ -364,7 +364,15 @@ fn who_vouched_is_the_stores_word_alone() {
         let mut document = Vec::new();
         write(&mut document, 3, &ours, nonces, &mut || ()).unwrap();
         let mut nonce = || Nonce([9; 16]);
-        let into = Into { before, now, own_id: None, limits: Default::default(), lifts: &[], nonce: &mut nonce };
+        let into = Into {
+            before,
+            now,
+            own_id: None,
+            own_key: None,
+            limits: Default::default(),
+            lifts: &[],
+            nonce: &mut nonce,
+        };
         super::read(document.as_slice(), into).unwrap().0
     };
     let empty = tables(1, &[]);

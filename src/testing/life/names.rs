@@ -112,6 +112,7 @@ named!(rejection, REJECTIONS, Rejection:
     Rejection::StoreFull => "store_full",
     Rejection::OwedFull => "owed_full",
     Rejection::PeerIsUs => "peer_is_us",
+    Rejection::KeyIsOurs => "key_is_ours",
     Rejection::NothingToDo => "nothing_to_do",
     Rejection::AlreadyTrusted => "already_trusted",
     Rejection::RevokedNeedsOperator => "revoked_needs_operator",
@@ -147,7 +148,10 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
     ),
     ("rejection:bad_signature R-7 R-16 R-215", "signatures are checked before a step, and are believed here"),
     ("R-6 R-135 R-136 R-137 R-138 R-139", "texts are filtered before a step, and shown by the program"),
-    ("R-161 R-162 R-199 R-192 R-198", "of the shell: how it asks the registry, what it counts, what it saves when"),
+    (
+        "R-161 R-162 R-199 R-192 R-198 rejection:key_is_ours",
+        "of the shell: how it asks the registry, what it counts, what it saves when, and which key is its own",
+    ),
     ("R-187 R-149 R-280", "of the import of documents, which goes through the store (target trust_json)"),
     (
         "R-225 R-226 R-100 R-101 R-102 R-103 R-104 R-105 R-106 R-107 R-108 R-109 R-110 R-145 R-146",
