@@ -2,7 +2,7 @@
 //!
 //! - every acknowledged change is there, unless the one change of the same thread that was under way undid it;
 //! - no revocation is lost and no generation goes back;
-//! - nothing is there that nobody did; `verify` finds every byte accounted for; the store opens.
+//! - nothing is there that nobody did; `verify` finds nothing damaged; the store opens.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

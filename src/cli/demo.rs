@@ -80,7 +80,7 @@ impl Demo {
             return Err(Failure::new(format_args!("node {} ended by itself: {status}", b.id)));
         }
         offline::check(&b.home.store())?;
-        self.done(&format!("kill -9 of node {}; every byte of its store is accounted for", b.id))?;
+        self.done(&format!("kill -9 of node {}; nothing in its store is damaged", b.id))?;
         self.stage.start(&b)?;
         trusted(&a, &b)?;
         self.done(&format!("node {} runs again: still trusted on both sides", b.id))?;

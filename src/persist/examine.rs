@@ -68,11 +68,11 @@ pub(crate) struct FileInfo {
 /// What checking a file came to.
 #[derive(Debug)]
 pub(crate) enum Finding {
-    /// Every byte is accounted for.
+    /// Every byte is accounted for, and nothing can have followed.
     Whole,
     /// Nothing is lost, but somebody may want to know.
     Note(String),
-    /// Nothing is known to be lost, but some bytes are not what they should be.
+    /// Nothing is known to be lost, but it is not known of every byte that it is what it should be.
     Unsure(String),
     Fault(OpenError),
 }
@@ -87,7 +87,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// What was found of each file, and of the directory.
+    /// Of each file, and of the directory.
     pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.files.iter().map(|(_, finding)| finding).chain([&self.directory])
     }
@@ -128,7 +128,7 @@ pub(crate) fn inspect(storage: &dyn Storage, now: Now) -> Result<Inspection, Ope
         let newest = newest.map(|(link, ending)| {
             let name = journal_name(link.seq);
             let written = load::read(storage, &name, |bytes| Ok(written(bytes)))?.unwrap_or(ending.bytes);
-            Ok((name, finding(&link.head, ending, written)))
+            Ok((name, finding(&link.head, ending, written, true)))
         });
         Ok(Inspection { snapshot, files: describe(entries, listing), newest: newest.transpose()? })
     })
@@ -180,10 +180,8 @@ pub(crate) fn verify(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(P
     let mut last_faults = None;
     loop {
         let report = verify_once(storage, now, progress)?;
-        let findings = report.files.iter().map(|(_, finding)| finding).chain([&report.directory]);
-        let faults: Vec<String> = findings
-            .filter_map(|finding| if let Finding::Fault(error) = finding { Some(error.to_string()) } else { None })
-            .collect();
+        let told = |finding: &Finding| if let Finding::Fault(error) = finding { Some(error.to_string()) } else { None };
+        let faults: Vec<String> = report.findings().filter_map(told).collect();
         if faults.is_empty() || last_faults.as_ref() == Some(&faults) {
             return Ok(report);
         }
@@ -214,7 +212,9 @@ fn verify_once(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progres
         for file in files {
             let counted = chain.iter().find(|link| Some(link.seq) == file.seq).and_then(|link| link.counted);
             let counted = counted.or(check.previous.filter(|of| Some(of.seq) == file.seq).map(|of| of.bytes));
-            let finding = check.file(&file, counted);
+            // Only where the state ends it is not known how much of a journal counts; one that nothing leads to holds nothing.
+            let is_newest = counted.is_none() && chain.last().is_none_or(|link| Some(link.seq) == file.seq);
+            let finding = check.file(&file, counted, is_newest);
             check.meter.end(file.bytes);
             match finding {
                 Ok(finding) => checked.push((file, finding)),
@@ -294,8 +294,7 @@ fn describe(entries: &[FileEntry], listing: &Listing) -> Vec<FileInfo> {
             _ if listing.set_aside.contains(name) => FileKind::SetAside,
             _ => FileKind::Foreign,
         };
-        let generation = snapshot.map(|(generation, _)| *generation);
-        let seq = journal.map(|(seq, _)| *seq);
+        let (generation, seq) = (snapshot.map(|(generation, _)| *generation), journal.map(|(seq, _)| *seq));
         FileInfo { name: name.clone(), bytes: entry.bytes, kind, generation, seq }
     };
     entries.iter().map(of).collect()
@@ -332,7 +331,7 @@ impl Meter<'_> {
 }
 
 impl Check<'_> {
-    fn file(&mut self, file: &FileInfo, counted: Option<u64>) -> Result<Finding, OpenError> {
+    fn file(&mut self, file: &FileInfo, counted: Option<u64>, is_newest: bool) -> Result<Finding, OpenError> {
         let name = &file.name;
         Ok(match file.kind {
             FileKind::Genesis => match load::read(self.storage, name, |bytes| Header::decode(bytes, Kind::Genesis))? {
@@ -343,7 +342,7 @@ impl Check<'_> {
                 Err(error) => Finding::Fault(unusable(self.storage, name, error)),
             },
             FileKind::Snapshot => self.snapshot(name)?,
-            FileKind::Journal => self.journal(name, counted)?,
+            FileKind::Journal => self.journal(name, counted, is_newest)?,
             FileKind::Lock => {
                 let is_foreign =
                     load::read(self.storage, name, |bytes| Ok(LockText::parse(bytes) == LockText::Foreign))?;
@@ -381,7 +380,7 @@ impl Check<'_> {
         Ok(Finding::Whole)
     }
 
-    fn journal(&mut self, name: &str, counted: Option<u64>) -> Result<Finding, OpenError> {
+    fn journal(&mut self, name: &str, counted: Option<u64>, is_newest: bool) -> Result<Finding, OpenError> {
         let (now, newest, meter) = (self.now, &self.newest, &mut self.meter);
         let outcome = load::read(self.storage, name, |bytes| {
             let head = decode_head(name, bytes)?;
@@ -406,7 +405,7 @@ impl Check<'_> {
         if *self.store.get_or_insert(head.store) != head.store {
             return Ok(Finding::Fault(OpenError::OtherStore { path: self.storage.path(name) }));
         }
-        Ok(finding(&head, &ending, written))
+        Ok(finding(&head, &ending, written, is_newest))
     }
 }
 

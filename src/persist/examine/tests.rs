@@ -290,13 +290,10 @@ fn a_journal_is_part_of_the_state_and_a_torn_end_is_a_note() {
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, faults(&report).len()), (Some(6), 0));
     assert!(!report.is_accounted_for() && note(&report).contains("could be a torn write or damage"), "{report:?}");
-    // Behind a watermark nothing is left open.
+    // In front of a watermark nothing is left open.
     let head = JournalHead::decode(&bytes).unwrap();
     let watermark = Watermark { generation: 7, used_bytes: end };
     bytes[576..640].copy_from_slice(&watermark.encode(head.file_tag()));
-    put(&files, &journal_name(1), bytes.clone());
-    let report = verify(&files, Now::default()).unwrap();
-    assert!(report.files.iter().all(|(_, finding)| matches!(finding, Finding::Whole)), "{report:?}");
     bytes[end as usize - 40] ^= 1;
     put(&files, &journal_name(1), bytes.clone());
     let found = faults(&verify(&files, Now::default()).unwrap());
@@ -361,7 +358,8 @@ fn what_an_older_journal_does_not_count_is_no_riddle() {
     put(&files, &journal_name(2), bytes);
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, faults(&report).len()), (Some(7), 0), "{report:?}");
-    assert!(report.is_accounted_for(), "{report:?}");
+    let of = |seq| report.files.iter().find(|(file, _)| file.seq == Some(seq)).map(|(_, finding)| finding);
+    assert!(matches!((of(1), of(2)), (Some(Finding::Whole), Some(Finding::Unsure(_)))), "{report:?}");
 }
 
 #[test]
@@ -383,4 +381,52 @@ fn a_journal_that_is_appended_to_while_it_is_looked_at_is_no_fault() {
     files.after_list.lock().unwrap().push(append);
     let report = verify(&files, Now::default()).unwrap();
     assert_eq!((report.generation, faults(&report).len()), (Some(7), 0), "{report:?}");
+}
+
+/// Zeros in place of all that was acknowledged behind a group look like a journal in which nothing followed: that nothing did is
+/// known by the closing mark alone, whether the group is the first one, and whether a watermark names it or not.
+#[test]
+fn no_open_journal_is_accounted_for_and_every_closed_one_is() {
+    for groups in 1..=3 {
+        let keys = [key(3), key(4), key(6)];
+        let (whole, end) = journal(&keys[..groups]);
+        let tag = JournalHead::decode(&whole).unwrap().file_tag();
+        let generation = 5 + groups as u64;
+        // Of all three groups, as they were acknowledged, those behind this one are gone.
+        let (all, _) = journal(&keys);
+        let mut lost = all.clone();
+        lost[end as usize..].fill(0);
+        assert_eq!(lost, whole, "nothing in the file tells");
+        for is_marked in [false, true] {
+            let mut bytes = whole.clone();
+            if is_marked {
+                bytes[576..640].copy_from_slice(&Watermark { generation, used_bytes: end }.encode(tag));
+            }
+            let files = store();
+            put(&files, &journal_name(1), bytes.clone());
+            let report = verify(&files, Now::default()).unwrap();
+            assert_eq!((report.generation, faults(&report).len()), (Some(generation), 0));
+            assert!(!report.is_accounted_for(), "{groups}, {is_marked}: {report:?}");
+            let said = note(&report);
+            assert!(said.starts_with(&format!("every byte up to {end} is accounted for, but ")), "{said}");
+            assert!(
+                said.ends_with("a change of the last second that was lost as a whole would not be noticed"),
+                "{said}"
+            );
+            let (_, finding) = inspect(&files, Now::default()).unwrap().newest.unwrap();
+            assert!(matches!(finding, Finding::Unsure(found) if found == said));
+            // A byte that is spoilt besides hides nothing of that.
+            bytes[200] = 1;
+            put(&files, &journal_name(1), bytes.clone());
+            let report = verify(&files, Now::default()).unwrap();
+            assert!(note(&report).starts_with("byte 200 holds nothing") && note(&report).contains("is not closed"));
+            bytes[200] = 0;
+            // And the twin.
+            let mark = Mark { continued: false, generation, used_bytes: end, file_bytes: 4096 };
+            bytes[512..576].copy_from_slice(&mark.encode(tag));
+            put(&files, &journal_name(1), bytes);
+            let report = verify(&files, Now::default()).unwrap();
+            assert!(report.is_accounted_for(), "{report:?}");
+        }
+    }
 }
