@@ -69,19 +69,34 @@ pub(crate) fn load_as(
         Choice::Create => {
             let removed = clean(storage.as_ref(), &listing);
             let report = Report { created: true, files: state.files(), removed, ..Report::default() };
-            begin(storage, opening.sizes, (fresh()?, false), (0, None), next_seq(&listing), fresh()?.seed, report)
+            let store = fresh()?;
+            let tables = Tables::new(Mix::new(store.seed));
+            let bytes = write::snapshot(storage.as_ref(), store, 0, &tables)
+                .map_err(|failed| OpenError::Persist(failed.error))?;
+            let state = (0, tables, bytes);
+            begin(storage, opening.sizes, (store, false), state, next_seq(&listing), fresh()?.seed, report)
         }
         Choice::Empty { set_aside, store } => {
+            let named = named_by_journals(storage.as_ref(), &listing, store)?;
             let is_marked = store.is_some();
-            let store = store.map_or_else(&fresh, Ok)?;
-            let set_aside = move_aside(storage.as_ref(), &entries, &set_aside, true)?;
-            let removed = clean(storage.as_ref(), &listing);
-            let report = Report { files: state.files(), set_aside, removed, lossy: true, ..Report::default() };
+            let store = store.or(named).map_or_else(&fresh, Ok)?;
             // Beyond every generation that may have been acknowledged here.
             let newest = listing.snapshots.first().map_or(0, |(newest, _)| *newest);
             let generation = newest.saturating_add(LEAP).min(GENERATION_MAX);
             // What was read belongs to the store that the mark names.
-            let state = (generation, instead.filter(|_| is_marked));
+            let tables = instead.filter(|_| is_marked).unwrap_or_else(|| Tables::new(Mix::new(store.seed)));
+            // The last generation of all has no other behind it: its name must be free.
+            let (first, then): (Vec<_>, Vec<_>) =
+                set_aside.into_iter().partition(|(name, _)| *name == recover::snapshot_name(generation));
+            let mut set_aside = move_aside(storage.as_ref(), &entries, &first, true)?;
+            // Before anything else is set aside: a disk that has no room for it changes nothing, and from here on a crash leaves
+            // a state from which an opening, or another repair, goes on.
+            let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
+                .map_err(|failed| OpenError::Persist(failed.error))?;
+            set_aside.extend(move_aside(storage.as_ref(), &entries, &then, true)?);
+            let removed = clean(storage.as_ref(), &listing);
+            let report = Report { files: state.files(), set_aside, removed, lossy: true, ..Report::default() };
+            let state = (generation, tables, bytes);
             begin(storage, opening.sizes, (store, is_marked), state, next_seq(&listing), fresh()?.seed, report)
         }
         Choice::State(recovered) => {
@@ -217,19 +232,37 @@ fn next_seq(listing: &Listing) -> u64 {
     listing.journals.first().map_or(1, |(newest, _)| newest.saturating_add(1))
 }
 
-/// Makes a store with these tables at this generation durable, then its mark, unless that is there.
+/// Which store the journals belong to; none if no headers can be read. An empty store that takes their place is the same one, so
+/// that none of them is another's whatever a crash leaves of this. `marked`: the one that the mark names.
+fn named_by_journals(
+    storage: &dyn Storage,
+    listing: &Listing,
+    marked: Option<StoreId>,
+) -> Result<Option<StoreId>, OpenError> {
+    let mut named = marked;
+    for (_, name) in &listing.journals {
+        match read(storage, name, |bytes| decode_head(name, bytes))? {
+            Ok(head) if *named.get_or_insert(head.store) != head.store => {
+                return Err(OpenError::OtherStore { path: storage.path(name) });
+            }
+            Err(error @ FileError::Newer(_)) => return Err(unusable(storage, name, error)),
+            _ => {}
+        }
+    }
+    Ok(named)
+}
+
+/// Begins a store with these tables at this generation, of which the snapshot, of so many bytes, is durable; then its mark is
+/// made so, unless that is there.
 fn begin(
     storage: Arc<dyn Storage>,
     sizes: Sizes,
     (store, is_marked): (StoreId, bool),
-    (generation, instead): (u64, Option<Tables>),
+    (generation, tables, bytes): (u64, Tables, u64),
     next_seq: u64,
     seed: u64,
     mut report: Report,
 ) -> Result<Loaded, OpenError> {
-    let tables = instead.unwrap_or_else(|| Tables::new(Mix::new(store.seed)));
-    let bytes = write::snapshot(storage.as_ref(), store, generation, &tables)
-        .map_err(|failed| OpenError::Persist(failed.error))?;
     if !is_marked {
         write::mark(storage.as_ref(), store).map_err(OpenError::Persist)?;
     }
@@ -488,8 +521,11 @@ mod tests {
         let disk = SimDisk::new();
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let (sizes, store) = (Sizes::default(), StoreId { id: [7; 16], seed: 9 });
+        let tables = Tables::new(Mix::new(store.seed));
+        let bytes = write::snapshot(storage.as_ref(), store, 0, &tables).unwrap();
+        let state = (0, tables, bytes);
         let Loaded { tables, mut saver, .. } =
-            begin(storage, sizes, (store, false), (0, None), GENERATION_MAX, 1, Report::default()).unwrap();
+            begin(storage, sizes, (store, false), state, GENERATION_MAX, 1, Report::default()).unwrap();
         let one = with(&tables, NodeId::new(1).unwrap());
         saver.save(1, &one).unwrap();
         saver.close().unwrap();

@@ -310,6 +310,25 @@ fn empty_begins_anew_only_when_no_snapshot_is_whole() {
 }
 
 #[test]
+fn an_empty_store_takes_the_place_of_no_journal_of_another_store_or_of_a_newer_release() {
+    let whole = closed_store();
+    let mut damaged = whole.clone();
+    for name in [snapshot_name(2), snapshot_name(0)] {
+        damaged.get_mut(&name).unwrap().truncate(70);
+    }
+    let mut other = damaged.clone();
+    other.insert(journal_name(3), closed_store()[&journal_name(3)].clone());
+    assert!(matches!(refused(&other, RecoverPolicy::Empty), OpenError::OtherStore { .. }));
+    let mut newer = damaged.clone();
+    let bytes = newer.get_mut(&journal_name(3)).unwrap();
+    bytes[8] = 4;
+    fix_checksums(bytes);
+    assert!(matches!(refused(&newer, RecoverPolicy::Empty), OpenError::NewerFormat { found: 4, .. }));
+    // And the twin.
+    assert_eq!(contents(&opened(&damaged, RecoverPolicy::Empty).0), records([]));
+}
+
+#[test]
 fn a_damaged_mark_is_replaced_only_when_allowed() {
     let whole = closed_store();
     for (_, bytes) in damages(&whole[GENESIS]).into_iter().step_by(11) {

@@ -9,6 +9,8 @@
     reason = "tests say what must hold by panicking"
 )]
 
+mod cut_short;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
