@@ -333,6 +333,21 @@ fn a_damaged_newest_state_is_set_aside_when_told_and_not_before() {
     let mut planned: Value = serde_json::from_str(&run(&[&args[..], &["--json"]].concat()).out).unwrap();
     assert_eq!(planned["outcome"], "would_repair");
     assert_eq!(content(&dir), before);
+    // Who is trusted although revoked is among those that are named.
+    for line in [
+        "uncertain  changes after generation 3, up to 4: restrictions may be among them",
+        "uncertain  3 trusted peers were granted before, and may have been revoked there: 3, 5, 12",
+        "they stay trusted; with `--untrust-uncertain` none of them is",
+    ] {
+        assert!(dry.out.contains(line), "{line}: {}", dry.out);
+    }
+    let uncertain = serde_json::json!({
+        "generations": [[3, 4]], "named": [], "trusted": 3, "peers": [3, 5, 12], "peers_left_out": 0, "untrusted": false
+    });
+    assert_eq!(planned["uncertain"], uncertain);
+    let without = fails(&[&args[..], &["--untrust-uncertain"]].concat(), &["nothing was changed"]);
+    assert!(without.out.contains("untrusted  these 3") && without.out.contains(": 0 trusted"), "{}", without.out);
+    assert_eq!(content(&dir), before);
     fails(&["inspect", "--dir", text(&dir)], &["damaged at byte"]);
 
     let mut done: Value = json(&[&args[..], &["--yes", "--json"]].concat());
@@ -366,6 +381,60 @@ fn a_damaged_newest_state_is_set_aside_when_told_and_not_before() {
     for word in [&*format!("{second} as damaged-1-{second}"), "no file was deleted"] {
         assert!(said.contains(word), "{word}: {said}");
     }
+}
+
+#[test]
+fn who_may_have_been_revoked_is_trusted_no_longer_if_that_is_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = store(home.path());
+    spoil(&dir.join(newest_journal(&dir)), |bytes| bytes[1033..1100].fill(0x5a));
+    let told = json(&["repair", "--untrust-uncertain", "--yes", "--json", "--dir", text(&dir)]);
+    assert_eq!((&told["uncertain"]["untrusted"], &told["records"]["trusted"]), (&true.into(), &0.into()));
+    let store = TrustStore::open(&dir).unwrap();
+    assert!([3, 5, 12].iter().all(|peer| !store.is_trusted(id(*peer)) && !store.is_revoked(id(*peer))));
+}
+
+#[test]
+fn a_flipped_bit_of_the_only_snapshot_is_set_right() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = store(home.path());
+    done(&["compact", "--dir", text(&dir)]);
+    let document = done(&["export", "--dir", text(&dir)]);
+    let snapshot = newest_snapshot(&dir);
+    spoil(&dir.join(&snapshot), |bytes| bytes[90] ^= 1);
+    let before = content(&dir);
+    let dry = fails(&["repair", "--dir", text(&dir)], &["nothing was changed"]);
+    for line in [
+        &*format!("set right  {snapshot}, one bit of byte 90"),
+        "recovered  generation 4: 2 trusted",
+        "lost       nothing",
+    ] {
+        assert!(dry.out.contains(line), "{line}: {}", dry.out);
+    }
+    assert_eq!(content(&dir), before);
+    let told = json(&["repair", "--yes", "--json", "--dir", text(&dir)]);
+    assert_eq!(
+        (&told["lost"], &told["uncertain"], &told["recovered_generation"]),
+        (&Value::Null, &Value::Null, &4.into())
+    );
+    let place = serde_json::json!([{ "file": snapshot, "offset": 90, "bytes": 1 }]);
+    assert_eq!(told["salvaged"]["set_right"], place);
+    assert_eq!(content(&dir)[&format!("damaged-0-{snapshot}")], before[&snapshot]);
+    done(&["verify", "--dir", text(&dir)]);
+    let again: Value = serde_json::from_str(&done(&["export", "--dir", text(&dir)])).unwrap();
+    let first: Value = serde_json::from_str(&document).unwrap();
+    assert_eq!((&again["trusted"], &again["revoked"]), (&first["trusted"], &first["revoked"]));
+    assert!(again["generation"].as_u64() > first["generation"].as_u64());
+
+    // Where that is not enough, what can be read is kept, and the rest is told.
+    let snapshot = newest_snapshot(&dir);
+    spoil(&dir.join(&snapshot), |bytes| bytes[90..94].fill(0x5a));
+    let dry = fails(&["repair", "--dir", text(&dir)], &["nothing was changed"]);
+    for word in ["that cannot be read: 2 of its grants", "no change ", "0 trusted, 0 pending, 0 outgoing, 1 revoked"] {
+        assert!(dry.out.contains(word), "{word}: {}", dry.out);
+    }
+    done(&["repair", "--yes", "--dir", text(&dir)]);
+    assert!(TrustStore::open(&dir).unwrap().is_revoked(id(5)));
 }
 
 /// Before, all of the journal was set aside, and the peer was trusted again, whose id nobody was told.
@@ -426,7 +495,11 @@ fn with_nothing_whole_only_an_empty_store_is_left_and_only_if_told() {
     let newest = 0;
     let all: Vec<String> = content(&dir).into_keys().filter(|name| name != "GENESIS").collect();
     for name in &all {
-        flip(&dir.join(name), 1);
+        // Of the snapshot nothing can be read, of the journals all but for a bit.
+        match name.starts_with("snapshot-") {
+            true => spoil(&dir.join(name), |bytes| bytes.fill(0x5a)),
+            false => flip(&dir.join(name), 1),
+        }
     }
     let before = content(&dir);
     for flags in [&[][..], &["--yes"]] {

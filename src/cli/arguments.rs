@@ -255,14 +255,19 @@ pub(super) enum Command {
     },
     /// Make a damaged store that nobody has open usable again, at the price of what it tells; deletes nothing
     ///
-    /// Damaged files are set aside under another name, and the newest older state that is whole takes their place. That
-    /// can bring back peers which were revoked. Exits with 0 if nothing had to be done, or all of it was done.
+    /// Damaged files are set aside under another name, and what can be read of them, on the newest state that is whole or can be
+    /// mended, takes their place. A peer whose revocation cannot be read is trusted again; whoever that may be is told. Exits
+    /// with 0 if nothing had to be done, or all of it was done.
     Repair {
         #[command(flatten)]
         place: Place,
-        /// If no state is whole, begin an empty store, which forgets every grant and every revocation
+        /// If no state is whole, or can be mended, begin an empty store, which forgets every grant and every revocation that
+        /// cannot be read
         #[arg(long)]
         empty: bool,
+        /// Trust no peer any longer that may have been revoked by a change that cannot be read
+        #[arg(long)]
+        untrust_uncertain: bool,
         /// Do it; without this, only tell what would be done, and exit with 1
         #[arg(long)]
         yes: bool,

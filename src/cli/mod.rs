@@ -115,10 +115,12 @@ pub fn main() -> ExitCode {
             import::import(&place, key_group, &file, &lift, strict, json)
         }
         Command::Compact { place, json } => owner::work_on(&place.dir()).and_then(|dir| compact::compact(&dir, json)),
-        Command::Repair { place, empty, yes, json } => owner::work_on(&place.dir()).and_then(|dir| {
-            let seen = store_seen::Beside::new(place.home.as_deref(), &place.dir());
-            repair::repair(&dir, &seen, empty, yes, json)
-        }),
+        Command::Repair { place, empty, untrust_uncertain, yes, json } => {
+            owner::work_on(&place.dir()).and_then(|dir| {
+                let seen = store_seen::Beside::new(place.home.as_deref(), &place.dir());
+                repair::repair(&dir, &seen, repair::Wish { empty, untrust_uncertain, yes }, json)
+            })
+        }
         Command::Stress(mut arguments) => owner::work_on(&arguments.dir).and_then(|dir| {
             arguments.dir = dir;
             stress::run(&arguments)

@@ -7,6 +7,7 @@
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
+mod told;
 
 use std::path::Path;
 
@@ -22,11 +23,12 @@ use crate::persist::Storage;
 use crate::persist::examine::{Report, would_reach};
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::recover::{Listing, RecoverPolicy};
-use crate::persist::salvage::{Of, Salvaged, What, empty_tables, salvage};
+use crate::persist::salvage::{Ground, Salvaged, base, marked_store, salvage};
 use crate::store::TrustStore;
 use crate::sync::Arc;
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
+use told::{PlaceRow, SalvagedRow, UncertainRow};
 
 #[derive(Serialize)]
 struct Repair {
@@ -45,82 +47,8 @@ struct Repair {
     lost: Option<String>,
     /// What was read of files that cannot be used; none if all of them could be followed.
     salvaged: Option<SalvagedRow>,
-}
-
-#[derive(Serialize)]
-struct SalvagedRow {
-    /// How many whole changes.
-    changes: usize,
-    /// The newest generation of which one is whole.
-    newest_generation: u64,
-    /// Generations of which none is known to be whole: from behind the first number, up to the second.
-    missing: Vec<(u64, u64)>,
-    /// Restrictions that were read of changes that are not whole.
-    kept: Vec<EntryRow>,
-    not_kept: Vec<EntryRow>,
-    unreadable: Vec<PlaceRow>,
-}
-
-/// One of `node_id` and `public_key` is `null`.
-#[derive(Serialize)]
-struct EntryRow {
-    node_id: Option<u32>,
-    public_key: Option<String>,
-    what: &'static str,
-}
-
-#[derive(Serialize)]
-struct PlaceRow {
-    file: String,
-    offset: u64,
-    bytes: u64,
-}
-
-impl From<&(Of, What)> for EntryRow {
-    fn from((of, what): &(Of, What)) -> Self {
-        let what = match what {
-            What::Revoked => "revoked",
-            What::Ignored => "ignored",
-            What::Untrusted => "no_longer_trusted",
-            What::Granted => "granted",
-            What::Lifted => "mark_lifted",
-            What::Other => "other",
-            What::Unreadable => "unreadable",
-        };
-        match of {
-            Of::Peer(peer) => Self { node_id: Some(peer.get()), public_key: None, what },
-            Of::Key(key) => Self { node_id: None, public_key: Some(key.clone()), what },
-        }
-    }
-}
-
-impl core::fmt::Display for EntryRow {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let what = self.what.replace('_', " ");
-        match (self.node_id, &self.public_key) {
-            (Some(id), _) => write!(f, "peer {id}: {what}"),
-            (None, key) => write!(f, "key {}: {what}", key.as_deref().unwrap_or("-")),
-        }
-    }
-}
-
-impl From<&Salvaged> for SalvagedRow {
-    fn from(salvaged: &Salvaged) -> Self {
-        let Salvaged { groups, newest, gaps, kept, lost, damaged, .. } = salvaged;
-        let place = |(file, offset, bytes): &(String, u64, u64)| PlaceRow {
-            file: file.clone(),
-            offset: *offset,
-            bytes: *bytes,
-        };
-        Self {
-            changes: *groups,
-            newest_generation: *newest,
-            missing: gaps.clone(),
-            kept: kept.iter().map(EntryRow::from).collect(),
-            not_kept: lost.iter().map(EntryRow::from).collect(),
-            unreadable: damaged.iter().map(place).collect(),
-        }
-    }
+    /// Restrictions that may be lost, and who may be trusted by that; none if nothing is uncertain.
+    uncertain: Option<UncertainRow>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -153,8 +81,20 @@ struct Opened {
     records: Records,
 }
 
+/// What an operator wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    /// If no state is whole, begin an empty one.
+    pub(super) empty: bool,
+    /// Who may have been revoked by what cannot be read is trusted no longer.
+    pub(super) untrust_uncertain: bool,
+    /// Do it.
+    pub(super) yes: bool,
+}
+
 /// Repairs, or tells what repairing would do.
-pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bool) -> Result<Answer, Failure> {
+pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Result<Answer, Failure> {
+    let Wish { empty, untrust_uncertain, yes } = wish;
     let directory: Arc<dyn Storage> = Arc::new(Directory::own(dir, false, LoadMode::Read)?);
     let report = verified(directory.as_ref())?;
     match rehearse(&directory, RecoverPolicy::Fail, None) {
@@ -163,12 +103,16 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
         // Of a newer release or another store, or not to be read at all: no policy covers that.
         Err(error) => return Err(error.into()),
     }
-    let policy = if empty { RecoverPolicy::Empty } else { RecoverPolicy::Previous };
-    let reach = would_reach(directory.as_ref(), policy, now());
-    let salvaged = match &reach {
-        Ok(reached) => salvaged(directory.as_ref(), reached.as_ref())?,
+    let (policy, reach) = reach(directory.as_ref(), empty);
+    let mut salvaged = match &reach {
+        Ok(reached) => salvaged(directory.as_ref(), reached.as_ref(), empty)?,
         Err(_) => None,
     };
+    let uncertain = salvaged.as_ref().filter(|found| !found.uncertain.is_nothing());
+    let uncertain = uncertain.map(|found| UncertainRow::new(&found.uncertain, untrust_uncertain));
+    if let Some(found) = salvaged.as_mut().filter(|_| untrust_uncertain) {
+        found.tables = found.uncertain.untrusted(&found.tables);
+    }
     let instead = || salvaged.as_ref().map(|salvaged| salvaged.tables.clone());
     let (mut opened, mut renames) = rehearse(&directory, policy, instead()).map_err(|error| match &error {
         OpenError::Damaged { .. } | OpenError::DataMissing { .. } => Failure::hint(
@@ -177,13 +121,17 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
         ),
         _ => error.into(),
     })?;
-    let reached = reach?;
+    let reached = reach?.map(|(generation, _, lossy)| (generation, lossy));
+    // A state that was read of a damaged snapshot takes the place of all files.
+    let from = salvaged.as_ref().filter(|found| found.mended.is_some()).and_then(|found| found.from);
+    let reached = from.map(|generation| (generation, true)).or(reached);
     if yes {
         (opened, renames) = open(&directory, policy, instead())?;
         if let Some(id) = opened.id {
-            match &reached {
+            let whole = salvaged.as_ref().filter(|found| found.mended.is_some() && found.is_all());
+            match whole.map(|found| found.newest).or(reached.map(|(kept, _)| kept)) {
                 // What it is behind the one that the home had may be more than what was damaged.
-                Some((kept, ..)) if !empty => seen.repaired(id, *kept, opened.generation),
+                Some(kept) if !empty => seen.repaired(id, kept, opened.generation),
                 // Everything was given up, which was told, and agreed to.
                 _ => seen.gave_up(id, opened.generation),
             }
@@ -193,13 +141,13 @@ pub(super) fn repair(dir: &Path, seen: &Beside, empty: bool, yes: bool, json: bo
     let is_aside = |name: &String| aside.iter().any(|file| file.file == *name);
     let damaged = report.files.iter().filter(|(file, _)| is_aside(&file.name));
     let damaged_generation = damaged.filter_map(|(file, _)| file.generation).max();
-    let reached = reached.map(|(generation, _, lossy)| (generation, lossy));
     let recovered_generation = reached.map(|(generation, _)| generation);
     let repair = Repair {
         outcome: if yes { Outcome::Repaired } else { Outcome::WouldRepair },
         faults: faults(&report),
         lost: lost(damaged_generation, reached, salvaged.as_ref()),
         salvaged: salvaged.as_ref().map(SalvagedRow::from),
+        uncertain,
         set_aside: aside,
         damaged_generation,
         recovered_generation,
@@ -229,6 +177,7 @@ fn nothing_to_repair(report: &Report, opened: Opened, json: bool) -> Result<Answ
         records: opened.records,
         lost: None,
         salvaged: None,
+        uncertain: None,
     };
     if json {
         print::json(&repair)?
@@ -248,17 +197,47 @@ fn rehearse(
     open(&(Arc::new(rehearsal) as _), policy, instead)
 }
 
-/// What can be kept beyond what a recovery reaches; none if that loses nothing.
-fn salvaged(storage: &dyn Storage, reached: Option<&(u64, Tables, bool)>) -> Result<Option<Salvaged>, OpenError> {
-    match reached {
-        Some((_, _, false)) => Ok(None),
-        Some((generation, tables, true)) => salvage(storage, (*generation, tables.clone()), false, now()).map(Some),
-        // Without a whole state nothing but marks has a meaning, and those only in the store that the mark names.
-        None => match empty_tables(storage)? {
-            Some(tables) => salvage(storage, (0, tables), true, now()).map(Some),
-            None => Ok(None),
-        },
+/// What a recovery reaches: generation, tables, and whether something is lost; none if the state begins without one.
+type Reach = Result<Option<(u64, Tables, bool)>, OpenError>;
+
+/// The policy that leads furthest, and how far that is. Where no state is whole but something of a snapshot can be read, the new
+/// state takes the place of every file.
+fn reach(storage: &dyn Storage, empty: bool) -> (RecoverPolicy, Reach) {
+    let policy = if empty { RecoverPolicy::Empty } else { RecoverPolicy::Previous };
+    let reach = would_reach(storage, policy, now());
+    let is_damaged = matches!(reach, Err(OpenError::Damaged { .. } | OpenError::DataMissing { .. }));
+    if is_damaged && matches!(salvaged(storage, None, empty), Ok(Some(_))) {
+        return (RecoverPolicy::Empty, Ok(None));
     }
+    (policy, reach)
+}
+
+/// What can be kept beyond what a recovery reaches; none if that loses nothing, or if nothing can.
+fn salvaged(
+    storage: &dyn Storage,
+    reached: Option<&(u64, Tables, bool)>,
+    empty: bool,
+) -> Result<Option<Salvaged>, OpenError> {
+    if let Some((_, _, false)) = reached {
+        return Ok(None);
+    }
+    let store = marked_store(storage)?;
+    let mended = match store {
+        Some(store) => base::mended(storage, reached.map(|(generation, ..)| *generation), store, now())?,
+        None => None,
+    };
+    let ground = match (mended, reached, store) {
+        (Some(base), ..) => Ground::Damaged(Box::new(base)),
+        (None, Some((generation, tables, _)), _) => Ground::State(*generation, tables.clone()),
+        // Without a state nothing but marks has a meaning, and those only in the store that the mark names.
+        (None, None, Some(store)) if empty => Ground::Nothing(store),
+        (None, None, Some(store)) => match base::partial(storage, store, now())? {
+            Some(base) => Ground::Damaged(Box::new(base)),
+            None => return Ok(None),
+        },
+        (None, None, None) => return Ok(None),
+    };
+    salvage(storage, ground, now()).map(Some)
 }
 
 /// Opens the store as `policy` says, and closes it.
@@ -313,10 +292,26 @@ fn lost(damaged: Option<u64>, reached: Option<(u64, bool)>, salvaged: Option<&Sa
             let until = until.map_or_else(String::new, |damaged| format!(", up to {damaged} or later"));
             let missing = salvaged.into_iter().flat_map(|salvaged| &salvaged.gaps);
             let missing: Vec<String> = missing.map(|(from, to)| format!("from {from} to {to}")).collect();
+            let partly = salvaged.and_then(|salvaged| salvaged.partly).map(|trusted| {
+                let of = trusted.map_or_else(|| "an unknown number".to_owned(), |trusted| trusted.to_string());
+                format!(
+                    "what stands in blocks of the snapshot of generation {recovered} that cannot be read: {of} of its grants, and \
+                     perhaps marks of revocation, so that a peer that was revoked may be trusted again by whatever trusts peers \
+                     unasked"
+                )
+            });
+            // Nothing is missing behind that snapshot.
+            if let (Some(partly), Some(Salvaged { uncertain, .. })) = (&partly, salvaged)
+                && missing.is_empty()
+                && uncertain.generations.is_empty()
+            {
+                return Some(partly.clone());
+            }
+            let partly = partly.map_or_else(String::new, |partly| format!("{partly}; and "));
             let missing = if missing.is_empty() { String::new() } else { format!(" {} and", missing.join(", ")) };
             Some(format!(
-                "changes{missing} after generation {newest}{until}, but for restrictions that could be read: grants among them \
-                 are gone, and a peer revoked by one of them is trusted again; revoke it anew"
+                "{partly}changes{missing} after generation {newest}{until}, but for restrictions that could be read: grants among \
+                 them are gone, and a peer revoked by one of them is trusted again; revoke it anew"
             ))
         }
     }
@@ -333,6 +328,7 @@ fn show(repair: &Repair) -> Result<(), Failure> {
         records,
         lost,
         salvaged,
+        uncertain,
     } = repair;
     let Records { trusted, pending, outgoing, revoked } = records;
     let counts = format!("{trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked");
@@ -341,7 +337,7 @@ fn show(repair: &Repair) -> Result<(), Failure> {
             writeln!(out, "found      {message}")?;
         }
         if *outcome == Outcome::NothingToRepair {
-            writeln!(out, "state      generation {generation}, whole: {counts}")?;
+            writeln!(out, "state      generation {generation}: {counts}")?;
             return writeln!(out, "nothing to repair: the store opens as it is");
         }
         for SetAside { file, aside } in set_aside {
@@ -355,7 +351,10 @@ fn show(repair: &Repair) -> Result<(), Failure> {
             None => writeln!(out, "recovered  nothing; an empty store")?,
         }
         if let Some(salvaged) = salvaged {
-            let SalvagedRow { changes, newest_generation, kept, not_kept, unreadable, .. } = salvaged;
+            let SalvagedRow { changes, newest_generation, kept, not_kept, unreadable, set_right, .. } = salvaged;
+            for PlaceRow { file, offset, .. } in set_right {
+                writeln!(out, "set right  {file}, one bit of byte {offset}: its checksum tells which")?;
+            }
             if *changes > 0 {
                 writeln!(out, "salvaged   {changes} whole changes, up to generation {newest_generation}")?;
             }
@@ -368,6 +367,9 @@ fn show(repair: &Repair) -> Result<(), Failure> {
             for PlaceRow { file, offset, bytes } in unreadable {
                 writeln!(out, "no change  {file}, {bytes} bytes from byte {offset} on")?;
             }
+        }
+        if let Some(uncertain) = uncertain {
+            uncertain.show(out)?;
         }
         writeln!(out, "goes on    as generation {generation}")?;
         writeln!(out, "lost       {}", lost.as_deref().unwrap_or("nothing"))?;

@@ -480,7 +480,7 @@ fn clean(storage: &dyn Storage, listing: &Listing) -> Vec<PathBuf> {
 }
 
 /// After a loss: more than the lost files can have held.
-const LEAP: u64 = 1 << 32;
+pub(crate) const LEAP: u64 = 1 << 32;
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {

@@ -6,14 +6,19 @@
 //! INVARIANT I-V2: where a grant and a mark of the same peer come together because what stood between them is gone, the mark
 //! stays.
 //! INVARIANT I-V3: what is not kept, or not known to be right, is told by its id or key.
+//! INVARIANT I-V5: who stays trusted though a restriction that cannot be read may have ended that is told: all that were granted
+//! in front of the newest generation of which that is so, and not by a whole change behind it.
 #![forbid(unsafe_code)]
+
+pub(crate) mod base;
+mod uncertain;
 
 use std::collections::BTreeSet;
 
 use super::Storage;
 use super::format::salvage::{self as read, Loose, Piece};
-use super::format::{Header, Kind};
-use super::load::{decode_named, list, read as lend};
+use super::format::{Header, Kind, StoreId};
+use super::load::{LEAP, decode_named, list, read as lend};
 use super::recover::{GENESIS, Listing};
 use crate::error::OpenError;
 use crate::map::mix::Mix;
@@ -23,6 +28,9 @@ use crate::tables::patch::{Patch, SideValues};
 use crate::tables::table::Table as _;
 use crate::tables::{TableChange, Tables};
 use crate::time::Now;
+pub(crate) use base::Base;
+use base::Rest;
+pub(crate) use uncertain::Uncertain;
 
 /// Whom something is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,25 +77,43 @@ pub(crate) struct Salvaged {
     pub(crate) damaged: Vec<(String, u64, u64)>,
     /// Another journal followed, and is missing.
     pub(crate) is_cut: bool,
+    /// The generation of the state that all of this goes on from; none if there is none.
+    pub(crate) from: Option<u64>,
+    /// The damaged snapshot that this state was read of, if it was, and the bytes of it of which a bit was set right.
+    pub(crate) mended: Option<(String, Vec<u64>)>,
+    /// If not all of that snapshot could be read: how many trusted peers of it are not known any more, or none if not even their
+    /// number is.
+    pub(crate) partly: Option<Option<u64>>,
+    pub(crate) uncertain: Uncertain,
 }
 
 impl Salvaged {
     /// Whether everything that was ever acknowledged is known to be there.
     pub(crate) fn is_all(&self) -> bool {
-        !self.is_cut && self.gaps.is_empty() && self.lost.is_empty() && self.damaged.is_empty()
+        !self.is_cut && self.partly.is_none() && self.gaps.is_empty() && self.lost.is_empty() && self.damaged.is_empty()
     }
 }
 
-/// A state without entries, of the store that the mark names; none if that cannot be read.
+/// Which store the mark names; none if it cannot be read.
 ///
 /// # Errors
 /// The operating system's.
-pub(crate) fn empty_tables(storage: &dyn Storage) -> Result<Option<Tables>, OpenError> {
+pub(crate) fn marked_store(storage: &dyn Storage) -> Result<Option<StoreId>, OpenError> {
     if !Listing::new(&list(storage)?).genesis {
         return Ok(None);
     }
     let store = lend(storage, GENESIS, |bytes| Header::decode(bytes, Kind::Genesis).map(|header| header.store))?;
-    Ok(store.ok().map(|store| Tables::new(Mix::new(store.seed))))
+    Ok(store.ok())
+}
+
+/// What a salvage goes on from.
+#[derive(Debug)]
+pub(crate) enum Ground {
+    /// A state that is whole.
+    State(u64, Tables),
+    Damaged(Box<Base>),
+    /// Nothing: only what restricts has a meaning.
+    Nothing(StoreId),
 }
 
 /// A piece of one of the files.
@@ -97,17 +123,18 @@ struct Found {
     piece: Piece,
 }
 
-/// Reads all that can be read in any file, and adds to this state what is newer and whole, and what restricts. With
-/// `restrictions_alone` nothing else, because there is no whole state that the rest goes on from.
+/// Reads all that can be read in any file, and adds to this state what is newer and whole, and what restricts.
 ///
 /// # Errors
 /// A file cannot be read.
-pub(crate) fn salvage(
-    storage: &dyn Storage,
-    (reached, tables): (u64, Tables),
-    restrictions_alone: bool,
-    now: Now,
-) -> Result<Salvaged, OpenError> {
+pub(crate) fn salvage(storage: &dyn Storage, ground: Ground, now: Now) -> Result<Salvaged, OpenError> {
+    let (mut work, store, restrictions_alone) = match ground {
+        Ground::State(reached, tables) => (Work::new(reached, tables), None, false),
+        Ground::Damaged(base) => (Work::on(*base), None, false),
+        Ground::Nothing(store) => (Work::new(0, Tables::new(Mix::new(store.seed))), Some(store), true),
+    };
+    let reached = work.salvaged.newest;
+    work.salvaged.from = (!restrictions_alone).then_some(reached);
     let listing = Listing::new(&list(storage)?);
     let mut found = Vec::new();
     for (generation, name) in &listing.snapshots {
@@ -118,34 +145,39 @@ pub(crate) fn salvage(
             if decode_named(name, bytes, now).is_ok() {
                 return Ok(None);
             }
-            let nothing = || Loose { bytes: bytes.len() as u64, after: *generation, ..Loose::default() };
-            let header = read::snapshot_header(bytes).filter(|header| header.generation == *generation);
-            Ok(Some(header.map_or_else(nothing, |header| read::snapshot(bytes, &header, now))))
+            // Of another generation than its name tells, or of another store, no block passes.
+            let Some(store) = store.or_else(|| read::snapshot_header(bytes).map(|header| header.store)) else {
+                return Ok(Some(Loose::unread(*generation, bytes)));
+            };
+            Ok(Some(read::snapshot(bytes, store, *generation, now).loose))
         })?;
-        if let Ok(Some(loose)) = loose {
+        if let Ok(Some(mut loose)) = loose {
+            loose.until = (*generation > reached).then_some(*generation);
             found.push(Found { file: name.clone(), seq: 0, piece: Piece::Loose(Box::new(loose)) });
         }
     }
     // What the next journal says of the one before it: from which generation it goes on, and how many bytes count.
     let (mut next_base, mut next_previous) = (None, None);
-    let mut is_cut = false;
     for (seq, name) in &listing.journals {
         let pieces = lend(storage, name, |bytes| {
             let Some(head) = read::journal_head(bytes).filter(|head| head.seq == *seq) else {
-                return Ok(Err(Loose { bytes: bytes.len() as u64, ..Loose::default() }));
+                return Ok(Err(Loose::unread(reached, bytes)));
             };
             Ok(Ok((head, read::journal(bytes, &head, now), read::is_continued(bytes, &head))))
         })?;
         let Ok(pieces) = pieces else { continue };
         let (head, pieces, is_continued) = match pieces {
             Ok(read) => read,
-            Err(loose) => {
+            Err(mut loose) => {
+                loose.until = next_base;
+                // Nobody knows how far the newest one led.
+                work.salvaged.is_cut |= next_base.is_none();
                 found.push(Found { file: name.clone(), seq: *seq, piece: Piece::Loose(Box::new(loose)) });
                 (next_base, next_previous) = (None, None);
                 continue;
             }
         };
-        is_cut |= is_continued && listing.journals.first().is_some_and(|(newest, _)| newest == seq);
+        work.salvaged.is_cut |= is_continued && listing.journals.first().is_some_and(|(newest, _)| newest == seq);
         let counted = next_previous.filter(|(of, _)| of == seq).map(|(_, bytes)| bytes);
         for piece in pieces {
             let piece = match piece {
@@ -161,13 +193,15 @@ pub(crate) fn salvage(
         next_base = Some(head.base);
         next_previous = head.previous.map(|previous| (previous.seq, previous.bytes));
     }
-    let mut work = Work::new(reached, tables);
-    work.salvaged.is_cut = is_cut;
     for Found { file, piece, .. } in newer(found, reached) {
         match piece {
             Piece::Group { patch, .. } if restrictions_alone => work.restrict(&patch, false),
-            Piece::Group { from, to, patch } => work.add(from, to, *patch),
+            Piece::Group { from, to, patch } => {
+                work.salvaged.uncertain.whole(from, to, &patch);
+                work.add(from, to, *patch);
+            }
             Piece::Loose(loose) => {
+                work.salvaged.uncertain.loose(&loose);
                 work.restrict(&loose.read, true);
                 work.doubt(&loose.guessed);
                 work.salvaged.damaged.push((file, loose.offset, loose.bytes));
@@ -175,6 +209,10 @@ pub(crate) fn salvage(
         }
     }
     work.reconcile();
+    let Salvaged { uncertain, tables, is_cut, .. } = &mut work.salvaged;
+    if !restrictions_alone {
+        uncertain.end(*is_cut, tables);
+    }
     Ok(work.salvaged)
 }
 
@@ -196,7 +234,11 @@ fn newer(found: Vec<Found>, reached: u64) -> Vec<Found> {
                 }
                 counts
             }
-            Piece::Loose(loose) => loose.until.is_none_or(|until| until > reached),
+            // What an earlier repair read and left behind in a leap is no part of the state any more.
+            Piece::Loose(loose) => match loose.until {
+                Some(until) => until > reached,
+                None => loose.after.saturating_add(LEAP) > reached,
+            },
         };
         if counts {
             newer.push(found);
@@ -226,8 +268,24 @@ impl Work {
                 lost,
                 damaged: Vec::new(),
                 is_cut: false,
+                from: Some(newest),
+                mended: None,
+                partly: None,
+                uncertain: Uncertain::new(newest),
             },
         }
+    }
+
+    /// On what was read of a damaged snapshot.
+    fn on(Base { file, generation, tables, mended, rest }: Base) -> Self {
+        let mut work = Self::new(generation, tables);
+        if let Some(Rest { loose, trusted }) = rest {
+            work.doubt(&loose.guessed);
+            work.salvaged.damaged.extend(loose.unread.iter().map(|(at, bytes)| (file.clone(), *at, *bytes)));
+            work.salvaged.partly = Some(trusted);
+        }
+        work.salvaged.mended = Some((file, mended));
+        work
     }
 
     /// A whole group.

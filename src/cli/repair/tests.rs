@@ -10,12 +10,15 @@
 )]
 
 mod cut_short;
+mod snapshots;
+mod uncertain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
-use crate::persist::recover::journal_name;
+use crate::persist::recover::{journal_name, snapshot_name};
+use crate::persist::salvage::{Of, What};
 use crate::testing::sim_disk::{Image, SimDisk};
 
 fn id(number: u32) -> NodeId {
@@ -144,7 +147,7 @@ fn repaired(image: &Image) -> Option<(Option<Salvaged>, Model)> {
     }
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     let reached = would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).unwrap();
-    let found = salvaged(storage.as_ref(), reached.as_ref()).unwrap();
+    let found = salvaged(storage.as_ref(), reached.as_ref(), false).unwrap();
     let instead = found.as_ref().map(|found| found.tables.clone());
     open(&storage, RecoverPolicy::Previous, instead).unwrap();
     let after = disk.live_image();
@@ -246,13 +249,12 @@ fn ids_in_a_block_that_cannot_be_set_right_are_told() {
 #[test]
 fn a_store_without_a_whole_state_keeps_its_marks() {
     let image = closed();
-    let snapshot = crate::persist::recover::snapshot_name(0);
-    let image = spoilt(&image, &snapshot, |bytes| bytes[70] ^= 1);
+    let image = spoilt(&image, &snapshot_name(0), |bytes| bytes.fill(0x5a));
     let disk = SimDisk::from_image(&image);
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     assert!(would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).is_err());
     let reached = would_reach(storage.as_ref(), RecoverPolicy::Empty, now()).unwrap();
-    let found = salvaged(storage.as_ref(), reached.as_ref()).unwrap().unwrap();
+    let found = salvaged(storage.as_ref(), reached.as_ref(), true).unwrap().unwrap();
     open(&storage, RecoverPolicy::Empty, Some(found.tables.clone())).unwrap();
     let model = Model::of(&open_store(&disk).unwrap());
     let whole = Model::without(None, true);
@@ -271,7 +273,7 @@ fn a_crash_at_any_call_of_a_repair_leaves_a_store_that_refuses_or_all_that_it_ke
     disk.record();
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     let reached = would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).unwrap();
-    let found = salvaged(storage.as_ref(), reached.as_ref()).unwrap().unwrap();
+    let found = salvaged(storage.as_ref(), reached.as_ref(), false).unwrap().unwrap();
     open(&storage, RecoverPolicy::Previous, Some(found.tables)).unwrap();
     let (mut refused, mut opened) = (0, 0);
     for point in disk.take_trail() {
@@ -285,7 +287,7 @@ fn a_crash_at_any_call_of_a_repair_leaves_a_store_that_refuses_or_all_that_it_ke
             refused += 1;
             let storage: Arc<dyn Storage> = Arc::new(disk.clone());
             let reached = would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).unwrap();
-            let found = salvaged(storage.as_ref(), reached.as_ref()).unwrap();
+            let found = salvaged(storage.as_ref(), reached.as_ref(), false).unwrap();
             open(&storage, RecoverPolicy::Previous, found.map(|found| found.tables)).unwrap();
             assert_eq!(Model::of(&open_store(&disk).unwrap()), expected, "again, call {}", point.call);
         });
@@ -318,7 +320,7 @@ fn what_is_kept_breaks_no_rule_of_the_tables() {
             let image = spoilt(&image, &name, |bytes| bytes[at] ^= wrong);
             let storage: Arc<dyn Storage> = Arc::new(SimDisk::from_image(&image));
             let reached = would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).unwrap();
-            let Some(found) = salvaged(storage.as_ref(), reached.as_ref()).unwrap() else { continue };
+            let Some(found) = salvaged(storage.as_ref(), reached.as_ref(), false).unwrap() else { continue };
             if let Err(broken) = check(&rules, &found.tables) {
                 panic!("byte {at}: {broken}");
             }
@@ -372,7 +374,7 @@ fn what_does_not_fit_together_without_a_change_is_let_go_and_told() {
     let image = spoilt(&image, &journal_name(1), |bytes| bytes[gone + 9..gone + 17].fill(0x5a));
     let storage: Arc<dyn Storage> = Arc::new(SimDisk::from_image(&image));
     let reached = would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).unwrap();
-    let found = salvaged(storage.as_ref(), reached.as_ref()).unwrap().unwrap();
+    let found = salvaged(storage.as_ref(), reached.as_ref(), false).unwrap().unwrap();
     let limits = crate::config::Limits::default();
     let rules = Rules { own_id: id(u32::MAX), config: Default::default(), policy: Default::default(), limits };
     assert!(check(&rules, &found.tables).is_ok(), "{found:?}");

@@ -3,16 +3,17 @@
 //! What must hold: a group that is handed out as whole is whole, every block of it. Of other blocks it is said that they are
 //! not; a single bit of one that is wrong is set right where its checksum tells which, so that what it forbids is not lost.
 //!
-//! A CRC-32 finds each single wrong bit of a block of this size. That other damage looks like one has the chance of one in
-//! 2^32 for each bit of the block.
+//! A CRC-32 finds each single wrong bit of a block. That other damage looks like one has the chance of one in 2^32 for each bit
+//! of the block: one in 8000 for the longest there are.
 #![forbid(unsafe_code)]
 
 use super::blocks::{BLOCK_BYTES_MAX, BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES, block_checksum};
 use super::entries::Put as _;
 use super::journal::{CommitV1, Found, GROUPS_AT, JournalHead, Mark};
 use super::replay::{Group, commit, read_block};
-use super::snapshot::file_tag;
-use super::{HEADER_BYTES, Header, Kind, is_sealed};
+use super::snapshot::{file_tag, trusted_in};
+use super::watermark::Watermark;
+use super::{HEADER_BYTES, Header, Kind, STATE_VERSION, StoreId, is_sealed};
 use crate::tables::patch::Patch;
 use crate::time::Now;
 
@@ -38,6 +39,8 @@ pub(crate) struct Loose {
     pub(crate) read: Patch,
     /// What the others seem to say: each entry may be wrong.
     pub(crate) guessed: Patch,
+    /// Where the others stand, and how many bytes each time: what was there is not known.
+    pub(crate) unread: Vec<(u64, u64)>,
 }
 
 /// The headers of a journal, if need be after one bit of each was set right.
@@ -57,14 +60,18 @@ pub(crate) fn snapshot_header(file: &[u8]) -> Option<Header> {
 /// All that can be read of a journal.
 pub(crate) fn journal(file: &[u8], head: &JournalHead, now: Now) -> Vec<Piece> {
     let tag = head.file_tag();
-    let file = match Mark::decode(file, tag) {
+    let watermark = Watermark::decode(file, head, tag).map(|mark| (mark.used_bytes, mark.generation));
+    let (file, settled) = match Mark::decode(file, tag) {
         // Behind what is closed nothing was written.
         Ok(Found::Whole(mark)) => {
-            usize::try_from(mark.used_bytes).ok().and_then(|used| file.get(..used)).unwrap_or(file)
+            let used = usize::try_from(mark.used_bytes).ok().and_then(|used| file.get(..used));
+            (used.unwrap_or(file), Some((mark.used_bytes, mark.generation)))
         }
-        _ => file,
+        _ => (file, watermark),
     };
-    let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    // Zeros where a mark says that something stood are no end.
+    let known = settled.and_then(|(used, _)| usize::try_from(used).ok()).map_or(0, |used| used.min(file.len()));
+    let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).max(known);
     let mut pieces = Vec::new();
     let (mut at, mut after) = (usize::try_from(GROUPS_AT).unwrap_or(usize::MAX), head.base);
     let mut loose: Option<Box<Loose>> = None;
@@ -88,7 +95,11 @@ pub(crate) fn journal(file: &[u8], head: &JournalHead, now: Now) -> Vec<Piece> {
             pieces.extend(until(loose.take(), to));
         }
     }
-    pieces.extend(loose.map(Piece::Loose));
+    let newest = settled.map(|(_, generation)| generation).filter(|generation| *generation > after);
+    pieces.extend(match newest {
+        Some(generation) => until(loose, generation),
+        None => loose.map(Piece::Loose),
+    });
     pieces
 }
 
@@ -103,18 +114,61 @@ pub(crate) fn is_continued(file: &[u8], head: &JournalHead) -> bool {
     matches!(Mark::decode(file, head.file_tag()), Ok(Found::Whole(mark)) if mark.continued)
 }
 
-/// All that can be read of a snapshot.
-pub(crate) fn snapshot(file: &[u8], header: &Header, now: Now) -> Loose {
-    let tag = file_tag(header.store, header.generation);
-    let mut loose = Loose { after: header.generation, bytes: file.len() as u64, ..Loose::default() };
-    let mut at = HEADER_BYTES;
+/// What can be read of a damaged snapshot.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) loose: Loose,
+    /// Whether there is any sign that it was this snapshot: its header, or a block.
+    pub(crate) is_known: bool,
+    /// How many trusted peers it had, if that can be read.
+    pub(crate) trusted: Option<u64>,
+}
+
+/// All that can be read of the snapshot of this store and generation, which the mark and the file's name tell.
+pub(crate) fn snapshot(file: &[u8], store: StoreId, generation: u64, now: Now) -> Read {
+    let header = sealed(file, 0).and_then(|header| Header::decode_any_length(&header, Kind::Snapshot).ok());
+    let header = header.filter(|header| (header.store, header.generation) == (store, generation));
+    let version = header.map_or(STATE_VERSION, |header| header.version);
+    let tag = file_tag(store, generation);
+    let mut loose = Loose { after: generation, bytes: file.len() as u64, ..Loose::default() };
+    let (mut at, mut trusted, mut blocks) = (HEADER_BYTES, None, 0);
     while at < file.len() {
-        at = loose.take(file, at, (tag, header.version), now, &mut None);
+        trusted = trusted.or(Block::at(file, at, tag).ok().and_then(|block| trusted_in(&block, version)));
+        let unread = loose.unread.len();
+        at = loose.take(file, at, (tag, version), now, &mut None);
+        blocks += usize::from(unread == loose.unread.len());
     }
-    loose
+    Read { loose, is_known: header.is_some() || blocks > 0, trusted }
+}
+
+/// A snapshot in which one bit of the header and of each block was set right where its checksum did not hold, and where these
+/// bits are; none if that does not mend all of it.
+pub(crate) fn mended_snapshot(file: &[u8]) -> Option<(Vec<u8>, Vec<u64>)> {
+    let (mut mended, mut places) = (file.to_vec(), Vec::new());
+    let (found, header) = mended.split_first_chunk_mut::<HEADER_BYTES>().map(|(header, _)| (*header, header))?;
+    *header = sealed(file, 0)?;
+    places.extend((0u64..).zip(found.iter().zip(header)).filter(|(_, (one, other))| one != other).map(|(at, _)| at));
+    let header = Header::decode(&mended, Kind::Snapshot).ok()?;
+    let tag = file_tag(header.store, header.generation);
+    let mut at = HEADER_BYTES;
+    while at < mended.len() {
+        if Block::at(&mended, at, tag).is_err() {
+            let (index, bit) = wrong_bit(&mended, at, tag)?;
+            flip(&mut mended, index, bit);
+            places.push(index as u64);
+        }
+        at = Block::at(&mended, at, tag).ok()?.end;
+    }
+    Some((mended, places))
 }
 
 impl Loose {
+    /// A file of which nothing can be read.
+    pub(crate) fn unread(after: u64, file: &[u8]) -> Self {
+        let bytes = file.len() as u64;
+        Self { after, bytes, unread: vec![(0, bytes)], ..Self::default() }
+    }
+
     /// Takes what stands at this byte, and says where to go on. `ended`: the generation that a commit leads to.
     fn take(&mut self, file: &[u8], at: usize, (tag, version): (u32, u32), now: Now, ended: &mut Option<u64>) -> usize {
         let righted = if Block::at(file, at, tag).is_ok() { None } else { set_right(file, at, tag) };
@@ -132,16 +186,48 @@ impl Loose {
             return block.end;
         }
         let next = (at + 1..file.len()).find(|at| Block::at(file, *at, tag).is_ok()).unwrap_or(file.len());
-        if let Some(payload) = file.get(at + BLOCK_HEAD_BYTES..next).filter(|it| it.len() > PAYLOAD_HEAD_BYTES) {
+        for payload in guessed_blocks(file.get(at..next).unwrap_or_default()) {
             // As many entries as can be read, up to the first that cannot.
             let _ = read_block(&Block::of(at, payload), version, now, &mut self.guessed);
         }
+        self.unread.push((at as u64, (next - at) as u64));
         next
     }
 }
 
+/// The payloads that stand here if the lengths can be believed, which they can if the last one ends where these bytes do; else all
+/// of it as one.
+fn guessed_blocks(bytes: &[u8]) -> Vec<&[u8]> {
+    let (mut blocks, mut rest) = (Vec::new(), bytes);
+    while let Some((head, behind)) = rest.split_first_chunk::<BLOCK_HEAD_BYTES>() {
+        let [a, b, c, d, ..] = *head;
+        let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        match behind.split_at_checked(length) {
+            Some((payload, behind)) if length > PAYLOAD_HEAD_BYTES => {
+                blocks.push(payload);
+                rest = behind;
+            }
+            _ => break,
+        }
+    }
+    if rest.is_empty() {
+        return blocks;
+    }
+    bytes.get(BLOCK_HEAD_BYTES..).filter(|payload| payload.len() > PAYLOAD_HEAD_BYTES).into_iter().collect()
+}
+
 /// The payload of the block that begins here, if a single wrong bit explains why its checksum does not hold.
 fn set_right(file: &[u8], at: usize, tag: u32) -> Option<Vec<u8>> {
+    let (index, bit) = wrong_bit(file, at, tag)?;
+    let end = file.len().min(at + BLOCK_HEAD_BYTES + BLOCK_BYTES_MAX);
+    let mut block = file.get(at..end)?.to_vec();
+    flip(&mut block, index - at, bit);
+    let bytes = usize::try_from(u32::from_le_bytes(*block.first_chunk()?)).ok()?;
+    block.get(BLOCK_HEAD_BYTES..)?.get(..bytes).map(<[u8]>::to_vec)
+}
+
+/// The byte and the bit that alone explain why the checksum of the block that begins here does not hold.
+fn wrong_bit(file: &[u8], at: usize, tag: u32) -> Option<(usize, u32)> {
     let (head, rest) = file.get(at..)?.split_first_chunk::<BLOCK_HEAD_BYTES>()?;
     let [a, b, c, d, sum @ ..] = *head;
     let (length, sum) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes(sum));
@@ -149,25 +235,26 @@ fn set_right(file: &[u8], at: usize, tag: u32) -> Option<Vec<u8>> {
         let bytes = usize::try_from(length).ok()?;
         if (PAYLOAD_HEAD_BYTES..=BLOCK_BYTES_MAX).contains(&bytes) { rest.get(..bytes) } else { None }
     };
-    let lengths = (0..u32::BITS).map(|bit| length ^ (1 << bit));
-    let of_length = lengths.filter_map(payload_of).find(|payload| block_checksum(tag, at as u64, payload) == sum);
-    if let Some(payload) = of_length {
-        return Some(payload.to_vec());
+    let is_of = |bit: &u32| {
+        payload_of(length ^ (1 << bit)).is_some_and(|payload| block_checksum(tag, at as u64, payload) == sum)
+    };
+    if let Some(bit) = (0..u32::BITS).find(is_of) {
+        return Some((at + (bit / u8::BITS) as usize, bit % u8::BITS));
     }
-    let mut payload = payload_of(length)?.to_vec();
-    if (block_checksum(tag, at as u64, &payload) ^ sum).is_power_of_two() {
-        return Some(payload);
+    let payload = payload_of(length)?;
+    let difference = block_checksum(tag, at as u64, payload) ^ sum;
+    if difference.is_power_of_two() {
+        let bit = difference.trailing_zeros();
+        return Some((at + 4 + (bit / u8::BITS) as usize, bit % u8::BITS));
     }
-    if payload.len() > RIGHTED_BYTES_MAX {
-        return None;
-    }
-    for index in 0..payload.len() {
-        for bit in 0..u8::BITS {
-            flip(&mut payload, index, bit);
-            if block_checksum(tag, at as u64, &payload) == sum {
-                return Some(payload);
+    // What the last bit makes of a checksum if it is wrong; a bit further from the end makes what one more step makes of that.
+    let mut made = POLYNOMIAL;
+    for index in (0..payload.len()).rev() {
+        for bit in (0..u8::BITS).rev() {
+            if made == difference {
+                return Some((at + BLOCK_HEAD_BYTES + index, bit));
             }
-            flip(&mut payload, index, bit);
+            made = (made >> 1) ^ if made & 1 == 1 { POLYNOMIAL } else { 0 };
         }
     }
     None
@@ -197,5 +284,5 @@ fn flip(bytes: &mut [u8], index: usize, bit: u32) {
     }
 }
 
-/// Longer blocks are not set right: that takes time by the square of their length, some 50 ms for this.
-const RIGHTED_BYTES_MAX: usize = 4096;
+/// The one of the CRC-32, its lowest power in the highest bit.
+const POLYNOMIAL: u32 = 0xedb8_8320;

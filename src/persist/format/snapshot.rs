@@ -137,6 +137,24 @@ fn expected_trusted(file: &[u8], version: u32) -> usize {
     usize::try_from(claimed).unwrap_or(usize::MAX).min(file.len() / TRUSTED_BYTES_MIN)
 }
 
+/// How many trusted peers there are, if this is the closing block of a snapshot of this version.
+#[cfg(feature = "cli")]
+pub(super) fn trusted_in(block: &Block<'_>, version: u32) -> Option<u64> {
+    let mut trusted = None;
+    let read = match block.kind {
+        EndV1::KIND if version == 1 => block.each(|end: EndV1| {
+            trusted = Some(end.trusted);
+            Ok(())
+        }),
+        EndV2::KIND if version != 1 => block.each(|end: EndV2| {
+            trusted = Some(end.trusted);
+            Ok(())
+        }),
+        _ => return None,
+    };
+    read.ok().and(trusted)
+}
+
 struct Reader<'a> {
     file: &'a [u8],
     offset: usize,

@@ -9,7 +9,7 @@ use crate::testing::sim_disk::Fault;
 /// Stores of which no state is whole, and what can be kept of them.
 fn hopeless() -> Vec<(&'static str, Image, Model)> {
     let whole = closed();
-    let snapshot = crate::persist::recover::snapshot_name(0);
+    let snapshot = snapshot_name(0);
     let cut = spoilt(&whole, &snapshot, |bytes| bytes.truncate(50));
     let torn = spoilt(&cut, &journal_name(3), |bytes| bytes[1033] ^= 1);
     let mut none = whole.clone();
@@ -38,7 +38,7 @@ fn repair_to_empty(disk: &SimDisk) -> Result<(), OpenError> {
         return Ok(());
     }
     let reached = would_reach(disk, RecoverPolicy::Empty, now())?;
-    let instead = salvaged(disk, reached.as_ref())?.map(|found| found.tables);
+    let instead = salvaged(disk, reached.as_ref(), true)?.map(|found| found.tables);
     open(&storage, RecoverPolicy::Empty, instead).map(drop)
 }
 
