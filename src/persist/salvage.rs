@@ -234,10 +234,11 @@ fn newer(found: Vec<Found>, reached: u64) -> Vec<Found> {
                 }
                 counts
             }
-            // What an earlier repair read and left behind in a leap is no part of the state any more.
+            // What an earlier repair read and left behind in a leap is no part of the state any more. It may have been newer than
+            // what the leap began from.
             Piece::Loose(loose) => match loose.until {
                 Some(until) => until > reached,
-                None => loose.after.saturating_add(LEAP) > reached,
+                None => loose.after.saturating_add(LEAP / 2) > reached,
             },
         };
         if counts {

@@ -151,3 +151,27 @@ fn behind_a_journal_that_is_missing_or_cannot_be_read_all_are_uncertain() {
         assert_eq!(ids(&uncertain), [1].into(), "{uncertain:?}");
     }
 }
+
+/// A repair that was cut short behind its new state left the damaged files under their names: all that can be read of them is in
+/// that state, and the second run has nothing to be uncertain of.
+#[test]
+fn what_an_earlier_repair_has_read_is_uncertain_no_more() {
+    let image = closed();
+    let places = places(&image);
+    let image = spoilt(&image, &journal_name(3), |bytes| {
+        bytes[512..576].fill(0);
+        bytes[places[7].2 - 40] ^= 0x5a;
+        bytes[places[9].2 - 40..places[9].2 - 4].fill(0x5a);
+    });
+    let first = found(&image);
+    assert_eq!(first.uncertain.generations, [(7, Some(8)), (9, None)], "{:?}", first.uncertain);
+    let disk = SimDisk::from_image(&image);
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    open(&storage, RecoverPolicy::Previous, Some(first.tables)).unwrap();
+    let mut left = image;
+    left.extend(disk.live_image().into_iter().filter(|(name, _)| name.ends_with(".tks") && name.contains("-00000001")));
+    let second = found(&left);
+    assert!(second.uncertain.is_nothing(), "{:?} {:?} {}", second.uncertain, second.damaged, second.newest);
+    assert!(second.kept.is_empty(), "{:?}", second.kept);
+    assert_eq!(second.tables.trusted.len(), Model::of(&open_store(&disk).unwrap()).trusted.len());
+}
