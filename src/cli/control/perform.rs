@@ -467,6 +467,7 @@ fn older_store(node: &Served) -> Option<OlderStore> {
 fn status(node: &Served) -> Status {
     let Served { manager, listen, .. } = node;
     let older_store = older_store(node);
+    let peers_file_refused = node.peers.as_ref().and_then(|peers| peers.refused()).map(Into::into);
     let (store, health) = (manager.store(), manager.store().health());
     let registry_disagreement = manager.registry_disagreement().map(|held| {
         let contradicted = held.contradicted.len();
@@ -480,7 +481,10 @@ fn status(node: &Served) -> Status {
         pid: Some(std::process::id()),
         generation: health.generation.get(),
         durable_generation: health.durable_generation.get(),
-        healthy: health.is_ok() && registry_disagreement.is_none() && older_store.is_none(),
+        healthy: health.is_ok()
+            && registry_disagreement.is_none()
+            && older_store.is_none()
+            && peers_file_refused.is_none(),
         failing: health.failing.map(|failing| failing.error.to_string()),
         saving: health.saving.map(|saving| Saving { since: saving.since.as_millis(), overdue: saving.is_overdue }),
         failing_snapshots: health.failing_snapshots.map(|snapshots| FailingSnapshots {
@@ -508,6 +512,7 @@ fn status(node: &Served) -> Status {
         announcement: manager.announcement().map(|it| Announcement { told: it.told, owed: it.owed }),
         older_store,
         false_key: false_key(manager),
+        peers_file_refused,
     }
 }
 
