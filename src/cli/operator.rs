@@ -431,12 +431,15 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     if let Some(PeersFileRefused { path, at, error }) = &status.peers_file_refused {
         let (path, error) = (print::printable(path), print::printable(error));
-        writeln!(out, "peers file   REFUSED at {}: {path} was changed, and what was read before counts on", print::time(*at))?;
+        writeln!(
+            out,
+            "peers file   REFUSED at {}: {path} was changed, and what was read before counts on",
+            print::time(*at)
+        )?;
         writeln!(out, "             {error}")?;
     }
-    let is_unhealthy_else = status.registry_disagreement.is_some()
-        || status.older_store.is_some()
-        || status.peers_file_refused.is_some();
+    let is_unhealthy_else =
+        status.registry_disagreement.is_some() || status.older_store.is_some() || status.peers_file_refused.is_some();
     let hangs = status.saving.filter(|saving| saving.overdue);
     match (&status.failing, hangs, status.healthy || is_unhealthy_else) {
         (Some(failing), ..) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
