@@ -25,11 +25,11 @@ use crate::wire::message::Kind;
 
 const NOW: Now = Now { wall: WallMillis::new(1_800_000_000_000), tick: Tick::new(0) };
 
-fn id(number: u32) -> NodeId {
+pub(super) fn id(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-fn key(number: u8) -> PublicKey {
+pub(super) fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes(ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes()).unwrap()
 }
 
@@ -37,7 +37,7 @@ fn at(seconds: i64) -> WallMillis {
     WallMillis::new(1_700_000_000_000 + seconds * 1000)
 }
 
-fn store(changes: &[TableChange]) -> Tables {
+pub(super) fn store(changes: &[TableChange]) -> Tables {
     Tables::new(Mix::new(1)).apply(changes).0
 }
 
@@ -60,7 +60,7 @@ fn import(before: &Tables, document: &Value) -> Taken {
     read_with(before, &document.to_string(), Limits::default())
 }
 
-fn export(tables: &Tables, nonces: Nonces) -> String {
+pub(super) fn export(tables: &Tables, nonces: Nonces) -> String {
     let mut out = Vec::new();
     write(&mut out, 3, tables, nonces, &mut || ()).unwrap();
     String::from_utf8(out).unwrap()
@@ -700,8 +700,9 @@ fn what_the_corpus_of_documents_comes_to_is_what_an_export_writes() {
         let (again, none) = import_and_export(&exported).unwrap();
         assert!(
             none == 0 && again == exported,
-            "{}\n{}",
+            "{none} {}\n{}\n{}",
             String::from_utf8_lossy(&bytes),
+            String::from_utf8_lossy(&exported),
             String::from_utf8_lossy(&again)
         );
         let document: Value = serde_json::from_slice(&exported).unwrap();

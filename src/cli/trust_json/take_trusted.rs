@@ -1,0 +1,109 @@
+//! What becomes of a document's trusted peers.
+//!
+//! INVARIANT I-T8: nobody is trusted by a document against what the store knows: its own record, its marks, and what it
+//! remembers of keys.
+#![forbid(unsafe_code)]
+
+use super::fields::Fields;
+use super::read::List;
+use super::take::{Held, Judged, OTHERWISE, SET_ASIDE, TWICE, Taking, Took, Unchanged};
+use super::values::full;
+use crate::machine::view::View as _;
+use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::succession;
+
+/// An entry of a peer that the store trusts otherwise, which counts if that record goes by this import; or one that lifts a
+/// mark of the store's.
+#[derive(Debug)]
+pub(super) struct TrustedHeld {
+    index: u64,
+    record: TrustRecord,
+}
+
+impl Taking<'_> {
+    pub(super) fn take_trusted(
+        &mut self,
+        index: u64,
+        peer: NodeId,
+        fields: &Fields,
+        notes: &mut Vec<String>,
+    ) -> Judged {
+        let record = TrustRecord::new(peer, fields.key("public_key")?)
+            .approved_at(self.past("approved_at", fields, notes)?.unwrap_or_default())
+            .mutual(fields.flag("mutual")?)
+            .network(fields.number("network", u16::MAX)?);
+        // What was moved back to now is at every import another time.
+        let is_moved = fields.time("approved_at")?.is_some_and(|said| said > record.approved_at);
+        self.is_not_ours(record.public_key.as_ref())?;
+        // Also where marks leave it out: they may be there only since an earlier import of this document.
+        if self.trusted_held.contains_key(&peer) || self.trusted_left_out.contains(&peer) {
+            return Err(TWICE.to_owned());
+        }
+        if let Err(why) = self.is_free_of_marks(peer, record.public_key.as_ref()) {
+            self.trusted_left_out.insert(peer);
+            return Err(why);
+        }
+        if self.marks(peer, record.public_key.as_ref()).is_any() {
+            // Nothing is lifted before it is known that trust comes of it.
+            self.trusted_held.insert(peer, TrustedHeld { index, record });
+            return Ok(Held);
+        }
+        match self.into.before.trusted(peer) {
+            Some(old) if old == record || is_moved && old == record.approved_at(old.approved_at) => Ok(Unchanged),
+            Some(_) => {
+                self.trusted_held.insert(peer, TrustedHeld { index, record });
+                Ok(Held)
+            }
+            None if self.trusted(peer).is_some() => Err(TWICE.to_owned()),
+            None => self.trust(record),
+        }
+    }
+
+    /// Every way from a document to trust ends here.
+    fn trust(&mut self, record: TrustRecord) -> Judged {
+        let (peer, key) = (record.node_id, record.public_key.as_ref());
+        if self.sets_aside(peer, key) {
+            self.trusted_left_out.insert(peer);
+            return Err(SET_ASIDE.to_owned());
+        }
+        if self.trusted_len >= self.into.limits.trusted_max {
+            return Err(full(self.into.limits.trusted_max));
+        }
+        self.lift(peer, key);
+        self.trusted_len += 1;
+        self.changes.trusted.insert(peer.get(), Some(record));
+        Ok(Took)
+    }
+
+    /// Once the marks are in `after`, and what is trusted under a revoked key is no more.
+    pub(super) fn settle_trusted(&mut self) {
+        for (peer, TrustedHeld { index, record }) in core::mem::take(&mut self.trusted_held) {
+            let judged = match self.after.trusted(peer) {
+                Some(_) => Err(OTHERWISE.to_owned()),
+                None => self.is_free_of_marks(peer, record.public_key.as_ref()).and_then(|()| self.trust(record)),
+            };
+            self.settle(List::Trusted, index, Some(peer.get()), judged);
+        }
+        self.flush();
+        self.settle_what_trust_decides();
+    }
+
+    /// Whether the store remembers that another key replaced this one, or that what named it is void.
+    pub(super) fn sets_aside(&self, peer: NodeId, key: Option<&PublicKey>) -> bool {
+        let before = self.into.before;
+        let is_of_record = before.trusted(peer).is_some_and(|record| record.public_key.as_ref() == key);
+        !is_of_record && key.is_some_and(|key| succession::set_aside(before.successors(peer), key).is_some())
+    }
+
+    /// Of what waits in the store: that is settled by trust which the document gives under its key.
+    fn settle_what_trust_decides(&mut self) {
+        let before = self.into.before;
+        for (peer, entry) in before.pending_iter() {
+            let is_new = before.trusted(peer).is_none();
+            if is_new && self.after.trusted(peer).is_some_and(|record| record.public_key == Some(entry.key)) {
+                self.changes.pending.insert(peer.get(), None);
+            }
+        }
+        self.flush();
+    }
+}
