@@ -76,6 +76,8 @@ pub(super) struct Taking<'a> {
     floors_len: usize,
     /// Whose floor, and whose mark, stood in the document already. Each of them is in a table that comes out.
     floors_read: HashSet<NodeId>,
+    /// Of those the ones of which the document knows what the store knows.
+    pub(super) floors_known: HashSet<NodeId>,
     pub(super) revoked_read: HashSet<NodeId>,
     pub(super) revoked_keys_read: HashSet<PublicKey>,
     /// Keys that the document revokes, and the store had not by the same revocation.
@@ -121,6 +123,7 @@ impl<'a> Taking<'a> {
             waiting: Waiting::default(),
             floors_len: before.floor_len(),
             floors_read: HashSet::new(),
+            floors_known: HashSet::new(),
             revoked_read: HashSet::new(),
             revoked_keys_read: HashSet::new(),
             keys_revoked: HashSet::new(),
@@ -245,6 +248,9 @@ impl<'a> Taking<'a> {
         let before = self.into.before.floor(peer);
         if !self.floors_read.insert(peer) {
             return Err(TWICE.to_owned());
+        }
+        if before.is_some_and(|old| old.key == key && said.seen.max(said.before) >= old.seen.max(old.before)) {
+            self.floors_known.insert(peer);
         }
         // A stamp that is moved back is at every import another one: it raises none that the store has. Of `seen`, what was
         // said counts all the same.

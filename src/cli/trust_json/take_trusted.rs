@@ -10,7 +10,7 @@ use super::take::{Held, Judged, OTHERWISE, SET_ASIDE, TWICE, Taking, Took, Uncha
 use super::values::full;
 use crate::machine::view::View as _;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
-use crate::tables::succession;
+use crate::tables::{Floor, succession};
 
 /// An entry of a peer that the store trusts otherwise, which counts if that record goes by this import; or one that lifts a
 /// mark of the store's.
@@ -55,6 +55,10 @@ impl Taking<'_> {
                 Ok(Held)
             }
             None if self.trusted(peer).is_some() => Err(TWICE.to_owned()),
+            None if self.was_heard_since(&record) => {
+                self.trusted_held.insert(peer, TrustedHeld { index, record });
+                Ok(Held)
+            }
             None => self.trust(record),
         }
     }
@@ -80,12 +84,25 @@ impl Taking<'_> {
         for (peer, TrustedHeld { index, record }) in core::mem::take(&mut self.trusted_held) {
             let judged = match self.after.trusted(peer) {
                 Some(_) => Err(OTHERWISE.to_owned()),
+                // Who names the mark has looked at this very peer.
+                None if self.was_heard_since(&record) && !self.marks(peer, record.public_key.as_ref()).is_any() => {
+                    Err(HEARD_SINCE.to_owned())
+                }
                 None => self.is_free_of_marks(peer, record.public_key.as_ref()).and_then(|()| self.trust(record)),
             };
             self.settle(List::Trusted, index, Some(peer.get()), judged);
         }
         self.flush();
         self.settle_what_trust_decides();
+    }
+
+    /// R-281: whether the peer said something that the store knows of, and neither the record (R-193) nor, as far as it is
+    /// read, the document. It may have been that it trusts us no longer.
+    fn was_heard_since(&self, record: &TrustRecord) -> bool {
+        let Some(floor) = self.into.before.floor(record.node_id) else { return false };
+        let heard = floor.seen.max(floor.before);
+        let since = record.approved_at.saturating_add(-SKEW_MS);
+        floor.key.is_some() && heard > since.max(Floor::EMPTY.seen) && !self.floors_known.contains(&record.node_id)
     }
 
     /// Whether the store remembers that another key replaced this one, or that what named it is void (R-270, R-272).
@@ -107,3 +124,8 @@ impl Taking<'_> {
         self.flush();
     }
 }
+
+const HEARD_SINCE: &str = "the store has heard the peer since then and does not trust it: it may have taken its trust back, which an \
+                           older document does not know; ask it again, or grant it by name";
+/// By how much clocks may differ.
+const SKEW_MS: i64 = 30_000;
