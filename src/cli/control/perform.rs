@@ -73,18 +73,22 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
         })),
         Ask::Approve { peer, fingerprint, entry, lift } => done(id(peer).and_then(|peer| {
             let LookedAt { fingerprint, entry } = looked_at(fingerprint, entry)?;
+            let was_ignored = is_ignored(manager, peer);
             let approved = manager.approve_seen(peer, fingerprint, entry, revocation(lift)?);
             let done = decided(manager, peer, approved.map_err(|error| not_decided(peer, &error))?)?;
+            let done = heard_again(manager, peer, was_ignored, done);
             Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Grant { peer, key, lift } => done(id(peer).and_then(|peer| {
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
             let record = TrustRecord::new(peer, key).approved_at(now().wall);
+            let was_ignored = is_ignored(manager, peer);
             let granted = match revocation(lift)? {
                 Some(lift) => manager.grant_lifting(record, lift),
                 None => manager.grant(record),
             };
             let done = durable(granted.map_err(|error| refused(peer, &error))?)?;
+            let done = heard_again(manager, peer, was_ignored, done);
             Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Reject { peer, reason, fingerprint, entry } => done(id(peer).and_then(|peer| {
@@ -218,6 +222,21 @@ fn whom(peer: Option<u32>, key: Option<String>) -> Result<PeerOrKey, String> {
 
 fn refused(peer: NodeId, error: &CommandError) -> String {
     format!("peer {peer}: {error}")
+}
+
+fn is_ignored(manager: &HandshakeManager, peer: NodeId) -> bool {
+    manager.store().tables().is_some_and(|tables| tables.sides.ignored.get(peer).is_some())
+}
+
+/// says so where trust has ended the ignoring of the peer.
+fn heard_again(manager: &HandshakeManager, peer: NodeId, was_ignored: bool, mut reply: Reply) -> Reply {
+    if was_ignored
+        && !is_ignored(manager, peer)
+        && let Reply::Done { found, .. } | Reply::Decided { found, .. } = &mut reply
+    {
+        found.get_or_insert_with(|| format!("peer {peer}: was ignored, and is heard again"));
+    }
+    reply
 }
 
 /// With the command that shows what waits: no text has a stranger's fingerprint.

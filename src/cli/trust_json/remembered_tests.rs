@@ -726,6 +726,22 @@ fn an_older_document_brings_no_trust_back_that_the_peer_may_have_ended_since() {
 }
 
 #[test]
+fn whom_a_document_trusts_the_store_ignores_no_longer() {
+    let held = store(&[TableChange::Ignored(id(9), Some(at(1))), TableChange::Ignored(id(10), Some(at(1)))]);
+    let record = json!([{"node_id": 9, "public_key": key(1).to_base64()}]);
+    let taken = import(&held, &json!({"trusted": record}));
+    assert!(taken.after.trusted(id(9)).is_some() && taken.after.ignored(id(9)).is_none());
+    assert!(taken.after.ignored(id(10)).is_some());
+    assert_eq!(
+        told(&taken),
+        ["trusted[0] (peer 9): the store ignored this peer, which is trusted now, and heard again"]
+    );
+    // Trust that the document itself ends leaves it as it was.
+    let taken = import(&held, &json!({"trusted": record, "revoked": [{"node_id": 9}]}));
+    assert!(taken.after.trusted(id(9)).is_none() && taken.after.ignored(id(9)).is_some());
+}
+
+#[test]
 fn a_floor_that_is_moved_back_keeps_what_was_said_of_it() {
     let key = key(1).to_base64();
     let said = NOW.wall.saturating_add(200_000);

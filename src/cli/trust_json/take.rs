@@ -72,6 +72,8 @@ pub(super) struct Taking<'a> {
     pub(super) trusted_held: BTreeMap<NodeId, TrustedHeld>,
     /// Whose trusted entry is left out for what the store or the document knows.
     pub(super) trusted_left_out: HashSet<NodeId>,
+    /// Peers that the store ignores and the document trusts, with their places.
+    pub(super) ignored_trusted: BTreeMap<NodeId, u64>,
     pub(super) waiting: Waiting,
     floors_len: usize,
     /// Whose floor, and whose mark, stood in the document already. Each of them is in a table that comes out.
@@ -120,6 +122,7 @@ impl<'a> Taking<'a> {
             trusted_len: before.trusted_len(),
             trusted_held: BTreeMap::new(),
             trusted_left_out: HashSet::new(),
+            ignored_trusted: BTreeMap::new(),
             waiting: Waiting::default(),
             floors_len: before.floor_len(),
             floors_read: HashSet::new(),

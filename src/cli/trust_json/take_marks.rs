@@ -282,6 +282,14 @@ impl Taking<'_> {
 
     /// trust stands above ignoring, wherever either comes from.
     fn no_trusted_peer_is_ignored(&mut self) {
+        // if the trust has lasted so far.
+        for (peer, index) in core::mem::take(&mut self.ignored_trusted) {
+            if self.trusted(peer).is_some() {
+                self.changes.ignored.insert(peer.get(), None);
+                let why = "the store ignored this peer, which is trusted now, and heard again".to_owned();
+                self.find(Finding { list: List::Trusted, index, node_id: Some(peer.get()), skipped: false, why });
+            }
+        }
         let trusted: Vec<_> = self
             .peers_ignored
             .iter()

@@ -59,12 +59,12 @@ impl Taking<'_> {
                 self.trusted_held.insert(peer, TrustedHeld { index, record });
                 Ok(Held)
             }
-            None => self.trust(record),
+            None => self.trust(index, record),
         }
     }
 
     /// Every way from a document to trust ends here.
-    fn trust(&mut self, record: TrustRecord) -> Judged {
+    fn trust(&mut self, index: u64, record: TrustRecord) -> Judged {
         let (peer, key) = (record.node_id, record.public_key.as_ref());
         if self.sets_aside(peer, key) {
             self.trusted_left_out.insert(peer);
@@ -74,6 +74,9 @@ impl Taking<'_> {
             return Err(full(self.into.limits.trusted_max));
         }
         self.lift(peer, key);
+        if self.into.before.ignored(peer).is_some() {
+            self.ignored_trusted.insert(peer, index);
+        }
         self.trusted_len += 1;
         self.changes.trusted.insert(peer.get(), Some(record));
         Ok(Took)
@@ -88,7 +91,9 @@ impl Taking<'_> {
                 None if self.was_heard_since(&record) && !self.marks(peer, record.public_key.as_ref()).is_any() => {
                     Err(HEARD_SINCE.to_owned())
                 }
-                None => self.is_free_of_marks(peer, record.public_key.as_ref()).and_then(|()| self.trust(record)),
+                None => {
+                    self.is_free_of_marks(peer, record.public_key.as_ref()).and_then(|()| self.trust(index, record))
+                }
             };
             self.settle(List::Trusted, index, Some(peer.get()), judged);
         }

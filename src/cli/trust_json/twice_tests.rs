@@ -139,7 +139,8 @@ fn import(before: &Tables, document: &str, seconds: i64, lifts: &[RevocationId])
         drawn = drawn.wrapping_add(101);
         Nonce([drawn; 16])
     };
-    let into = Into { before, now, own_id: Some(id(7)), own_key: None, limits: Limits::default(), lifts, nonce: &mut nonce };
+    let into =
+        Into { before, now, own_id: Some(id(7)), own_key: None, limits: Limits::default(), lifts, nonce: &mut nonce };
     super::read(document.as_bytes(), into).unwrap().0
 }
 
