@@ -382,19 +382,15 @@ impl<T> WriteError<T> {
 impl<T> fmt::Display for WriteError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Revoked { mark, .. } => {
-                return write!(
-                    f,
-                    "the peer or its key is revoked, by revocation {}; look at it (trustkeep revoked) and lift it by its id",
-                    mark.id
-                );
-            }
             Self::Closed(_) => "the store is closed",
             Self::Full(_) => "the store is full; revoke something, or open it with higher limits",
             Self::Reentrant(_) => "called from inside update; change things through its argument instead",
             Self::Forked(_) => {
                 "this process was forked from the one that opened the store; only that one can change it: open stores \
                  after forking"
+            }
+            Self::Revoked { .. } => {
+                "the peer or its key is revoked; look at the revocation (trustkeep revoked) and lift it by its id"
             }
         })
     }

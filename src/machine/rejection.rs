@@ -307,19 +307,13 @@ impl fmt::Display for Rejection {
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",
             Self::RevokedNeedsOperator => "the peer, or its key, was revoked: only an operator may ask it again",
-            Self::RevokedNeedsLift { current } => {
-                return write!(
-                    f,
-                    "the peer is revoked, by revocation {current}: look at it (trustkeep revoked) and lift it by its id \
-                     (--lift)"
-                );
+            // No text has the id either: a lift says what its operator was shown.
+            Self::RevokedNeedsLift { .. } => {
+                "the peer is revoked: look at the revocation in force (trustkeep revoked) and lift it by its id (--lift)"
             }
-            Self::KeyRevokedNeedsLift { current } => {
-                return write!(
-                    f,
-                    "the key is revoked, by revocation {current}: look at it (trustkeep revoked --keys) and lift it by its \
-                     id (--lift)"
-                );
+            Self::KeyRevokedNeedsLift { .. } => {
+                "the key is revoked: look at the revocation in force (trustkeep revoked --keys) and lift it by its id \
+                 (--lift)"
             }
             Self::RevokedKeysFull => "too many keys are revoked; forget a revocation, or raise the limit",
             Self::IgnoredFull => "too many are ignored; hear one again, or raise the limit",

@@ -707,7 +707,7 @@ fn an_older_document_brings_no_trust_back_that_the_peer_may_have_ended_since() {
             format!("{{\"trusted\": {trusted}, \"floors\": {floors}}}"),
             format!("{{\"floors\": {floors}, \"trusted\": {trusted}}}"),
         ] {
-            let taken = read_with(&store(&[held.clone()]), &document, Limits::default());
+            let taken = read_with(&store(core::slice::from_ref(&held)), &document, Limits::default());
             assert_eq!(taken.after.trusted(id(9)).is_some(), is_taken, "{document}: {:?}", told(&taken));
             let skipped = told(&taken).iter().any(|line| line.contains("grant it by name"));
             assert_eq!(skipped, !is_taken, "{document}: {:?}", told(&taken));

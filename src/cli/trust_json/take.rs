@@ -5,8 +5,6 @@
 //! that says something else than the store does about the same peer in the same list, the store's stays.
 //! INVARIANT I-T3: memory is bounded by the tables that come out, the findings that are kept, and the numbers of peers whose
 //! trust marks leave out.
-//!
-//! More than 450 lines because every list is judged by the same rules against the same state.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
