@@ -108,9 +108,21 @@ fn a_home_is_not_made_where_another_user_decides() {
     std::fs::create_dir(&home).unwrap();
     let makes = ["init", "--home", text(&home), "--id", "7"];
     // His directory, though it is empty; his peers file in one of ours; ours, which everybody may write to, with a file in it.
-    chown(&home, Some(12_345), None).unwrap();
-    fails(&makes, &["belongs to user 12345", "nothing was made"]);
-    chown(&home, Some(0), None).unwrap();
+    let mode = || std::fs::metadata(&home).unwrap().mode() & 0o7777;
+    for bits in [0o755, 0o1777] {
+        chown(&home, Some(12_345), None).unwrap();
+        set(&home, bits);
+        fails(&makes, &["belongs to user 12345", "nothing was made"]);
+        assert_eq!(mode(), bits, "it is refused, and stays as it was");
+        chown(&home, Some(0), None).unwrap();
+    }
+    // An empty one of ours becomes ours alone.
+    set(&home, 0o777);
+    let (code, _, err) = run(&makes);
+    assert_eq!((code, mode()), (0, 0o700), "{err}");
+    for made in ["identity.key", "peers.toml"] {
+        std::fs::remove_file(home.join(made)).unwrap();
+    }
     std::fs::write(home.join("peers.toml"), "").unwrap();
     chown(home.join("peers.toml"), Some(12_345), None).unwrap();
     fails(&makes, &["peers.toml", "belongs to user 12345"]);

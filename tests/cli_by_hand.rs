@@ -1,4 +1,5 @@
-//! A peers file that is changed by hand while its node runs: written in place, replaced, broken, mended, opened to others.
+//! A peers file that is changed by hand while its node runs: written in place, replaced, broken, mended, opened to others;
+//! what is not taken up stands in `status` until it is.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -56,6 +57,30 @@ impl Node {
         serde_json::from_str::<Value>(&out).unwrap()["registry"]["address"].clone()
     }
 
+    /// What `status` says of the file, once the look that noticed it is over; whether the node is healthy; and whether
+    /// `--check` says so.
+    fn refused(&self) -> (Value, bool) {
+        let (_, out, _) = run(&["status", "--home", text(&self.home), "--json"]);
+        let status: Value = serde_json::from_str(&out).unwrap();
+        let (code, ..) = run(&["status", "--home", text(&self.home), "--check"]);
+        let healthy = status["healthy"].as_bool().unwrap();
+        assert_eq!(code, i32::from(!healthy), "{status}");
+        (status["peers_file_refused"].clone(), healthy)
+    }
+
+    #[track_caller]
+    fn comes_to_refuse(&self, file: &Path, why: &str) {
+        let says = |it: &Value| it["error"].as_str().is_some_and(|error| error.contains(why));
+        self.comes_to(why, || says(&self.refused().0));
+        let (refused, healthy) = self.refused();
+        assert!(!healthy && refused["path"] == text(file) && refused["at"].as_i64() > Some(1_600_000_000_000));
+    }
+
+    #[track_caller]
+    fn comes_to_refuse_nothing(&self) {
+        self.comes_to("the file counts", || self.refused() == (Value::Null, true));
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
@@ -99,6 +124,7 @@ fn a_change_by_hand_is_taken_up_and_nothing_that_is_wrong() {
     is_at(1003);
 
     std::fs::write(&file, format!("{}colour = 1\n", stanza(1004))).unwrap();
+    node.comes_to_refuse(&file, "line 4");
     node.comes_to_say("line 4");
     assert_eq!(node.address(9), "127.0.0.1:1003", "{}", node.log());
     // Said once, however long it stays so.
@@ -106,19 +132,30 @@ fn a_change_by_hand_is_taken_up_and_nothing_that_is_wrong() {
     assert_eq!(node.log().matches("line 4").count(), 1, "{}", node.log());
     std::fs::write(&file, stanza(1005)).unwrap();
     is_at(1005);
+    node.comes_to_refuse_nothing();
 
     // What anybody may change is nobody's word.
     std::fs::write(&beside, stanza(1006)).unwrap();
     std::fs::set_permissions(&beside, Permissions::from_mode(0o666)).unwrap();
     std::fs::rename(&beside, &file).unwrap();
     node.comes_to_say("lets everybody change it");
+    node.comes_to_refuse(&file, "lets everybody change it");
     assert_eq!(node.address(9), "127.0.0.1:1005");
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     is_at(1006);
+    node.comes_to_refuse_nothing();
+    // Where the way to it is open to others, the file is as good as open; and once the way is shut, it counts as it is.
+    std::fs::set_permissions(&home, Permissions::from_mode(0o777)).unwrap();
+    std::fs::write(&file, stanza(1106)).unwrap();
+    node.comes_to_refuse(&file, "chmod");
+    std::fs::set_permissions(&home, Permissions::from_mode(0o700)).unwrap();
+    is_at(1106);
+    node.comes_to_refuse_nothing();
 
     std::fs::remove_file(&file).unwrap();
     node.comes_to_say("No such file");
-    assert_eq!(node.address(9), "127.0.0.1:1006");
+    node.comes_to_refuse(&file, "No such file");
+    assert_eq!(node.address(9), "127.0.0.1:1106");
     // A pipe is not waited for: what comes in its place is taken up.
     assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&file).status().unwrap().success());
     node.comes_to_say("not a regular file");

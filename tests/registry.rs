@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use trustkeep::config::{HandshakeConfig, Policy};
 use trustkeep::machine::event::{ChangeReason, Event, TrustState};
-use trustkeep::machine::rejection::Rejection;
+use trustkeep::machine::rejection::{FingerprintNeed, Rejection};
 use trustkeep::machine::view::Nonce;
 use trustkeep::node::{
     CommandError, Fetched, FileIdentity, HandshakeManager, Identity as _, Registry, RegistryEntry, RegistryError,
@@ -547,7 +547,7 @@ fn an_approval_needs_the_fingerprint_while_the_registry_does_not_answer() {
     let current = key_of(2).fingerprint();
     let refused = manager.approve(id(2), None).unwrap_err();
     assert!(
-        matches!(refused, CommandError::Refused(rejection) if rejection == Rejection::FingerprintRequired { current, others: [None; 4] })
+        matches!(refused, CommandError::Refused(rejection) if rejection == Rejection::FingerprintRequired { why: FingerprintNeed::RegistryNotAsked, current, others: [None; 4] })
     );
     assert!(!manager.is_trusted(id(2)));
     drop(manager.approve(id(2), Some(current)).unwrap());

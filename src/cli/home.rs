@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::control::socket::{PATH_BYTES_MAX, is_short};
+use super::permissions::Finding;
 use super::{Answer, Failure, complain, owner, peers, permissions, print};
 use crate::node::{
     FileIdentity, Identity as _, IdentityError, Listed, PeersFileError, Random as _, StaticRegistry, SystemRandom,
@@ -202,6 +203,13 @@ impl Home {
                 // An empty directory becomes ours alone. What else is in use already, for whatever, stays as it is:
                 // the files that matter have modes of their own.
                 if self.path.read_dir().map_err(fail)?.next().is_none() {
+                    // Of another user's directory nothing changes, not even the mode.
+                    if let Err(finding) = permissions::find(&self.path, None)
+                        && finding.is_within(&self.path)
+                        && !finding.is_of_mode()
+                    {
+                        return Err(nothing_was_made(finding));
+                    }
                     std::fs::set_permissions(&self.path, Permissions::from_mode(0o700)).map_err(fail)?;
                 }
             }
@@ -226,13 +234,10 @@ impl Home {
     fn is_nobody_elses(&self) -> Result<(), Failure> {
         for path in [self.path.clone(), self.peers_file(), self.path.join("store")] {
             let Err(finding) = permissions::find(&path, None) else { continue };
-            let remedy = finding.remedy();
             if finding.is_within(&self.path) {
-                return Err(Failure::hint(
-                    finding,
-                    format_args!("nothing was made. Take another directory, or {remedy}"),
-                ));
+                return Err(nothing_was_made(finding));
             }
+            let remedy = finding.remedy();
             complain(format_args!("{finding}; a node does not start here until that is seen to: {remedy}"));
             break;
         }
@@ -246,6 +251,11 @@ impl Home {
             Err(error) => Err(error),
         }
     }
+}
+
+fn nothing_was_made(finding: Finding) -> Failure {
+    let remedy = finding.remedy();
+    Failure::hint(finding, format_args!("nothing was made. Take another directory, or {remedy}"))
 }
 
 #[derive(Serialize)]

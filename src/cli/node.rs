@@ -82,8 +82,12 @@ pub(super) fn run(
     let node_id = identity.node_id();
     registry.tell_oddities(node_id, &identity.public_key());
     policies::tell_oddities(&policy, node_id, &identity.public_key());
-    if policy != Policy::default() {
-        tracing::info!(policy = policies::told(&policy), "trusting more than an operator approves");
+    let policies::ToldPolicy { more, besides } = policies::told(&policy);
+    if !more.is_empty() {
+        tracing::info!(policy = more, "trusting more than an operator approves");
+    }
+    if !besides.is_empty() {
+        tracing::info!(policy = besides, "hearing peers otherwise than by default");
     }
     registry.keep_names().map_err(no_thread)?;
     registry.keep_looking(access).map_err(no_thread)?;

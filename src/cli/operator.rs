@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::arguments::{Listing, Part, Peer, Question, Questions};
 use super::control::client::{self, ask};
 use super::control::{
-    Announcement, Ask, FailingSnapshots, FalseKeyShown, OlderStore, RegistryDisagreement, Reply, Status,
+    Announcement, Ask, FailingSnapshots, FalseKeyShown, OlderStore, PeersFileRefused, RegistryDisagreement, Reply,
+    Status,
 };
 use super::home::Home;
 use super::rows::{PeerShown, RevokedRow, TrustedRow};
@@ -428,7 +429,17 @@ fn show(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if revoked_keys + ignored > 0 {
         writeln!(out, "             {revoked_keys} keys revoked, {ignored} peers and keys ignored")?;
     }
-    let is_unhealthy_else = status.registry_disagreement.is_some() || status.older_store.is_some();
+    if let Some(PeersFileRefused { path, at, error }) = &status.peers_file_refused {
+        let (path, error) = (print::printable(path), print::printable(error));
+        writeln!(
+            out,
+            "peers file   REFUSED at {}: {path} was changed, and what was read before counts on",
+            print::time(*at)
+        )?;
+        writeln!(out, "             {error}")?;
+    }
+    let is_unhealthy_else =
+        status.registry_disagreement.is_some() || status.older_store.is_some() || status.peers_file_refused.is_some();
     let hangs = status.saving.filter(|saving| saving.overdue);
     match (&status.failing, hangs, status.healthy || is_unhealthy_else) {
         (Some(failing), ..) => writeln!(out, "saving       FAILS: {}", print::printable(failing))?,
@@ -514,6 +525,14 @@ mod tests {
         let text = shown(&status);
         assert!(text.contains("store        OLDER: it was opened at generation 30, the home had seen 41\n"), "{text}");
         assert!(text.contains("saving       works") && text.contains("--accept-older-store"), "{text}");
+        assert!(!text.contains("peers file"), "{text}");
+        status.older_store = None;
+        let (path, error) = ("/h/peers.toml".to_owned(), "/h/peers.toml: line 4: \x1b".to_owned());
+        status.peers_file_refused = Some(PeersFileRefused { path, at: 1_700_000_000_000, error });
+        let text = shown(&status);
+        let line = "peers file   REFUSED at 2023-11-14T22:13:20.000Z: /h/peers.toml was changed, and what was read before \
+                    counts on\n             /h/peers.toml: line 4: \u{fffd}\n";
+        assert!(text.contains(line) && text.contains("saving       works"), "{text}");
         assert!(!text.contains("new key"), "{text}");
         status.announcement = Some(Announcement { told: 3, owed: 2 });
         assert!(shown(&status).contains("new key      3 peers told, 2 not yet\n"));

@@ -22,13 +22,14 @@ use super::holder;
 use super::home::Home;
 use super::rows::{RegisteredRow, print_registered};
 use super::screen::Screen;
-use super::{Answer, Failure, permissions, print};
+use super::{Answer, Failure, now, permissions, print};
 use crate::node::{
     Address, Identity as _, Listed, PeersFileError, Registry, RegistryEntry, RegistryError, StaticRegistry,
 };
 use crate::peer::{NodeId, PublicKey};
 use crate::persist::file::sync_directory;
 use crate::sync::{Arc, Condvar, Deadline, Mutex, spawn};
+use crate::time::WallMillis;
 
 /// The peers file of a running node, as a registry that can be read again.
 #[derive(Debug)]
@@ -38,6 +39,16 @@ pub(crate) struct Peers {
     changed: Condvar,
     /// Of what was read last. Held while it is read, so that nothing older takes the place of something newer.
     read: Mutex<Option<Stamp>>,
+    /// A change by hand that was not taken up, for as long as it is so.
+    refused: Mutex<Option<RefusedChange>>,
+}
+
+/// Why what stands in the peers file does not count.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusedChange {
+    pub(crate) path: PathBuf,
+    pub(crate) at: WallMillis,
+    pub(crate) error: String,
 }
 
 /// Tells one content of a file from another without reading it: a file that was written to, replaced, or given another mode
@@ -69,7 +80,12 @@ impl Peers {
         // Before it is read: what is written meanwhile is news.
         let stamp = Stamp::of(&path);
         let now = Mutex::new(Arc::new(home.registry()?));
-        Ok(Self { path, now, changed: Condvar::new(), read: Mutex::new(stamp) })
+        Ok(Self { path, now, changed: Condvar::new(), read: Mutex::new(stamp), refused: Mutex::new(None) })
+    }
+
+    /// The change by hand that was not taken up, while it stands in the file.
+    pub(crate) fn refused(&self) -> Option<RefusedChange> {
+        self.refused.lock().clone()
     }
 
     /// What counts now.
@@ -111,6 +127,7 @@ impl Peers {
         read.inherit(&now);
         *now = Arc::new(read);
         drop(now);
+        *self.refused.lock() = None;
         self.changed.notify_one();
         tracing::info!(peers, "the peers file was read again");
         Ok(peers)
@@ -130,16 +147,30 @@ impl Peers {
             pause();
             let stamp = Stamp::of(&self.path);
             let is_settled = core::mem::replace(&mut before, stamp) == stamp;
-            if !is_settled || refused == Some(stamp) || *self.read.lock() == stamp {
+            if !is_settled {
                 continue;
             }
-            let taken = match permissions::find(&self.path, access.trusted_group) {
-                Err(finding) if !access.insecure_permissions => Err(format!("{finding}; {}", finding.remedy())),
-                _ => self.reload().map(drop).map_err(|error| error.to_string()),
+            if *self.read.lock() == stamp {
+                // Also where the file that counts was put back.
+                *self.refused.lock() = None;
+                refused = None;
+                continue;
+            }
+            let found = permissions::find(&self.path, access.trusted_group).err();
+            let found = found.filter(|_| !access.insecure_permissions);
+            // Who else may change it can change without the file.
+            let seen = Some((stamp, found.is_some()));
+            if refused == seen {
+                continue;
+            }
+            let taken = match found {
+                Some(finding) => Err(format!("{finding}; {}", finding.remedy())),
+                None => self.reload().map(drop).map_err(|error| error.to_string()),
             };
-            refused = taken.is_err().then_some(stamp);
+            refused = seen.filter(|_| taken.is_err());
             if let Err(error) = taken {
                 tracing::warn!("the peers file was changed, and what was read before counts on: {error}");
+                *self.refused.lock() = Some(RefusedChange { path: self.path.clone(), at: now().wall, error });
             }
         }
     }

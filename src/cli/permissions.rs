@@ -36,6 +36,11 @@ impl Finding {
         std::fs::canonicalize(directory).is_ok_and(|directory| self.path.starts_with(directory))
     }
 
+    /// Whether the mode is all that is wrong, which the owner can mend.
+    pub(super) fn is_of_mode(&self) -> bool {
+        matches!(self.why, Why::Group(..) | Why::Others(_))
+    }
+
     /// What to do about it.
     pub(super) fn remedy(&self) -> String {
         let path = super::print::shell(&self.path);

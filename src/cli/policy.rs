@@ -33,29 +33,38 @@ pub(super) struct PolicyArguments {
     on_rotation: Rotations,
 }
 
-/// What of a policy goes beyond what an operator decides, in words, for the log.
-pub(super) fn told(policy: &Policy) -> String {
+/// What a policy changes, in words, for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ToldPolicy {
+    /// What it trusts without an operator. Empty: nothing.
+    pub(super) more: String,
+    /// What it takes, or leaves, besides; trust is the operator's still. Empty: what every node does.
+    pub(super) besides: String,
+}
+
+pub(super) fn told(policy: &Policy) -> ToldPolicy {
     let Policy { own_networks, allow_list, auto_approve, trust_on_first_use, accept_v1, on_rotation } = policy;
-    let mut all = Vec::new();
+    let mut more = Vec::new();
     if !own_networks.is_empty() {
-        all.push(format!("who is in one of the networks {own_networks:?}"));
+        more.push(format!("who is in one of the networks {own_networks:?}"));
     }
     if !allow_list.entries.is_empty() {
         let ids: Vec<_> = allow_list.entries.keys().map(|peer| peer.get()).collect();
-        all.push(format!("the peers {ids:?}"));
+        more.push(format!("the peers {ids:?}"));
     }
-    for (is_so, what) in [
+    let those = |all: &[(bool, &str)]| -> Vec<String> {
+        all.iter().filter(|(is_so, _)| *is_so).map(|(_, what)| (*what).to_owned()).collect()
+    };
+    more.extend(those(&[
         (*auto_approve, "whoever asks"),
         (*trust_on_first_use, "the first answer to a request"),
-        (*accept_v1, "requests of version 1 are shown"),
         (*on_rotation == OnRotation::Take, "new keys that the old ones have named"),
-        (*on_rotation == OnRotation::Refuse, "no new key, though the old one has named it"),
-    ] {
-        if is_so {
-            all.push(what.to_owned());
-        }
-    }
-    all.join("; ")
+    ]));
+    let besides = those(&[
+        (*accept_v1, "requests of version 1 are shown"),
+        (*on_rotation == OnRotation::Refuse, "no new key is taken or shown, though the old one has named it"),
+    ]);
+    ToldPolicy { more: more.join("; "), besides: besides.join("; ") }
 }
 
 /// Says in the log what of a policy cannot be meant: the node itself, or its key, among those who are allowed.
@@ -128,6 +137,30 @@ mod tests {
         for bad in ["", "0", "x", "9,x", "9 ", &format!("9,{}", &KEY[1..]), &format!("9,{KEY},"), ",gate"] {
             assert!(allowed(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_trusts_more_is_told_as_that_and_what_trusts_less_is_not() {
+        let of = |policy: Policy| {
+            let ToldPolicy { more, besides } = told(&policy);
+            (!more.is_empty(), !besides.is_empty())
+        };
+        let nine = NodeId::new(9).unwrap();
+        let plain = Policy::default;
+        assert_eq!(of(plain()), (false, false));
+        for more in [
+            plain().own_networks([6]),
+            plain().allow(Allowed::new(nine, None)),
+            plain().auto_approve(true),
+            plain().trust_on_first_use(true),
+            plain().on_rotation(OnRotation::Take),
+        ] {
+            assert_eq!(of(more.clone()), (true, false), "{more:?}");
+        }
+        for besides in [plain().accept_v1(true), plain().on_rotation(OnRotation::Refuse)] {
+            assert_eq!(of(besides.clone()), (false, true), "{besides:?}");
+        }
+        assert_eq!(of(plain().auto_approve(true).on_rotation(OnRotation::Refuse)), (true, true));
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod remembered;
 mod take;
 mod take_marks;
 mod take_remembered;
+mod take_trusted;
+mod take_waiting;
 mod values;
 
 use std::io::{self, Read, Write};
@@ -337,3 +339,5 @@ const LAST_MILLIS: i64 = 253_402_300_799_999;
 mod remembered_tests;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
+#[cfg(all(test, not(trustkeep_loom)))]
+mod twice_tests;

@@ -1,14 +1,16 @@
 //! What becomes of an approval: trust in the key that the operator looked at, and in no other.
+//!
+//! More than 450 lines because each thing that speaks against an approval is tried beside the rule that weighs it.
 #![forbid(unsafe_code)]
 
 use super::event::{ChangeReason, Event};
 use super::input::{LookedAt, Lookup};
-use super::known::shown;
+use super::known::{replaced_key, set_aside};
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::refused;
-use super::rejection::Rejection;
-use super::view::{Nonce, OtherKey, PendingKind, RevocationId};
+use super::rejection::{FingerprintNeed, Rejection};
+use super::view::{Nonce, OtherKey, Pending, PendingKind, RevocationId};
 use crate::peer::{Fingerprint, Source, TrustRecord};
 
 ///
@@ -47,9 +49,10 @@ pub(super) fn approve(
         // What a registry said once is its word no longer: only what the transport saw for itself is left.
         Lookup::NotAsked | Lookup::Unknown => pending.authentic && pending.source == Source::Node(plan.peer),
     };
-    let is_disputed = pending.proven_by.is_some() || shown(plan.view, plan.peer, &pending).conflicts > 0;
-    if fingerprint.is_none() && (is_disputed || !is_vouched_for) {
-        return Err(Rejection::FingerprintRequired { current, others });
+    if fingerprint.is_none()
+        && let Some(why) = disputed(&plan, &pending).or_else(|| (!is_vouched_for).then(|| unvouched(lookup)))
+    {
+        return Err(Rejection::FingerprintRequired { why, current, others });
     }
     let mutual = plan.asked().is_some();
     let record = TrustRecord::new(plan.peer, key).approved_at(plan.now.wall).mutual(mutual);
@@ -75,6 +78,28 @@ pub(super) fn approve(
         plan.send_accept(record, nonce, answers);
     }
     Ok(plan.finish(Outcome::Approved(record)))
+}
+
+/// What else than this key there is.
+fn disputed(plan: &Plan<'_>, pending: &Pending) -> Option<FingerprintNeed> {
+    let (view, peer) = (plan.view, plan.peer);
+    if set_aside(view, peer, &pending.key).is_some() {
+        Some(FingerprintNeed::SetAside)
+    } else if pending.proven_by.is_some() {
+        Some(FingerprintNeed::Proven)
+    } else if replaced_key(view, peer, &pending.key).is_some() {
+        Some(FingerprintNeed::OtherKeyKnown)
+    } else {
+        (pending.conflicts > 0).then_some(FingerprintNeed::OtherKeySeen)
+    }
+}
+
+fn unvouched(lookup: &Lookup) -> FingerprintNeed {
+    match lookup {
+        Lookup::Failed => FingerprintNeed::RegistryNotAsked,
+        Lookup::Found { .. } => FingerprintNeed::RegistryBehind,
+        Lookup::NotAsked | Lookup::Unknown => FingerprintNeed::Unvouched,
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +136,8 @@ mod tests {
             if rivals {
                 us.hear_from(at(20), &other, &request, Way::open()).unwrap();
                 let others = [Some(other.public_key().fingerprint()), None, None, None];
-                let required = Err(Rejection::FingerprintRequired { current, others });
+                let why = FingerprintNeed::OtherKeySeen;
+                let required = Err(Rejection::FingerprintRequired { why, current, others });
                 assert_eq!(us.approve(at(50), peer.id(), None), required);
                 assert!(us.approve(at(50), peer.id(), Some(current)).is_ok());
             } else {
@@ -127,7 +153,8 @@ mod tests {
         let current = peer.public_key().fingerprint();
         let (mut us, _) = asked_by(&mut peer);
         let number = us.tables.pending[&peer.id()].number;
-        let required = Err(Rejection::FingerprintRequired { current, others: [None; 4] });
+        let why = FingerprintNeed::Unvouched;
+        let required = Err(Rejection::FingerprintRequired { why, current, others: [None; 4] });
         assert_eq!(us.approve(at(50), peer.id(), None), required);
         // Having looked at the entry is not having compared the key.
         assert_eq!(approve_entry(&mut us, peer.id(), None, number), required);
@@ -194,9 +221,8 @@ mod tests {
     fn no_text_has_the_fingerprint_of_a_key_that_waits() {
         let current = Actor::new(9, 0x11).public_key().fingerprint();
         let others = [0xBB, 0x22, 0x33, 0x44].map(|seed| Some(Actor::new(9, seed).public_key().fingerprint()));
-        let refusals =
-            [Rejection::WrongFingerprint { current, others }, Rejection::FingerprintRequired { current, others }];
-        for refusal in refusals {
+        let refusals = NEEDS.map(|why| Rejection::FingerprintRequired { why, current, others });
+        for refusal in refusals.into_iter().chain([Rejection::WrongFingerprint { current, others }]) {
             let text = refusal.to_string();
             let has = |part: &str| text.contains(part);
             let groups = |of: Fingerprint| of.to_string().split(':').map(str::to_owned).collect::<Vec<_>>();
@@ -204,6 +230,30 @@ mod tests {
                 assert!(!groups(key).iter().any(|group| has(group)), "{text}");
             }
         }
+    }
+
+    const NEEDS: [FingerprintNeed; 7] = [
+        FingerprintNeed::SetAside,
+        FingerprintNeed::Proven,
+        FingerprintNeed::OtherKeyKnown,
+        FingerprintNeed::OtherKeySeen,
+        FingerprintNeed::RegistryBehind,
+        FingerprintNeed::RegistryNotAsked,
+        FingerprintNeed::Unvouched,
+    ];
+
+    #[test]
+    fn a_refused_approval_tells_one_cause_and_the_remedy() {
+        let current = Actor::new(9, 0x11).public_key().fingerprint();
+        let mut told: Vec<String> = NEEDS
+            .iter()
+            .map(|why| Rejection::FingerprintRequired { why: *why, current, others: [None; 4] }.to_string())
+            .collect();
+        let remedy = ": ask its operator for the fingerprint, and name it";
+        assert!(told.iter().all(|text| text.ends_with(remedy) && text.matches(':').count() == 1), "{told:?}");
+        told.sort();
+        told.dedup();
+        assert_eq!(told.len(), NEEDS.len());
     }
 
     #[test]
@@ -274,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_key_other_than_a_known_one_is_a_conflict_from_the_start() {
-        use super::super::known::{replaced_key, shown};
+        use super::super::known::shown;
         let (old, new) = (Actor::new(9, 0x11).public_key(), Actor::new(9, 0xBB).public_key());
         for how in ["record", "floor", "revoked", "caller", "imported", "asked since"] {
             let (mut us, events) = known_otherwise(how, Way::open());
@@ -290,7 +340,9 @@ mod tests {
             // A mark is lifted by its name; that says nothing about keys.
             let lift = us.tables.revoked.get(&node(9)).map(|mark| mark.id);
             let required = approve_with(&mut us, node(9), None, lift);
-            assert!(matches!(required, Err(Rejection::FingerprintRequired { .. })), "{how}: {required:?}");
+            let is_known =
+                matches!(required, Err(Rejection::FingerprintRequired { why: FingerprintNeed::OtherKeyKnown, .. }));
+            assert!(is_known, "{how}: {required:?}");
             let was = us.tables.trusted.get(&node(9)).copied();
             assert_eq!(was.map(|record| record.public_key), matches!(how, "record" | "imported").then_some(Some(old)));
 
@@ -376,7 +428,8 @@ mod tests {
         }
         // No answer: with the fingerprint alone.
         let (mut us, _) = asked_by(&mut peer);
-        let refused = Err(Rejection::FingerprintRequired { current, others: [None; 4] });
+        let why = FingerprintNeed::RegistryNotAsked;
+        let refused = Err(Rejection::FingerprintRequired { why, current, others: [None; 4] });
         assert_eq!(us.approve_as(at(50), peer.id(), None, Lookup::Failed), refused);
         assert!(us.approve_as(at(50), peer.id(), Some(current), Lookup::Failed).is_ok());
         // The same key: it is vouched for. Nothing to say: as ever.

@@ -124,6 +124,10 @@ impl<'a> Plan<'a> {
         if let (Some(key), Some(_)) = (record.public_key, marks.key) {
             self.others.push(TableChange::RevokedKey(key, None));
         }
+        //
+        if self.view.ignored(self.peer).is_some() {
+            self.others.push(TableChange::Ignored(self.peer, None));
+        }
         self.trusted = Some(record);
         if let Some(key) = &record.public_key {
             succession::granted(&mut self.successors, key);

@@ -138,9 +138,10 @@ pub enum Rejection {
         /// Those of the others, oldest first.
         others: [Option<Fingerprint>; OTHER_KEYS_MAX],
     },
-    /// Nobody but the peer itself vouches for its key, another key is known or was seen for it, or the registry could not
-    /// be asked: the fingerprint of the key to approve must be given.
+    /// The fingerprint of the key to approve must be given. Ask the peer's operator for it.
     FingerprintRequired {
+        /// What speaks against the key.
+        why: FingerprintNeed,
         /// The fingerprint of the first key that waits.
         current: Fingerprint,
         /// Those of the others, oldest first.
@@ -155,6 +156,40 @@ pub enum Rejection {
     },
     /// The entry that was looked at waits no more; another one has its place.
     OtherEntry,
+}
+
+/// Why a key is approved by its fingerprint alone. Of several reasons the first in this order is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FingerprintNeed {
+    /// The key was replaced by another, or what another key said of it was revoked or refused.
+    SetAside,
+    /// The peer's old key has named it: whoever has stolen that key can do the same.
+    Proven,
+    /// Another key is known for the peer: its record's, the last one that was vouched for, or the one that our caller named.
+    OtherKeyKnown,
+    /// Other keys were shown under the peer's id while it waited.
+    OtherKeySeen,
+    /// The registry names a key that this one came after.
+    RegistryBehind,
+    /// The registry could not be asked.
+    RegistryNotAsked,
+    /// Nobody but the peer itself vouches for its key.
+    Unvouched,
+}
+
+impl FingerprintNeed {
+    const fn told(self) -> &'static str {
+        match self {
+            Self::SetAside => "its key was replaced, refused or revoked before",
+            Self::Proven => "its old key has named this one, as a thief of the old key could",
+            Self::OtherKeyKnown => "another key is known for it",
+            Self::OtherKeySeen => "it was seen under other keys, too",
+            Self::RegistryBehind => "the registry still names a key that was replaced",
+            Self::RegistryNotAsked => "the registry could not be asked",
+            Self::Unvouched => "nobody vouches for its key",
+        }
+    }
 }
 
 impl Rejection {
@@ -272,6 +307,7 @@ impl fmt::Display for Rejection {
             Self::NothingToDo => "nothing to do: the peer is in no table concerned",
             Self::AlreadyTrusted => "the peer is trusted already",
             Self::RevokedNeedsOperator => "the peer, or its key, was revoked: only an operator may ask it again",
+            // No text has the id either: a lift says what its operator was shown.
             Self::RevokedNeedsLift { .. } => {
                 "the peer is revoked: look at the revocation in force (trustkeep revoked) and lift it by its id (--lift)"
             }
@@ -287,9 +323,8 @@ impl fmt::Display for Rejection {
             Self::OtherKeyExpected => "a request to this peer names another key",
             // No text has a stranger's fingerprint: it would be pasted.
             Self::WrongFingerprint { .. } => "no key that waits has this fingerprint",
-            Self::FingerprintRequired { .. } => {
-                "nobody vouches for its key, another key is known, or the registry could not be asked: ask its operator for \
-                 the fingerprint, and name it"
+            Self::FingerprintRequired { why, .. } => {
+                return write!(f, "{}: ask its operator for the fingerprint, and name it", why.told());
             }
             Self::RegistryContradicts { .. } => {
                 "the registry knows this peer under another key than the pending one: reject it, or correct the registry"

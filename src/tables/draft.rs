@@ -178,6 +178,11 @@ impl Draft {
         self.sides().successors.push((peer, Some(all)));
     }
 
+    /// A peer is ignored no longer.
+    pub(crate) fn hear(&mut self, peer: NodeId) {
+        self.sides().ignored.push((peer, None));
+    }
+
     /// What waits of a peer, waits no longer.
     pub(crate) fn forget_pending(&mut self, peer: NodeId) {
         self.sides().pending.push((peer, None));

@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::events::EventRow;
+use super::peers::RefusedChange;
 use super::rows::{
     ContradictedRow, IgnoredKeyRow, IgnoredRow, OutgoingRow, OwedRow, PeerShown, PendingRow, RevokedKeyRow, RevokedRow,
     TrustedRow,
@@ -268,6 +269,21 @@ impl From<Older> for OlderStore {
     }
 }
 
+/// A change of the peers file by hand that was not taken up: what was read before counts on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PeersFileRefused {
+    pub(super) path: String,
+    /// When it was noticed, in milliseconds since 1970.
+    pub(super) at: i64,
+    pub(super) error: String,
+}
+
+impl From<RefusedChange> for PeersFileRefused {
+    fn from(RefusedChange { path, at, error }: RefusedChange) -> Self {
+        Self { path: path.display().to_string(), at: at.as_millis(), error }
+    }
+}
+
 /// A save that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saving {
@@ -288,8 +304,8 @@ pub(super) struct Status {
     pub(super) pid: Option<u32>,
     pub(super) generation: u64,
     pub(super) durable_generation: u64,
-    /// Whether saving works and does not hang, the registry does not contradict many trusted records, and the store is none
-    /// that is older than it was.
+    /// Whether saving works and does not hang, the registry does not contradict many trusted records, the store is none that
+    /// is older than it was, and the peers file counts as it stands.
     pub(super) healthy: bool,
     /// Why it does not.
     pub(super) failing: Option<String>,
@@ -328,6 +344,9 @@ pub(super) struct Status {
     /// The newest false or changed key since the start.
     #[serde(default)]
     pub(super) false_key: Option<FalseKeyShown>,
+    /// What was changed in the peers file by hand and not taken up.
+    #[serde(default)]
+    pub(super) peers_file_refused: Option<PeersFileRefused>,
 }
 
 /// A false or changed key, as `watch` tells it.

@@ -73,18 +73,22 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
         })),
         Ask::Approve { peer, fingerprint, entry, lift } => done(id(peer).and_then(|peer| {
             let LookedAt { fingerprint, entry } = looked_at(fingerprint, entry)?;
+            let was_ignored = is_ignored(manager, peer);
             let approved = manager.approve_seen(peer, fingerprint, entry, revocation(lift)?);
             let done = decided(manager, peer, approved.map_err(|error| not_decided(peer, &error))?)?;
+            let done = heard_again(manager, peer, was_ignored, done);
             Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Grant { peer, key, lift } => done(id(peer).and_then(|peer| {
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
             let record = TrustRecord::new(peer, key).approved_at(now().wall);
+            let was_ignored = is_ignored(manager, peer);
             let granted = match revocation(lift)? {
                 Some(lift) => manager.grant_lifting(record, lift),
                 None => manager.grant(record),
             };
             let done = durable(granted.map_err(|error| refused(peer, &error))?)?;
+            let done = heard_again(manager, peer, was_ignored, done);
             Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Reject { peer, reason, fingerprint, entry } => done(id(peer).and_then(|peer| {
@@ -218,6 +222,21 @@ fn whom(peer: Option<u32>, key: Option<String>) -> Result<PeerOrKey, String> {
 
 fn refused(peer: NodeId, error: &CommandError) -> String {
     format!("peer {peer}: {error}")
+}
+
+fn is_ignored(manager: &HandshakeManager, peer: NodeId) -> bool {
+    manager.store().tables().is_some_and(|tables| tables.sides.ignored.get(peer).is_some())
+}
+
+/// says so where trust has ended the ignoring of the peer.
+fn heard_again(manager: &HandshakeManager, peer: NodeId, was_ignored: bool, mut reply: Reply) -> Reply {
+    if was_ignored
+        && !is_ignored(manager, peer)
+        && let Reply::Done { found, .. } | Reply::Decided { found, .. } = &mut reply
+    {
+        found.get_or_insert_with(|| format!("peer {peer}: was ignored, and is heard again"));
+    }
+    reply
 }
 
 /// With the command that shows what waits: no text has a stranger's fingerprint.
@@ -467,6 +486,7 @@ fn older_store(node: &Served) -> Option<OlderStore> {
 fn status(node: &Served) -> Status {
     let Served { manager, listen, .. } = node;
     let older_store = older_store(node);
+    let peers_file_refused = node.peers.as_ref().and_then(|peers| peers.refused()).map(Into::into);
     let (store, health) = (manager.store(), manager.store().health());
     let registry_disagreement = manager.registry_disagreement().map(|held| {
         let contradicted = held.contradicted.len();
@@ -480,7 +500,10 @@ fn status(node: &Served) -> Status {
         pid: Some(std::process::id()),
         generation: health.generation.get(),
         durable_generation: health.durable_generation.get(),
-        healthy: health.is_ok() && registry_disagreement.is_none() && older_store.is_none(),
+        healthy: health.is_ok()
+            && registry_disagreement.is_none()
+            && older_store.is_none()
+            && peers_file_refused.is_none(),
         failing: health.failing.map(|failing| failing.error.to_string()),
         saving: health.saving.map(|saving| Saving { since: saving.since.as_millis(), overdue: saving.is_overdue }),
         failing_snapshots: health.failing_snapshots.map(|snapshots| FailingSnapshots {
@@ -508,6 +531,7 @@ fn status(node: &Served) -> Status {
         announcement: manager.announcement().map(|it| Announcement { told: it.told, owed: it.owed }),
         older_store,
         false_key: false_key(manager),
+        peers_file_refused,
     }
 }
 

@@ -31,12 +31,16 @@ pub(super) struct Changes {
     pub(super) revisions: HashMap<u32, Option<u64>>,
 }
 
-/// An entry that is taken unless something that comes later stands against it.
+/// An entry that is judged once all lists are read.
 pub(super) struct Later<V> {
     pub(super) index: u64,
     pub(super) entry: V,
     /// Its nonce was not in the document.
     pub(super) is_fresh: bool,
+    /// Whether its stamp was in the document, and stayed as it was.
+    pub(super) is_stamped: bool,
+    /// Whether it says what the store's entry says; none where the store has none.
+    pub(super) is_same: Option<bool>,
 }
 
 impl Changes {

@@ -25,11 +25,11 @@ use crate::wire::message::Kind;
 
 const NOW: Now = Now { wall: WallMillis::new(1_800_000_000_000), tick: Tick::new(0) };
 
-fn id(number: u32) -> NodeId {
+pub(super) fn id(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-fn key(number: u8) -> PublicKey {
+pub(super) fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes(ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes()).unwrap()
 }
 
@@ -37,7 +37,7 @@ fn at(seconds: i64) -> WallMillis {
     WallMillis::new(1_700_000_000_000 + seconds * 1000)
 }
 
-fn store(changes: &[TableChange]) -> Tables {
+pub(super) fn store(changes: &[TableChange]) -> Tables {
     Tables::new(Mix::new(1)).apply(changes).0
 }
 
@@ -60,7 +60,7 @@ fn import(before: &Tables, document: &Value) -> Taken {
     read_with(before, &document.to_string(), Limits::default())
 }
 
-fn export(tables: &Tables, nonces: Nonces) -> String {
+pub(super) fn export(tables: &Tables, nonces: Nonces) -> String {
     let mut out = Vec::new();
     write(&mut out, 3, tables, nonces, &mut || ()).unwrap();
     String::from_utf8(out).unwrap()
@@ -676,6 +676,72 @@ fn an_entry_of_every_table_comes_along() {
 }
 
 #[test]
+fn an_older_document_brings_no_trust_back_that_the_peer_may_have_ended_since() {
+    let (one, other) = (key(1).to_base64(), key(2).to_base64());
+    let heard = |seed, seen, before| {
+        let floor = Floor { key: Some(key(seed)), seen: at(seen), before: at(before), ..Floor::EMPTY };
+        TableChange::Floor(id(9), Some(floor))
+    };
+    let text = |seconds| super::time(at(seconds));
+    let record = |seconds| json!([{"node_id": 9, "public_key": one, "approved_at": text(seconds)}]);
+    let floor =
+        |key: &str, seconds| json!([{"node_id": 9, "public_key": key, "seen": text(seconds), "spoke_v2": true}]);
+    let none = json!([]);
+    for (held, trusted, floors, is_taken) in [
+        // A farewell, say, that came when the document was written already.
+        (heard(1, 100, 0), record(1), floor(&one, 50), false),
+        (heard(1, 100, 0), record(1), floor(&one, 100), true),
+        // Without floors, as in documents of other systems, the record's age says what it knows of.
+        (heard(1, 100, 0), record(1), none.clone(), false),
+        (heard(1, 100, 0), record(131), none.clone(), true),
+        (heard(1, 100, 0), record(129), none.clone(), false),
+        (heard(1, 100, 0), json!([{"node_id": 9, "public_key": one}]), none.clone(), false),
+        // By another key, too, of which the document knows or not; and before our clock stepped back.
+        (heard(2, 100, 0), record(1), floor(&one, 200), false),
+        (heard(2, 100, 0), record(1), floor(&other, 100), true),
+        (heard(1, 1, 100), record(1), floor(&one, 50), false),
+        (heard(1, 1, 100), record(1), floor(&one, 100), true),
+    ] {
+        // Whichever list comes first.
+        for document in [
+            format!("{{\"trusted\": {trusted}, \"floors\": {floors}}}"),
+            format!("{{\"floors\": {floors}, \"trusted\": {trusted}}}"),
+        ] {
+            let taken = read_with(&store(core::slice::from_ref(&held)), &document, Limits::default());
+            assert_eq!(taken.after.trusted(id(9)).is_some(), is_taken, "{document}: {:?}", told(&taken));
+            let skipped = told(&taken).iter().any(|line| line.contains("grant it by name"));
+            assert_eq!(skipped, !is_taken, "{document}: {:?}", told(&taken));
+            // To a store that has not heard the peer, or that trusts it, it says nothing new.
+            let fresh = read_with(&store(&[]), &document, Limits::default());
+            assert!(fresh.after.trusted(id(9)).is_some(), "{document}");
+        }
+    }
+    // Who names the revocation has looked at this very peer.
+    let held = store(&[heard(1, 100, 0), revoked(9, 5)]);
+    let document = json!({"trusted": record(1)}).to_string();
+    let taken = read_naming(&held, &document, Limits::default(), &[RevocationId::new(5)]);
+    assert!(taken.after.trusted(id(9)).is_some(), "{:?}", told(&taken));
+    let held = store(&[heard(1, 100, 0), trusted(9, 1)]);
+    assert_eq!(counted(&read_with(&held, &document, Limits::default()), List::Trusted), (0, 1, 0));
+}
+
+#[test]
+fn whom_a_document_trusts_the_store_ignores_no_longer() {
+    let held = store(&[TableChange::Ignored(id(9), Some(at(1))), TableChange::Ignored(id(10), Some(at(1)))]);
+    let record = json!([{"node_id": 9, "public_key": key(1).to_base64()}]);
+    let taken = import(&held, &json!({"trusted": record}));
+    assert!(taken.after.trusted(id(9)).is_some() && taken.after.ignored(id(9)).is_none());
+    assert!(taken.after.ignored(id(10)).is_some());
+    assert_eq!(
+        told(&taken),
+        ["trusted[0] (peer 9): the store ignored this peer, which is trusted now, and heard again"]
+    );
+    // Trust that the document itself ends leaves it as it was.
+    let taken = import(&held, &json!({"trusted": record, "revoked": [{"node_id": 9}]}));
+    assert!(taken.after.trusted(id(9)).is_none() && taken.after.ignored(id(9)).is_some());
+}
+
+#[test]
 fn a_floor_that_is_moved_back_keeps_what_was_said_of_it() {
     let key = key(1).to_base64();
     let said = NOW.wall.saturating_add(200_000);
@@ -700,8 +766,9 @@ fn what_the_corpus_of_documents_comes_to_is_what_an_export_writes() {
         let (again, none) = import_and_export(&exported).unwrap();
         assert!(
             none == 0 && again == exported,
-            "{}\n{}",
+            "{none} {}\n{}\n{}",
             String::from_utf8_lossy(&bytes),
+            String::from_utf8_lossy(&exported),
             String::from_utf8_lossy(&again)
         );
         let document: Value = serde_json::from_slice(&exported).unwrap();

@@ -32,8 +32,11 @@ impl Taking<'_> {
     pub(super) fn is_free_of_marks(&self, peer: NodeId, key: Option<&PublicKey>) -> Result<(), String> {
         let (before, marks) = (self.into.before, self.marks(peer, key));
         let of_store = before.marks(peer, key);
-        let is_lifted =
-            |mark: &Revocation, old: Option<Revocation>| Some(*mark) == old && self.into.lifts.contains(&mark.id);
+        // One of the document is lifted by nothing, though the store has it, too.
+        let is_said = self.revoked_read.contains(&peer) || key.is_some_and(|key| self.revoked_keys_read.contains(key));
+        let is_lifted = |mark: &Revocation, old: Option<Revocation>| {
+            !is_said && Some(*mark) == old && self.into.lifts.contains(&mark.id)
+        };
         let stands = |what: &str, old: Option<Revocation>| {
             let by = if old.is_some() { "the store" } else { "the document" };
             let how = if old.is_some() { "; look at `trustkeep inspect`, and import with --lift" } else { "" };
@@ -73,37 +76,38 @@ impl Taking<'_> {
             notes.push("this revocation has ended by itself, and was not taken".to_owned());
             return Ok(Unchanged);
         }
-        let before = self.into.before;
-        let old = before.revoked(peer);
-        let current = self.revoked(peer);
-        if current.is_some() && current != old {
+        if !self.revoked_read.insert(peer) {
             return Err(TWICE.to_owned());
         }
-        // By an entry of this document, which its own revocation stands above.
-        let is_lifted = old.is_some() && current.is_none();
+        let before = self.into.before;
+        let old = before.revoked(peer);
+        let said = Revocation::new(at, id.unwrap_or(mark(peer, fields.time("revoked_at")?.unwrap_or_default()).id));
         // the very revocation that the store has changes nothing, and another one outdates what was seen before.
-        if !is_lifted && old.is_some_and(|old| is_the_same(old, at, id)) {
+        let is_same = old.is_some_and(|old| is_the_same(old, said, id));
+        // By its id alone: what took something away has another one, and the time of the document.
+        if old.is_some_and(|old| old.id != said.id) {
+            self.revoked_otherwise.insert(peer);
+        }
+        if is_same {
             self.same_marks.insert(peer);
             return Ok(Unchanged);
         }
         let waits = before.pending(peer).is_some() || before.outgoing(peer).is_some();
         let takes_away = waits || before.trusted(peer).is_some();
-        if old.is_some() && !(takes_away || is_lifted) {
+        if takes_away {
+            self.revoked_otherwise.insert(peer);
+        }
+        if old.is_some() && !takes_away {
             return Ok(Unchanged);
         }
-        let said = id.map_or_else(|| mark(peer, at), |id| Revocation::new(at, id));
         let mut revocation = old.unwrap_or(said);
         if takes_away {
             revocation.id = self.fresh_id();
         }
         self.changes.revoked.insert(peer.get(), Some(revocation));
-        if before.pending(peer).is_some() {
-            self.changes.pending.insert(peer.get(), None);
-        }
-        if before.outgoing(peer).is_some() {
-            self.changes.outgoing.insert(peer.get(), None);
-        }
         if waits {
+            self.changes.pending.insert(peer.get(), None);
+            self.changes.outgoing.insert(peer.get(), None);
             notes.push("what waited of this peer, or was asked of it, is forgotten".to_owned());
         }
         if self.trusted(peer).is_some() {
@@ -145,17 +149,16 @@ impl Taking<'_> {
         let at = self.past("revoked_at", fields, notes)?.unwrap_or_default();
         let id = fields.revocation("id")?;
         let (before, max) = (self.into.before, self.into.limits.revoked_keys_max);
-        let old = before.revoked_key(&key);
-        let current = self.revoked_key(&key);
-        if current.is_some() && current != old {
+        if !self.revoked_keys_read.insert(key) {
             return Err(TWICE.to_owned());
         }
-        if old.is_some() && current.is_none() {
-            // An entry of this document lifted it, which its own revocation stands above.
-            self.changes.revoked_keys.insert(key, old);
-            return Ok(Unchanged);
+        let old = before.revoked_key(&key);
+        let said = Revocation::new(at, id.unwrap_or(key_mark(&key, fields.time("revoked_at")?.unwrap_or_default()).id));
+        let is_same = old.is_some_and(|old| is_the_same(old, said, id));
+        if old.is_some_and(|old| old.id != said.id) {
+            self.keys_revoked_otherwise.insert(key);
         }
-        if old.is_some_and(|old| is_the_same(old, at, id)) {
+        if is_same {
             return Ok(Unchanged);
         }
         if old.is_none() && self.after.revoked_keys_len() + self.changes.revoked_keys.len() >= max {
@@ -166,7 +169,6 @@ impl Taking<'_> {
         if old.is_some() {
             return Ok(Unchanged);
         }
-        let said = id.map_or_else(|| key_mark(&key, at), |id| Revocation::new(at, id));
         self.changes.revoked_keys.insert(key, Some(said));
         Ok(Took)
     }
@@ -214,17 +216,29 @@ impl Taking<'_> {
     /// of who is ignored from here on, or under a key that the document revokes, or asks for it.
     pub(super) fn end_what_marks_forbid(&mut self) {
         let before = self.into.before;
-        self.no_trusted_peer_is_ignored();
         // Cheap: it shares everything.
         let after = self.after.clone();
-        let (peers_ignored, keys_revoked) =
-            (core::mem::take(&mut self.peers_ignored), core::mem::take(&mut self.keys_revoked));
         let is_revoked = |key: Option<PublicKey>| key.filter(|key| after.revoked_key(key).is_some());
         let trusted = after.trusted.iter().filter(|record| is_revoked(record.public_key).is_some());
         let trusted: Vec<_> = match after.revoked_keys_len() {
             0 => Vec::new(),
             _ => trusted.map(|record| (record.node_id, record.public_key)).collect(),
         };
+        for (peer, _) in &trusted {
+            let mut notes = Vec::new();
+            self.end_trust(List::RevokedKeys, 0, *peer, &mut notes);
+            for why in notes {
+                let node_id = Some(peer.get());
+                self.find(Finding { list: List::RevokedKeys, index: 0, node_id, skipped: false, why });
+            }
+        }
+        self.flush();
+        self.settle_trusted();
+        // Whose trust has ended may be ignored.
+        self.no_trusted_peer_is_ignored();
+        let after = self.after.clone();
+        let (peers_ignored, keys_revoked) =
+            (core::mem::take(&mut self.peers_ignored), core::mem::take(&mut self.keys_revoked));
         let is_ignored_key = |key: PublicKey| after.ignored_key(&key).is_some() && before.ignored_key(&key).is_none();
         let forgotten = forgotten(after.pending_iter(), after.outgoing_iter(), |peer, key| {
             peers_ignored.contains_key(&peer)
@@ -244,6 +258,7 @@ impl Taking<'_> {
         let of_store = trusted.iter().filter(|(peer, _)| before.trusted(*peer).is_some()).filter_map(|(_, key)| *key);
         let outdated: BTreeSet<PublicKey> = keys.chain(of_store).filter(|key| keys_revoked.contains(key)).collect();
         for key in outdated {
+            self.keys_revoked_otherwise.insert(key);
             if let Some(mark) = self.revoked_key(&key) {
                 let id = self.fresh_id();
                 self.changes.revoked_keys.insert(key, Some(Revocation::new(mark.at, id)));
@@ -251,14 +266,6 @@ impl Taking<'_> {
             if before.revoked_key(&key).is_some() {
                 let revoked = self.count(List::RevokedKeys);
                 (revoked.unchanged, revoked.taken) = (revoked.unchanged.saturating_sub(1), revoked.taken + 1);
-            }
-        }
-        for (peer, _) in trusted {
-            let mut notes = Vec::new();
-            self.end_trust(List::RevokedKeys, 0, peer, &mut notes);
-            for why in notes {
-                let node_id = Some(peer.get());
-                self.find(Finding { list: List::RevokedKeys, index: 0, node_id, skipped: false, why });
             }
         }
         for change in forgotten {
@@ -275,6 +282,14 @@ impl Taking<'_> {
 
     /// trust stands above ignoring, wherever either comes from.
     fn no_trusted_peer_is_ignored(&mut self) {
+        // if the trust has lasted so far.
+        for (peer, index) in core::mem::take(&mut self.ignored_trusted) {
+            if self.trusted(peer).is_some() {
+                self.changes.ignored.insert(peer.get(), None);
+                let why = "the store ignored this peer, which is trusted now, and heard again".to_owned();
+                self.find(Finding { list: List::Trusted, index, node_id: Some(peer.get()), skipped: false, why });
+            }
+        }
         let trusted: Vec<_> = self
             .peers_ignored
             .iter()
@@ -300,7 +315,8 @@ impl Taking<'_> {
     }
 }
 
-/// Whether the document says what the store says: by the id, or, where an older document has none, by the time.
-fn is_the_same(old: Revocation, at: WallMillis, id: Option<RevocationId>) -> bool {
-    id.map_or(at == old.at && at != WallMillis::default(), |id| id == old.id)
+/// Whether the document says what the store says: by the id, also by the one that an import makes of a revocation without one,
+/// or, where an older document has none, by the time.
+fn is_the_same(old: Revocation, said: Revocation, id: Option<RevocationId>) -> bool {
+    old.id == said.id || (id.is_none() && said.at == old.at && said.at != WallMillis::default())
 }

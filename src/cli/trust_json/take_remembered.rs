@@ -29,9 +29,18 @@ use crate::wire::message::Kind;
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     successors: BTreeMap<NodeId, Vec<(u64, Succession)>>,
-    refused: BTreeMap<NodeId, Vec<(u64, RefusedRequest)>>,
+    refused: BTreeMap<NodeId, Vec<RefusedHeld>>,
     owed: BTreeMap<NodeId, OwedHeld>,
     revisions: BTreeMap<NodeId, (u64, u64)>,
+}
+
+#[derive(Debug)]
+struct RefusedHeld {
+    index: u64,
+    entry: RefusedRequest,
+    /// What of it was in the document, and not in times to come.
+    has_stamp: bool,
+    has_time: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +50,7 @@ struct OwedHeld {
     /// What of it was in the document.
     has_nonce: bool,
     has_answers: bool,
+    has_time: bool,
 }
 
 impl Taking<'_> {
@@ -87,7 +97,10 @@ impl Taking<'_> {
         let key = fields.key("public_key")?.ok_or("no `public_key`")?;
         let at = self.past("refused_at", fields, notes)?.unwrap_or(self.into.now.wall);
         // One that lies too far ahead keeps nothing out, and is not moved back to where it would.
-        let stamp = fields.time("stamp")?.unwrap_or(at);
+        let stamp = fields.time("stamp")?;
+        let has_time = fields.time("refused_at")? == Some(at);
+        let has_stamp = has_time || stamp.is_some();
+        let stamp = stamp.unwrap_or(at);
         let all = &mut self.remembered.refused;
         if !all.contains_key(&peer) && self.into.before.sides.refused.get(peer).is_none() {
             let max = self.into.limits.refused_peers_max();
@@ -96,13 +109,13 @@ impl Taking<'_> {
             }
         }
         let of_peer = all.entry(peer).or_default();
-        if of_peer.iter().any(|(_, it)| it.key == key) {
+        if of_peer.iter().any(|it| it.entry.key == key) {
             return Err("this key of the peer stands in this list already, and the first entry counts".to_owned());
         }
         if of_peer.len() >= REFUSED_PER_PEER_MAX {
             return Err(format!("more than {REFUSED_PER_PEER_MAX} refused requests of this peer"));
         }
-        of_peer.push((index, RefusedRequest { key, stamp, at }));
+        of_peer.push(RefusedHeld { index, entry: RefusedRequest { key, stamp, at }, has_stamp, has_time });
         Ok(Held)
     }
 
@@ -123,13 +136,15 @@ impl Taking<'_> {
         }
         let has_nonce = nonce.is_some();
         let has_answers = answers.is_some() || !spoke_v2;
+        let since = self.past("decided_at", fields, notes)?.unwrap_or(now.wall);
+        let has_time = fields.time("decided_at")? == Some(since);
         let entry = Owed {
             kind,
             // Those that are not in the document are drawn if the entry is taken.
             nonce: nonce.unwrap_or(Nonce([0; 16])),
             answers,
             reason: text("reason", fields, notes)?,
-            since: self.past("decided_at", fields, notes)?.unwrap_or(now.wall),
+            since,
             since_tick: now.tick,
             for_key,
         };
@@ -141,7 +156,7 @@ impl Taking<'_> {
         if all.len() >= max {
             return Err(full(max));
         }
-        all.insert(peer, OwedHeld { index, entry, has_nonce, has_answers });
+        all.insert(peer, OwedHeld { index, entry, has_nonce, has_answers, has_time });
         Ok(Held)
     }
 
@@ -168,10 +183,17 @@ impl Taking<'_> {
         for (peer, said) in core::mem::take(&mut self.remembered.refused) {
             let before = self.after.refused(peer).to_vec();
             let mut all = before.clone();
-            for (index, it) in said {
+            for RefusedHeld { index, entry: mut it, has_stamp, has_time } in said {
                 let is_full = all.len() >= REFUSED_PER_PEER_MAX;
                 let judged = match all.iter_mut().find(|known| known.key == it.key) {
                     Some(known) => {
+                        // What the import chose the last time stays.
+                        if !has_stamp {
+                            it.stamp = known.stamp;
+                        }
+                        if !has_time {
+                            it.at = known.at;
+                        }
                         let stamp = [known.stamp, it.stamp].into_iter().max_by_key(|at| (*at <= latest, *at));
                         let next =
                             RefusedRequest { key: it.key, stamp: stamp.unwrap_or(it.stamp), at: known.at.max(it.at) };
@@ -264,10 +286,14 @@ impl Taking<'_> {
     fn settle_owed(&mut self) -> u64 {
         let (max, mut len, mut fresh_nonces) = (self.into.limits.owed_max, self.after.owed_len(), 0);
         for (peer, held) in core::mem::take(&mut self.remembered.owed) {
-            let OwedHeld { index, mut entry, has_nonce, has_answers } = held;
+            let OwedHeld { index, mut entry, has_nonce, has_answers, has_time } = held;
             let before = self.after.owed(peer).cloned();
+            let since = entry.since;
             if let Some(old) = &before {
                 entry.since_tick = old.since_tick;
+                if !has_time {
+                    entry.since = old.since;
+                }
                 if !has_nonce {
                     entry.nonce = old.nonce;
                 }
@@ -287,6 +313,7 @@ impl Taking<'_> {
                 Err(full(max))
             } else {
                 len += usize::from(before.is_none());
+                entry.since = since;
                 if !has_nonce {
                     entry.nonce = (self.into.nonce)();
                 }

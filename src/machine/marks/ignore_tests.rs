@@ -59,17 +59,41 @@ fn trust_stands_above_ignoring() {
     assert!(matches!(ask(&mut us, &mut peer, 10, Way::open()).unwrap().outcome, Outcome::Confirmed(_)));
     let mut elsewhere = Actor::new(10, 0x11);
     assert_eq!(ask(&mut us, &mut elsewhere, 10, Way::open()), Err(Rejection::Ignored));
-    // An ignored peer that is granted outright is heard under its key, and under no other.
+    // An ignored peer that is granted outright is heard.
     us.command(at(20), Command::Ignore { of: PeerOrKey::Peer(node(8)) }).unwrap();
     let mut eighth = Actor::new(8, 0x33);
     let record = TrustRecord::new(node(8), eighth.public_key());
     us.command(at(20), Command::Grant { record, lift: None }).unwrap();
     assert!(ask(&mut us, &mut eighth, 30, Way::open()).is_ok());
-    assert_eq!(ask(&mut us, &mut Actor::new(8, 0x44), 30, Way::open()), Err(Rejection::Ignored));
     // Its own revocation is heard: trust does not outlive it.
     let revoke = eighth.draft(at(40), us.id(), Kind::Revoke, None);
     assert!(us.hear_from(at(40), &eighth, &revoke, Way::open()).is_ok());
     assert!(!us.tables.trusted.contains_key(&node(8)));
+}
+
+#[test]
+fn trust_ends_the_ignoring_of_its_peer_and_of_nobody_else() {
+    // A grant, and an approval of what waited in a store of an older release.
+    for approves in [false, true] {
+        let (mut us, mut peer) = two();
+        let key = peer.public_key();
+        ask(&mut us, &mut peer, 10, Way::open()).unwrap();
+        for ignored in [peer.id(), node(8)] {
+            us.tables.ignored.insert(ignored, at(0).wall);
+        }
+        us.command(at(10), Command::Ignore { of: PeerOrKey::Key(Actor::new(8, 0x44).public_key()) }).unwrap();
+        if approves {
+            us.approve(at(20), peer.id(), Some(key.fingerprint())).unwrap();
+        } else {
+            let record = TrustRecord::new(peer.id(), key);
+            us.command(at(20), Command::Grant { record, lift: None }).unwrap();
+        }
+        assert!(us.tables.trusted.contains_key(&peer.id()));
+        assert!(us.tables.ignored.keys().eq([&node(8)]) && us.tables.ignored_keys.len() == 1);
+        // It stays so when the trust ends.
+        us.command(at(30), Command::Remove { peer: peer.id() }).unwrap();
+        assert!(ask(&mut us, &mut peer, 40, Way::open()).is_ok());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use super::super::known::set_aside;
 use super::*;
 use crate::machine::input::{Command, PeerOrKey};
+use crate::machine::rejection::FingerprintNeed;
 use crate::machine::view::{KeyFault, Void};
 use crate::peer::TrustRecord;
 use crate::testing::actor::{Actor, Way, at, dropped, loud, node, sent};
@@ -182,7 +183,10 @@ fn a_registry_that_names_a_replaced_key_vetoes_a_stranger_whatever_the_operator_
     ask(&mut us, 60, &mut new, Way::open()).unwrap();
     let current = new.public_key().fingerprint();
     let unnamed = us.approve_as(at(70), node(7), None, lagging());
-    assert_eq!(unnamed, Err(Rejection::FingerprintRequired { current, others: [None; 4] }));
+    assert_eq!(
+        unnamed,
+        Err(Rejection::FingerprintRequired { why: FingerprintNeed::RegistryBehind, current, others: [None; 4] })
+    );
     us.approve_as(at(80), node(7), Some(current), lagging()).unwrap();
     assert_eq!(key_of(&us), Some(new.public_key()));
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::Allowed;
 use crate::machine::event::TrustState;
 use crate::machine::input::{Command, Input, LookedAt};
+use crate::machine::rejection::FingerprintNeed;
 use crate::machine::view::{Floor, Pending, PendingKind, Succession};
 use crate::peer::TrustRecord;
 use crate::testing::actor::{Actor, Way, at, dropped, loud, mark, node, sent};
@@ -180,7 +181,10 @@ fn a_registry_that_names_the_replaced_key_contradicts_nothing_and_one_that_names
         us.approve_as(at(40), node(7), fingerprint, Lookup::Found { key, networks: Vec::new() })
     };
     let unnamed = approve(&mut us, None, old.public_key());
-    assert_eq!(unnamed, Err(Rejection::FingerprintRequired { current, others: [None; 4] }));
+    assert_eq!(
+        unnamed,
+        Err(Rejection::FingerprintRequired { why: FingerprintNeed::Proven, current, others: [None; 4] })
+    );
     let other = Actor::new(1, 0x22).public_key();
     let vetoed = Rejection::RegistryContradicts { current, registered: other.fingerprint() };
     assert_eq!(approve(&mut us, Some(current), other), Err(vetoed));
@@ -236,7 +240,14 @@ fn a_second_successor_is_refused_told_once_and_makes_the_first_one_unproven() {
             assert_eq!((entry.key, entry.proven_by, entry.conflicts), (first.public_key(), None, 2));
             let shown = first.public_key().fingerprint();
             let unnamed = us.approve(at(25), node(7), None);
-            assert_eq!(unnamed, Err(Rejection::FingerprintRequired { current: shown, others: [None; 4] }));
+            assert_eq!(
+                unnamed,
+                Err(Rejection::FingerprintRequired {
+                    why: FingerprintNeed::OtherKeyKnown,
+                    current: shown,
+                    others: [None; 4]
+                })
+            );
         }
         // Nothing more is told or changed, by the first key's statement neither.
         for (ms, key) in [(30, &mut second), (31, &mut successor(&old, 0xDD))] {

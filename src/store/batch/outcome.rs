@@ -240,6 +240,10 @@ impl<'a> Outcome<'a> {
         if !is_granted && !mark.was_set() {
             return;
         }
+        //
+        if is_granted && sides.ignored.get(peer).is_some() {
+            self.draft.hear(peer);
+        }
         if sides.pending.get(peer).is_some() {
             self.draft.forget_pending(peer);
         }

@@ -55,6 +55,25 @@ fn the_store_marks_whatever_it_knows_and_says_what_there_was() {
 }
 
 #[test]
+fn a_grant_by_the_store_ends_the_ignoring_of_its_peer() {
+    let store = TrustStore::in_memory();
+    let ignored = [8, 9, 10].map(|id| TableChange::Ignored(node(id), Some(at(1).wall)));
+    put(&store, ignored.into_iter().chain([TableChange::IgnoredKey(key(1), Some(at(1).wall))]).collect());
+    drop(store.grant(record(9, 1)).unwrap());
+    // Of a batch, what it comes to counts.
+    let both = store.update(|batch| {
+        batch.grant(record(8, 1)).unwrap();
+        batch.grant(record(10, 1)).unwrap();
+        batch.remove(node(10));
+    });
+    drop(both.unwrap());
+    let left: Vec<_> = store.ignored().into_iter().map(|(peer, _)| peer).collect();
+    assert_eq!((left, store.ignored_keys().len()), (vec![node(10)], 1));
+    drop(store.remove(node(9)).unwrap());
+    assert_eq!(store.ignored().len(), 1, "it stays so when the trust ends");
+}
+
+#[test]
 fn the_store_grants_a_revoked_peer_only_with_the_lift_in_force() {
     let store = TrustStore::in_memory();
     drop(store.revoke(node(9)).unwrap());

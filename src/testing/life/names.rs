@@ -136,7 +136,7 @@ pub(super) const RULES: &[u16] = &[
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 60, 61, 62, 63, 64, 65, 66, 67, 68, 70, 71, 72, 73, 74, 148,
     155, 156, 157, 158, 159, 160, 163, 165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175, 176, 177, 178, 179, 180,
     181, 182, 183, 184, 185, 186, 188, 190, 191, 193, 194, 195, 196, 197, 200, 201, 202, 203, 204, 205, 216, 217, 218,
-    219, 220, 221, 224, 230, 231, 232, 270, 271, 272, 273, 274, 283,
+    219, 220, 221, 224, 230, 231, 232, 270, 271, 272, 273, 274, 282, 283,
 ];
 
 /// What no step can come to, and why.
@@ -152,7 +152,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
         "R-161 R-162 R-199 R-192 R-198 rejection:key_is_ours",
         "of the shell: how it asks the registry, what it counts, what it saves when, and which key is its own",
     ),
-    ("R-187 R-149 R-280", "of the import of documents, which goes through the store (target trust_json)"),
+    ("R-187 R-149 R-280 R-281", "of the import of documents, which goes through the store (target trust_json)"),
     (
         "R-225 R-226 R-100 R-101 R-102 R-103 R-104 R-105 R-106 R-107 R-108 R-109 R-110 R-145 R-146",
         "of registries and relays",

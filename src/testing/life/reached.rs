@@ -459,8 +459,13 @@ impl See<'_> {
                 ]
             }
             Command::Grant { record, .. } => {
+                let ignores = |tables: &PlainView| tables.ignored.contains_key(&record.node_id);
                 let floor = |tables: &PlainView| tables.floor.get(&record.node_id).map(|floor| floor.key);
-                vec![(46, done), (194, done && floor(before) != floor(after))]
+                vec![
+                    (46, done),
+                    (194, done && floor(before) != floor(after)),
+                    (282, ignores(before) && !ignores(after)),
+                ]
             }
             Command::AdoptKey { .. } => vec![
                 (47, done || self.is("other_key_bound") || self.is("other_key_expected")),

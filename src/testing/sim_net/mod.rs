@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 mod actions;
 mod attacker;
 mod bend;
-mod chance;
+pub(crate) mod chance;
 mod law;
 mod node;
 mod peace;

@@ -121,7 +121,13 @@ impl Seen<'_> {
     ///
     fn the_ignored_move_by_operators_alone(&self) -> Law {
         let (before, after) = (self.before, self.after);
-        let changed = before.ignored != after.ignored || before.ignored_keys != after.ignored_keys;
+        // trust ends the ignoring of its peer, and no other.
+        let is_granted = |peer: &NodeId| after.trusted.get(peer) != before.trusted.get(peer);
+        let mut expected = before.ignored.clone();
+        expected.retain(|peer, _| !(after.trusted.contains_key(peer) && is_granted(peer)));
+        let is_both = |peer: &NodeId| after.ignored.contains_key(peer) && is_granted(peer);
+        self.must("R-282", !after.trusted.keys().any(is_both), "a peer is trusted anew and ignored")?;
+        let changed = expected != after.ignored || before.ignored_keys != after.ignored_keys;
         let is_asked = matches!(self.command(), Some(Command::Ignore { .. } | Command::Unignore { .. }));
         self.must("R-184", !changed || is_asked, "who is ignored changed without an operator")?;
         let Some(it) = self.received() else { return Ok(()) };
