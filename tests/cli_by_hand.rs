@@ -60,9 +60,9 @@ impl Node {
     /// What `status` says of the file, once the look that noticed it is over; whether the node is healthy; and whether
     /// `--check` says so.
     fn refused(&self) -> (Value, bool) {
-        let (_, out, _) = run(&["status", "--home", text(&self.home), "--json"]);
+        // In one call: the file is looked at by a thread of the node.
+        let (code, out, _) = run(&["status", "--home", text(&self.home), "--json", "--check"]);
         let status: Value = serde_json::from_str(&out).unwrap();
-        let (code, ..) = run(&["status", "--home", text(&self.home), "--check"]);
         let healthy = status["healthy"].as_bool().unwrap();
         assert_eq!(code, i32::from(!healthy), "{status}");
         (status["peers_file_refused"].clone(), healthy)
