@@ -10,7 +10,7 @@ use super::known::replaced_key;
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
 use super::queue::enqueue;
-use super::refused::is_refused;
+use super::refused::{is_refused, is_refused_key};
 use super::rejection::Rejection;
 use super::rotation;
 use super::step::{Standing, is_registry_behind};
@@ -90,6 +90,8 @@ fn trusts_first_use(plan: &Plan<'_>, received: &Received) -> bool {
         && !plan.marks(Some(&key)).is_any()
         && replaced_key(plan.view, plan.peer, &key).is_none()
         && plan.set_aside(&key).is_none()
+        //
+        && !is_refused_key(plan, &key)
         && !is_registry_behind(plan, received)
         && plan.asked().is_some_and(|outgoing| outgoing.expected_key.is_none() && !outgoing.relayed)
         && plan.pending.as_ref().is_none_or(|pending| pending.key == key && pending.conflicts == 0)

@@ -4,6 +4,7 @@
 use super::event::AutoReason;
 use super::input::Lookup;
 use super::plan::Plan;
+use super::refused::is_refused_key;
 use super::step::Standing;
 use crate::config::Allowed;
 use crate::peer::PublicKey;
@@ -52,7 +53,9 @@ pub(super) fn approval(plan: &Plan<'_>, key: PublicKey, standing: Standing, look
     if let Some(entry) = policy.allow_list.of(plan.peer).iter().find(allows) {
         return Some(Approval { label: entry.label.clone(), ..by(AutoReason::AllowListed) });
     }
-    policy.auto_approve.then(|| by(AutoReason::AutoApprove))
+    // nobody has named the key, and an operator has refused it.
+    let is_welcome = policy.auto_approve && (standing.is_authentic() || !is_refused_key(plan, &key));
+    is_welcome.then(|| by(AutoReason::AutoApprove))
 }
 
 /// Whether our own caller named another key for this peer. Then no rule may trust this one; an operator can.

@@ -15,7 +15,7 @@ use super::rejection::Rejection;
 use super::view::{
     Nonce, OTHER_KEYS_MAX, OtherKey, PendingKind, REFUSED_PER_PEER_MAX, RefusedRequest, TableChange, View,
 };
-use crate::peer::NodeId;
+use crate::peer::{NodeId, PublicKey};
 use crate::time::Now;
 use crate::wire::message::Kind;
 use crate::wire::text::Text;
@@ -29,6 +29,11 @@ pub(super) fn is_refused(plan: &Plan<'_>, received: &Received) -> bool {
     let (message, latest) = (&received.message, latest_credible(plan.rules, plan.now));
     let refused = |it: &RefusedRequest| it.key == *message.key() && message.stamp() <= it.stamp && it.stamp <= latest;
     !message.is_version_1() && plan.view.refused(plan.peer).iter().any(refused)
+}
+
+/// whether an operator refused anything that came under this key.
+pub(super) fn is_refused_key(plan: &Plan<'_>, key: &PublicKey) -> bool {
+    plan.view.refused(plan.peer).iter().any(|it| it.key == *key)
 }
 
 ///
@@ -109,6 +114,9 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Vec<TableChang
 
 /// Of how many peers refusals are remembered, for each place in the queue.
 const REFUSED_PER_PENDING: usize = 16;
+
+#[cfg(test)]
+mod key_tests;
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use super::event::{ChangeReason, Event, RotationFault};
 use super::input::{Lookup, Received};
 use super::outcome::{Outcome, Step};
 use super::plan::Plan;
-use super::refused::is_refused;
+use super::refused::is_refused_key;
 use super::rejection::Rejection;
 use super::step::Standing;
 use super::view::View;
@@ -131,8 +131,8 @@ pub(super) fn is_taken(plan: &Plan<'_>, received: &Received) -> bool {
         && !plan.is_doubtful
         && !contradicts_caller(plan, key)
         && plan.set_aside(&key).is_none()
-        //
-        && !is_refused(plan, received)
+        //
+        && !is_refused_key(plan, &key)
         && plan.proven.is_some_and(counts)
 }
 

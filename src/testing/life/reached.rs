@@ -360,6 +360,12 @@ impl See<'_> {
             (168, waits(&|old, new| old.key == new.key && new.others.len() > old.others.len())),
             (170, kind == Kind::Reject && self.is_outcome("refused") && was_pending != is_pending),
             (171, self.is("already_refused")),
+            (
+                284,
+                queued
+                    && (policy.auto_approve || policy.trust_on_first_use)
+                    && before.refused.get(&peer).is_some_and(|them| them.iter().any(|it| it.key == key)),
+            ),
             (172, waits(&|old, new| old.key == new.key && new.authentic && !old.authentic)),
             (30, self.is("not_asked") || self.is("wrong_answer") || self.is("peer_revoked")),
             (31, self.is("key_changed")),

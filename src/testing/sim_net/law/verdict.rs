@@ -5,7 +5,7 @@
 
 use super::words::{
     answers_newest, asked, is_bound, is_contradicted, is_doubtful, is_kept_out, is_named_in_vain, is_set_aside,
-    is_vouched_for, key_is_marked, leads_to, lifts, marks, millis, named_by, record_key, registry_is_behind,
+    is_vouched_for, key_is_marked, key_was_refused, leads_to, lifts, marks, millis, named_by, record_key, registry_is_behind,
     request_lifts, said_of, statement_counts, statement_is_void, statement_proves, statement_says_something,
 };
 use super::{Law, Seen};
@@ -244,7 +244,9 @@ impl Seen<'_> {
             Lookup::Failed => true,
             Lookup::NotAsked | Lookup::Unknown => false,
         };
-        !registry_differs && !self.names_another(it) && !is_doubtful(self.before, it)
+        //
+        let was_refused = key_was_refused(self.before, it.message.sender(), it.message.key());
+        !registry_differs && !self.names_another(it) && !is_doubtful(self.before, it) && !was_refused
     }
 
     /// whether there is room to remember what a key named, if it is not remembered yet.
@@ -313,6 +315,8 @@ impl Seen<'_> {
         match is_set_aside(self.before, peer, key) {
             true if is_named_in_vain(self.before, peer, key) => "R-270",
             true => "R-272",
+            // Of all rules, this one alone is kept from trusting.
+            false if self.rules.policy.auto_approve && key_was_refused(self.before, peer, key) => "R-284",
             false if registry_is_behind(self.before, it) => "R-273",
             false => "R-25",
         }
@@ -346,7 +350,9 @@ impl Seen<'_> {
         }
         let listed = self.rules.policy.allow_list.of(peer).iter();
         let mut listed = listed.filter(|entry| entry.key.map_or(is_bound, |named| named == *key));
-        let is_listed = listed.next().is_some() || self.rules.policy.auto_approve;
+        //
+        let is_welcome = is_vouched_for(self.before, it) || !key_was_refused(self.before, peer, key);
+        let is_listed = listed.next().is_some() || (self.rules.policy.auto_approve && is_welcome);
         (is_listed && it.lookup != Lookup::Failed).then_some("R-66")
     }
 
@@ -426,6 +432,7 @@ impl Seen<'_> {
             && matches!(it.path, Path::Direct { .. })
             && it.lookup != Lookup::Failed
             && !is_set_aside(tables, peer, key)
+            && !key_was_refused(tables, peer, key)
             && !registry_is_behind(tables, it)
             && !it.message.is_version_1()
     }

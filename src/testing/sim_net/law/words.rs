@@ -30,6 +30,11 @@ pub(in super::super) fn key_is_marked(tables: &PlainView, key: &PublicKey) -> bo
     tables.revoked_keys.contains_key(key.as_bytes())
 }
 
+/// whether an operator's refusal of this key is remembered.
+pub(in super::super) fn key_was_refused(tables: &PlainView, peer: NodeId, key: &PublicKey) -> bool {
+    tables.refused.get(&peer).is_some_and(|them| them.iter().any(|it| it.key == *key))
+}
+
 /// The key of a peer's trusted record.
 pub(in super::super) fn record_key(tables: &PlainView, peer: NodeId) -> Option<PublicKey> {
     tables.trusted.get(&peer).and_then(|record| record.public_key)
