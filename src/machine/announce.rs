@@ -50,7 +50,7 @@ pub(super) fn announce(mut plan: Plan<'_>, since: WallMillis, nonce: Nonce) -> R
     // No further ahead of our clock than a reserve reaches, which receivers accept.
     let latest = plan.now.wall.saturating_add(STAMP_RESERVE_MS.min(millis(plan.rules.config.future_skew_max) / 3));
     plan.floor.sent = plan.floor.sent.max(behind(since).min(latest));
-    operator::request(plan, Text::from(WHY), None, nonce, (true, None))
+    operator::request(plan, Text::from(WHY), (None, None), nonce, (true, None))
 }
 
 /// No message before the new key has a later stamp than this.

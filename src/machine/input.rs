@@ -199,8 +199,10 @@ pub enum Command {
         peer: NodeId,
         /// Why.
         justification: Text,
-        /// The key that the peer must show, from the caller, the registry or the peers file.
+        /// The key that the peer must show, if the caller names one.
         expected_key: Option<PublicKey>,
+        /// The key that the registry names: the one to show if neither this caller nor one before has named any.
+        registered: Option<PublicKey>,
         /// 16 fresh random bytes.
         nonce: Nonce,
         /// Ask although the peer is trusted already: it may have lost its side of the trust.

@@ -275,7 +275,16 @@ mod tests {
             let (force, automatic) = (true, false);
             us.command(
                 at(0),
-                Command::Request { peer, justification, expected_key, nonce, force, automatic, lift: None },
+                Command::Request {
+                    peer,
+                    justification,
+                    expected_key,
+                    registered: None,
+                    nonce,
+                    force,
+                    automatic,
+                    lift: None,
+                },
             )
             .unwrap();
             us

@@ -24,7 +24,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
         if peer == rules.own_id { Err(Rejection::PeerIsUs) } else { Ok(Plan::new(rules, view, now, peer)) }
     };
     match command {
-        Command::Request { peer, justification, expected_key, nonce, force, automatic, lift } => {
+        Command::Request { peer, justification, expected_key, registered, nonce, force, automatic, lift } => {
             let plan = plan(peer)?;
             if plan.trusted.is_some() && !force {
                 return Err(Rejection::AlreadyTrusted);
@@ -32,7 +32,7 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
             if plan.revoked.is_some() && automatic {
                 return Err(Rejection::RevokedNeedsOperator);
             }
-            request(plan, justification, expected_key, nonce, (automatic, lift))
+            request(plan, justification, (expected_key, registered), nonce, (automatic, lift))
         }
         Command::Approve { peer, fingerprint, entry, nonce, lookup, lift } => {
             approve::approve(plan(peer)?, fingerprint, entry, nonce, &lookup, lift)
@@ -56,12 +56,15 @@ pub(super) fn decide(rules: &Rules, view: &dyn View, now: Now, command: Command)
 pub(super) fn request(
     mut plan: Plan<'_>,
     justification: Text,
-    expected_key: Option<PublicKey>,
+    (named, registered): (Option<PublicKey>, Option<PublicKey>),
     nonce: Nonce,
     (automatic, lift): (bool, Option<RevocationId>),
 ) -> Result<Step, Rejection> {
     // A key that was named once stays named until the request is cancelled or another key is named.
-    let expected_key = expected_key.or(plan.asked().and_then(|outgoing| outgoing.expected_key));
+    let named = named.or(plan.asked().and_then(|outgoing| outgoing.expected_key));
+    // the registry is asked where nobody has named one.
+    let expected_key = named.or(registered);
+    let differs = named.zip(registered).filter(|(named, registered)| named != registered);
     let marks = plan.marks(expected_key.as_ref());
     if let Some(marked) = marks.not_lifted_by(lift) {
         return Err(marked.into());
@@ -96,7 +99,11 @@ pub(super) fn request(
     let draft = plan.draft(Kind::Request, nonce);
     let stamp = draft.stamp;
     plan.act(When::Now, Action::Send(Draft { justification, ..draft }));
-    Ok(plan.finish(Outcome::Requested { nonce, stamp }))
+    Ok(plan.finish(Outcome::Requested {
+        nonce,
+        stamp,
+        differs: differs.map(|(named, it)| [named.fingerprint(), it.fingerprint()]),
+    }))
 }
 
 /// Refused if it is no longer our newest request, or if the peer has refused it: then it is given to no relay.
@@ -174,7 +181,10 @@ mod tests {
     fn ask(us: &mut Actor, peer: NodeId, force: bool, automatic: bool) -> Result<Step, Rejection> {
         let (justification, nonce) = (Text::default(), us.nonce());
         let (expected_key, lift) = (None, None);
-        us.command(at(50), Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
+        us.command(
+            at(50),
+            Command::Request { peer, justification, expected_key, registered: None, nonce, force, automatic, lift },
+        )
     }
 
     #[test]
@@ -232,7 +242,16 @@ mod tests {
             let (peer, expected_key) = (node(9), Some(key));
             us.command(
                 at(50),
-                Command::Request { peer, justification, expected_key, nonce, force: false, automatic, lift },
+                Command::Request {
+                    peer,
+                    justification,
+                    expected_key,
+                    registered: None,
+                    nonce,
+                    force: false,
+                    automatic,
+                    lift,
+                },
             )
         };
         assert_eq!(ask(true, Some(mark.id)), Err(Rejection::RevokedNeedsOperator));
@@ -265,6 +284,47 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_named_stays_whatever_the_registry_names_and_the_caller_is_told() {
+        let (first, second) = (Actor::new(9, 0x11).public_key(), Actor::new(9, 0x22).public_key());
+        let differs = Some([first.fingerprint(), second.fingerprint()]);
+        for (before, named, registered, expected, told) in [
+            (None, Some(first), Some(second), Some(first), differs),
+            (Some(first), None, Some(second), Some(first), differs),
+            (Some(second), Some(first), Some(second), Some(first), differs),
+            (Some(first), None, Some(first), Some(first), None),
+            (Some(first), None, None, Some(first), None),
+            (Some(first), Some(second), Some(second), Some(second), None),
+            (None, None, Some(second), Some(second), None),
+            (None, None, None, None, None),
+        ] {
+            let mut us = us();
+            if before.is_some() {
+                us.request(at(0), node(9), before).unwrap();
+            }
+            let (justification, nonce) = (Text::default(), us.nonce());
+            let (force, automatic, lift) = (false, false, None);
+            let ask = Command::Request {
+                peer: node(9),
+                justification,
+                expected_key: named,
+                registered,
+                nonce,
+                force,
+                automatic,
+                lift,
+            };
+            let Outcome::Requested { differs, .. } = us.command(at(10), ask).unwrap().outcome else { panic!() };
+            let case = (before, named, registered);
+            assert_eq!((us.tables.outgoing[&node(9)].expected_key, differs), (expected, told), "{case:?}");
+            // The registry vouches for its key, and no rule trusts that one all the same.
+            let mut peer = Actor::new(9, 0x22);
+            let accept = peer.draft(at(20), us.id(), Kind::Accept, Some(us.tables.outgoing[&node(9)].nonce));
+            us.hear_from(at(30), &peer, &accept, Way::registered(second)).unwrap();
+            assert_eq!(us.tables.trusted.contains_key(&node(9)), expected != Some(first), "{case:?}");
+        }
+    }
+
+    #[test]
     fn one_request_too_many_forgets_the_oldest() {
         let mut us = us();
         us.rules.limits.outgoing_max = 2;
@@ -283,6 +343,7 @@ mod tests {
             peer,
             justification,
             expected_key: None,
+            registered: None,
             nonce,
             force: false,
             automatic: false,

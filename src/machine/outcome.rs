@@ -70,6 +70,8 @@ pub enum Outcome {
         nonce: Nonce,
         /// Its stamp.
         stamp: WallMillis,
+        /// The key that was named for the peer, and the other one that the registry names: the first stays.
+        differs: Option<[Fingerprint; 2]>,
     },
     /// An operator approved a peer.
     Approved(TrustRecord),

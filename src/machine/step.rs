@@ -366,6 +366,7 @@ mod tests {
                     peer: peer.id(),
                     justification: text.as_str().into(),
                     expected_key: None,
+                    registered: None,
                     nonce: us.nonce(),
                     force: false,
                     automatic: false,

@@ -150,6 +150,7 @@ fn ask(peer: &mut Actor, force: bool) -> Command {
         peer: peer.id(),
         justification: "".into(),
         expected_key: None,
+        registered: None,
         nonce,
         force,
         automatic: false,

@@ -17,7 +17,8 @@ use crate::store::Receipt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestOptions {
-    /// The key that the peer must answer with; if none is given, the one that the registry knows.
+    /// The key that the peer must answer with; if none is given, the one that an open request to the peer has, else the one
+    /// that the registry knows.
     pub expected_key: Option<PublicKey>,
     /// Ask although the peer is trusted already: it may have lost its side of the trust.
     pub force: bool,

@@ -31,7 +31,7 @@ use crate::machine::input::{Command, Input, Lookup};
 use crate::machine::outcome::Outcome;
 use crate::machine::rejection::Rejection;
 use crate::machine::view::View as _;
-use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
 use crate::sync::Deadline;
 use crate::tables::table::Table as _;
@@ -81,7 +81,8 @@ impl HandshakeManager {
     /// Asks a peer to trust us, and sends the request before it returns: directly if that can be done, else through the
     /// registry if that relays.
     ///
-    /// Asking again later is always allowed, and makes a new request of the old one. What comes of it is told by
+    /// Asking again later is always allowed, and makes a new request of the old one, with the key that was named for it, also
+    /// if the registry names another: a warning in the log says so. What comes of it is told by
     /// [`wait_for_trust`](Self::wait_for_trust) and by events.
     ///
     /// # Ordering
@@ -95,6 +96,17 @@ impl HandshakeManager {
     /// [`CommandError::AlreadyInFlight`]; [`CommandError::CoolingDown`] (if automatic); [`CommandError::NotSent`], after
     /// which the entry stays and the node tries again by itself.
     pub fn request(&self, peer: NodeId, justification: &str, options: RequestOptions) -> Result<Receipt, CommandError> {
+        self.request_telling(peer, justification, options, &mut None)
+    }
+
+    /// The same, and what R-285 has the caller told, also where the request was not sent.
+    pub(crate) fn request_telling(
+        &self,
+        peer: NodeId,
+        justification: &str,
+        options: RequestOptions,
+        told: &mut Option<[Fingerprint; 2]>,
+    ) -> Result<Receipt, CommandError> {
         let shell = &self.shell;
         let _inside = shell.enter()?;
         let _asking = Asking::begin(shell, peer).ok_or(CommandError::AlreadyInFlight)?;
@@ -104,19 +116,17 @@ impl HandshakeManager {
         {
             return Err(CommandError::CoolingDown { left });
         }
-        let expected_key = match options.expected_key {
-            Some(key) => Some(key),
-            None if peer == shell.rules.own_id => None,
-            None => match shell.ask_registry(peer, Whom::Known, Duration::MAX) {
-                // a registry that lags names a replaced key; our caller has not.
-                Lookup::Found { key, .. } if shell.set_aside(peer, &key).is_none() => Some(key),
-                _ => None,
-            },
+        let asked = (peer != shell.rules.own_id).then(|| shell.ask_registry(peer, Whom::Known, Duration::MAX));
+        let registered = match asked {
+            // a registry that lags names a replaced key; our caller has not.
+            Some(Lookup::Found { key, .. }) if shell.set_aside(peer, &key).is_none() => Some(key),
+            _ => None,
         };
         let command = Command::Request {
             peer,
             justification: justification.into(),
-            expected_key,
+            expected_key: options.expected_key,
+            registered,
             nonce: shell.nonce()?,
             force: options.force,
             automatic: options.automatic,
@@ -126,6 +136,10 @@ impl HandshakeManager {
         let now = shell.clock.now().tick;
         shell.cool_down.lock().note(peer, now, pause);
         let receipt = done.receipt.clone();
+        if let Outcome::Requested { differs: Some([named, registered]), .. } = done.outcome {
+            tracing::warn!(%peer, %named, %registered, "a request stays with the key that was named for it; the registry names another");
+            *told = Some([named, registered]);
+        }
         let ours = |effect: &Effect| matches!(&effect.action, Action::Send(draft) if draft.to == peer);
         let at = done.effects.iter().position(ours);
         let draft = at.map(|at| done.effects.remove(at).action);

@@ -228,7 +228,10 @@ impl Actor {
     pub fn request(&mut self, now: Now, peer: NodeId, expected_key: Option<PublicKey>) -> Result<Step, Rejection> {
         let (justification, nonce) = ("weather feed".into(), self.nonce());
         let (force, automatic, lift) = (false, false, None);
-        self.command(now, Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
+        self.command(
+            now,
+            Command::Request { peer, justification, expected_key, registered: None, nonce, force, automatic, lift },
+        )
     }
 
     /// The same, lifting a revocation.
@@ -241,7 +244,10 @@ impl Actor {
     ) -> Result<Step, Rejection> {
         let (justification, nonce) = ("weather feed".into(), self.nonce());
         let (force, automatic, lift) = (false, false, Some(id));
-        self.command(now, Command::Request { peer, justification, expected_key, nonce, force, automatic, lift })
+        self.command(
+            now,
+            Command::Request { peer, justification, expected_key, registered: None, nonce, force, automatic, lift },
+        )
     }
 
     /// Its operator approves `peer`.

@@ -226,7 +226,17 @@ impl Life {
             Op::Ask { peer, expected, force, automatic, text_bytes, lift } => {
                 let (expected_key, justification) = (expected.map(key), Text::filtered(&"x".repeat(text_bytes.into())));
                 let lift = self.shown(peer, expected_key, lift);
-                self.operate(Command::Request { peer, justification, expected_key, nonce, force, automatic, lift });
+                let registered = (text_bytes % 7 == 3).then(|| key(text_bytes.to_le_bytes()[0]));
+                self.operate(Command::Request {
+                    peer,
+                    justification,
+                    expected_key,
+                    registered,
+                    nonce,
+                    force,
+                    automatic,
+                    lift,
+                });
             }
             Op::Approve { peer, fingerprint, lift, known, entry } => {
                 let fingerprint = fingerprint.map(|which| key(which).fingerprint());

@@ -20,7 +20,7 @@ pub(in crate::cli) enum Operation {
         /// Why; its operator will read it
         #[arg(default_value = "")]
         justification: String,
-        /// The key that the peer must answer with, in base64; the peers file's key if not given
+        /// The key that the peer must answer with, in base64; if not given, that of an open request, else the peers file's
         #[arg(long, value_name = "KEY")]
         key: Option<PublicKey>,
         /// Ask although the peer is trusted already: it may have lost its side of the trust

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -54,10 +55,22 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             if let Some(lift) = revocation(lift)? {
                 options = options.lift(lift);
             }
-            match manager.request(peer, &justification, options) {
+            let mut differs = None;
+            let asked = manager.request_telling(peer, &justification, options, &mut differs);
+            // R-285
+            let other_key = differs.map(|[named, registered]| {
+                format!(
+                    "peer {peer}: the request goes on expecting the key {named}, which was named for it; the registry or peers \
+                     file names {registered}, under which no answer is trusted by itself: if that is the right one, name it \
+                     with --key, or `trustkeep cancel {peer}` and ask again"
+                )
+            });
+            match asked {
                 Ok(receipt) => durable(receipt).map(|reply| match reply {
                     Reply::Done { generation, found, .. } => {
-                        Reply::Done { generation, found, warning: clock_warning(manager) }
+                        let warnings: Vec<String> = other_key.into_iter().chain(clock_warning(manager)).collect();
+                        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+                        Reply::Done { generation, found, warning }
                     }
                     other => other,
                 }),
@@ -65,7 +78,8 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
                     if let CommandError::NotSent { receipt, .. } = &error {
                         // That it is kept is true only now.
                         durable(receipt.clone())?;
-                        return Ok(Reply::NotSent { message: refused(peer, &error) });
+                        let told: Vec<String> = iter::once(refused(peer, &error)).chain(other_key).collect();
+                        return Ok(Reply::NotSent { message: told.join("; ") });
                     }
                     Err(refused(peer, &error))
                 }

@@ -107,6 +107,7 @@ fn what_waits_or_is_asked_under_an_ignored_key_goes_though_the_peer_is_trusted_u
             peer: peer.id(),
             justification: "".into(),
             expected_key: Some(key),
+            registered: None,
             nonce,
             force: true,
             automatic: false,

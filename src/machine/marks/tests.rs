@@ -124,7 +124,8 @@ fn every_door_to_trust_wants_the_revocation_in_force_named() {
         );
         assert_eq!(command(&mut us, Command::Grant { record, lift }), refused);
         let (justification, expected_key, force, automatic) = ("".into(), None, false, false);
-        let again = Command::Request { peer: id, justification, expected_key, nonce, force, automatic, lift };
+        let again =
+            Command::Request { peer: id, justification, expected_key, registered: None, nonce, force, automatic, lift };
         assert_eq!(command(&mut us, again), refused);
     }
     assert!(us.tables.trusted.is_empty() && us.tables.outgoing.is_empty());
@@ -404,6 +405,7 @@ fn whatever_ends_trust_tells_cuts_and_reports() {
                 peer: id,
                 justification: "".into(),
                 expected_key: None,
+                registered: None,
                 nonce: Nonce([8; 16]),
                 force: true,
                 automatic: false,

@@ -82,10 +82,9 @@ fn a_refused_key_is_trusted_where_an_operator_names_it_or_somebody_else_vouches_
     asks(&mut us, 100, Way::open());
     is_trusted(&us, "named in the allow-list");
 
-    for (how, policy) in [
-        ("network", Policy::default().own_networks([5])),
-        ("everybody", Policy::default().auto_approve(true)),
-    ] {
+    for (how, policy) in
+        [("network", Policy::default().own_networks([5])), ("everybody", Policy::default().auto_approve(true))]
+    {
         let mut us = refused();
         us.rules.policy = policy;
         asks(&mut us, 100, Way::in_networks(key, &[5]));
@@ -117,4 +116,3 @@ fn a_refused_key_is_not_taken_for_the_new_one_of_a_trusted_peer() {
         assert_eq!(waits, was_refused.then(|| (new.public_key(), Some(old.public_key()))));
     }
 }
-

@@ -141,7 +141,16 @@ fn what_speaks_against_a_new_key_has_the_operator_decide_where_the_node_would_ta
             |us, old| {
                 let (peer, justification, nonce) = (old.id(), "".into(), us.nonce());
                 let (expected_key, force, automatic) = (Some(old.public_key()), true, false);
-                let ask = Command::Request { peer, justification, expected_key, nonce, force, automatic, lift: None };
+                let ask = Command::Request {
+                    peer,
+                    justification,
+                    expected_key,
+                    registered: None,
+                    nonce,
+                    force,
+                    automatic,
+                    lift: None,
+                };
                 us.command(at(0), ask).unwrap();
             },
             |_| Way::open(),
@@ -365,6 +374,7 @@ fn an_answer_under_a_new_key_is_proven_like_a_request() {
             peer,
             justification: "".into(),
             expected_key: None,
+            registered: None,
             nonce,
             force: true,
             automatic: false,

@@ -235,7 +235,8 @@ fn what_an_operator_refused_is_taken_by_no_copy_and_by_nothing_newer() {
         let asks = |us: &mut Actor, ms: i64| -> Option<crate::machine::view::Nonce> {
             let (nonce, peer, justification) = (us.nonce(), node(7), "".into());
             let (expected_key, force, automatic, lift) = (None, true, false, None);
-            let ask = Command::Request { peer, justification, expected_key, nonce, force, automatic, lift };
+            let ask =
+                Command::Request { peer, justification, expected_key, registered: None, nonce, force, automatic, lift };
             us.command(at(ms), ask).unwrap();
             Some(nonce)
         };

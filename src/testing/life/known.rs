@@ -90,6 +90,9 @@ impl Known<'_> {
             Some(_) if named != Some(key) => return false,
             _ => {}
         }
+        //
+        let refused = tables.refused.get(&peer).is_some_and(|them| them.iter().any(|it| it.key == key));
+        let speaks_for_itself = !refused || self.is_vouched_for();
         match message.kind() {
             Kind::Request if named.is_some_and(|named| named != key) => false,
             Kind::Request if self.is_taken() => true,
@@ -100,7 +103,7 @@ impl Known<'_> {
                 let entries = policy.allow_list.of(peer);
                 let listed =
                     entries.iter().any(|entry| entry.key == Some(key) || (entry.key.is_none() && self.is_bound()));
-                let by_policy = !is_marked && (network || listed || policy.auto_approve);
+                let by_policy = !is_marked && (network || listed || (policy.auto_approve && speaks_for_itself));
                 (mutual || by_policy) && self.received.lookup != Lookup::Failed
             }
             Kind::Accept => {
@@ -109,7 +112,7 @@ impl Known<'_> {
                 //
                 let had_by_relay = asked.is_some_and(|entry| entry.relayed);
                 let first_use = policy.trust_on_first_use && !is_relayed && named.is_none() && heard && !is_marked;
-                let first_use = first_use && !had_by_relay;
+                let first_use = first_use && !had_by_relay && speaks_for_itself;
                 self.answers_us() && (self.is_vouched_for() || first_use)
             }
             Kind::Reject | Kind::Revoke => false,

@@ -437,6 +437,11 @@ impl See<'_> {
                 vec![
                     (40, self.is("already_trusted") || self.is("revoked_needs_operator")),
                     (41, done && (was.is_some() || self.gave_way(|tables| tables.outgoing.keys()))),
+                    (
+                        285,
+                        self.step
+                            .is_some_and(|step| matches!(step.outcome, Outcome::Requested { differs: Some(_), .. })),
+                    ),
                     (170, done && before.pending.get(peer).is_some_and(is_answer)),
                     (178, done && after.outgoing.get(peer).is_some_and(|entry| entry.lift.is_some())),
                     (184, self.is("ignored_not_asked")),

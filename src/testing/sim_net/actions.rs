@@ -129,7 +129,13 @@ impl World {
     ) -> Result<(), String> {
         let nonce = Nonce(self.chance.bytes());
         let justification = "weather feed".into();
-        let command = Command::Request { peer, justification, expected_key, nonce, force, automatic, lift };
+        // a registry that names the peer's own key, or another.
+        let registered = match self.chance.below(6) {
+            0 | 1 => Some(pair_of(peer).public),
+            2 if !self.honest => Some(attackers()[0].public),
+            _ => None,
+        };
+        let command = Command::Request { peer, justification, expected_key, registered, nonce, force, automatic, lift };
         self.step(node, Input::Operator(command), None).map(drop)
     }
 

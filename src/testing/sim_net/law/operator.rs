@@ -48,8 +48,9 @@ impl Seen<'_> {
     fn command_ruling(&self, command: &Command) -> (Option<NodeId>, Ruling) {
         let before = self.before;
         match command {
-            Command::Request { peer, expected_key, force, automatic, lift, .. } => {
-                (Some(*peer), self.request_ruling(*peer, expected_key.as_ref(), (*force, *automatic), *lift))
+            Command::Request { peer, expected_key, registered, force, automatic, lift, .. } => {
+                let expected = self.expected(*peer, *expected_key, *registered);
+                (Some(*peer), self.request_ruling(*peer, expected, (*force, *automatic), *lift))
             }
             Command::Approve { peer, fingerprint, entry, lookup, lift, .. } => {
                 (Some(*peer), self.approve_ruling(*peer, *fingerprint, *entry, lookup, *lift))
@@ -140,18 +141,20 @@ impl Seen<'_> {
         }
     }
 
+    /// the key that the caller names, else the one that was named once, else the registry's.
+    fn expected(&self, peer: NodeId, named: Option<PublicKey>, registered: Option<PublicKey>) -> Option<PublicKey> {
+        named.or_else(|| asked(self.before, peer)?.expected_key).or(registered)
+    }
+
     ///
     fn request_ruling(
         &self,
         peer: NodeId,
-        expected: Option<&PublicKey>,
+        expected: Option<PublicKey>,
         (force, automatic): (bool, bool),
         lift: Option<RevocationId>,
     ) -> Ruling {
         let before = self.before;
-        // a key that was named once stays named.
-        let named = asked(before, peer).and_then(|it| it.expected_key);
-        let expected = expected.copied().or(named);
         let is_ignored = (before.ignored.contains_key(&peer) && !before.trusted.contains_key(&peer))
             || expected.is_some_and(|key| {
                 before.ignored_keys.contains_key(key.as_bytes()) && record_key(before, peer) != Some(key)
@@ -307,17 +310,21 @@ impl Seen<'_> {
             Input::Operator(Command::AdoptKey { peer, key }) => {
                 self.must("R-47", record_key(after, *peer) == Some(*key), "a key was not adopted")
             }
-            Input::Operator(Command::Request { peer, nonce, expected_key, lift, .. }) => {
-                let was = asked(self.before, *peer).and_then(|it| it.expected_key);
+            Input::Operator(Command::Request { peer, nonce, expected_key, registered, lift, .. }) => {
+                let expected = self.expected(*peer, *expected_key, *registered);
                 let is = after.outgoing.get(peer);
                 let is_new = is.is_some_and(|is| {
-                    let named = is.expected_key == expected_key.or(was);
+                    let named = is.expected_key == expected;
                     // A lift that names nothing lifts nothing, and need not be kept.
                     let is_marked = marks(self.before, *peer, is.expected_key.as_ref()).iter().any(Option::is_some);
                     let lifts = is.lift == *lift || (is.lift.is_none() && !is_marked);
                     is.nonce == *nonce && is.refused.is_none() && !is.relayed && lifts && named
                 });
                 self.must("R-41", is_new, "a request is entered otherwise than it was made")?;
+                let other = registered.filter(|it| expected.is_some_and(|expected| expected != *it));
+                let is_told = matches!(self.outcome(), Some(Outcome::Requested { differs, .. })
+                    if differs == expected.zip(other).map(|(named, it)| [named.fingerprint(), it.fingerprint()]));
+                self.must("R-285", is_told, "that the registry names another key than was named is not told")?;
                 let is_fresh = is.is_some_and(|is| is.sent_tick == self.now.tick && is.sent_at == self.now.wall);
                 self.must("R-41", is_fresh, "a request that was made again has its old time")
             }

@@ -5,8 +5,9 @@
 
 use super::words::{
     answers_newest, asked, is_bound, is_contradicted, is_doubtful, is_kept_out, is_named_in_vain, is_set_aside,
-    is_vouched_for, key_is_marked, key_was_refused, leads_to, lifts, marks, millis, named_by, record_key, registry_is_behind,
-    request_lifts, said_of, statement_counts, statement_is_void, statement_proves, statement_says_something,
+    is_vouched_for, key_is_marked, key_was_refused, leads_to, lifts, marks, millis, named_by, record_key,
+    registry_is_behind, request_lifts, said_of, statement_counts, statement_is_void, statement_proves,
+    statement_says_something,
 };
 use super::{Law, Seen};
 use crate::config::OnRotation;
