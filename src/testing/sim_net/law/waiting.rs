@@ -52,15 +52,23 @@ fn count(tables: &PlainView, source: Source) -> usize {
 impl Seen<'_> {
     ///
     pub(super) fn room(&self, newcomer: NodeId, source: Source, backed: bool) -> Room {
-        let (tables, limits) = (self.before, &self.rules.limits);
-        let of_source = count(tables, source);
-        let is_source_full = of_source >= limits.pending_per_source_max;
-        let is_full = tables.pending.len() >= limits.pending_max;
-        if !(is_full || is_source_full) || tables.pending.contains_key(&newcomer) {
+        if self.before.pending.contains_key(&newcomer) {
+            return Room::Free;
+        }
+        self.room_beside(newcomer, source, backed)
+    }
+
+    /// The same, as if this peer did not wait: charge an entry to another source.
+    fn room_beside(&self, own: NodeId, source: Source, backed: bool) -> Room {
+        let limits = &self.rules.limits;
+        let others = || self.before.pending.iter().filter(|(peer, _)| **peer != own);
+        let is_source_full = others().filter(|(_, it)| it.source == source).count() >= limits.pending_per_source_max;
+        let is_full = others().count() >= limits.pending_max;
+        if !(is_full || is_source_full) {
             return Room::Free;
         }
         let weakest = |of: &dyn Fn(Source) -> bool| {
-            let them = tables.pending.iter().filter(|(_, it)| !it.is_backed() && of(it.source));
+            let them = others().filter(|(_, it)| !it.is_backed() && of(it.source));
             them.min_by_key(|(_, it)| it.received_tick).map_or(Room::None, |(peer, _)| Room::Of(*peer))
         };
         match (backed, is_source_full) {
@@ -315,8 +323,12 @@ impl Seen<'_> {
                 is_own || is_adopted || (is_answer && self.answer_goes(peer))
             }
             Input::Message(it) => {
+                let (sender, source) = (it.message.sender(), it.path.source());
                 let backed = self.decides(it) || self.is_proven(it);
-                self.room(it.message.sender(), it.path.source(), backed) == Room::Of(peer)
+                let charged_to = self.before.pending.get(&sender).map(|entry| entry.source);
+                let moves = backed && charged_to.is_some_and(|from| from != source);
+                self.room(sender, source, backed) == Room::Of(peer)
+                    || (moves && self.room_beside(sender, source, backed) == Room::Of(peer))
             }
             Input::Operator(command) => match command {
                 Command::Approve { peer: of, .. } | Command::Revoke { peer: of, .. } => *of == peer,
