@@ -152,8 +152,11 @@ impl Seen<'_> {
         let newer = message.is_some_and(|it| {
             is.key == Some(*it.message.key()) && (is.key != was.key || it.message.stamp() >= was.before)
         });
-        let anew = self.begins_anew(peer).is_some_and(|(key, _)| is.key == Some(key));
-        self.must("R-191", is.before == NEVER && (newer || anew), "a former floor was forgotten too early")
+        let anew = self.begins_anew(peer).filter(|(key, _)| is.key == Some(*key));
+        // what was approved may itself lie too far ahead, and is what the floor was then.
+        let of_approved = anew.is_some_and(|(_, stamp)| stamp > self.latest() && is.before == stamp);
+        let is_forgotten = is.before == NEVER && (newer || anew.is_some());
+        self.must("R-191", is_forgotten || of_approved, "a former floor was forgotten too early")
     }
 
     ///
