@@ -256,3 +256,48 @@ fn rekey_is_refused_beside_a_running_node_and_where_no_node_lives() {
     rekey(&other);
     stop(Node::start(&other, "127.0.0.1:0"));
 }
+
+#[test]
+fn who_is_trusted_by_the_word_of_a_revoked_key_is_named() {
+    for rule in ["take", "ask"] {
+        let dir = tempfile::tempdir().unwrap();
+        let ([seven_home, nine_home], [seven_at, nine_at]) = friends(&dir);
+        let nine = Node::start_with(&nine_home, &nine_at, &["--on-rotation", rule]);
+        let old = nine.shows("list")["trusted"][0]["public_key"].as_str().unwrap().to_owned();
+        let made = rekey(&seven_home);
+        let seven = Node::start_with(&seven_home, &seven_at, &["--no-announce"]);
+        seven.does(&["request", "9", "--force"]);
+        if rule == "ask" {
+            nine.does(&["wait", "7", "--until", "pending"]);
+            approve(&nine, 7);
+        }
+        let begun = std::time::Instant::now();
+        while trusted_as(&nine) != made["fingerprint"] {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the new key is not trusted");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(nine.shows("list")["trusted"][0]["named_by_revoked"], Value::Null);
+        let (code, out, err) = run(&nine.args(&["revoke", "--json", "--key", &old]));
+        let found = serde_json::from_str::<Value>(&out).unwrap()["results"][0]["found"].as_str().unwrap().to_owned();
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(found.contains("nobody was trusted under it; peer 7 is still trusted, under a key that"), "{found}");
+        let of_list = nine.shows("list")["trusted"][0]["named_by_revoked"].clone();
+        assert_eq!(of_list, made["old_fingerprint"]);
+        let (_, out, _) = run(&nine.args(&["show", "--json", "7"]));
+        assert_eq!(
+            serde_json::from_str::<Value>(&out).unwrap()["trusted"]["named_by_revoked"],
+            made["old_fingerprint"]
+        );
+        for listing in [&["list"][..], &["show", "7"]] {
+            let (_, out, _) = run(&nine.args(listing));
+            let warning = format!("the revoked key {} had named", made["old_fingerprint"].as_str().unwrap());
+            assert!(out.contains(&warning), "{out}");
+        }
+        // An operator has asked for the fingerprint, and says so.
+        let key = nine.shows("list")["trusted"][0]["public_key"].as_str().unwrap().to_owned();
+        nine.does(&["grant", "7", &key]);
+        assert_eq!(nine.shows("list")["trusted"][0]["named_by_revoked"], Value::Null);
+        let (_, out, _) = run(&nine.args(&["list"]));
+        assert!(!out.contains("WARNING"), "{out}");
+    }
+}

@@ -89,7 +89,10 @@ pub(super) fn inspect(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let tables = &snapshot.tables;
     let inspected = Inspected {
         generation: snapshot.header.generation,
-        trusted: by_id(tables.trusted.iter().map(|record| TrustedRow::from(&record)).collect(), |row| row.node_id),
+        trusted: by_id(
+            tables.trusted.iter().map(|record| TrustedRow::of(tables, &record, now().wall)).collect(),
+            |row| row.node_id,
+        ),
         pending: by_id(
             tables.sides.pending.iter().map(|(id, it)| PendingRow::of(tables, id, it)).collect(),
             |row: &PendingRow| row.node_id,

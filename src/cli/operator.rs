@@ -280,7 +280,10 @@ pub(super) fn list_trusted(of: &Listing, part: Part) -> Result<Answer, Failure> 
         Reply::Trusted { trusted, more, total } => Ok((trusted, more, total)),
         _ => Err(unexpected()),
     };
-    let print = |out: &mut dyn Write, page: &[TrustedRow]| table.rows(out, rows::trusted_cells(page, now().wall));
+    let print = |out: &mut dyn Write, page: &[TrustedRow]| {
+        table.rows(out, rows::trusted_cells(page, now().wall))?;
+        rows::print_named_by_revoked(out, page)
+    };
     paged(of.json, part, &Paged { name: "trusted", nothing: "no trusted peers" }, pages, |row| row.node_id, print)
 }
 

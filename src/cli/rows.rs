@@ -50,6 +50,8 @@ pub(super) struct TrustedRow {
     approved_at: i64,
     mutual: bool,
     network: u16,
+    /// Of a revoked key that had named this one as its successor.
+    named_by_revoked: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,8 +185,9 @@ fn fingerprint(key: Option<&PublicKey>) -> Option<String> {
     key.map(|key| key.fingerprint().to_string())
 }
 
-impl From<&TrustRecord> for TrustedRow {
-    fn from(record: &TrustRecord) -> Self {
+impl TrustedRow {
+    /// As of these tables.
+    pub(super) fn of(tables: &Tables, record: &TrustRecord, now: WallMillis) -> Self {
         Self {
             node_id: record.node_id.get(),
             public_key: record.public_key.map(|key| key.to_base64()),
@@ -192,6 +195,7 @@ impl From<&TrustRecord> for TrustedRow {
             approved_at: record.approved_at.as_millis(),
             mutual: record.mutual,
             network: record.network,
+            named_by_revoked: fingerprint(tables.revoked_origin(record, now).as_ref()),
         }
     }
 }
@@ -422,7 +426,23 @@ fn yes(is: bool) -> String {
 }
 
 pub(super) fn print_trusted(out: &mut dyn Write, rows: &[TrustedRow], now: WallMillis) -> io::Result<()> {
-    trusted_table().rows(out, trusted_cells(rows, now))
+    trusted_table().rows(out, trusted_cells(rows, now))?;
+    print_named_by_revoked(out, rows)
+}
+
+/// R-286: what stands below those who are trusted.
+pub(super) fn print_named_by_revoked(out: &mut dyn Write, rows: &[TrustedRow]) -> io::Result<()> {
+    for row in rows {
+        let (Some(old), Some(key)) = (&row.named_by_revoked, &row.fingerprint) else { continue };
+        let (home, id) = (place_options(), row.node_id);
+        writeln!(
+            out,
+            "\nWARNING: peer {id} is trusted under {key}, which the revoked key {old} had named.\n  \
+             If that was stolen, this key may be the thief's: `trustkeep revoke {home} {id}`, unless its operator confirms the\n  \
+             fingerprint: then `trustkeep grant {home} {id} KEY` says so."
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn trusted_table() -> Table<6> {

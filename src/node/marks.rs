@@ -53,7 +53,9 @@ impl HandshakeManager {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(KeyRevoked::new(receipt, ended, marked))
+        // Since the mark nobody comes to be trusted by the word of this key.
+        let named = shell.store.tables().map(|tables| tables.trusted_by_word_of(key, shell.clock.now().wall));
+        Ok(KeyRevoked::new(receipt, ended, named.unwrap_or_default(), marked))
     }
 
     /// Ends trust in a peer without a mark: it may ask again, as anybody may. It is told, cut off and reported.

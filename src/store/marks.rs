@@ -105,7 +105,8 @@ impl TrustStore {
             ended.extend(of_these);
             receipt = newest;
         }
-        Ok(KeyRevoked::new(receipt, ended, marked))
+        let named = self.tables().map(|tables| tables.trusted_by_word_of(key, self.shared.now().wall));
+        Ok(KeyRevoked::new(receipt, ended, named.unwrap_or_default(), marked))
     }
 
     /// Takes the mark of a revoked key away; the mark, if there was one.

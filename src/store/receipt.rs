@@ -174,14 +174,23 @@ pub struct KeyRevoked {
     pub receipt: Receipt,
     /// The peers that were trusted under it, by id.
     pub ended: Vec<NodeId>,
+    /// The peers that are trusted still, by id, under a key that this one had named as its successor. If this key was stolen
+    /// before, that key may be the thief's: revoke the peer, unless its operator has told its fingerprint.
+    pub named: Vec<NodeId>,
     /// The mark that the key had already.
     pub marked: Option<Revocation>,
 }
 
 impl KeyRevoked {
-    pub(crate) fn new(receipt: Receipt, mut ended: Vec<NodeId>, marked: Option<Revocation>) -> Self {
+    pub(crate) fn new(
+        receipt: Receipt,
+        mut ended: Vec<NodeId>,
+        mut named: Vec<NodeId>,
+        marked: Option<Revocation>,
+    ) -> Self {
         ended.sort_unstable();
-        Self { receipt, ended, marked }
+        named.sort_unstable();
+        Self { receipt, ended, named, marked }
     }
 }
 

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::map::TrustMap;
 use crate::map::mix::Mix;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::time::WallMillis;
 use table::Table;
 
 /// Hands the list of tables besides the trusted records to a macro: number on disk, field, variant of [`TableChange`], key,
@@ -142,6 +143,32 @@ impl Tables {
     pub(crate) fn whose_keys_named(&self, key: &PublicKey) -> impl Iterator<Item = NodeId> {
         let said = self.sides.successors.iter();
         said.filter(move |(_, all)| succession::is_named(all, key)).map(|(peer, _)| peer)
+    }
+
+    /// the revoked key whose word the key of this record has, in one step or in several, unless trust in it began after
+    /// that key was revoked. What lies in the future says nothing of before and after.
+    pub(crate) fn revoked_origin(&self, record: &TrustRecord, now: WallMillis) -> Option<PublicKey> {
+        let marks = &self.sides.revoked_keys;
+        if marks.len() == 0 {
+            return None;
+        }
+        let (key, all) = (record.public_key?, self.sides.successors.get(record.node_id)?);
+        let began = record.approved_at;
+        let is_older = |mark: &Revocation| began <= mark.at || began > now;
+        let is_origin = |old: &PublicKey| marks.get(*old).is_some_and(is_older) && succession::leads_to(all, old, &key);
+        all.iter().map(|it| it.old).find(is_origin)
+    }
+
+    /// The peers whose record's key has the word of this revoked key, with that record.
+    pub(crate) fn trusted_by_word_of(&self, key: &PublicKey, now: WallMillis) -> Vec<NodeId> {
+        let said = self.sides.successors.iter().filter(|(_, all)| all.iter().any(|it| it.old == *key));
+        let records = said.filter_map(|(peer, all)| Some((self.trusted.get(peer)?, all)));
+        // Another revoked key may be nearer.
+        let by_it = records.filter(|(record, all)| {
+            record.public_key.is_some_and(|current| succession::leads_to(all, key, &current))
+                && self.revoked_origin(record, now).is_some()
+        });
+        by_it.map(|(record, _)| record.node_id).collect()
     }
 
     /// The marks that trusting this peer under this key would have to lift. A look into tables that are mostly empty costs

@@ -5,6 +5,7 @@ use super::Reply;
 use super::perform::{decided, durable};
 use crate::machine::input::PeerOrKey;
 use crate::node::{CommandError, HandshakeManager};
+use crate::peer::NodeId;
 use crate::store::{KeyRevoked, Revoked};
 
 pub(super) fn revoke(manager: &HandshakeManager, of: PeerOrKey) -> Result<Reply, String> {
@@ -15,7 +16,7 @@ pub(super) fn revoke(manager: &HandshakeManager, of: PeerOrKey) -> Result<Reply,
             with(decided(manager, peer, revoked.receipt), found)
         }
         PeerOrKey::Key(key) => {
-            let KeyRevoked { receipt, ended, marked } =
+            let KeyRevoked { receipt, ended, named, marked } =
                 manager.revoke_key(&key).map_err(|error| refused(of, &error))?;
             let what = match (ended.len(), marked) {
                 (0, None) => "nobody was trusted under it".to_owned(),
@@ -23,10 +24,34 @@ pub(super) fn revoke(manager: &HandshakeManager, of: PeerOrKey) -> Result<Reply,
                 (1, _) => "1 peer was trusted under it".to_owned(),
                 (peers, _) => format!("{peers} peers were trusted under it"),
             };
-            with(durable(receipt), format!("key {}: {what}", key.fingerprint()))
+            let still = still_trusted(&named);
+            with(durable(receipt), format!("key {}: {what}{still}", key.fingerprint()))
         }
     }
 }
+
+/// R-286: who is trusted by the word of a key that is revoked.
+fn still_trusted(named: &[NodeId]) -> String {
+    let (first, more) = named.split_at(named.len().min(NAMED_MAX));
+    let mut ids = first.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+    if !more.is_empty() {
+        ids.push_str(&format!(" and {} more (see `trustkeep list`)", more.len()));
+    }
+    match named.len() {
+        0 => String::new(),
+        1 => format!(
+            "; peer {ids} is still trusted, under a key that this one had named: if this one was stolen, that key may be the \
+             thief's, so revoke the peer unless its operator confirms the fingerprint"
+        ),
+        _ => format!(
+            "; peers {ids} are still trusted, under keys that this one had named: if this one was stolen, those may be the \
+             thief's, so revoke the peers unless their operators confirm the fingerprints"
+        ),
+    }
+}
+
+/// So many peers are named in an answer.
+const NAMED_MAX: usize = 32;
 
 pub(super) fn forget(manager: &HandshakeManager, of: PeerOrKey) -> Result<Reply, String> {
     let receipt = match of {

@@ -146,7 +146,9 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             let ids = || snapshot.iter_unsorted().map(|record| record.node_id);
             let (page, more) = page(ids, after, limit);
             let trusted = page.into_iter().filter_map(|peer| snapshot.get(peer));
-            let trusted = trusted.map(|record| TrustedRow::from(&record)).collect();
+            let (tables, now) = (manager.store().tables(), now().wall);
+            let row = |record: TrustRecord| Some(TrustedRow::of(tables.as_deref()?, &record, now));
+            let trusted = trusted.filter_map(row).collect();
             Reply::Trusted { trusted, more, total: snapshot.len() as u64 }
         }
         Ask::Show { peer } => done(id(peer).map(|peer| Reply::Shown(Box::new(shown(node, peer))))),
@@ -449,7 +451,7 @@ fn shown(node: &Served, peer: NodeId) -> PeerShown {
     PeerShown {
         node_id: peer.get(),
         is_this_node: peer == manager.node_id(),
-        trusted: tables.and_then(|it| it.trusted.get(peer)).map(|record| TrustedRow::from(&record)),
+        trusted: tables.and_then(|it| Some(TrustedRow::of(it, &it.trusted.get(peer)?, now().wall))),
         pending: tables.and_then(|it| Some(PendingRow::of(it, peer, it.pending(peer)?))),
         outgoing: tables.and_then(|it| it.outgoing(peer)).map(|entry| outgoing(manager, peer, entry)),
         owed: tables.and_then(|it| it.sides.owed.get(peer)).map(|entry| owed(manager, peer, entry)),

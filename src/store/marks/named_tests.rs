@@ -84,3 +84,39 @@ fn the_revocation_of_a_key_that_nobody_trusts_makes_void_what_named_it() {
     assert_eq!(void(&store, node(8)), [Some(Void::Revoked); 2]);
     store.close().unwrap();
 }
+
+#[test]
+fn the_revocation_of_a_key_names_who_is_trusted_by_its_word() {
+    let store = TrustStore::in_memory();
+    for id in 8..13 {
+        named(&store, node(id));
+    }
+    let grant = |id, seed| drop(store.grant(TrustRecord::new(node(id), key(seed))).unwrap());
+    // In one step, in two, under a key that nothing named, and back to the key that did.
+    grant(9, 2);
+    grant(10, 2);
+    grant(10, 3);
+    grant(11, 4);
+    grant(12, 2);
+    grant(12, 1);
+    let done = store.revoke_key(&key(1)).unwrap();
+    assert_eq!((done.ended, done.named), (vec![node(8), node(12)], vec![node(9), node(10)]));
+    // The key in the middle has named one of them alone, and is none whom it did not lead to.
+    let done = store.revoke_key(&key(2)).unwrap();
+    assert_eq!((done.ended, done.named), (vec![node(9)], vec![node(10)]));
+
+    // Who is trusted anew after the revocation is so by a newer look; what lies in the future says nothing of before and after.
+    let at = store.key_revocation(&key(1)).unwrap().at;
+    let now = at.saturating_add(10);
+    let tables = store.tables().unwrap();
+    let origin = |ms| {
+        let record = tables.trusted.get(node(10)).unwrap().approved_at(at.saturating_add(ms));
+        tables.revoked_origin(&record, now).is_some()
+    };
+    assert_eq!([-1, 0, 20_000].map(origin), [true; 3]);
+    drop(store.forget_key_revocation(&key(2)).unwrap());
+    let tables = store.tables().unwrap();
+    let record = |ms| tables.trusted.get(node(10)).unwrap().approved_at(at.saturating_add(ms));
+    assert_eq!(tables.revoked_origin(&record(0), now), Some(key(1)));
+    assert_eq!(tables.revoked_origin(&record(5), now), None);
+}
