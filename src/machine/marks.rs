@@ -8,10 +8,12 @@ use super::event::{ChangeReason, Event};
 use super::input::PeerOrKey;
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
+use super::refused::remembered;
 use super::rejection::Rejection;
 use super::view::{Nonce, Revocation, RevocationId, TableChange, View};
 use crate::peer::{NodeId, PublicKey};
 use crate::tables::forget::forgotten;
+use crate::tables::refuse::spoken_of;
 use crate::tables::succession;
 use crate::time::Now;
 use crate::wire::message::Kind;
@@ -35,9 +37,12 @@ pub(super) fn revoke_key(
     if marked.is_none() && view.revoked_keys_len() >= rules.limits.revoked_keys_max {
         return Err(Rejection::RevokedKeysFull);
     }
-    let mut changes = forgotten(view.pending_iter(), view.outgoing_iter(), |_, shown| shown == Some(key));
+    let is_of = |_, shown| shown == Some(key);
+    let mut changes = forgotten(view.pending_iter(), view.outgoing_iter(), is_of);
     let fresh = Revocation::new(now.wall, RevocationId::drawn_from(nonce));
     let mark = Revocation::after(marked, fresh, !changes.is_empty());
+    //
+    changes.extend(remembered(rules, view, now, &spoken_of(view.pending_iter(), is_of)));
     let mut events = Vec::new();
     if marked != Some(mark) {
         changes.push(TableChange::RevokedKey(key, Some(mark)));
@@ -115,6 +120,8 @@ pub(super) fn ignore(rules: &Rules, view: &dyn View, now: Now, of: PeerOrKey) ->
         }
     };
     let mut changes = forgotten(view.pending_iter(), view.outgoing_iter(), is_of);
+    //
+    changes.extend(remembered(rules, view, now, &spoken_of(view.pending_iter(), is_of)));
     if !is_ignored {
         changes.push(change);
     }

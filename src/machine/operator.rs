@@ -11,7 +11,7 @@ use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::refused;
 use super::rejection::Rejection;
-use super::view::{Nonce, Outgoing, Revocation, RevocationId, TableChange, View, Void};
+use super::view::{Nonce, Outgoing, Pending, Revocation, RevocationId, TableChange, View, Void};
 use super::{key, marks};
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::succession;
@@ -154,7 +154,10 @@ fn cancel(mut plan: Plan<'_>) -> Result<Step, Rejection> {
 
 /// INVARIANT I-3.
 fn revoke(mut plan: Plan<'_>, nonce: Nonce) -> Step {
-    let (waited, asked) = (plan.pending.take().is_some(), plan.outgoing.take().is_some());
+    let (waiting, asked) = (plan.pending.take(), plan.outgoing.take().is_some());
+    let waited = waiting.is_some();
+    //
+    refused::remember(&mut plan, waiting.iter().flat_map(Pending::keys));
     let (marked, peer) = (plan.revoked, plan.peer);
     //
     succession::make_void(&mut plan.successors, Void::Revoked, |_| true);

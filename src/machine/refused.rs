@@ -12,10 +12,9 @@ use super::input::{LookedAt, Received};
 use super::outcome::{Outcome, Rules, Step};
 use super::plan::Plan;
 use super::rejection::Rejection;
-use super::view::{
-    Nonce, OTHER_KEYS_MAX, OtherKey, PendingKind, REFUSED_PER_PEER_MAX, RefusedRequest, TableChange, View,
-};
+use super::view::{Nonce, OTHER_KEYS_MAX, OtherKey, PendingKind, RefusedRequest, TableChange, View};
 use crate::peer::{NodeId, PublicKey};
+use crate::tables::refuse::{self, Terms};
 use crate::time::Now;
 use crate::wire::message::Kind;
 use crate::wire::text::Text;
@@ -76,25 +75,19 @@ pub(super) fn reject(mut plan: Plan<'_>, reason: Text, nonce: Nonce, named: Look
 
 /// Remembers that an operator refused what these keys waited with.
 pub(super) fn remember(plan: &mut Plan<'_>, keys: impl IntoIterator<Item = OtherKey>) {
-    let (view, peer, at, latest) = (plan.view, plan.peer, plan.now.wall, latest_credible(plan.rules, plan.now));
-    let mut refused = view.refused(peer).to_vec();
-    for OtherKey { key, stamp, .. } in keys.into_iter().filter(|it| it.nonce.is_some()) {
-        // A stamp too far ahead keeps nothing out, and is not to outlive one that does.
-        let before = refused.iter().find(|it| it.key == key && it.stamp <= latest).map(|it| it.stamp);
-        refused.retain(|it| it.key != key);
-        refused.push(RefusedRequest { key, stamp: before.map_or(stamp, |before| before.max(stamp)), at });
-    }
-    let max = plan.rules.limits.pending_max.saturating_mul(REFUSED_PER_PENDING);
-    if max == 0 || refused == view.refused(peer) {
-        return;
-    }
-    refused.drain(..refused.len().saturating_sub(REFUSED_PER_PEER_MAX));
-    if view.refused(peer).is_empty() && view.refused_len() >= max {
-        let last = |refused: &[RefusedRequest]| refused.iter().map(|it| it.at).max();
-        let oldest = view.refused_iter().map(|(peer, refused)| (last(refused), peer)).min();
-        plan.others.extend(oldest.map(|(_, peer)| TableChange::Refused(peer, None)));
-    }
-    plan.others.push(TableChange::Refused(peer, Some(refused.into())));
+    let refused = [(plan.peer, keys.into_iter().collect())];
+    plan.others.extend(remembered(plan.rules, plan.view, plan.now, &refused));
+}
+
+/// The same of what several peers waited with.
+pub(super) fn remembered(
+    rules: &Rules,
+    view: &dyn View,
+    now: Now,
+    refused: &[(NodeId, Vec<OtherKey>)],
+) -> Vec<TableChange> {
+    let terms = Terms::new(now.wall, latest_credible(rules, now), rules.limits.pending_max);
+    refuse::remembered(|peer| view.refused(peer), view.refused_len(), || view.refused_iter(), refused, terms)
 }
 
 /// The refusals whose copies would be too old by now.
@@ -111,9 +104,6 @@ pub(super) fn forget(rules: &Rules, view: &dyn View, now: Now) -> Vec<TableChang
     let changes: BTreeMap<NodeId, _> = concerned.map(|(peer, refused)| (peer, left(refused))).collect();
     changes.into_iter().map(|(peer, left)| TableChange::Refused(peer, left)).collect()
 }
-
-/// Of how many peers refusals are remembered, for each place in the queue.
-const REFUSED_PER_PENDING: usize = 16;
 
 #[cfg(test)]
 mod key_tests;

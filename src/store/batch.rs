@@ -6,6 +6,7 @@ mod outcome;
 use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 
+use crate::config::Limits;
 use crate::error::WriteError;
 use crate::event::{ChangeReason, Event};
 use crate::map::Value;
@@ -28,6 +29,7 @@ pub struct Batch<'a> {
     /// Peers of which a key has named one that is revoked.
     named_in_vain: Vec<(NodeId, PublicKey)>,
     trusted_max: usize,
+    pending_max: usize,
     /// With what is known so far.
     trusted_len: usize,
     /// One for each peer, in the order in which they were first named.
@@ -69,7 +71,7 @@ impl Hasher for PlaceHasher {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(tables: &'a Tables, fresh: FreshMarks, trusted_max: usize) -> Self {
+    pub(super) fn new(tables: &'a Tables, fresh: FreshMarks, limits: &Limits) -> Self {
         let is_any_marked = tables.sides.revoked.len() > 0 || tables.sides.revoked_keys.len() > 0;
         Self {
             tables,
@@ -77,7 +79,8 @@ impl<'a> Batch<'a> {
             is_any_marked,
             lifted_keys: Vec::new(),
             named_in_vain: Vec::new(),
-            trusted_max,
+            trusted_max: limits.trusted_max,
+            pending_max: limits.pending_max,
             trusted_len: tables.trusted.len(),
             steps: Vec::new(),
             known: 0,
@@ -272,6 +275,7 @@ impl<'a> Batch<'a> {
             result.draft.forget_key_mark(key);
         }
         result.make_void(&self.named_in_vain);
+        result.remember_refused(self.pending_max);
         (result.draft, result.events)
     }
 }

@@ -12,6 +12,7 @@ use crate::error::WriteError;
 use crate::event::Event;
 use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::forget::forgotten;
+use crate::tables::refuse::spoken_of;
 use crate::tables::table::Table as _;
 use crate::tables::{Revocation, TableChange, Tables};
 use crate::time::WallMillis;
@@ -82,7 +83,12 @@ impl TrustStore {
                 return Err(WriteError::Full(()));
             }
             let (mut changes, mut events) = (under_key(tables, key), Vec::new());
-            let mark = fresh(self.shared.salt()).after_key(first, key, !changes.is_empty());
+            let fresh = fresh(self.shared.salt());
+            let mark = fresh.after_key(first, key, !changes.is_empty());
+            //
+            let pending = tables.sides.pending.iter().map(|(peer, entry)| (peer, &**entry));
+            let refused = spoken_of(pending, |_, shown| shown.as_ref() == Some(key));
+            changes.extend(tables.remembered(&refused, fresh.at, self.shared.limits.pending_max));
             if first != Some(mark) {
                 changes.push(TableChange::RevokedKey(*key, Some(mark)));
                 events.push(Event::KeyRevoked { fingerprint: key.fingerprint() });

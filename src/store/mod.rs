@@ -264,7 +264,7 @@ impl TrustStore {
     fn write<R>(&self, now: WallMillis, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
         let outcome = Shared::publish(&self.shared, None, |tables, is_heard| {
             let fresh = FreshMarks { at: now, salt: self.shared.salt() };
-            let mut batch = Batch::new(tables, fresh, self.shared.limits.trusted_max);
+            let mut batch = Batch::new(tables, fresh, &self.shared.limits);
             let value = f(&mut batch);
             let (draft, events) = batch.finish(is_heard);
             Ok::<_, core::convert::Infallible>((draft, events, value))

@@ -3,7 +3,7 @@
 
 use super::patch::SideValues;
 use super::table::{ById, Table as _};
-use super::{Revocation, Sides, Succession, TableChange, Tables, side_tables};
+use super::{RefusedRequest, Revocation, Sides, Succession, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap, Value};
 use crate::peer::{NodeId, PublicKey};
 
@@ -186,6 +186,11 @@ impl Draft {
     /// What waits of a peer, waits no longer.
     pub(crate) fn forget_pending(&mut self, peer: NodeId) {
         self.sides().pending.push((peer, None));
+    }
+
+    /// What an operator has refused of a peer.
+    pub(crate) fn set_refused(&mut self, peer: NodeId, refused: Option<Arc<[RefusedRequest]>>) {
+        self.sides().refused.push((peer, refused));
     }
 
     /// What was asked of a peer, was not.

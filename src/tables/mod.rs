@@ -12,6 +12,7 @@ pub(crate) mod draft;
 mod entry;
 pub(crate) mod forget;
 pub(crate) mod patch;
+pub(crate) mod refuse;
 pub(crate) mod succession;
 pub(crate) mod table;
 

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Allowed, OnRotation, Policy};
+use crate::machine::input::{Command, PeerOrKey};
 use crate::machine::outcome::Outcome;
+use crate::machine::rejection::Rejection;
 use crate::peer::PublicKey;
-use crate::testing::actor::{Actor, Way, at, node, sent, us};
+use crate::testing::actor::{Actor, Way, at, dropped, node, sent, us};
 use crate::wire::message::Kind;
 
 fn theirs() -> Actor {
@@ -114,5 +116,51 @@ fn a_refused_key_is_not_taken_for_the_new_one_of_a_trusted_peer() {
         assert_eq!(key_of(&us), Some(if was_refused { old.public_key() } else { new.public_key() }));
         let waits = us.tables.pending.get(&node(9)).map(|entry| (entry.key, entry.proven_by));
         assert_eq!(waits, was_refused.then(|| (new.public_key(), Some(old.public_key()))));
+    }
+}
+
+#[test]
+fn what_waits_and_is_revoked_or_ignored_away_does_not_come_back_by_a_copy() {
+    let key = theirs().public_key();
+    let (peer, of_key) = (PeerOrKey::Peer(node(9)), PeerOrKey::Key(key));
+    type Ends = Box<dyn Fn(&mut Actor)>;
+    let by = |command: Command| -> Ends { Box::new(move |us| drop(us.command(at(30), command.clone()).unwrap())) };
+    let ends: [(&str, Ends, Command); 4] = [
+        ("revoked", Box::new(|us| drop(us.revoke(at(30), node(9)).unwrap())), Command::ForgetRevocation { of: peer }),
+        (
+            "the key revoked",
+            Box::new(move |us| drop(us.revoke_key(at(30), key).unwrap())),
+            Command::ForgetRevocation { of: of_key },
+        ),
+        ("ignored", by(Command::Ignore { of: peer }), Command::Unignore { of: peer }),
+        ("the key ignored", by(Command::Ignore { of: of_key }), Command::Unignore { of: of_key }),
+    ];
+    for (how, end, undo) in ends {
+        for is_first in [true, false] {
+            let (mut us, mut peer, mut rival) = (us(), theirs(), Actor::new(9, 0x22));
+            let request = peer.draft(at(10), us.id(), Kind::Request, None);
+            let theirs = rival.draft(at(11), us.id(), Kind::Request, None);
+            let mut both = [(&peer, &request, 1), (&rival, &theirs, 2)];
+            if !is_first {
+                both.reverse();
+            }
+            for (who, draft, host) in both {
+                us.hear_from(at(20), who, draft, Way::from_host(host)).unwrap();
+            }
+            end(&mut us);
+            us.command(at(40), undo.clone()).unwrap();
+            us.rules.policy = Policy::default().auto_approve(true);
+            let copy = us.hear_from(at(50), &peer, &request, Way::open());
+            assert_eq!(dropped(&copy), Some(Rejection::AlreadyRefused), "{how}, {is_first}");
+            assert!(!us.tables.trusted.contains_key(&node(9)), "{how}");
+            // News waits for the operator.
+            assert_eq!(asks(&mut us, 100, Way::open()), Outcome::Queued, "{how}");
+        }
+        // Who waited under another number is none of them.
+        let mut us = us();
+        us.is_asked(10, 8, 0x44, "", Way::open()).unwrap();
+        us.is_asked(20, 9, 0x11, "", Way::open()).unwrap();
+        end(&mut us);
+        assert!(us.tables.refused.keys().copied().eq([node(9)]), "{how}");
     }
 }

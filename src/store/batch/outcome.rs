@@ -10,7 +10,7 @@ use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::draft::Draft;
 use crate::tables::succession;
 use crate::tables::table::Table as _;
-use crate::tables::{Marked, Revocation, Tables, Void};
+use crate::tables::{Marked, OtherKey, Revocation, TableChange, Tables, Void};
 use crate::time::WallMillis;
 
 /// What becomes of a peer.
@@ -163,11 +163,13 @@ pub(super) struct Outcome<'a> {
     pub(super) draft: Draft,
     is_heard: bool,
     pub(super) events: Vec<Event>,
+    /// What waited and does so no more.
+    refused: Vec<(NodeId, Vec<OtherKey>)>,
 }
 
 impl<'a> Outcome<'a> {
     pub(super) fn new(tables: &'a Tables, fresh: FreshMarks, records: usize, is_heard: bool) -> Self {
-        Self { tables, fresh, draft: tables.empty_draft(records), is_heard, events: Vec::new() }
+        Self { tables, fresh, draft: tables.empty_draft(records), is_heard, events: Vec::new(), refused: Vec::new() }
     }
 
     /// A peer's record becomes another, or goes.
@@ -198,6 +200,15 @@ impl<'a> Outcome<'a> {
             });
             if let Some(changed) = changed {
                 self.draft.set_successors(peer, changed);
+            }
+        }
+    }
+
+    /// no copy of what waited comes back.
+    pub(super) fn remember_refused(&mut self, pending_max: usize) {
+        for change in self.tables.remembered(&self.refused, self.fresh.at, pending_max) {
+            if let TableChange::Refused(peer, refused) = change {
+                self.draft.set_refused(peer, refused);
             }
         }
     }
@@ -244,7 +255,11 @@ impl<'a> Outcome<'a> {
         if is_granted && sides.ignored.get(peer).is_some() {
             self.draft.hear(peer);
         }
-        if sides.pending.get(peer).is_some() {
+        if let Some(entry) = sides.pending.get(peer) {
+            //
+            if mark.was_set() {
+                self.refused.push((peer, entry.keys().collect()));
+            }
             self.draft.forget_pending(peer);
         }
         if sides.outgoing.get(peer).is_some() {

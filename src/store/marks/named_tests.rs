@@ -10,7 +10,7 @@ use crate::store::TrustStore;
 use crate::store::shared::Transaction;
 use crate::tables::table::Table as _;
 use crate::tables::{Succession, TableChange};
-use crate::testing::actor::{Actor, mark, node};
+use crate::testing::actor::{Actor, Way, mark, node};
 
 fn key(seed: u8) -> PublicKey {
     Actor::new(1, seed).public_key()
@@ -119,4 +119,23 @@ fn the_revocation_of_a_key_names_who_is_trusted_by_its_word() {
     let record = |ms| tables.trusted.get(node(10)).unwrap().approved_at(at.saturating_add(ms));
     assert_eq!(tables.revoked_origin(&record(0), now), Some(key(1)));
     assert_eq!(tables.revoked_origin(&record(5), now), None);
+}
+
+#[test]
+fn what_waits_and_is_revoked_by_the_store_counts_as_refused() {
+    type Revokes = fn(&TrustStore);
+    let ways: [Revokes; 2] =
+        [|store| drop(store.revoke(node(9)).unwrap()), |store| drop(store.revoke_key(&key(1)).unwrap())];
+    for revoke in ways {
+        let (mut us, store) = (Actor::new(7, 0xAA), TrustStore::in_memory());
+        us.is_asked(10, 9, 1, "", Way::open()).unwrap();
+        us.is_asked(20, 8, 2, "", Way::open()).unwrap();
+        let waits = |id| TableChange::Pending(node(id), Some(us.tables.pending[&node(id)].clone().into()));
+        put(&store, vec![waits(8), waits(9)]);
+        revoke(&store);
+        let tables = store.tables().unwrap();
+        let refused: Vec<_> = tables.sides.refused.iter().map(|(peer, all)| (peer, all[0].key, all.len())).collect();
+        assert_eq!(refused, [(node(9), key(1), 1)]);
+        assert_eq!(tables.sides.pending.len(), 1);
+    }
 }

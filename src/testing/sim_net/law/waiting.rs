@@ -1,4 +1,6 @@
 //! Who waits for an operator: comes in if there is room, stays what it was shown as, and goes for a reason.
+//!
+//! More than 450 lines because what comes, stays and goes is judged by the same room and the same commands.
 #![forbid(unsafe_code)]
 
 use core::cmp::Reverse;
@@ -389,23 +391,41 @@ impl Seen<'_> {
         Ok(())
     }
 
+    /// what an operator's command ends that waits, each peer with the keys that are meant.
+    fn refused_now(&self) -> Vec<(NodeId, Vec<OtherKey>)> {
+        let Some(command) = self.command().filter(|_| self.answer.is_ok()) else { return Vec::new() };
+        let meant = |is_meant: &dyn Fn(NodeId, &OtherKey) -> bool| {
+            let waiting = self.before.pending.iter();
+            let keys = waiting.map(|(peer, it)| (*peer, it.keys().filter(|it| is_meant(*peer, it)).collect()));
+            keys.filter(|(_, keys): &(NodeId, Vec<OtherKey>)| !keys.is_empty()).collect()
+        };
+        match command {
+            Command::Reject { peer, named, .. } => vec![(*peer, refused_by(self.before, *peer, *named))],
+            Command::Approve { peer, .. } => {
+                let approved = self.approved().map(|(_, chosen)| chosen.key);
+                meant(&|of, it| of == *peer && Some(it.key) != approved)
+            }
+            Command::Revoke { peer, .. } | Command::Ignore { of: PeerOrKey::Peer(peer) } => meant(&|of, _| of == *peer),
+            Command::RevokeKey { key, .. } => meant(&|_, it| it.key == *key),
+            Command::Ignore { of: PeerOrKey::Key(key) } => {
+                meant(&|of, it| it.key == *key && record_key(self.before, of) != Some(*key))
+            }
+            _ => Vec::new(),
+        }
+    }
+
     ///
     fn what_was_refused_is_remembered(&self) -> Law {
+        let refused = self.refused_now();
         for (peer, was, is) in self.moved(|tables| &tables.refused) {
             let len = |of: Option<&std::sync::Arc<[_]>>| of.map_or(0, |them| them.len());
             self.must("R-171", len(is) <= REFUSED_PER_PEER_MAX, "more refusals are remembered than may be")?;
             let forgets = len(is) < len(was);
-            let may_forget = matches!(
-                self.input,
-                Input::Housekeeping
-                    | Input::OwnEntries
-                    | Input::Operator(Command::Reject { .. } | Command::Approve { .. })
-            );
+            let may_forget = matches!(self.input, Input::Housekeeping | Input::OwnEntries) || !refused.is_empty();
             self.must("R-171", !forgets || may_forget, "a refusal was forgotten")?;
             let may_add = match self.input {
-                Input::Operator(Command::Reject { peer: of, .. } | Command::Approve { peer: of, .. }) => *of == peer,
                 Input::Message(it) => it.message.sender() == peer && self.is_owed_refusal(it),
-                _ => false,
+                _ => refused.iter().any(|(of, keys)| *of == peer && !keys.is_empty()),
             };
             self.must("R-171", was == is || may_add || may_forget, "what counts as refused has changed")?;
             self.must("R-171", len(is) <= len(was) || may_add, "something counts as refused that nobody refused")?;
@@ -416,19 +436,12 @@ impl Seen<'_> {
             let is_kept = kept.is_some_and(|them| them.iter().any(|it| it.key == key && it.stamp >= stamp));
             self.must("R-230", is_kept, "a copy of a request that was refused as owed would come back")?;
         }
-        let waited = |peer: &NodeId| self.before.pending.get(peer).into_iter().flat_map(Pending::keys);
-        let (peer, refused): (_, Vec<_>) = match self.command().filter(|_| self.answer.is_ok()) {
-            Some(Command::Reject { peer, named, .. }) => (*peer, refused_by(self.before, *peer, *named)),
-            Some(Command::Approve { peer, .. }) => {
-                let approved = self.approved().map(|(_, chosen)| chosen.key);
-                (*peer, waited(peer).filter(|it| Some(it.key) != approved).collect())
+        for (peer, keys) in refused {
+            let kept = self.after.refused.get(&peer);
+            for key in keys.iter().filter(|it| it.nonce.is_some() && it.stamp <= self.latest()) {
+                let is_kept = kept.is_some_and(|them| them.iter().any(|it| it.key == key.key && it.stamp >= key.stamp));
+                self.must("R-171", is_kept, "what an operator refused is not remembered")?;
             }
-            _ => return Ok(()),
-        };
-        let kept = self.after.refused.get(&peer);
-        for key in refused.iter().filter(|it| it.nonce.is_some() && it.stamp <= self.latest()) {
-            let is_kept = kept.is_some_and(|them| them.iter().any(|it| it.key == key.key && it.stamp >= key.stamp));
-            self.must("R-171", is_kept, "what an operator refused is not remembered")?;
         }
         Ok(())
     }
