@@ -28,9 +28,9 @@ pub struct Effect {
 pub enum When {
     /// At once.
     Now,
-    /// Once the generation that this step publishes (or, if it changes nothing, the newest one) is durable; and then
-    /// only if the peer's trusted record still equals `still`: it tells of a grant that may have been taken back
-    /// meanwhile. A step with such an effect rings the keeper even if it changes floors alone.
+    /// Once everything that was decided up to this step is durable; and then only if the peer's trusted record still equals
+    /// `still`: it tells of a grant that may have been taken back meanwhile. A step that moves floors alone, or what R-198
+    /// calls no urgent change, has nothing that anybody need wait for.
     OnceDurable {
         /// The grant that the effect tells of.
         still: TrustRecord,

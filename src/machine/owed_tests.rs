@@ -7,6 +7,8 @@ use super::outcome::{Outcome, Step};
 use super::rejection::Rejection;
 use super::view::Nonce;
 use crate::config::{Allowed, Policy};
+use crate::map::mix::Mix;
+use crate::tables::{TableChange, Tables};
 use crate::testing::actor::{Actor, Way, asked_by, at, dropped, sent};
 use crate::wire::message::Kind;
 
@@ -66,4 +68,34 @@ fn a_new_request_is_trusted_by_the_rules_that_trust_it_and_a_try_of_what_was_ref
         assert_eq!(sent(&step).unwrap().kind, if trusts { Kind::Accept } else { Kind::Reject });
         assert_eq!(us.tables.owed.is_empty(), trusts, "trust cancels what is owed");
     }
+}
+
+#[test]
+fn what_a_trusted_peer_is_told_again_is_no_urgent_change_and_a_refusal_or_farewell_is() {
+    let (mut us, mut peer) = (Actor::new(7, 0xAA), Actor::new(9, 0x11));
+    let record = us.trusts(peer.id(), Some(peer.public_key()));
+    let mut tables = Tables::new(Mix::new(1)).apply(&[TableChange::Trusted(peer.id(), Some(record))]).0;
+    let mut done = |changes: &[TableChange]| {
+        let (next, touched) = tables.apply(changes);
+        tables = next;
+        (touched.any, touched.urgent)
+    };
+    for ms in 1..20 {
+        let request = peer.draft(at(ms), us.id(), Kind::Request, None);
+        let step = us.hear_from(at(ms), &peer, &request, Way::open()).unwrap();
+        assert_eq!(done(&step.changes), (true, false), "it asks again");
+        let draft = sent(&step).unwrap().clone();
+        let stamp = draft.stamp;
+        let step = us.step(at(ms), Input::Undelivered { draft }).unwrap();
+        assert_eq!(done(&step.changes), (true, false), "its answer did not leave");
+        if ms % 2 == 0 {
+            let step = us.step(at(ms), Input::Delivered { peer: peer.id(), kind: Kind::Accept, stamp }).unwrap();
+            assert_eq!(done(&step.changes), (true, false), "or did");
+        }
+    }
+    let revoked = us.revoke(at(50), peer.id()).unwrap();
+    assert_eq!(done(&revoked.changes), (true, true));
+    let draft = sent(&revoked).unwrap().clone();
+    let step = us.step(at(60), Input::Undelivered { draft }).unwrap();
+    assert_eq!(done(&step.changes), (true, true), "a farewell is owed");
 }

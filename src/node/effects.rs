@@ -36,6 +36,8 @@ impl Shell {
     /// Performs effects in their order; returns once each is queued somewhere.
     pub(crate) fn perform(self: &Arc<Self>, done: Done) {
         let Done { effects, cuts, receipt, .. } = done;
+        // what a repeat moves is no grant.
+        let receipt = receipt.of_news();
         for (peer, _) in cuts.iter().filter(|(_, cut)| cut.is_none()) {
             self.cutter.cut(*peer);
         }

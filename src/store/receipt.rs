@@ -44,11 +44,18 @@ pub struct Receipt {
     generation: u64,
     /// Whether the keeper saves it at once; a change of floors alone may take its time, unless somebody waits.
     urgent: bool,
+    /// The newest generation up to this one that the keeper saves at once.
+    news: u64,
 }
 
 impl Receipt {
-    pub(super) fn new(progress: Arc<Progress>, generation: u64, urgent: bool) -> Self {
-        Self { progress, generation, urgent }
+    pub(super) fn new(progress: Arc<Progress>, generation: u64, urgent: bool, news: u64) -> Self {
+        Self { progress, generation, urgent, news: news.min(generation) }
+    }
+
+    /// Of all that anybody decided up to here: not of the floors and repeats that came after it, for which nobody need wait.
+    pub(crate) fn of_news(&self) -> Self {
+        Self { generation: self.news, urgent: true, ..self.clone() }
     }
 
     /// The generation that contains the change. A call that changed nothing gives the newest one.

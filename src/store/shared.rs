@@ -110,6 +110,7 @@ pub(super) enum Looked {
 struct Afterwards {
     generation: u64,
     urgent: bool,
+    news: u64,
     ring: bool,
     granted: Vec<Waiting>,
 }
@@ -243,7 +244,7 @@ impl Shared {
             this.progress.doorbell.ring();
         }
         Waiting::wake_all(done.granted, true);
-        Ok((value, Receipt::new(Arc::clone(&this.progress), done.generation, done.urgent)))
+        Ok((value, Receipt::new(Arc::clone(&this.progress), done.generation, done.urgent, done.news)))
     }
 
     fn commit(
@@ -254,7 +255,8 @@ impl Shared {
         by: Option<Enforcer>,
     ) -> Result<Afterwards, WriteError<()>> {
         let touched = draft.touched();
-        let mut done = Afterwards { generation: core.generation, urgent: false, ring: false, granted: Vec::new() };
+        let mut done =
+            Afterwards { generation: core.generation, urgent: false, news: 0, ring: false, granted: Vec::new() };
         if touched.any {
             // All refusals come before the next version is derived: history is linear, see `map`. A single grant derives its
             // own before, where the first of these cannot be; after the second nothing is derived any more.
@@ -305,6 +307,7 @@ impl Shared {
         }
         core.hub.send(events);
         done.urgent = core.urgent == core.generation;
+        done.news = core.urgent;
         Ok(done)
     }
 

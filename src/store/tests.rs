@@ -1,4 +1,6 @@
 //! What only the crate itself can ask of a store: changes of the tables that the handshake keeps.
+//!
+//! More than 450 lines because what is saved at once, and what a moment later, is tried beside each other.
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests, of how long a save takes among others")]
 
 use core::convert::Infallible;
@@ -119,6 +121,20 @@ fn a_flood_of_repeats_is_saved_as_seldom_as_floors_alone() {
     // The next change that matters takes them along.
     assert!(saved_at_once(&hear(&mut Actor::new(8, 0x22), 500)));
     assert!(newest.is_durable());
+}
+
+#[test]
+fn an_answer_waits_for_what_was_decided_and_for_no_floor_that_moved_since() {
+    let home = tempfile::tempdir().unwrap();
+    let store = TrustStore::options().clock(Arc::new(Still)).open(home.path().join("store")).unwrap();
+    let granted = store.grant(crate::peer::TrustRecord::new(NodeId::new(8).unwrap(), None)).unwrap();
+    assert_eq!(granted.of_news().generation(), granted.generation());
+    granted.wait_durable().unwrap();
+    let floor = raise_floor(&store, 1);
+    assert_eq!((floor.of_news().generation(), floor.of_news().is_durable()), (granted.generation(), true));
+    assert!(floor.generation() > granted.generation() && !floor.is_durable());
+    let revoked = store.revoke(NodeId::new(8).unwrap()).unwrap().receipt;
+    assert_eq!(revoked.of_news().generation(), revoked.generation());
 }
 
 #[test]

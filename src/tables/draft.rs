@@ -3,9 +3,10 @@
 
 use super::patch::SideValues;
 use super::table::{ById, Table as _};
-use super::{RefusedRequest, Revocation, Sides, Succession, TableChange, Tables, side_tables};
+use super::{Owed, RefusedRequest, Revocation, Sides, Succession, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap, Value};
 use crate::peer::{NodeId, PublicKey};
+use crate::wire::message::Kind;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,6 +69,12 @@ impl Tables {
                 let mut keys = after.iter().map(|it| it.key);
                 before != after && before.len() == after.len() && keys.all(|key| before.iter().any(|it| it.key == key))
             }),
+            // What a trusted peer is told again says nothing that its record does not; R-21 cures what a crash forgets.
+            TableChange::Owed(peer, after) => {
+                let before = self.sides.owed.get(*peer);
+                let is_accept = |owed: Option<&Arc<Owed>>| owed.is_none_or(|it| it.kind == Kind::Accept);
+                before != after.as_ref() && is_accept(before) && is_accept(after.as_ref())
+            }
             _ => false,
         }
     }
