@@ -232,9 +232,12 @@ fn a_revoked_key_and_an_ignored_peer_are_kept_out_by_command() {
     seven.does(&["ignore", "--key", &key]);
     assert!(says(&seven, &["ignored"]).contains("IGNORED KEYS"));
     seven.does(&["unignore", "--key", &key]);
-    // With the mark forgotten it is trusted again, by the setting that trusts everybody.
+    // With the mark forgotten it is heard. But its request was ignored away while it waited, so that the setting which trusts
+    // everybody leaves this key to the operator.
     seven.does(&["unrevoke", "--key", &key]);
     nine.does(&["request", "7"]);
+    seven.does(&["wait", "9", "--until", "pending"]);
+    seven.does(&["approve", "9", &own(&nine, "fingerprint")]);
     seven.does(&["wait", "9"]);
     seven.refuses(&["ignore", "9"], &["trusted"]);
     // The command line has a peer or a key.
