@@ -52,38 +52,75 @@ pub(super) struct Asking<'a> {
     json: bool,
     /// Whether each line names whom it is about.
     several: bool,
+    /// What was answered and is not told yet: all is done before it is waited for whether anybody was told.
+    later: Vec<(Outcome, Reply)>,
     outcomes: Vec<Outcome>,
     answer: Answer,
 }
 
 impl<'a> Asking<'a> {
     pub(super) fn new(home: &'a Home, json: bool, several: bool) -> Self {
-        Self { home, json, several, outcomes: Vec::new(), answer: Answer::Yes }
+        Self { home, json, several, later: Vec::new(), outcomes: Vec::new(), answer: Answer::Yes }
     }
 
     /// Asks this, and tells what came of it.
     pub(super) fn ask(&mut self, peer: Option<u32>, key: Option<&PublicKey>, request: &Ask) -> Result<Answer, Failure> {
-        let reply = client::ask_for_any(self.home, request)?;
+        let reply = match client::ask_for_any(self.home, request) {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.tell_all()?;
+                return Err(error);
+            }
+        };
         let about =
             Outcome { node_id: peer, fingerprint: key.map(|key| key.fingerprint().to_string()), ..Outcome::default() };
-        let (outcome, answer) = self.tell(about, reply)?;
-        self.outcomes.push(outcome);
-        if answer != Answer::Yes {
-            self.answer = answer;
+        let is_decision = matches!(
+            request,
+            Ask::Approve { .. } | Ask::Reject { .. } | Ask::Cancel { .. } | Ask::Revoke { .. } | Ask::Ignore { .. }
+        );
+        self.later.push((about, reply));
+        if self.several && is_decision {
+            return Ok(Answer::Yes);
         }
-        Ok(answer)
+        self.tell_all()
+    }
+
+    /// Tells what came of all that was asked; the answer to the last of it.
+    fn tell_all(&mut self) -> Result<Answer, Failure> {
+        let mut last = Answer::Yes;
+        for (about, reply) in core::mem::take(&mut self.later) {
+            let reply = self.with_told(about.node_id, reply);
+            let (outcome, answer) = self.tell(about, reply)?;
+            self.outcomes.push(outcome);
+            if answer != Answer::Yes {
+                self.answer = answer;
+            }
+            last = answer;
+        }
+        Ok(last)
+    }
+
+    /// The same answer; where the peer was not told at once, with what becomes of that in a moment.
+    fn with_told(&self, peer: Option<u32>, mut reply: Reply) -> Reply {
+        if let Reply::Decided { not_told: not_told @ Some(_), given_up: given_up @ false, .. } = &mut reply
+            && let Some(peer) = peer
+            // It is done, whatever becomes of this question.
+            && let Ok(Reply::Told { not_told: why, given_up: is_given_up }) = client::ask_for_any(self.home, &Ask::Told { peer })
+        {
+            (*not_told, *given_up) = (why, is_given_up);
+        }
+        reply
     }
 
     /// That nothing was asked, for a reason that is told already.
     pub(super) fn none(&mut self, peer: u32, message: &str) {
-        complain(message);
-        let message = Some(message.to_owned());
-        self.outcomes.push(Outcome { node_id: Some(peer), outcome: "failed", message, ..Outcome::default() });
-        self.answer = Answer::No;
+        let about = Outcome { node_id: Some(peer), ..Outcome::default() };
+        self.later.push((about, Reply::Failed { message: message.to_owned() }));
     }
 
     /// All of them together.
-    pub(super) fn end(self) -> Result<Answer, Failure> {
+    pub(super) fn end(mut self) -> Result<Answer, Failure> {
+        self.tell_all()?;
         if self.json {
             print::json(&Outcomes { results: self.outcomes })?;
         }

@@ -120,6 +120,10 @@ pub(super) enum Ask {
         #[serde(default)]
         asked: bool,
     },
+    /// Whether a peer was told of the newest decision about it: waits a moment for the first try. No decision waits for that.
+    Told {
+        peer: u32,
+    },
     /// Reads the peers file again.
     ReloadPeers,
     Status,
@@ -200,6 +204,11 @@ pub(super) enum Reply {
         total: u64,
     },
     Shown(Box<PeerShown>),
+    /// What became of telling a peer.
+    Told {
+        not_told: Option<String>,
+        given_up: bool,
+    },
     Checked {
         node_id: u32,
         trusted: bool,

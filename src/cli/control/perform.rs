@@ -181,6 +181,14 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             let timeout = Duration::from_millis(timeout_ms);
             done(id(peer).and_then(|peer| wait(manager, &Wanted { peer, until, timeout, asked }, go_on, slice)))
         }
+        Ask::Told { peer } => done(id(peer).map(|peer| {
+            let (not_told, given_up) = match manager.wait_told(peer, TOLD_WITHIN) {
+                Told::Nothing | Told::Told => (None, false),
+                Told::NotYet(why) => (Some(why), false),
+                Told::GivenUp(why) => (Some(why), true),
+            };
+            Reply::Told { not_told, given_up }
+        })),
         Ask::RegistryList => {
             let held = manager.registry_disagreement();
             let compared = held.as_ref().map_or(0, |held| held.compared);
@@ -314,11 +322,11 @@ fn clock_warning(manager: &HandshakeManager) -> Option<String> {
     Some(format!("the newest answer to a request was stamped {by:.1} s {side} our clock: one of the clocks is wrong"))
 }
 
-/// The same, and whether the peer was told: for a moment that is waited for, and no longer.
+/// The same, and whether the peer was told already. That is not waited for; see [`Ask::Told`].
 pub(super) fn decided(manager: &HandshakeManager, peer: NodeId, receipt: Receipt) -> Result<Reply, String> {
     let done = durable(receipt)?;
     let Reply::Done { generation, found, warning } = done else { return Ok(done) };
-    Ok(match manager.wait_told(peer, TOLD_WITHIN) {
+    Ok(match manager.wait_told(peer, Duration::ZERO) {
         Told::Nothing => Reply::Done { generation, found, warning },
         Told::Told => Reply::Decided { generation, found, not_told: None, given_up: false, warning },
         Told::NotYet(why) => Reply::Decided { generation, found, not_told: Some(why), given_up: false, warning },
@@ -574,7 +582,7 @@ fn counters(manager: &HandshakeManager) -> Vec<(String, u64)> {
     counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
-/// How long a command waits for the first try to tell a peer.
+/// How long is waited for the first try to tell a peer.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// A disk that fails for longer is worth an answer.
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
