@@ -70,5 +70,15 @@ fn all_of_one_command_line_are_revoked_before_any_peer_is_waited_for() {
     assert_eq!(run(&node.args(&["check", "9"])).0, 1, "peer 9 is trusted though the first was told of: {told}");
     out.read_to_string(&mut told).unwrap();
     assert!(revoke.wait().unwrap().success());
+    // What else there was, and whether the peer was told, stands with each.
+    for id in &ids {
+        assert!(
+            told.contains(&format!("peer {id}: was trusted\npeer {id}: done, durable as of generation ")),
+            "{told}"
+        );
+    }
     assert_eq!(told.matches(": not told yet: ").count(), 9, "{told}");
+    // The twin: one that there is nothing of is said so of, too.
+    let (code, out, _) = run(&node.args(&["revoke", "30", "31"]));
+    assert!(code == 0 && out.contains("peer 31: nothing else was there\npeer 31: done"), "{out}");
 }

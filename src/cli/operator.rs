@@ -129,11 +129,13 @@ impl<'a> Asking<'a> {
 
     fn tell(&self, about: Outcome, reply: Reply) -> Result<(Outcome, Answer), Failure> {
         let whom = about.node_id.filter(|_| self.several).map_or_else(String::new, |peer| format!("peer {peer}: "));
-        let say = |lines: &[Option<String>]| -> Result<(), Failure> {
+        let say = |found: &Option<String>, lines: &[Option<String>]| -> Result<(), Failure> {
             if self.json {
                 return Ok(());
             }
             print::to_stdout(|out| {
+                // What is found names the peer already.
+                found.iter().try_for_each(|line| writeln!(out, "{}", print::printable(line)))?;
                 lines.iter().flatten().try_for_each(|line| writeln!(out, "{whom}{}", print::printable(line)))
             })
         };
@@ -146,9 +148,7 @@ impl<'a> Asking<'a> {
                 if let Some(warning) = &warning {
                     complain(warning);
                 }
-                // What is found names the peer already.
-                let found_line = found.clone().filter(|_| !self.several);
-                say(&[found_line, done(generation)])?;
+                say(&found, &[done(generation)])?;
                 let generation = Some(generation);
                 (Outcome { outcome: "done", generation, found, message: warning, ..about }, Answer::Yes)
             }
@@ -161,7 +161,7 @@ impl<'a> Asking<'a> {
                     Some(why) if given_up => format!("not told: {why}"),
                     Some(why) => format!("not told yet: {why}; the node tries again"),
                 };
-                say(&[found.clone().filter(|_| !self.several), done(generation), Some(told)])?;
+                say(&found, &[done(generation), Some(told)])?;
                 let (generation, told) = (Some(generation), Some(not_told.is_none()));
                 // Why a peer was not told is in `message` by itself, unless there is more to say.
                 let message = match (not_told, warning) {
