@@ -1,6 +1,7 @@
 //! What peers that do not answer cannot do to an operator:
 //!
-//! - a restriction waits for no message to another peer, also on one command line.
+//! - a restriction waits for no message to another peer, also on one command line;
+//! - requests that are being sent keep no other command from being heard and done.
 #![allow(
     unreachable_pub,
     missing_docs,
@@ -17,12 +18,13 @@ mod common;
 mod program;
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{black_hole, identity};
-use program::{Node, init, run, text};
+use program::{Node, eventually, init, run, text};
 use tempfile::TempDir;
 use trustkeep::node::Identity as _;
 
@@ -81,4 +83,44 @@ fn all_of_one_command_line_are_revoked_before_any_peer_is_waited_for() {
     // The twin: one that there is nothing of is said so of, too.
     let (code, out, _) = run(&node.args(&["revoke", "30", "31"]));
     assert!(code == 0 && out.contains("peer 31: nothing else was there\npeer 31: done"), "{out}");
+}
+
+#[test]
+fn requests_that_are_being_sent_keep_no_command_out() {
+    let (hole, _fill, _socket) = black_hole();
+    let dir = tempfile::tempdir().unwrap();
+    let node = node_with(&dir, 20..90, hole);
+    node.does(&["grant", "9", &identity(9).public_key().to_base64()]);
+    let socket = node.home.join("control.sock");
+    let asked: Vec<UnixStream> = (20..90)
+        .map(|peer| {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            let ask = format!(
+                "{{\"ask\":\"request\",\"peer\":{peer},\"justification\":\"\",\"expected_key\":null,\"force\":false}}\n"
+            );
+            stream.write_all(ask.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let answers: Vec<_> = asked
+        .into_iter()
+        .map(|stream| {
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                BufReader::new(stream).read_line(&mut line).unwrap();
+                line
+            })
+        })
+        .collect();
+    eventually("a request too many is refused", || answers.iter().any(std::thread::JoinHandle::is_finished));
+    for args in [&["revoke", "9"][..], &["list"], &["ignore", "10"], &["status"]] {
+        let (code, _, err) = run(&node.args(args));
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
+    }
+    assert_eq!(run(&node.args(&["check", "9"])).0, 1);
+    // Its twin: requests have a limit, of which they are told, and those within it are heard.
+    let answers: Vec<String> = answers.into_iter().map(|answer| answer.join().unwrap()).collect();
+    let refused = answers.iter().filter(|answer| answer.contains("64 requests are being sent already")).count();
+    assert!((1..=6).contains(&refused), "{answers:?}");
+    assert!(answers.iter().filter(|answer| answer.contains("not_sent")).count() >= 64, "{answers:?}");
 }

@@ -42,6 +42,7 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     commands: usize,
+    requests: usize,
     waits: usize,
     closing: bool,
     /// The thread at the door is gone, and with it the socket.
@@ -89,7 +90,7 @@ impl Server {
         // Wakes the thread at the door; where the socket is gone it wakes by itself before long.
         drop(socket::connect(&self.0.place.path, wait));
         let mut state = self.0.state.lock();
-        while !state.closed || state.commands + state.waits > 0 {
+        while !state.closed || state.commands + state.requests + state.waits > 0 {
             let (guard, late) = self.0.left.wait_until(state, deadline);
             state = guard;
             if late {
@@ -128,8 +129,8 @@ impl Shared {
 
     /// Has a request answered, on a thread of its own if there is one.
     pub(super) fn begin(self: &Arc<Self>, stream: UnixStream, ask: Ask) {
-        let waits = matches!(ask, Ask::Wait { .. } | Ask::Watch);
-        let slot = match Slot::take(self, waits) {
+        let kind = Kind::of(&ask);
+        let slot = match Slot::take(self, kind) {
             Ok(slot) => slot,
             Err(message) => return refuse(&stream, message),
         };
@@ -145,7 +146,9 @@ impl Shared {
         if let Err(error) = spawn("trustkeep-control", do_it) {
             let work = work.lock().take();
             match work {
-                Some((stream, _, _)) if waits => refuse(&stream, format!("no thread to wait on: {error}")),
+                Some((stream, _, _)) if kind != Kind::Command => {
+                    refuse(&stream, format!("no thread to wait on: {error}"))
+                }
                 // A command is done all the same; who comes next waits for it.
                 Some((stream, ask, slot)) => slot.shared.answer(&stream, ask),
                 None => {}
@@ -179,39 +182,62 @@ impl Shared {
 #[derive(Debug)]
 struct Slot {
     shared: Arc<Shared>,
-    waits: bool,
+    kind: Kind,
+}
+
+/// What a request may wait for. Each kind has slots of its own, so that none keeps another from being heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// For the disk at most.
+    Command,
+    /// For the network.
+    Request,
+    /// For what may never come.
+    Wait,
+}
+
+impl Kind {
+    fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::Wait { .. } | Ask::Watch | Ask::Told { .. } => Self::Wait,
+            Ask::Request { .. } => Self::Request,
+            _ => Self::Command,
+        }
+    }
 }
 
 impl Slot {
-    fn take(shared: &Arc<Shared>, waits: bool) -> Result<Self, String> {
+    fn take(shared: &Arc<Shared>, kind: Kind) -> Result<Self, String> {
         let mut state = shared.state.lock();
-        if waits {
-            if state.waits >= shared.waits_max {
-                let max = shared.waits_max;
-                return Err(format!("{max} commands wait or watch already; nothing was done, try again later"));
-            }
-            state.waits += 1;
-        } else {
-            if state.commands >= COMMANDS_MAX {
-                return Err(format!(
-                    "{COMMANDS_MAX} commands are being done already; nothing was done, try again later"
-                ));
-            }
-            state.commands += 1;
+        let (max, what) = match kind {
+            Kind::Command => (COMMANDS_MAX, "commands are being done"),
+            Kind::Request => (REQUESTS_MAX, "requests are being sent"),
+            Kind::Wait => (shared.waits_max, "commands wait or watch"),
+        };
+        let taken = state.of(kind);
+        if *taken >= max {
+            return Err(format!("{max} {what} already; nothing was done, try again later"));
         }
+        *taken += 1;
         drop(state);
-        Ok(Self { shared: Arc::clone(shared), waits })
+        Ok(Self { shared: Arc::clone(shared), kind })
+    }
+}
+
+impl State {
+    const fn of(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Command => &mut self.commands,
+            Kind::Request => &mut self.requests,
+            Kind::Wait => &mut self.waits,
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        if self.waits {
-            state.waits -= 1;
-        } else {
-            state.commands -= 1;
-        }
+        *state.of(self.kind) -= 1;
         drop(state);
         self.shared.left.notify_one();
     }
@@ -246,6 +272,8 @@ fn answer(stream: &UnixStream, reply: &Reply, within: Duration) -> io::Result<()
 
 /// Commands at a time that do not wait for anything but the disk; each costs a thread.
 const COMMANDS_MAX: usize = 64;
+/// Requests at a time that are being sent to peers, beside the commands; each costs a thread and two descriptors.
+const REQUESTS_MAX: usize = 64;
 /// Those that wait or watch, beside the commands; each costs a thread and a descriptor.
 const WAITS_MAX: usize = 4096;
 /// Nothing here looks through all that there may be, as old programs do.
