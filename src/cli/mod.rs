@@ -66,6 +66,7 @@ pub fn main() -> ExitCode {
     // However this ends.
     let _log = log::End;
     let _survived = signals::survived();
+    signals::leave_no_core();
     // Usage errors end the process here, with 2.
     let outcome = match Arguments::parse().command {
         Command::Init { home, id, json } => home::init(&home, id, json),

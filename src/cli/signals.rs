@@ -3,15 +3,17 @@
 
 use std::io;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
 
-/// SIGINT, SIGTERM, and SIGHUP: the terminal was closed. Whoever starts the program with SIGHUP ignored (`nohup`) wants it
-/// to outlive its terminal. As long as what is returned is there, none of them ends the process by itself.
+/// SIGINT, SIGTERM, SIGQUIT, and SIGHUP: the terminal was closed. Whoever starts the program with SIGHUP ignored (`nohup`)
+/// wants it to outlive its terminal. As long as what is returned is there, none of them ends the process by itself.
 pub(super) fn ending() -> Result<Signals, Failure> {
-    let watched: &[i32] = if is_ignored(SIGHUP) { &[SIGINT, SIGTERM] } else { &[SIGHUP, SIGINT, SIGTERM] };
+    let watched: &[i32] =
+        if is_ignored(SIGHUP) { &[SIGINT, SIGQUIT, SIGTERM] } else { &[SIGHUP, SIGINT, SIGQUIT, SIGTERM] };
     Signals::new(watched).map_err(unwatched)
 }
 
@@ -19,6 +21,17 @@ pub(super) fn ending() -> Result<Signals, Failure> {
 /// what is returned is there, none of them ends the process. The same is so of SIGPIPE, by the language's runtime.
 pub(super) fn survived() -> Option<Signals> {
     Signals::new([SIGUSR1, SIGUSR2, SIGXFSZ]).ok()
+}
+
+/// A core dump would hold the secret key, so a process that is ended by a signal leaves none.
+///
+/// One byte and not none: Linux writes no file within that, and pipes nothing to a collector either, which a limit of none
+/// does not keep it from. The hard limit stays, for whoever wants to see a dump.
+pub(super) fn leave_no_core() {
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(limit.maximum.map_or(CORE_BYTES_MAX, |most| most.min(CORE_BYTES_MAX)));
+    // A limit may always be lowered; where it is zero it stays so.
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// Signals cannot be watched.
@@ -37,6 +50,8 @@ fn is_in_ignored(status: &str, signal: i32) -> bool {
     let set = field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     set.is_some_and(|set| set & (1 << (signal - 1)) != 0)
 }
+
+const CORE_BYTES_MAX: u64 = 1;
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {

@@ -164,7 +164,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
     ),
     ("R-150 R-151 R-152 R-153 R-154 R-210 R-211 R-212 R-213 R-214", "of queues and connections"),
     (
-        "R-130 R-131 R-132 R-133 R-147 R-222 R-223 R-260 R-261 R-262 R-263 R-264 R-276 R-277 R-278 R-290",
+        "R-130 R-131 R-132 R-133 R-147 R-222 R-223 R-260 R-261 R-262 R-263 R-264 R-276 R-277 R-278 R-290 R-291",
         "of the program, its streams and its files",
     ),
 ];
