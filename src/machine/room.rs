@@ -1,4 +1,6 @@
 //! Room among those who wait: how many may, in all and from one source, and who gives way to whom.
+//!
+//! 457 lines because the decision and its tests by example are read together.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -6,7 +8,7 @@ use std::net::IpAddr;
 
 use super::plan::Plan;
 use super::rejection::Rejection;
-use super::view::{Source, TableChange};
+use super::view::{Pending, Source, TableChange};
 use crate::peer::NodeId;
 
 /// The source that an entry is charged to from now on: its true one, if there is room for it.
@@ -31,18 +33,13 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
         let waiting = entries().filter(|(_, entry)| !entry.is_backed() && of(entry.source));
         waiting.min_by_key(|(peer, entry)| (entry.received_tick, *peer)).map(|(peer, _)| peer)
     };
-    let (mut of_source, mut of_site) = (BTreeMap::<Source, usize>::new(), BTreeMap::<Site, usize>::new());
-    let mut of_block = BTreeMap::<Block, usize>::new();
-    for (_, entry) in entries() {
-        *of_source.entry(entry.source).or_default() += 1;
-        *of_site.entry(site(entry.source)).or_default() += 1;
-        for block in blocks(entry.source) {
-            *of_block.entry(block).or_default() += 1;
-        }
-    }
     let own_site = site(source);
-    let own_count = of_source.get(&source).copied().unwrap_or_default();
-    let own_site_count = of_site.get(&own_site).copied().unwrap_or_default();
+    let (mut own_count, mut own_site_count) = (0_usize, 0_usize);
+    for (_, entry) in entries() {
+        own_count += usize::from(entry.source == source);
+        own_site_count += usize::from(site(entry.source) == own_site);
+    }
+    let waiting = view.pending_len() - usize::from(view.pending(own).is_some());
     let in_site = |other: Source| self::site(other) == own_site;
 
     let source_full = Rejection::PendingSourceFull;
@@ -52,32 +49,71 @@ pub(super) fn find_room(plan: &Plan<'_>, source: Source, authentic: bool) -> Res
     } else if matches!(own_site, Site::Network(_)) && own_site_count >= PENDING_PER_SITE_MAX {
         let oldest = if authentic { oldest_unvouched(&in_site) } else { None };
         oldest.ok_or(source_full).map(Some)
-    } else if of_source.values().sum::<usize>() < limits.pending_max {
+    } else if waiting < limits.pending_max {
         Ok(None)
     } else if authentic {
         oldest_unvouched(&|_| true).ok_or(Rejection::PendingFull).map(Some)
     } else {
-        // With it this source, site or block would have one more, and the other has to have two more than that. Within a site
-        // its sources count, between sites the sites, and between blocks the blocks as well.
-        let sites = of_site.iter().filter(|(_, count)| **count >= own_site_count + 3);
-        let mut larger: Vec<_> = sites.map(|(site, count)| (*count, Larger::Site(*site))).collect();
-        let sources = of_source.iter().filter(|(other, count)| in_site(**other) && **count >= own_count + 3);
-        larger.extend(sources.map(|(source, count)| (*count, Larger::Source(*source))));
-        let own_blocks: Vec<Block> = blocks(source).collect();
-        let is_larger = |other: Block, count: usize| {
-            let own = own_blocks.iter().find(|own| own.bits == other.bits);
-            let held = own.map_or(own_count, |own| of_block.get(own).copied().unwrap_or_default());
-            own != Some(&other) && count >= held + 3
-        };
-        let others = of_block.iter().filter(|(other, count)| is_larger(**other, **count));
-        larger.extend(others.map(|(block, count)| (*count, Larger::Block(*block))));
-        larger.sort_by_key(|(count, _)| core::cmp::Reverse(*count));
-        let mut oldest = larger.into_iter().filter_map(|(_, larger)| match larger {
+        let larger = largest(entries().map(|(_, entry)| entry), source, own_count, own_site_count);
+        let oldest = larger.and_then(|larger| match larger {
             Larger::Site(larger) => oldest_unvouched(&|other| self::site(other) == larger),
             Larger::Source(larger) => oldest_unvouched(&|other| other == larger),
             Larger::Block(larger) => oldest_unvouched(&|other| blocks(other).any(|block| block == larger)),
         });
-        oldest.next().ok_or(Rejection::PendingFull).map(Some)
+        oldest.ok_or(Rejection::PendingFull).map(Some)
+    }
+}
+
+/// The site, source or block that takes most room, of those that have an unvouched entry and at least two more than the
+/// newcomer's would have with it. Within a site its sources count, between sites the sites, and between blocks the blocks
+/// as well.
+fn largest<'a>(
+    entries: impl Iterator<Item = &'a Pending>,
+    source: Source,
+    own_count: usize,
+    own_site_count: usize,
+) -> Option<Larger> {
+    let mut of_source = BTreeMap::<Source, Held>::new();
+    for entry in entries {
+        of_source.entry(entry.source).or_default().add(Held { all: 1, unvouched: usize::from(!entry.is_backed()) });
+    }
+    // Sites and blocks are summed up by source, of which there are fewer than entries.
+    let (mut of_site, mut of_block) = (BTreeMap::<Site, Held>::new(), BTreeMap::<Block, Held>::new());
+    for (other, held) in &of_source {
+        of_site.entry(site(*other)).or_default().add(*held);
+        for block in blocks(*other) {
+            of_block.entry(block).or_default().add(*held);
+        }
+    }
+    let own_site = site(source);
+    let sites = of_site.iter().filter(|(_, held)| held.all >= own_site_count + 3);
+    let sites = sites.map(|(site, held)| (*held, Larger::Site(*site)));
+    let sources = of_source.iter().filter(|(other, held)| site(**other) == own_site && held.all >= own_count + 3);
+    let sources = sources.map(|(source, held)| (*held, Larger::Source(*source)));
+    let own_blocks: Vec<Block> = blocks(source).collect();
+    let is_larger = |other: Block, count: usize| {
+        let own = own_blocks.iter().find(|own| own.bits == other.bits);
+        let held = own.map_or(own_count, |own| of_block.get(own).map_or(0, |held| held.all));
+        own != Some(&other) && count >= held + 3
+    };
+    let larger_blocks = of_block.iter().filter(|(other, held)| is_larger(**other, held.all));
+    let larger_blocks = larger_blocks.map(|(block, held)| (*held, Larger::Block(*block)));
+    let larger = sites.chain(sources).chain(larger_blocks).filter(|(held, _)| held.unvouched > 0);
+    // Of equals the first one gives way.
+    larger.min_by_key(|(held, _)| core::cmp::Reverse(held.all)).map(|(_, larger)| larger)
+}
+
+/// How many entries wait, and how many of them nobody vouches for.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    all: usize,
+    unvouched: usize,
+}
+
+impl Held {
+    fn add(&mut self, more: Self) {
+        self.all += more.all;
+        self.unvouched += more.unvouched;
     }
 }
 
@@ -124,6 +160,10 @@ const BLOCK_BITS: [u8; 2] = [40, 32];
 
 /// How many peers may wait from one IPv6 site, whose 65 536 networks are sources of their own.
 const PENDING_PER_SITE_MAX: usize = 64;
+
+#[cfg(test)]
+#[path = "room_oracle_tests.rs"]
+mod oracle;
 
 #[cfg(test)]
 mod tests {
