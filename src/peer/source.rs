@@ -20,7 +20,8 @@ pub enum Source {
 
 impl Source {
     /// The source of a connection from this address that authenticated nobody. An IPv6 address that stands for an IPv4
-    /// address (mapped, NAT64 under 64:ff9b::/96, 6to4) counts as that.
+    /// address counts as that: mapped, compatible, SIIT, NAT64 (64:ff9b::/96, and any /96 of 64:ff9b:1::/48), 6to4, and
+    /// the client of Teredo. ISATAP does not: a host chooses that half of its address.
     #[must_use]
     pub fn from_address(address: IpAddr) -> Self {
         Self::Address(match address {
@@ -44,8 +45,12 @@ impl Source {
 /// The IPv4 address for which an IPv6 address stands, if it stands for one.
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let [_, _, c, d, e, f, .., w, x, y, z] = v6.octets();
+    let last = Ipv4Addr::new(w, x, y, z);
     match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::new(w, x, y, z)),
+        // The unspecified and the loopback address are no IPv4 addresses, and 0.0.0.0/8 names no host.
+        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => (w != 0).then_some(last),
+        [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(last),
+        [0x2001, 0, ..] => Some(Ipv4Addr::new(!w, !x, !y, !z)),
         [0x2002, ..] => Some(Ipv4Addr::new(c, d, e, f)),
         _ => v6.to_ipv4_mapped(),
     }
@@ -90,8 +95,19 @@ mod tests {
         for text in ["::ffff:192.0.2.9", "64:ff9b::192.0.2.9", "2002:c000:0209::1", "2002:c000:0209:ffff:1:2:3:4"] {
             assert_eq!(of(text), of("192.0.2.9"), "{text}");
         }
-        for text in ["64:ff9b:1::192.0.2.9", "64:ff9b::1:0:0:192.0.2.9", "2003:c000:0209::1"] {
+        // SIIT, IPv4-compatible, local NAT64 of any /96, and the client of Teredo (its bits are inverted).
+        let more = ["::ffff:0:192.0.2.9", "::192.0.2.9", "64:ff9b:1::192.0.2.9", "64:ff9b:1:7:8:9:192.0.2.9"];
+        for text in more.into_iter().chain(["2001:0:4136:e378:8000:63bf:3fff:fdf6", "2001::3fff:fdf6"]) {
+            assert_eq!(of(text), of("192.0.2.9"), "{text}");
+        }
+        for text in ["64:ff9b:2::192.0.2.9", "64:ff9b::1:0:0:192.0.2.9", "2003:c000:0209::1", "2001:1::3fff:fdf6"] {
             assert_ne!(of(text), of("192.0.2.9"), "{text}");
+        }
+        // ISATAP: the host chooses its interface identifier, so one network would be 2^32 sources.
+        assert_eq!(of("2001:db8::5efe:192.0.2.9"), of("2001:db8::200:5efe:192.0.2.10"));
+        // Neither the loopback nor the unspecified address stands for one, nor a prefix that names no host.
+        for text in ["::1", "::", "64:ff9b:1:c000:2:900::"] {
+            assert!(matches!(of(text), Source::Address(IpAddr::V6(_))), "{text}");
         }
     }
 }
