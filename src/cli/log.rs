@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::print;
 use crate::sync::{Arc, Condvar, Deadline, Mutex, OnceLock, spawn};
+use crate::wire::text::one_line;
 
 /// From now on this process logs, and complains, without ever waiting for standard error.
 pub(super) fn begin() -> io::Result<()> {
@@ -180,7 +181,10 @@ struct Line(Arc<Lines>);
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.put(bytes);
+        // Nothing that an event quotes moves the cursor, or begins a line as an event does.
+        let text = String::from_utf8_lossy(bytes);
+        let lines: Vec<String> = text.trim_end_matches('\n').split('\n').map(one_line).collect();
+        self.0.put(format!("{}\n", lines.join("\n    ")).as_bytes());
         Ok(bytes.len())
     }
 

@@ -57,6 +57,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::HandshakeConfig;
 use crate::error::{OpenError, PersistError};
 use crate::time::Now;
+use crate::wire::text::one_line;
 use arguments::{Arguments, Command, Operation, RegistryAction};
 use control::Ask;
 
@@ -152,7 +153,10 @@ fn makes_no_sense(why: &str) -> ! {
 
 /// Tells what went wrong.
 fn complain(message: impl fmt::Display) {
+    // An error may quote the name of a file, or what is in one. Its own line breaks stay.
     let line = format!("trustkeep: {message}");
+    let line: Vec<String> = line.split('\n').map(one_line).collect();
+    let line = line.join("\n");
     if !log::put(&line) {
         // If even this cannot be written, the exit code still tells.
         let _ = writeln!(io::stderr(), "{line}");

@@ -13,6 +13,7 @@ use crate::persist::Storage;
 use crate::persist::examine::{self, FileInfo, Finding, Progress, Report};
 use crate::persist::file::{Directory, LoadMode};
 use crate::tables::table::Table as _;
+use crate::wire::text::one_line;
 
 #[derive(Serialize)]
 struct Inspected {
@@ -211,7 +212,9 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
 
 fn show_notes(out: &mut dyn std::io::Write, notes: &[Note]) -> std::io::Result<()> {
     for Note { file, note } in notes {
-        writeln!(out, "note: {}{note}", file.as_ref().map_or_else(String::new, |file| format!("{file}: ")))?;
+        // Whoever may write into the directory names files there.
+        let line = format!("note: {}{note}", file.as_ref().map_or_else(String::new, |file| format!("{file}: ")));
+        writeln!(out, "{}", one_line(&line))?;
     }
     Ok(())
 }

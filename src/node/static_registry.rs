@@ -18,6 +18,7 @@ use super::address::Address;
 use super::registry::{Registry, RegistryEntry, RegistryError};
 use crate::peer::{NodeId, PublicKey};
 use crate::sync::{Arc, Mutex};
+use crate::wire::text::one_line;
 
 /// Peers, their addresses, keys and networks, as a file lists them; none of that ever changes.
 ///
@@ -143,7 +144,7 @@ impl StaticRegistry {
     pub(crate) fn parse(text: &str) -> Result<Self, (usize, String)> {
         let line = |span: Range<usize>| line_of(text.as_bytes(), span.start);
         let file: File = toml::from_str(text)
-            .map_err(|error| (error.span().map_or(1, &line), error.message().replace('\n', " ")))?;
+            .map_err(|error| (error.span().map_or(1, &line), one_line(&error.message().replace('\n', " "))))?;
         let mut peers = HashMap::with_capacity(file.peer.len());
         let mut lines = HashMap::with_capacity(file.peer.len());
         let mut named = HashMap::new();

@@ -113,6 +113,13 @@ pub(crate) fn is_kept(character: char) -> bool {
         && !UNSEEN.iter().any(|unseen| unseen.contains(&character))
 }
 
+/// A text of any length on one line: what is not kept of others' texts, line breaks among it, has the replacement character in
+/// its place. For names of files, texts in them, and errors that quote these.
+#[must_use]
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|character| if is_kept(character) { character } else { '\u{fffd}' }).collect()
+}
+
 /// Whether a character is drawn onto the one before it: a mark, or a vowel or final consonant of a Hangul syllable.
 pub(crate) fn joins(character: char) -> bool {
     !character.is_ascii()
