@@ -342,3 +342,55 @@ fn a_refusal_names_what_was_looked_at() {
     assert_eq!(node.ids("pending", "pending"), [0; 0]);
     makes_no_sense(&node.args(&["reject", "9", "10", "--entry", now]), &["of one peer"]);
 }
+
+#[test]
+fn a_grant_says_what_it_replaces_and_where_a_key_finds_no_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &[]);
+    let (squatter, other, genuine) = (peer(9, 0xBB), peer(9, 0xCC), peer(9, 0x11));
+    let _open = two_keys(&node, &squatter, &other);
+    let conflicts = |pending: &Value| pending[0]["conflicts"] == 2;
+    let _third = ask(&node, &genuine, conflicts);
+    // From the address of the two before it, it finds no place; the way round that is told.
+    let (_, said, _) = run(&node.args(&["pending", "9"]));
+    assert!(!said.contains(&fingerprint(&genuine)), "{said}");
+    for way in ["one key of each source is kept", "trustkeep grant", "--key KEY"] {
+        assert!(said.contains(way), "{way}: {said}");
+    }
+    node.refuses(&["approve", "9", &fingerprint(&genuine)], &["no key that waits", "grant the key"]);
+    let key = genuine.public_key().to_base64();
+    let (code, said, _) = run(&node.args(&["grant", "9", &key]));
+    assert_eq!(code, 0);
+    for waited in [&squatter, &other] {
+        assert!(said.contains(&format!("waiting for an operator under the key {}", fingerprint(waited))), "{said}");
+    }
+    let again = |with: &FileIdentity| run(&node.args(&["grant", "9", &with.public_key().to_base64(), "--json"])).1;
+    assert!(again(&other).contains(&format!("was trusted under the key {}", fingerprint(&genuine))));
+    // Nothing was there: nothing is told.
+    let (code, said, _) = run(&node.args(&["grant", "10", &peer(10, 0x12).public_key().to_base64(), "--json"]));
+    assert!(code == 0 && said.contains("\"found\":null"), "{said}");
+}
+
+#[test]
+fn where_peer_and_key_are_revoked_the_way_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = seven(&dir.path().join("seven"), &[]);
+    let nine = peer(9, 0x11);
+    let key = nine.public_key().to_base64();
+    node.does(&["revoke", "9"]);
+    let mark = |words: &[&str], part: &str| {
+        let (_, out, _) = run(&node.args(words));
+        let rows: Value = serde_json::from_str(&out).unwrap();
+        rows[part][0]["revocation"].as_str().unwrap().to_owned()
+    };
+    let (of_peer, way) = (mark(&["revoked", "--json"], "revoked"), ["both revoked", "trustkeep unrevoke"]);
+    let one = run(&node.args(&["grant", "9", &key]));
+    assert!(one.0 == 1 && !one.2.contains(way[0]), "a lift does it alone: {one:?}");
+    node.does(&["revoke", "--key", &key]);
+    let of_key = mark(&["revoked", "--keys", "--json"], "revoked_keys");
+    for lift in [&of_peer, &of_key] {
+        node.refuses(&["grant", "9", &key, "--lift", lift], &way);
+    }
+    node.does(&["unrevoke", "--key", &key]);
+    node.does(&["grant", "9", &key, "--lift", &of_peer]);
+}

@@ -51,6 +51,7 @@ pub(super) struct TrustedRow {
     mutual: bool,
     network: u16,
     /// Of a revoked key that had named this one as its successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     named_by_revoked: Option<String>,
 }
 
@@ -499,11 +500,12 @@ pub(super) fn print_pending(out: &mut dyn Write, rows: &[PendingRow], now: WallM
             "  One of the keys is an impostor's, or the peer has a new key: ask its operator for the fingerprint, and name\n  \
              it: `trustkeep approve {home} {node_id} FINGERPRINT`."
         )?;
-        if others.len() >= OTHER_KEYS_MAX {
+        if seen > 0 {
             writeln!(
                 out,
-                "  No further key is kept. If the right one is not here: `trustkeep grant {home} {node_id} KEY`, with the key that its\n  \
-                 operator says."
+                "  Beside the first, one key of each source is kept, and {OTHER_KEYS_MAX} in all. If the right one is not here:\n  \
+                 `trustkeep grant {home} {node_id} KEY`, with the key that its operator says; or `trustkeep request {home} {node_id}\n  \
+                 --key KEY`."
             )?;
         }
     }

@@ -322,7 +322,10 @@ impl fmt::Display for Rejection {
             Self::OtherKeyBound => "the peer's record has another key",
             Self::OtherKeyExpected => "a request to this peer names another key",
             // No text has a stranger's fingerprint: it would be pasted.
-            Self::WrongFingerprint { .. } => "no key that waits has this fingerprint",
+            Self::WrongFingerprint { .. } => {
+                "no key that waits has this fingerprint; one key of each source is kept beside the first, so the right one may \
+                 find no place: then grant the key, or name it in a request"
+            }
             Self::FingerprintRequired { why, .. } => {
                 return write!(f, "{}: ask its operator for the fingerprint, and name it", why.told());
             }

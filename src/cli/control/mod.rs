@@ -6,6 +6,7 @@
 
 pub(super) mod client;
 mod door;
+mod known;
 mod marks;
 pub(super) mod perform;
 pub(super) mod server;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{
     Announcement, Ask, FailingSnapshots, FalseKeyShown, OlderStore, PAGE_MAX, RegistryDisagreement, Reply, Saving,
-    Status, Until, marks,
+    Status, Until, known, marks,
 };
 use crate::cli::events::EventRow;
 use crate::cli::peers::Peers;
@@ -89,7 +89,11 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             let LookedAt { fingerprint, entry } = looked_at(fingerprint, entry)?;
             let was_ignored = is_ignored(manager, peer);
             let approved = manager.approve_seen(peer, fingerprint, entry, revocation(lift)?);
-            let done = decided(manager, peer, approved.map_err(|error| not_decided(peer, &error))?)?;
+            let done = decided(manager, peer, approved.map_err(|error| {
+                let text = not_decided(peer, &error);
+                let key = known::waiting_key(manager, peer, fingerprint);
+                known::with_both_revoked(text, manager, peer, &error, key)
+            })?)?;
             let done = heard_again(manager, peer, was_ignored, done);
             Ok(with_others_under_key(manager, peer, done))
         })),
@@ -97,12 +101,17 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
             let record = TrustRecord::new(peer, key).approved_at(now().wall);
             let was_ignored = is_ignored(manager, peer);
+            let was = known::was(manager, peer, &key);
             let granted = match revocation(lift)? {
                 Some(lift) => manager.grant_lifting(record, lift),
                 None => manager.grant(record),
             };
-            let done = durable(granted.map_err(|error| refused(peer, &error))?)?;
-            let done = heard_again(manager, peer, was_ignored, done);
+            let granted = granted.map_err(|error| known::with_both_revoked(refused(peer, &error), manager, peer, &error, Some(key)))?;
+            let done = heard_again(manager, peer, was_ignored, durable(granted)?);
+            let done = match was {
+                Some(was) => known::also(done, &format!("peer {peer}: {was}")),
+                None => done,
+            };
             Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Reject { peer, reason, fingerprint, entry } => done(id(peer).and_then(|peer| {
