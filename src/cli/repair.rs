@@ -23,7 +23,7 @@ use crate::persist::Storage;
 use crate::persist::examine::{Report, would_reach};
 use crate::persist::file::{Directory, LoadMode};
 use crate::persist::recover::{Listing, RecoverPolicy};
-use crate::persist::salvage::{Ground, Salvaged, base, marked_store, salvage};
+use crate::persist::salvage::{Ground, Salvaged, base, is_open, marked_store, salvage};
 use crate::store::TrustStore;
 use crate::sync::Arc;
 use crate::tables::Tables;
@@ -98,14 +98,15 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
     let directory: Arc<dyn Storage> = Arc::new(Directory::own(dir, false, LoadMode::Read)?);
     let report = verified(directory.as_ref())?;
     match rehearse(&directory, RecoverPolicy::Fail, None) {
-        Ok((opened, _)) => return nothing_to_repair(&report, opened, json),
+        Ok((opened, _)) => return nothing_to_repair(&report, opened, seen, json),
         Err(OpenError::Damaged { .. } | OpenError::DataMissing { .. }) => {}
         // Of a newer release or another store, or not to be read at all: no policy covers that.
         Err(error) => return Err(error.into()),
     }
+    let seen_at = marked_store(directory.as_ref())?.and_then(|store| seen.newest(store.id));
     let (policy, reach) = reach(directory.as_ref(), empty);
     let mut salvaged = match &reach {
-        Ok(reached) => salvaged(directory.as_ref(), reached.as_ref(), empty)?,
+        Ok(reached) => salvaged(directory.as_ref(), reached.as_ref(), seen_at, empty)?,
         Err(_) => None,
     };
     let uncertain = salvaged.as_ref().filter(|found| !found.uncertain.is_nothing());
@@ -113,6 +114,7 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
     if let Some(found) = salvaged.as_mut().filter(|_| untrust_uncertain) {
         found.tables = found.uncertain.untrusted(&found.tables);
     }
+    let is_not_closed = is_open(directory.as_ref())?;
     let instead = || salvaged.as_ref().map(|salvaged| salvaged.tables.clone());
     let (mut opened, mut renames) = rehearse(&directory, policy, instead()).map_err(|error| match &error {
         OpenError::Damaged { .. } | OpenError::DataMissing { .. } => Failure::hint(
@@ -145,7 +147,7 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
     let repair = Repair {
         outcome: if yes { Outcome::Repaired } else { Outcome::WouldRepair },
         faults: faults(&report),
-        lost: lost(damaged_generation, reached, salvaged.as_ref()),
+        lost: lost(damaged_generation, reached, salvaged.as_ref(), is_not_closed),
         salvaged: salvaged.as_ref().map(SalvagedRow::from),
         uncertain,
         set_aside: aside,
@@ -166,7 +168,8 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
     Ok(Answer::No)
 }
 
-fn nothing_to_repair(report: &Report, opened: Opened, json: bool) -> Result<Answer, Failure> {
+fn nothing_to_repair(report: &Report, opened: Opened, seen: &Beside, json: bool) -> Result<Answer, Failure> {
+    let seen_at = opened.id.and_then(|id| seen.newest(id)).filter(|seen| *seen > opened.generation);
     let repair = Repair {
         outcome: Outcome::NothingToRepair,
         faults: faults(report),
@@ -175,7 +178,10 @@ fn nothing_to_repair(report: &Report, opened: Opened, json: bool) -> Result<Answ
         recovered_generation: Some(opened.generation),
         generation: opened.generation,
         records: opened.records,
-        lost: None,
+        lost: seen_at.map(|seen| {
+            let opened = opened.generation;
+            format!("changes after generation {opened}: this home's store had come to generation {seen}, so this is an older copy")
+        }),
         salvaged: None,
         uncertain: None,
     };
@@ -206,19 +212,23 @@ fn reach(storage: &dyn Storage, empty: bool) -> (RecoverPolicy, Reach) {
     let policy = if empty { RecoverPolicy::Empty } else { RecoverPolicy::Previous };
     let reach = would_reach(storage, policy, now());
     let is_damaged = matches!(reach, Err(OpenError::Damaged { .. } | OpenError::DataMissing { .. }));
-    if is_damaged && matches!(salvaged(storage, None, empty), Ok(Some(_))) {
+    if is_damaged && matches!(salvaged(storage, None, None, empty), Ok(Some(_))) {
         return (RecoverPolicy::Empty, Ok(None));
     }
     (policy, reach)
 }
 
-/// What can be kept beyond what a recovery reaches; none if that loses nothing, or if nothing can.
+/// What can be kept beyond what a recovery reaches; none if that loses nothing, or if nothing can. `seen`: a generation that the
+/// home knows to have been durable.
 fn salvaged(
     storage: &dyn Storage,
     reached: Option<&(u64, Tables, bool)>,
+    seen: Option<u64>,
     empty: bool,
 ) -> Result<Option<Salvaged>, OpenError> {
-    if let Some((_, _, false)) = reached {
+    if let Some((reached, _, false)) = reached
+        && seen.is_none_or(|seen| seen <= *reached)
+    {
         return Ok(None);
     }
     let store = marked_store(storage)?;
@@ -237,7 +247,7 @@ fn salvaged(
         },
         (None, None, None) => return Ok(None),
     };
-    salvage(storage, ground, now()).map(Some)
+    salvage(storage, ground, seen, now()).map(Some)
 }
 
 /// Opens the store as `policy` says, and closes it.
@@ -277,21 +287,31 @@ fn set_aside(renames: Renames) -> Vec<SetAside> {
     renames.into_iter().filter(|(_, to)| is_aside(to)).map(|(file, aside)| SetAside { file, aside }).collect()
 }
 
-fn lost(damaged: Option<u64>, reached: Option<(u64, bool)>, salvaged: Option<&Salvaged>) -> Option<String> {
+fn lost(
+    damaged: Option<u64>,
+    reached: Option<(u64, bool)>,
+    salvaged: Option<&Salvaged>,
+    is_not_closed: bool,
+) -> Option<String> {
+    let unknown = || {
+        is_not_closed.then(|| {
+            "nothing that is known; but the newest journal was not closed, and a change of its last second that was lost as a \
+             whole would not be noticed"
+                .to_owned()
+        })
+    };
     match (reached, salvaged) {
         (None, _) => Some(
             "every grant, and every revocation that is not listed as kept: the store begins empty, and a peer that was revoked \
              may be trusted again by whatever trusts peers unasked"
                 .to_owned(),
         ),
-        (Some((_, false)), _) => None,
-        (Some(_), Some(salvaged)) if salvaged.is_all() => None,
-        (Some((recovered, true)), salvaged) => {
+        (Some((_, false)), None) => unknown(),
+        (Some(_), Some(salvaged)) if salvaged.is_all() => unknown(),
+        (Some((recovered, _)), salvaged) => {
             let newest = salvaged.map_or(recovered, |salvaged| salvaged.newest);
-            let until = damaged.filter(|damaged| *damaged > newest);
-            let until = until.map_or_else(String::new, |damaged| format!(", up to {damaged} or later"));
             let missing = salvaged.into_iter().flat_map(|salvaged| &salvaged.gaps);
-            let missing: Vec<String> = missing.map(|(from, to)| format!("from {from} to {to}")).collect();
+            let mut missing: Vec<String> = missing.map(|(from, to)| format!("from {from} to {to}")).collect();
             let partly = salvaged.and_then(|salvaged| salvaged.partly).map(|trusted| {
                 let of = trusted.map_or_else(|| "an unknown number".to_owned(), |trusted| trusted.to_string());
                 format!(
@@ -308,10 +328,19 @@ fn lost(damaged: Option<u64>, reached: Option<(u64, bool)>, salvaged: Option<&Sa
                 return Some(partly.clone());
             }
             let partly = partly.map_or_else(String::new, |partly| format!("{partly}; and "));
-            let missing = if missing.is_empty() { String::new() } else { format!(" {} and", missing.join(", ")) };
+            let is_endless = salvaged.is_none_or(|salvaged| {
+                salvaged.is_cut || salvaged.uncertain.generations.iter().any(|(_, until)| until.is_none())
+            });
+            let damaged = damaged.filter(|damaged| *damaged > newest);
+            if is_endless || damaged.is_some() || missing.is_empty() {
+                let until = damaged.map_or_else(String::new, |damaged| format!(", up to {damaged} or later"));
+                let until = if until.is_empty() && is_endless { ", as many as there were".to_owned() } else { until };
+                missing.push(format!("after generation {newest}{until}"));
+            }
+            let missing = missing.join(", and ");
             Some(format!(
-                "{partly}changes{missing} after generation {newest}{until}, but for restrictions that could be read: grants among \
-                 them are gone, and a peer revoked by one of them is trusted again; revoke it anew"
+                "{partly}changes {missing}, but for restrictions that could be read: grants among them are gone, and a peer \
+                 revoked by one of them is trusted again; revoke it anew"
             ))
         }
     }
@@ -338,6 +367,9 @@ fn show(repair: &Repair) -> Result<(), Failure> {
         }
         if *outcome == Outcome::NothingToRepair {
             writeln!(out, "state      generation {generation}: {counts}")?;
+            if let Some(lost) = lost {
+                writeln!(out, "lost       {lost}")?;
+            }
             return writeln!(out, "nothing to repair: the store opens as it is");
         }
         for SetAside { file, aside } in set_aside {

@@ -271,6 +271,12 @@ impl Beside {
         Self(homes.map(|home| SeenFile(home.join(NAME))).find(|file| file.0.symlink_metadata().is_ok()))
     }
 
+    /// The newest generation of this store that the home knows to have been durable.
+    pub(super) fn newest(&self, id: Id) -> Option<u64> {
+        let seen = self.0.as_ref()?.read().ok()??;
+        (seen.newest.id == id).then_some(seen.newest.generation)
+    }
+
     /// Notes that this store was opened, if it is older than what the home saw: before a command has it count on from there,
     /// after which that could not be told any more.
     pub(super) fn opened(&self, id: Id, generation: u64) {

@@ -52,7 +52,7 @@ pub(crate) fn load(
     load_as(storage, opening, now, fresh, None)
 }
 
-/// The same; if something is lost, the state is `instead` of what could be followed, which was read of these files, too.
+/// The same; the state is `instead` of what could be followed, which was read of these files, too. Something is lost then.
 pub(crate) fn load_as(
     storage: Arc<dyn Storage>,
     opening: Opening,
@@ -99,8 +99,9 @@ pub(crate) fn load_as(
             let state = (generation, tables, bytes);
             begin(storage, opening.sizes, (store, is_marked), state, next_seq(&listing), fresh()?.seed, report)
         }
-        Choice::State(recovered) => {
+        Choice::State(mut recovered) => {
             let (store, mut rebuilt) = state.finish(&recovered)?;
+            recovered.lossy |= instead.is_some();
             let reached = Some(rebuilt.generation);
             let mut leapt = None;
             if recovered.lossy {

@@ -1,8 +1,8 @@
 //! What a recovery that gives something up can keep of it all the same.
 //!
-//! INVARIANT I-V1: of a group that is not whole nothing is kept but what restricts: a revocation of a peer or a key, a peer or a
-//! key that is ignored, a peer that is trusted no longer. So nobody is trusted, and no mark is lifted, by bytes that may be
-//! wrong.
+//! INVARIANT I-V1: of a group that is not whole, also after one bit of each of its blocks was set right, nothing is kept but what
+//! restricts: a revocation of a peer or a key, a peer or a key that is ignored, a peer that is trusted no longer. So nobody is
+//! trusted, and no mark is lifted, by bytes that may be wrong.
 //! INVARIANT I-V2: where a grant and a mark of the same peer come together because what stood between them is gone, the mark
 //! stays.
 //! INVARIANT I-V3: what is not kept, or not known to be right, is told by its id or key.
@@ -30,7 +30,7 @@ use crate::tables::{TableChange, Tables};
 use crate::time::Now;
 pub(crate) use base::Base;
 use base::Rest;
-pub(crate) use uncertain::Uncertain;
+pub(crate) use uncertain::{Uncertain, is_open};
 
 /// Whom something is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +84,8 @@ pub(crate) struct Salvaged {
     /// If not all of that snapshot could be read: how many trusted peers of it are not known any more, or none if not even their
     /// number is.
     pub(crate) partly: Option<Option<u64>>,
+    /// The bytes of journals of which one bit was set right: file and byte.
+    pub(crate) righted: Vec<(String, u64)>,
     pub(crate) uncertain: Uncertain,
 }
 
@@ -123,11 +125,17 @@ struct Found {
     piece: Piece,
 }
 
-/// Reads all that can be read in any file, and adds to this state what is newer and whole, and what restricts.
+/// Reads all that can be read in any file, and adds to this state what is newer and whole, and what restricts. `seen`: a generation
+/// that was durable once, as something beside the store tells.
 ///
 /// # Errors
 /// A file cannot be read.
-pub(crate) fn salvage(storage: &dyn Storage, ground: Ground, now: Now) -> Result<Salvaged, OpenError> {
+pub(crate) fn salvage(
+    storage: &dyn Storage,
+    ground: Ground,
+    seen: Option<u64>,
+    now: Now,
+) -> Result<Salvaged, OpenError> {
     let (mut work, store, restrictions_alone) = match ground {
         Ground::State(reached, tables) => (Work::new(reached, tables), None, false),
         Ground::Damaged(base) => (Work::on(*base), None, false),
@@ -163,7 +171,8 @@ pub(crate) fn salvage(storage: &dyn Storage, ground: Ground, now: Now) -> Result
             let Some(head) = read::journal_head(bytes).filter(|head| head.seq == *seq) else {
                 return Ok(Err(Loose::unread(reached, bytes)));
             };
-            Ok(Ok((head, read::journal(bytes, &head, now), read::is_continued(bytes, &head))))
+            let counted = next_previous.filter(|(of, _)| of == seq).map(|(_, bytes)| bytes);
+            Ok(Ok((head, read::journal(bytes, &head, counted, now), read::is_continued(bytes, &head))))
         })?;
         let Ok(pieces) = pieces else { continue };
         let (head, pieces, is_continued) = match pieces {
@@ -182,6 +191,8 @@ pub(crate) fn salvage(storage: &dyn Storage, ground: Ground, now: Now) -> Result
         for piece in pieces {
             let piece = match piece {
                 Piece::Loose(loose) if counted.is_some_and(|counted| loose.offset >= counted) => continue,
+                // Nothing of it is missing in front of where the next one goes on.
+                Piece::Loose(loose) if next_base.is_some_and(|base| loose.after >= base) => continue,
                 Piece::Loose(mut loose) => {
                     loose.until = loose.until.or(next_base);
                     Piece::Loose(loose)
@@ -196,7 +207,8 @@ pub(crate) fn salvage(storage: &dyn Storage, ground: Ground, now: Now) -> Result
     for Found { file, piece, .. } in newer(found, reached) {
         match piece {
             Piece::Group { patch, .. } if restrictions_alone => work.restrict(&patch, false),
-            Piece::Group { from, to, patch } => {
+            Piece::Group { from, to, patch, righted } => {
+                work.salvaged.righted.extend(righted.into_iter().map(|at| (file.clone(), at)));
                 work.salvaged.uncertain.whole(from, to, &patch);
                 work.add(from, to, *patch);
             }
@@ -209,9 +221,10 @@ pub(crate) fn salvage(storage: &dyn Storage, ground: Ground, now: Now) -> Result
         }
     }
     work.reconcile();
-    let Salvaged { uncertain, tables, is_cut, .. } = &mut work.salvaged;
+    let Salvaged { uncertain, tables, is_cut, gaps, newest, .. } = &mut work.salvaged;
     if !restrictions_alone {
-        uncertain.end(*is_cut, tables);
+        let proven = uncertain.end(*is_cut, seen, tables);
+        gaps.extend(proven.filter(|proven| proven > newest).map(|proven| (*newest, proven)));
     }
     Ok(work.salvaged)
 }
@@ -272,6 +285,7 @@ impl Work {
                 from: Some(newest),
                 mended: None,
                 partly: None,
+                righted: Vec::new(),
                 uncertain: Uncertain::new(newest),
             },
         }

@@ -19,7 +19,7 @@ pub(super) struct SalvagedRow {
     pub(super) kept: Vec<EntryRow>,
     pub(super) not_kept: Vec<EntryRow>,
     pub(super) unreadable: Vec<PlaceRow>,
-    /// Bytes of a snapshot of which one bit was set right; `bytes` is 1.
+    /// Bytes of which one bit was set right; `bytes` is 1.
     pub(super) set_right: Vec<PlaceRow>,
 }
 
@@ -68,7 +68,7 @@ impl core::fmt::Display for EntryRow {
 
 impl From<&Salvaged> for SalvagedRow {
     fn from(salvaged: &Salvaged) -> Self {
-        let Salvaged { groups, newest, gaps, kept, lost, damaged, mended, .. } = salvaged;
+        let Salvaged { groups, newest, gaps, kept, lost, damaged, mended, righted, .. } = salvaged;
         let place = |(file, offset, bytes): &(String, u64, u64)| PlaceRow {
             file: file.clone(),
             offset: *offset,
@@ -84,6 +84,7 @@ impl From<&Salvaged> for SalvagedRow {
             set_right: mended
                 .iter()
                 .flat_map(|(file, places)| places.iter().map(|at| (file.clone(), *at, 1)))
+                .chain(righted.iter().map(|(file, at)| (file.clone(), *at, 1)))
                 .map(|it| place(&it))
                 .collect(),
         }

@@ -1,15 +1,18 @@
 //! What can be read of a file that is damaged.
 //!
-//! What must hold: a group that is handed out as whole is whole, every block of it. Of other blocks it is said that they are
-//! not; a single bit of one that is wrong is set right where its checksum tells which, so that what it forbids is not lost.
+//! What must hold: a group that is handed out as whole is whole, every block of it, if need be after one bit of a block was set
+//! right where its checksum tells which. Of other blocks it is said that they are not. What a file says that it held, and does not
+//! hold any more, is a part of it that cannot be read.
 //!
 //! A CRC-32 finds each single wrong bit of a block. That other damage looks like one has the chance of one in 2^32 for each bit
 //! of the block: one in 8000 for the longest there are.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use super::blocks::{BLOCK_BYTES_MAX, BLOCK_HEAD_BYTES, Block, PAYLOAD_HEAD_BYTES, block_checksum};
 use super::entries::Put as _;
-use super::journal::{CommitV1, Found, GROUPS_AT, JournalHead, Mark};
+use super::journal::{CommitV1, Found, GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES};
 use super::replay::{Group, commit, read_block};
 use super::snapshot::{file_tag, trusted_in};
 use super::watermark::Watermark;
@@ -20,8 +23,8 @@ use crate::time::Now;
 /// A part of a file, in the order of the file.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// A whole group.
-    Group { from: u64, to: u64, patch: Box<Patch> },
+    /// A whole group, and the bytes of it of which one bit was set right.
+    Group { from: u64, to: u64, patch: Box<Patch>, righted: Vec<u64> },
     /// Something that is none.
     Loose(Box<Loose>),
 }
@@ -57,50 +60,82 @@ pub(crate) fn snapshot_header(file: &[u8]) -> Option<Header> {
     Header::decode_any_length(&sealed(file, 0)?, Kind::Snapshot).ok()
 }
 
-/// All that can be read of a journal.
-pub(crate) fn journal(file: &[u8], head: &JournalHead, now: Now) -> Vec<Piece> {
+/// All that can be read of a journal, and all that it says was there and cannot be read. `counted`: the journal that goes on from it
+/// says that so many bytes count.
+pub(crate) fn journal(file: &[u8], head: &JournalHead, counted: Option<u64>, now: Now) -> Vec<Piece> {
     let tag = head.file_tag();
-    let watermark = Watermark::decode(file, head, tag).map(|mark| (mark.used_bytes, mark.generation));
-    let (file, settled) = match Mark::decode(file, tag) {
+    let closing = Closing::of(file, tag);
+    let whole = file;
+    let (file, settled) = match &closing {
         // Behind what is closed nothing was written.
-        Ok(Found::Whole(mark)) => {
+        Closing::Whole(mark) => {
             let used = usize::try_from(mark.used_bytes).ok().and_then(|used| file.get(..used));
             (used.unwrap_or(file), Some((mark.used_bytes, mark.generation)))
         }
-        _ => (file, watermark),
+        _ => (file, Watermark::decode(file, head, tag).map(|mark| (mark.used_bytes, mark.generation))),
     };
+    let mut file = Cow::Borrowed(file);
     // Zeros where a mark says that something stood are no end.
-    let known = settled.and_then(|(used, _)| usize::try_from(used).ok()).map_or(0, |used| used.min(file.len()));
+    let proven_bytes = settled.map_or(0, |(used, _)| used).max(counted.unwrap_or(0));
+    let known = usize::try_from(proven_bytes).unwrap_or(usize::MAX).min(file.len());
     let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).max(known);
     let mut pieces = Vec::new();
     let (mut at, mut after) = (usize::try_from(GROUPS_AT).unwrap_or(usize::MAX), head.base);
     let mut loose: Option<Box<Loose>> = None;
     while at < end {
-        if let Ok(Ok(group)) = Group::read(file, at, head)
-            && group.to > group.from
-            && let Ok(patch) = group.patch(now)
-        {
+        if let Some((group, righted)) = whole_group(&mut file, (at, after), head, now) {
             pieces.extend(until(loose.take(), group.from));
-            pieces.push(Piece::Group { from: group.from, to: group.to, patch: Box::new(patch) });
+            pieces.push(Piece::Group { from: group.from, to: group.to, patch: group.patch, righted });
             (at, after) = (group.end, group.to);
             continue;
         }
         let part = loose.get_or_insert_with(|| Box::new(Loose { after, offset: at as u64, ..Loose::default() }));
         let begin = at;
         let mut ended = None;
-        at = part.take(file, at, (tag, head.version), now, &mut ended).min(end.max(begin + 1));
+        at = part.take(&file, at, (tag, head.version), now, &mut ended).min(end.max(begin + 1));
         part.bytes += (at - begin) as u64;
         if let Some(to) = ended {
             after = to;
             pieces.extend(until(loose.take(), to));
         }
     }
-    let newest = settled.map(|(_, generation)| generation).filter(|generation| *generation > after);
-    pieces.extend(match newest {
-        Some(generation) => until(loose, generation),
-        None => loose.map(Piece::Loose),
-    });
+    let at = at as u64;
+    if let Some(loose) = &mut loose
+        && (proven_bytes > at || !matches!(closing, Closing::Whole(_)))
+    {
+        // Its commit is missing, and perhaps more of it.
+        loose.unread.push((at, proven_bytes.saturating_sub(at)));
+    }
+    let proven = settled.filter(|(_, generation)| *generation > after);
+    match (loose, proven) {
+        (Some(mut loose), Some((used, generation))) => {
+            loose.until = Some(generation);
+            // What stands behind the byte that a watermark names is of a generation that nothing tells.
+            let behind = (loose.offset + loose.bytes).saturating_sub(used);
+            loose.bytes -= behind.min(loose.bytes);
+            pieces.push(Piece::Loose(loose));
+            if behind > 0 && !matches!(closing, Closing::Whole(_)) {
+                pieces.push(gone(generation, None, used, behind));
+            }
+        }
+        (Some(loose), None) => pieces.push(Piece::Loose(loose)),
+        (None, Some((used, generation))) => {
+            pieces.push(gone(after, Some(generation), at, used.saturating_sub(at)));
+        }
+        (None, None) => {}
+    }
+    let newest = proven.map_or(after, |(_, generation)| generation);
+    pieces.extend(closing.unknown(whole, head, (newest, at)));
+    if pieces.is_empty() {
+        // There is always a group.
+        pieces.push(gone(after, None, at, head.file_bytes.saturating_sub(at)));
+    }
     pieces
+}
+
+/// A part of a file that is not there, and that the file says was.
+fn gone(after: u64, until: Option<u64>, offset: u64, bytes: u64) -> Piece {
+    Piece::Loose(Box::new(Loose { after, until, offset, bytes, unread: vec![(offset, bytes)], ..Loose::default() }))
 }
 
 fn until(loose: Option<Box<Loose>>, generation: u64) -> Option<Piece> {
@@ -109,9 +144,121 @@ fn until(loose: Option<Box<Loose>>, generation: u64) -> Option<Piece> {
     Some(Piece::Loose(loose))
 }
 
-/// Whether a closing mark says that another journal goes on from this one.
+/// A group, with what it changes.
+struct Whole {
+    end: usize,
+    from: u64,
+    to: u64,
+    patch: Box<Patch>,
+}
+
+/// The group that stands here, if need be after one bit of each of its blocks was set right in `file`, and where.
+fn whole_group(
+    file: &mut Cow<'_, [u8]>,
+    (at, after): (usize, u64),
+    head: &JournalHead,
+    now: Now,
+) -> Option<(Whole, Vec<u64>)> {
+    let read = |file: &[u8]| {
+        let group = Group::read(file, at, head).ok()?.ok().filter(|group| group.to > group.from)?;
+        let patch = Box::new(group.patch(now).ok()?);
+        Some(Whole { end: group.end, from: group.from, to: group.to, patch })
+    };
+    if let Some(whole) = read(file) {
+        return Some((whole, Vec::new()));
+    }
+    let (tag, mut offset, mut bits) = (head.file_tag(), at, Vec::new());
+    let is_commit = loop {
+        if Block::at(file, offset, tag).is_err() {
+            let Some((index, bit)) = wrong_bit(file, offset, tag) else { break false };
+            flip(file.to_mut(), index, bit);
+            bits.push((index, bit));
+        }
+        match Block::at(file, offset, tag) {
+            Ok(block) if block.kind == CommitV1::KIND => break true,
+            Ok(block) => offset = block.end,
+            Err(_) => break false,
+        }
+    };
+    // Also what a checksum says of a wrong bit must lead on.
+    match is_commit.then(|| read(file)).flatten().filter(|whole| whole.from >= after) {
+        Some(whole) => Some((whole, bits.into_iter().map(|(index, _)| index as u64).collect())),
+        None => {
+            bits.into_iter().for_each(|(index, bit)| flip(file.to_mut(), index, bit));
+            None
+        }
+    }
+}
+
+/// What a journal says of its end.
+enum Closing {
+    /// If need be after one bit was set right.
+    Whole(Mark),
+    /// It may have been cut short while it was written.
+    Begun([u8; Mark::BYTES]),
+    Nothing,
+    /// Something stood there.
+    Damaged,
+}
+
+impl Closing {
+    fn of(file: &[u8], tag: u32) -> Self {
+        match Mark::decode(file, tag) {
+            Ok(Found::Whole(mark)) => return Self::Whole(mark),
+            Ok(Found::Nothing) => return Self::Nothing,
+            _ => {}
+        }
+        let at = usize::try_from(MARK_AT).unwrap_or(usize::MAX);
+        let Some(found) = file.get(at..).and_then(|rest| rest.first_chunk()).copied() else { return Self::Damaged };
+        if let (Some(righted), Some(before)) = (sealed(file, at), file.get(..at))
+            && let Ok(Found::Whole(mark)) = Mark::decode(&[before, &righted].concat(), tag)
+        {
+            return Self::Whole(mark);
+        }
+        if found.ends_with(&[0]) { Self::Begun(found) } else { Self::Damaged }
+    }
+
+    /// Whether this is the beginning of a mark of this kind, behind the group that leads to this generation and ends at this byte.
+    fn begins(&self, file: &[u8], tag: u32, (generation, used_bytes): (u64, u64), continued: bool) -> bool {
+        let file_bytes = file.len() as u64;
+        let mark = Mark { continued, generation, used_bytes, file_bytes };
+        matches!(self, Self::Begun(found) if mark.begins(tag, found))
+    }
+
+    /// What may have stood behind the newest group that is known of, where the file was longer, or its closing mark is damaged.
+    fn unknown(&self, file: &[u8], head: &JournalHead, newest: (u64, u64)) -> Option<Piece> {
+        if matches!(self, Self::Whole(_)) {
+            return None;
+        }
+        let bytes = file.len() as u64;
+        // One that grew had a length of whole pages.
+        let length = if head.file_bytes == 0 { bytes.next_multiple_of(PAGE_BYTES) } else { head.file_bytes };
+        if bytes < length {
+            return Some(gone(newest.0, None, bytes, length - bytes));
+        }
+        let tag = head.file_tag();
+        let is_beginning = [false, true].into_iter().any(|continued| self.begins(file, tag, newest, continued));
+        let is_damaged = match self {
+            Self::Damaged => true,
+            Self::Begun(_) => !is_beginning,
+            _ => false,
+        };
+        is_damaged.then(|| gone(newest.0, None, MARK_AT, Mark::BYTES as u64))
+    }
+}
+
+/// Whether a closing mark says that another journal goes on from this one. Of one that was cut short the kind says it.
 pub(crate) fn is_continued(file: &[u8], head: &JournalHead) -> bool {
-    matches!(Mark::decode(file, head.file_tag()), Ok(Found::Whole(mark)) if mark.continued)
+    match Closing::of(file, head.file_tag()) {
+        Closing::Whole(mark) => mark.continued,
+        Closing::Begun(found) => found.get(8) == Some(&2),
+        Closing::Nothing | Closing::Damaged => false,
+    }
+}
+
+/// Whether no closing mark says that nothing followed the newest group.
+pub(crate) fn is_open(file: &[u8], head: &JournalHead) -> bool {
+    !matches!(Closing::of(file, head.file_tag()), Closing::Whole(_))
 }
 
 /// What can be read of a damaged snapshot.

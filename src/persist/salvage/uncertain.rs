@@ -4,8 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::{Of, What, key_of};
+use crate::error::OpenError;
 use crate::peer::NodeId;
-use crate::persist::format::salvage::Loose;
+use crate::persist::Storage;
+use crate::persist::format::salvage::{self as read, Loose};
+use crate::persist::load::{list, read as lend};
+use crate::persist::recover::Listing;
 use crate::tables::patch::Patch;
 use crate::tables::{TableChange, Tables};
 
@@ -59,8 +63,10 @@ impl Uncertain {
         }
     }
 
-    /// Everything was read; `is_cut`: something behind it is missing.
-    pub(super) fn end(&mut self, is_cut: bool, tables: &Tables) {
+    /// Everything was read; `is_cut`: something behind it is missing. `seen`: a generation that was durable. Says up to which
+    /// generation there was something, as far as that is known.
+    pub(super) fn end(&mut self, is_cut: bool, seen: Option<u64>, tables: &Tables) -> Option<u64> {
+        self.until = self.until.max(seen);
         // That a peer is trusted no longer who is not trusted says nothing.
         self.named.retain(|(of, what)| match of {
             Of::Peer(peer) => *what != What::Untrusted || tables.trusted.contains(*peer),
@@ -76,6 +82,7 @@ impl Uncertain {
             self.peers = trusted.filter(|peer| !self.granted.contains(&peer.get())).collect();
             self.peers.sort_unstable();
         }
+        until
     }
 
     pub(crate) fn is_nothing(&self) -> bool {
@@ -87,6 +94,19 @@ impl Uncertain {
         let changes: Vec<TableChange> = self.peers.iter().map(|peer| TableChange::Trusted(*peer, None)).collect();
         tables.apply(&changes).0
     }
+}
+
+/// Whether the newest journal was not closed, so that it is not known whether a change followed.
+///
+/// # Errors
+/// The operating system's.
+pub(crate) fn is_open(storage: &dyn Storage) -> Result<bool, OpenError> {
+    let listing = Listing::new(&list(storage)?);
+    let Some((seq, name)) = listing.journals.first() else { return Ok(false) };
+    let found = lend(storage, name, |bytes| {
+        Ok(read::journal_head(bytes).is_none_or(|head| head.seq != *seq || read::is_open(bytes, &head)))
+    })?;
+    Ok(found.unwrap_or(true))
 }
 
 fn restrictions(patch: &Patch) -> impl Iterator<Item = (Of, What)> {

@@ -38,7 +38,7 @@ fn repair_to_empty(disk: &SimDisk) -> Result<(), OpenError> {
         return Ok(());
     }
     let reached = would_reach(disk, RecoverPolicy::Empty, now())?;
-    let instead = salvaged(disk, reached.as_ref(), true)?.map(|found| found.tables);
+    let instead = salvaged(disk, reached.as_ref(), None, true)?.map(|found| found.tables);
     open(&storage, RecoverPolicy::Empty, instead).map(drop)
 }
 

@@ -53,7 +53,7 @@ fn repair_all(disk: &SimDisk, empty: bool) -> Result<Option<Salvaged>, OpenError
         return Ok(None);
     }
     let (policy, reached) = reach(disk, empty);
-    let found = salvaged(disk, reached?.as_ref(), empty)?;
+    let found = salvaged(disk, reached?.as_ref(), None, empty)?;
     open(&storage, policy, found.as_ref().map(|found| found.tables.clone()))?;
     Ok(found)
 }
@@ -200,7 +200,7 @@ fn what_is_kept_of_a_snapshot_breaks_no_rule_of_the_tables() {
                 }
             });
             let disk = SimDisk::from_image(&image);
-            let found = salvaged(&disk, None, false).unwrap().unwrap();
+            let found = salvaged(&disk, None, None, false).unwrap().unwrap();
             if let Err(broken) = check(&rules, &found.tables) {
                 panic!("blocks {one} and {other}: {broken}");
             }

@@ -11,7 +11,7 @@ fn found(image: &Image) -> Salvaged {
     let disk = SimDisk::from_image(image);
     assert!(open_store(&disk).is_err());
     let (_, reached) = reach(&disk, false);
-    salvaged(&disk, reached.unwrap().as_ref(), false).unwrap().unwrap()
+    salvaged(&disk, reached.unwrap().as_ref(), None, false).unwrap().unwrap()
 }
 
 fn ids(uncertain: &Uncertain) -> BTreeSet<u32> {
