@@ -91,6 +91,9 @@ impl Home {
                 format_args!("see `trustkeep inspect --dir {shell}`; the home is perhaps {}", print::shell(home)),
             );
         }
+        if self.path.is_file() {
+            return self.is_a_file();
+        }
         Failure::hint(
             format_args!("{path} is no home: it has no identity.key"),
             format_args!("make one with `trustkeep init --home {shell}`"),
@@ -108,9 +111,7 @@ impl Home {
     /// The node that lives here.
     pub(super) fn identity(&self) -> Result<FileIdentity, Failure> {
         self.load_identity().map_err(|error| match &error {
-            IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                self.missing_identity(error)
-            }
+            IdentityError::Io { source, .. } if is_missing(source) => self.missing_identity(error),
             IdentityError::LooseMode { mode, .. } if mode & 0o037 == 0 => {
                 Failure::hint(error, "of a mounted secret, name the group that may read it with `--key-group`")
             }
@@ -128,12 +129,15 @@ impl Home {
                      file of its own, and mount the new one",
                 )
             }
-            IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => self.missing_identity(error),
+            IdentityError::Io { source, .. } if is_missing(source) => self.missing_identity(error),
             _ => Failure::new(error),
         })
     }
 
     fn missing_identity(&self, error: IdentityError) -> Failure {
+        if self.path.is_file() {
+            return self.is_a_file();
+        }
         Failure::hint(error, format_args!("make one with `trustkeep init --home {}`", print::shell(&self.path)))
     }
 
@@ -183,6 +187,7 @@ impl Home {
     pub(super) fn registry(&self) -> Result<StaticRegistry, Failure> {
         StaticRegistry::read(self.peers_file()).map_err(|error| match error {
             PeersFileError::Bad { .. } => Failure::hint(error, "correct that line; nothing of the file was used"),
+            _ if self.path.is_file() => self.is_a_file(),
             _ if !self.path.is_dir() => {
                 let home = print::shell(&self.path);
                 Failure::hint(
@@ -192,6 +197,13 @@ impl Home {
             }
             _ => Failure::hint(error, "an empty file will do"),
         })
+    }
+
+    fn is_a_file(&self) -> Failure {
+        Failure::hint(
+            format_args!("{} is a file, and no home", self.path.display()),
+            "name a directory; `trustkeep init` makes one",
+        )
     }
 
     /// Makes the home with a new identity.
@@ -251,6 +263,10 @@ impl Home {
             Err(error) => Err(error),
         }
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn nothing_was_made(finding: Finding) -> Failure {

@@ -335,10 +335,15 @@ impl<'a> Document<'a> {
         if file == Path::new("-") {
             return Ok(Self { file, opened: None });
         }
-        let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from);
+        // A pipe that no process writes to would be waited for.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(file, flags, Mode::empty()).map(File::from);
         let opened = opened.map_err(io::Error::from).and_then(|opened| {
-            let bytes = opened.metadata()?.len();
-            Ok(Some((opened, bytes)))
+            let found = opened.metadata()?;
+            if !found.is_file() {
+                return Err(io::Error::other("not a regular file; `-` reads standard input"));
+            }
+            Ok(Some((opened, found.len())))
         });
         Ok(Self { file, opened: opened.map_err(|error| unread(file, &error))? })
     }

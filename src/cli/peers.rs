@@ -335,7 +335,12 @@ fn change(of: &PeersFilePlace, peer: NodeId, wanted: Wanted<'_>) -> Result<Answe
     let path = home.peers_file();
     let fail = |error: io::Error| Failure::new(format_args!("{}: {error}", path.display()));
     // Behind a link, as of a mounted configuration, the file itself is changed.
-    let real = path.canonicalize().map_err(fail)?;
+    let real = path.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::hint(fail(error), format_args!("make an empty one: touch {}", print::shell(&path)))
+        }
+        _ => fail(error),
+    })?;
     let file = locked(&real).map_err(fail)?;
     let before = home.registry()?;
     let refuse = |why: String| Failure::new(format_args!("{}: {why}", path.display()));
@@ -432,7 +437,8 @@ fn locked(path: &Path) -> io::Result<File> {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let file = OpenOptions::new().read(true).open(path)?;
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         file.lock()?;
         // Another change may have replaced it meanwhile.
         let (held, named) = (file.metadata()?, std::fs::metadata(path)?);

@@ -43,7 +43,11 @@ impl Finding {
 
     /// What to do about it.
     pub(super) fn remedy(&self) -> String {
+        let is_usual = std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_file() || found.is_dir());
         let path = super::print::shell(&self.path);
+        if !is_usual && !matches!(self.why, Why::Unknown(_)) {
+            return format!("put a regular file in the place of {path}");
+        }
         match &self.why {
             Why::Owner(_) => {
                 format!("give it to us or to root: chown {} {path}", rustix::process::geteuid().as_raw())

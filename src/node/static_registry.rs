@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -59,7 +60,12 @@ impl StaticRegistry {
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PeersFileError> {
         let path = path.as_ref();
         let io = |source| PeersFileError::Io { path: path.to_owned(), source };
-        let file = OpenOptions::new().read(true).open(path).map_err(io)?;
+        // A pipe that no process writes to would be waited for.
+        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
+        if !file.metadata().map_err(io)?.is_file() {
+            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
         let bad = |line, reason: String| PeersFileError::Bad { path: path.to_owned(), line, reason };

@@ -126,7 +126,9 @@ fn not_there(home: &Home, socket: &Path, error: &io::Error, holder: Option<Holde
                 format_args!("make one with `trustkeep init --home {shell}`"),
             )
         }
-        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) => home.not_running(),
+        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory, None) => {
+            home.not_running()
+        }
         (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, None) => Failure::hint(
             format_args!("{socket}: the node accepts nobody"),
             "was it stopped by a signal or a debugger?",

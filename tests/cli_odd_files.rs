@@ -1,0 +1,77 @@
+//! Files in a home or a store that are not what they should be:
+//!
+//! - no command waits for a pipe that stands where a file is read; a text says what it is;
+//! - where a file or a directory is missing or of another kind, the text says what to do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests say what must hold by panicking, and stand outside the fences of the library"
+)]
+
+mod program;
+
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode};
+use tempfile::TempDir;
+
+use program::{fails, init, run, text};
+
+fn home(dir: &TempDir) -> std::path::PathBuf {
+    let home = dir.path().join("home");
+    init(&home, "7");
+    home
+}
+
+/// A pipe in the place of this file.
+fn pipe(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+#[test]
+fn no_command_waits_for_a_pipe_in_the_place_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = home(&dir);
+    let peers = home.join("peers.toml");
+    let at = ["--home", text(&home)];
+    let whatever = |words: &[&str]| {
+        fails(&[&["peer", "list"][..], &at].concat(), words);
+        fails(&[&["node"][..], &at].concat(), words);
+        fails(&[&["peer", "remove", "9"][..], &at].concat(), words);
+    };
+    pipe(&peers);
+    whatever(&["peers.toml: not a regular file"]);
+    std::fs::remove_file(&peers).unwrap();
+    std::fs::create_dir(&peers).unwrap();
+    whatever(&["peers.toml: not a regular file"]);
+    std::fs::remove_dir(&peers).unwrap();
+    // The twin.
+    std::fs::write(&peers, "").unwrap();
+    assert_eq!(run(&[&["peer", "list"][..], &at].concat()).0, 0);
+    let document = dir.path().join("document");
+    pipe(&document);
+    fails(&[&["import"][..], &at, &[text(&document)]].concat(), &["not a regular file; `-` reads standard input"]);
+    pipe(&home.join("identity.key"));
+    fails(&[&["node"][..], &at].concat(), &["identity.key: not a regular file"]);
+}
+
+#[test]
+fn what_is_missing_or_of_another_kind_is_told_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = home(&dir);
+    let at = ["--home", text(&home)];
+    std::fs::remove_file(home.join("peers.toml")).unwrap();
+    fails(&[&["peer", "remove", "9"][..], &at].concat(), &["peers.toml", "make an empty one: touch "]);
+    std::os::unix::fs::symlink("/dev/zero", home.join("peers.toml")).unwrap();
+    fails(&[&["node"][..], &at].concat(), &["/dev/zero", "put a regular file in the place of"]);
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for command in [&["node"][..], &["peer", "list"], &["peer", "remove", "9"], &["status"], &["id"]] {
+        let (code, _, told) = run(&[command, &["--home", text(&file)]].concat());
+        assert!(code == 1 && told.contains("is a file, and no home; name a directory"), "{command:?}: {told}");
+    }
+}
