@@ -1,6 +1,7 @@
 //! Files in a home or a store that are not what they should be:
 //!
 //! - no command waits for a pipe that stands where a file is read; a text says what it is;
+//! - where another program's `LOCK` keeps every store from opening, `verify` does not say that all is well;
 //! - where a file or a directory is missing or of another kind, the text says what to do.
 #![allow(
     clippy::unwrap_used,
@@ -74,4 +75,20 @@ fn what_is_missing_or_of_another_kind_is_told_with_a_remedy() {
         let (code, _, told) = run(&[command, &["--home", text(&file)]].concat());
         assert!(code == 1 && told.contains("is a file, and no home; name a directory"), "{command:?}: {told}");
     }
+}
+
+#[test]
+fn verify_says_that_no_store_opens_beside_another_programs_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    drop(trustkeep::TrustStore::options().open(&store).unwrap());
+    let at = ["--dir", text(&store)];
+    assert!(run(&[&["verify"][..], &at].concat()).1.contains("every byte is accounted for"));
+    std::fs::write(store.join("LOCK"), "hello\n").unwrap();
+    let (code, out, told) = run(&[&["verify"][..], &at].concat());
+    assert!(code == 1 && out.starts_with("generation 0: no store opens here: LOCK is another program's"), "{out}");
+    assert!(told.contains("remove LOCK if no other program uses this directory"), "{told}");
+    let (code, out, _) = run(&[&["verify", "--json"][..], &at].concat());
+    let verified: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 1 && verified["ok"] == false && verified["accounted_for"] == false, "{out}");
 }

@@ -165,8 +165,9 @@ pub(super) fn verified(storage: &dyn Storage) -> Result<Report, OpenError> {
 pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
     let report = verified(&look(dir)?)?;
     let is_accounted_for = report.is_accounted_for();
-    let Report { generation, files, directory } = report;
-    let (mut notes, mut faults) = (Vec::new(), Vec::new());
+    let unneeded = report.unneeded().len();
+    let Report { generation, files, directory, .. } = report;
+    let (mut notes, mut faults, mut is_damaged) = (Vec::new(), Vec::new(), false);
     let mut sort = |file: Option<&str>, finding: &Finding| match finding {
         Finding::Whole => "ok",
         Finding::Note(note) | Finding::Unsure(note) => {
@@ -174,8 +175,9 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
             "note"
         }
         Finding::Fault(error) => {
+            is_damaged |= !matches!(error, OpenError::Foreign { .. });
             faults.push(fault(error));
-            "DAMAGED"
+            if matches!(error, OpenError::Foreign { .. }) { "ANOTHER'S" } else { "DAMAGED" }
         }
     };
     let mut cells = Vec::new();
@@ -199,7 +201,8 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
                 match (ok, is_accounted_for) {
                     (true, true) => "every byte is accounted for",
                     (true, false) => "opens; what is not accounted for is noted below",
-                    (false, _) => "DAMAGED",
+                    (false, _) if is_damaged => "DAMAGED",
+                    (false, _) => "no store opens here: LOCK is another program's",
                 }
             )?;
             print::table(out, "FILES", ["NAME", "BYTES", "KIND", "VERDICT"], cells)?;
@@ -236,6 +239,7 @@ fn fault(error: &OpenError) -> Fault {
     Fault { file: file.display().to_string(), offset, reason, message }
 }
 
+        OpenError::Foreign { path, .. } => (path, None, "LOCK is another program's".to_owned()),
 /// Whether every byte of a store is accounted for, without printing anything.
 pub(super) fn check(dir: &Path) -> Result<(), Failure> {
     let Report { files, directory, .. } = examine::verify(&look(dir)?, now(), &mut |_| {})?;

@@ -11,6 +11,7 @@ mod ending;
 mod tests;
 
 use std::io;
+use std::path::PathBuf;
 
 use super::format::{self, Damage, FileError, HEADER_BYTES, Header, Kind, Previous, STATE_VERSION, Snapshot, StoreId};
 use super::holder::LockText;
@@ -348,7 +349,7 @@ impl Check<'_> {
                     load::read(self.storage, name, |bytes| Ok(LockText::parse(bytes) == LockText::Foreign))?;
                 match is_foreign {
                     Ok(false) => Finding::Whole,
-                    _ => Finding::Note("another program's; no store opens here while it is there".to_owned()),
+                    _ => Finding::Fault(foreign_lock(self.storage.path(""))),
                 }
             }
             FileKind::Leftover => {
@@ -430,6 +431,12 @@ fn check_keys(
             meter.reach((file_bytes.saturating_mul(number) / count).min(file_bytes));
         }
         if let Err(reason) = PublicKey::from_bytes(*key.as_bytes()) {
+fn foreign_lock(path: PathBuf) -> OpenError {
+    let found = "its LOCK holds what this program never writes, so no store opens here while it is there; remove LOCK if no other \
+                 program uses this directory";
+    OpenError::Foreign { path, found: found.to_owned() }
+}
+
             let place = bytes.windows(32).position(|window| window == key.as_bytes());
             return Err(FileError::Damaged(Damage { offset: place.unwrap_or(0) as u64, reason: reason.to_string() }));
         }
