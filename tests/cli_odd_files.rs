@@ -2,6 +2,7 @@
 //!
 //! - no command waits for a pipe that stands where a file is read; a text says what it is;
 //! - where another program's `LOCK` keeps every store from opening, `verify` does not say that all is well;
+//! - what is damaged, and no part of a store's state, is set aside by `repair`, as `verify` says;
 //! - where a file or a directory is missing or of another kind, the text says what to do.
 #![allow(
     clippy::unwrap_used,
@@ -91,4 +92,32 @@ fn verify_says_that_no_store_opens_beside_another_programs_lock() {
     let (code, out, _) = run(&[&["verify", "--json"][..], &at].concat());
     let verified: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(code == 1 && verified["ok"] == false && verified["accounted_for"] == false, "{out}");
+}
+
+#[test]
+fn what_is_damaged_and_not_needed_is_set_aside_as_verify_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let opened = trustkeep::TrustStore::options().open(&store).unwrap();
+    let record = trustkeep::TrustRecord::new(trustkeep::NodeId::new(9).unwrap(), None);
+    opened.grant(record).unwrap().wait_durable().unwrap();
+    opened.close().unwrap();
+    drop(opened);
+    // A copy of a journal under a number before the first one.
+    let stray = "journal-0000000000000000.tkj";
+    std::fs::copy(store.join("journal-0000000000000001.tkj"), store.join(stray)).unwrap();
+    let at = ["--dir", text(&store)];
+    let (code, out, told) = run(&[&["verify"][..], &at].concat());
+    assert!(code == 1 && out.contains("DAMAGED"), "{out}");
+    assert!(told.contains("the store opens") && told.contains("`trustkeep repair --yes` sets that aside"), "{told}");
+    let (code, out, told) = run(&[&["repair"][..], &at].concat());
+    assert!(code == 1 && out.contains(stray) && told.contains("nothing was changed"), "{out}{told}");
+    assert!(store.join(stray).exists());
+    let (code, out, _) = run(&[&["repair", "--yes", "--json"][..], &at].concat());
+    let repaired: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 0 && repaired["outcome"] == "repaired" && repaired["lost"].is_null(), "{out}");
+    assert!(!store.join(stray).exists() && store.join(format!("damaged-0-{stray}")).exists());
+    assert!(run(&[&["verify"][..], &at].concat()).1.contains("every byte is accounted for"));
+    assert!(run(&[&["repair"][..], &at].concat()).1.contains("nothing to repair"));
+    assert!(trustkeep::TrustStore::options().open(&store).unwrap().is_trusted(trustkeep::NodeId::new(9).unwrap()));
 }

@@ -210,6 +210,11 @@ pub(super) fn verify(dir: &Path, json: bool) -> Result<Answer, Failure> {
         })?;
     }
     messages.iter().for_each(complain);
+    if unneeded > 0 && unneeded == messages.len() {
+        complain(format_args!(
+            "the store opens: its state needs none of what is damaged. `trustkeep repair --yes` sets that aside, and loses nothing"
+        ));
+    }
     Ok(if ok { Answer::Yes } else { Answer::No })
 }
 
@@ -234,12 +239,12 @@ fn fault(error: &OpenError) -> Fault {
         OpenError::NewerFormat { path, found, .. } => (path, Some(8), format!("format version {found}")),
         OpenError::OtherStore { path } => (path, Some(16), "belongs to another store".to_owned()),
         OpenError::DataMissing { path } => (path, None, "the data files are gone".to_owned()),
+        OpenError::Foreign { path, .. } => (path, None, "LOCK is another program's".to_owned()),
         other => return Fault { file: String::new(), offset: None, reason: other.to_string(), message },
     };
     Fault { file: file.display().to_string(), offset, reason, message }
 }
 
-        OpenError::Foreign { path, .. } => (path, None, "LOCK is another program's".to_owned()),
 /// Whether every byte of a store is accounted for, without printing anything.
 pub(super) fn check(dir: &Path) -> Result<(), Failure> {
     let Report { files, directory, .. } = examine::verify(&look(dir)?, now(), &mut |_| {})?;

@@ -22,7 +22,8 @@ use crate::error::OpenError;
 use crate::persist::Storage;
 use crate::persist::examine::{Report, would_reach};
 use crate::persist::file::{Directory, LoadMode};
-use crate::persist::recover::{Listing, RecoverPolicy};
+use crate::persist::load::{list, move_aside};
+use crate::persist::recover::{Listing, RecoverPolicy, aside_name};
 use crate::persist::salvage::{Ground, Salvaged, base, is_open, marked_store, salvage};
 use crate::store::TrustStore;
 use crate::sync::Arc;
@@ -98,7 +99,7 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
     let directory: Arc<dyn Storage> = Arc::new(Directory::own(dir, false, LoadMode::Read)?);
     let report = verified(directory.as_ref())?;
     match rehearse(&directory, RecoverPolicy::Fail, None) {
-        Ok((opened, _)) => return nothing_to_repair(&report, opened, seen, json),
+        Ok((opened, _)) => return opens(directory.as_ref(), &report, opened, (seen, yes, json)),
         Err(OpenError::Damaged { .. } | OpenError::DataMissing { .. }) => {}
         // Of a newer release or another store, or not to be read at all: no policy covers that.
         Err(error) => return Err(error.into()),
@@ -168,12 +169,30 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
     Ok(Answer::No)
 }
 
-fn nothing_to_repair(report: &Report, opened: Opened, seen: &Beside, json: bool) -> Result<Answer, Failure> {
+/// The store opens. What is damaged of it, if anything, is no part of its state, and is set aside.
+fn opens(
+    storage: &dyn Storage,
+    report: &Report,
+    opened: Opened,
+    (seen, yes, json): (&Beside, bool, bool),
+) -> Result<Answer, Failure> {
     let seen_at = opened.id.and_then(|id| seen.newest(id)).filter(|seen| *seen > opened.generation);
     let repair = Repair {
-        outcome: Outcome::NothingToRepair,
+    let unneeded = report.unneeded();
+    let entries = list(storage)?;
+    let set_aside: Vec<SetAside> =
+        unneeded.iter().map(|(file, _)| SetAside { file: file.clone(), aside: aside_name(file, &entries) }).collect();
+    if yes {
+        move_aside(storage, &entries, &unneeded, false)?;
+    }
+    let outcome = match (set_aside.is_empty(), yes) {
+        (true, _) => Outcome::NothingToRepair,
+        (false, true) => Outcome::Repaired,
+        (false, false) => Outcome::WouldRepair,
+    };
+        outcome,
         faults: faults(report),
-        set_aside: Vec::new(),
+        set_aside,
         damaged_generation: None,
         recovered_generation: Some(opened.generation),
         generation: opened.generation,
@@ -191,6 +210,10 @@ fn nothing_to_repair(report: &Report, opened: Opened, seen: &Beside, json: bool)
         show(&repair)?
     }
     Ok(Answer::Yes)
+    if outcome == Outcome::WouldRepair {
+        complain("nothing was changed; the same with `--yes` does this, and the store's state stays as it is");
+        return Ok(Answer::No);
+    }
 }
 
 /// Opens the store as `policy` says, in a copy of its files in memory.

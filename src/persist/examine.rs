@@ -4,6 +4,8 @@
 //! INVARIANT I-E2: the directory may belong to a running store, which replaces its files meanwhile. A file that goes away
 //! between being listed and being read is no fault; the directory is then read again, so that what is reported is a
 //! state which was once the newest.
+//!
+//! More than 450 lines because what is said of each kind of file stands beside how it is checked.
 #![forbid(unsafe_code)]
 
 mod ending;
@@ -85,12 +87,26 @@ pub(crate) struct Report {
     pub(crate) generation: Option<u64>,
     pub(crate) files: Vec<(FileInfo, Finding)>,
     pub(crate) directory: Finding,
+    /// The files that are the state; none if opening would refuse.
+    needed: Vec<String>,
 }
 
 impl Report {
     /// Of each file, and of the directory.
     pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.files.iter().map(|(_, finding)| finding).chain([&self.directory])
+    }
+
+    /// What is damaged, and is no part of the state: it opens all the same. Empty if opening would refuse.
+    pub(crate) fn unneeded(&self) -> Vec<(String, Damage)> {
+        let damaged = self.files.iter().filter_map(|(file, finding)| match finding {
+            Finding::Fault(OpenError::Damaged { offset, reason, .. }) => {
+                Some((file.name.clone(), Damage { offset: *offset, reason: reason.clone() }))
+            }
+            _ => None,
+        });
+        let is_free = |name: &String| !self.needed.is_empty() && !self.needed.contains(name) && name != GENESIS;
+        damaged.filter(|(name, _)| is_free(name)).collect()
     }
 
     /// Whether each byte is what it should be.
@@ -229,6 +245,13 @@ fn verify_once(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progres
             Ok((snapshot, _)) => Some(snapshot.header.generation),
             Err(_) => check.newest.map(|newest| newest.header.generation),
         };
+        let needed = whole.as_ref().map_or_else(
+            |_| Vec::new(),
+            |(_, recovered)| {
+                let journals = recovered.journals.iter().map(|link| journal_name(link.seq));
+                core::iter::once(recovered.snapshot.1.clone()).chain(journals).collect()
+            },
+        );
         let named = checked.iter().any(|(_, finding)| matches!(finding, Finding::Fault(_)));
         let directory = match whole {
             Err(error) if !named => Finding::Fault(error),
@@ -237,7 +260,7 @@ fn verify_once(storage: &dyn Storage, now: Now, progress: &mut dyn FnMut(Progres
             }
             _ => Finding::Whole,
         };
-        Ok(Report { generation, files: checked, directory })
+        Ok(Report { generation, files: checked, directory, needed })
     })
 }
 
@@ -410,6 +433,12 @@ impl Check<'_> {
     }
 }
 
+fn foreign_lock(path: PathBuf) -> OpenError {
+    let found = "its LOCK holds what this program never writes, so no store opens here while it is there; remove LOCK if no other \
+                 program uses this directory";
+    OpenError::Foreign { path, found: found.to_owned() }
+}
+
 fn is_known(known: &Tables, record: &TrustRecord) -> bool {
     known.trusted.get(record.node_id).is_some_and(|other| other.public_key == record.public_key)
 }
@@ -431,12 +460,6 @@ fn check_keys(
             meter.reach((file_bytes.saturating_mul(number) / count).min(file_bytes));
         }
         if let Err(reason) = PublicKey::from_bytes(*key.as_bytes()) {
-fn foreign_lock(path: PathBuf) -> OpenError {
-    let found = "its LOCK holds what this program never writes, so no store opens here while it is there; remove LOCK if no other \
-                 program uses this directory";
-    OpenError::Foreign { path, found: found.to_owned() }
-}
-
             let place = bytes.windows(32).position(|window| window == key.as_bytes());
             return Err(FileError::Damaged(Damage { offset: place.unwrap_or(0) as u64, reason: reason.to_string() }));
         }

@@ -424,7 +424,7 @@ pub(crate) fn read<T>(
     outcome.ok_or_else(|| OpenError::io("read", storage.path(name), std::io::ErrorKind::UnexpectedEof.into()))
 }
 
-fn move_aside(
+pub(crate) fn move_aside(
     storage: &dyn Storage,
     entries: &[FileEntry],
     files: &[(String, format::Damage)],
