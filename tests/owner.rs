@@ -195,6 +195,20 @@ fn a_directory_that_was_renamed_is_noticed_and_taken_up_again_when_it_is_back() 
     assert!(trusts(&it.dir, 4) && !trusts(&it.dir, 1));
 }
 
+/// It leads to the same directory; but no opening takes a link for one.
+#[test]
+fn a_link_in_the_place_of_a_directory_that_was_moved_is_noticed() {
+    let it = Home::new();
+    let away = it.path("away");
+    std::fs::rename(&it.dir, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &it.dir).unwrap();
+    it.is_displaced(&it.dir, Displacement::Replaced);
+    std::fs::remove_file(&it.dir).unwrap();
+    std::fs::rename(&away, &it.dir).unwrap();
+    it.is_well_again();
+    it.store.close().unwrap();
+}
+
 #[test]
 fn a_directory_that_was_replaced_by_its_copy_is_not_taken_for_it() {
     let it = Home::new();

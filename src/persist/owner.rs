@@ -112,7 +112,7 @@ impl Owner {
 
     /// See [`Storage::confirm`](super::Storage::confirm).
     pub(super) fn confirm(&self, directory: &OwnedFd, left: &Left<'_>, seen: &mut Seen) -> Result<(), PersistError> {
-        let root = same(patiently(|| rustix::fs::stat(&self.path)), self.directory);
+        let root = same(patiently(|| rustix::fs::lstat(&self.path)), self.directory);
         let now = SystemClock.now().tick.as_millis();
         let is_due = seen.others_at.is_none_or(|at| now.saturating_sub(at) >= OTHERS_EVERY_MS);
         if let Ok(root) = &root
@@ -269,7 +269,7 @@ fn times(stat: &Stat) -> [i64; 4] {
 
 /// The path to this directory that does not depend on the working directory, if there is one.
 fn lasting(path: &Path, directory: FileId) -> Result<PathBuf, PersistError> {
-    let leads_here = |path: &Path| same(patiently(|| rustix::fs::stat(path)), directory).map(drop);
+    let leads_here = |path: &Path| same(patiently(|| rustix::fs::lstat(path)), directory).map(drop);
     if let Ok(absolute) = std::path::absolute(path)
         && leads_here(&absolute).is_ok()
     {
