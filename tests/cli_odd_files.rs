@@ -3,6 +3,7 @@
 //! - no command waits for a pipe that stands where a file is read; a text says what it is;
 //! - where another program's `LOCK` keeps every store from opening, `verify` does not say that all is well;
 //! - what is damaged, and no part of a store's state, is set aside by `repair`, as `verify` says;
+//! - a command that has a store count on says so if it does not know the home;
 //! - where a file or a directory is missing or of another kind, the text says what to do.
 #![allow(
     clippy::unwrap_used,
@@ -116,8 +117,31 @@ fn what_is_damaged_and_not_needed_is_set_aside_as_verify_says() {
     let (code, out, _) = run(&[&["repair", "--yes", "--json"][..], &at].concat());
     let repaired: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(code == 0 && repaired["outcome"] == "repaired" && repaired["lost"].is_null(), "{out}");
+    assert_eq!(repaired["home_known"], false);
     assert!(!store.join(stray).exists() && store.join(format!("damaged-0-{stray}")).exists());
     assert!(run(&[&["verify"][..], &at].concat()).1.contains("every byte is accounted for"));
     assert!(run(&[&["repair"][..], &at].concat()).1.contains("nothing to repair"));
     assert!(trustkeep::TrustStore::options().open(&store).unwrap().is_trusted(trustkeep::NodeId::new(9).unwrap()));
+}
+
+#[test]
+fn a_command_that_does_not_know_a_stores_home_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = home(&dir);
+    let document = dir.path().join("document");
+    let of = |peer: u32| format!("{{\"generation\":1,\"trusted\":[{{\"node_id\":{peer}}}]}}");
+    let place = home.join("store");
+    let import = |peer: u32, at: [&str; 2]| {
+        std::fs::write(&document, of(peer)).unwrap();
+        let (code, _, told) = run(&[&["import"][..], &at, &[text(&document)]].concat());
+        assert_eq!(code, 0, "{told}");
+        told.contains("no home is known of this store")
+    };
+    // A new one is no copy.
+    assert!(!import(9, ["--dir", text(&place)]));
+    assert!(import(10, ["--dir", text(&place)]));
+    assert!(!import(11, ["--home", text(&home)]));
+    assert!(import(12, ["--dir", text(&place)]));
+    std::fs::write(home.join("store.seen"), format!("trustkeep store.seen 1\nnewest {} 1\n", "0a".repeat(16))).unwrap();
+    assert!(!import(13, ["--dir", text(&place)]));
 }

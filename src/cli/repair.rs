@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::offline::{Fault, faults, verified};
 use super::rehearsal::Rehearsal;
-use super::store_seen::{Beside, Id};
+use super::store_seen::{Beside, Id, NO_HOME};
 use super::watched::Watched;
 use super::{Answer, Failure, complain, now, print};
 use crate::error::OpenError;
@@ -50,6 +50,8 @@ struct Repair {
     salvaged: Option<SalvagedRow>,
     /// Restrictions that may be lost, and who may be trusted by that; none if nothing is uncertain.
     uncertain: Option<UncertainRow>,
+    /// Whether the home is known, whose `store.seen` tells of an older copy.
+    home_known: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -151,6 +153,7 @@ pub(super) fn repair(dir: &Path, seen: &Beside, wish: Wish, json: bool) -> Resul
         lost: lost(damaged_generation, reached, salvaged.as_ref(), is_not_closed),
         salvaged: salvaged.as_ref().map(SalvagedRow::from),
         uncertain,
+        home_known: seen.is_known(),
         set_aside: aside,
         damaged_generation,
         recovered_generation,
@@ -177,7 +180,6 @@ fn opens(
     (seen, yes, json): (&Beside, bool, bool),
 ) -> Result<Answer, Failure> {
     let seen_at = opened.id.and_then(|id| seen.newest(id)).filter(|seen| *seen > opened.generation);
-    let repair = Repair {
     let unneeded = report.unneeded();
     let entries = list(storage)?;
     let set_aside: Vec<SetAside> =
@@ -190,6 +192,7 @@ fn opens(
         (false, true) => Outcome::Repaired,
         (false, false) => Outcome::WouldRepair,
     };
+    let repair = Repair {
         outcome,
         faults: faults(report),
         set_aside,
@@ -203,17 +206,18 @@ fn opens(
         }),
         salvaged: None,
         uncertain: None,
+        home_known: seen.is_known(),
     };
     if json {
         print::json(&repair)?
     } else {
         show(&repair)?
     }
-    Ok(Answer::Yes)
     if outcome == Outcome::WouldRepair {
         complain("nothing was changed; the same with `--yes` does this, and the store's state stays as it is");
         return Ok(Answer::No);
     }
+    Ok(Answer::Yes)
 }
 
 /// Opens the store as `policy` says, in a copy of its files in memory.
@@ -381,6 +385,7 @@ fn show(repair: &Repair) -> Result<(), Failure> {
         lost,
         salvaged,
         uncertain,
+        home_known,
     } = repair;
     let Records { trusted, pending, outgoing, revoked } = records;
     let counts = format!("{trusted} trusted, {pending} pending, {outgoing} outgoing, {revoked} revoked");
@@ -425,6 +430,9 @@ fn show(repair: &Repair) -> Result<(), Failure> {
         }
         if let Some(uncertain) = uncertain {
             uncertain.show(out)?;
+        }
+        if !home_known {
+            writeln!(out, "home       {NO_HOME}")?;
         }
         writeln!(out, "goes on    as generation {generation}")?;
         writeln!(out, "lost       {}", lost.as_deref().unwrap_or("nothing"))?;

@@ -257,7 +257,11 @@ impl Writer {
 
 /// The file of the home that a store lies in, for commands on a store that no node has open.
 #[derive(Debug)]
-pub(super) struct Beside(Option<SeenFile>);
+pub(super) struct Beside {
+    file: Option<SeenFile>,
+    /// An operator named the home.
+    has_home: bool,
+}
 
 impl Beside {
     /// `None`: by its home. Else by the path of the store, as it was given or as it really is.
@@ -268,12 +272,25 @@ impl Beside {
         });
         let real = || store.canonicalize().ok().and_then(|store| store.parent().map(Path::to_owned));
         let homes = home.map(Path::to_owned).into_iter().chain(given).chain(real());
-        Self(homes.map(|home| SeenFile(home.join(NAME))).find(|file| file.0.symlink_metadata().is_ok()))
+        let file = homes.map(|home| SeenFile(home.join(NAME))).find(|file| file.0.symlink_metadata().is_ok());
+        Self { file, has_home: home.is_some() }
+    }
+
+    /// Whether the home that this store is of is known, as far as there is one.
+    pub(super) fn is_known(&self) -> bool {
+        self.file.is_some() || self.has_home
+    }
+
+    /// Says that an older copy would not be noticed, of a store that a command has count on from what it holds.
+    pub(super) fn tell_unless_known(&self) {
+        if !self.is_known() {
+            complain(NO_HOME);
+        }
     }
 
     /// The newest generation of this store that the home knows to have been durable.
     pub(super) fn newest(&self, id: Id) -> Option<u64> {
-        let seen = self.0.as_ref()?.read().ok()??;
+        let seen = self.file.as_ref()?.read().ok()??;
         (seen.newest.id == id).then_some(seen.newest.generation)
     }
 
@@ -317,7 +334,7 @@ impl Beside {
     }
 
     fn change(&self, change: impl FnOnce(Seen) -> Seen, is_worth_it: impl FnOnce(Seen, Seen) -> bool) {
-        let Some(file) = &self.0 else { return };
+        let Some(file) = &self.file else { return };
         let path = file.0.display();
         let before = match file.read() {
             Ok(Some(before)) => before,
@@ -337,6 +354,9 @@ impl Beside {
     }
 }
 
+/// What to say if no home is known.
+pub(super) const NO_HOME: &str = "no home is known of this store, so nothing tells whether it is an older copy; if a node's home links \
+                                  to it, name that with `--home`";
 const NAME: &str = "store.seen";
 const FIRST_LINE: &str = "trustkeep store.seen 1";
 /// More than it ever has.
