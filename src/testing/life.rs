@@ -410,8 +410,11 @@ impl Life {
             assert!(refused(&before) == refused(after) || refused(after).is_some_and(|it| !it.authentic));
             // A floor in the future may be moved back by any message under its key; never forward by an unvouched one. A
             // farewell may leave all the same, under the key that was vouched for last.
-            let seen =
-                |tables: &PlainView| tables.floor.get(&peer).map(|floor| (floor.key, floor.seen, floor.spoke_v2));
+            // One that only says what we sent says nothing of the peer.
+            let seen = |tables: &PlainView| {
+                let floor = tables.floor.get(&peer).copied().unwrap_or(Floor::EMPTY);
+                (floor.key, floor.seen, floor.spoke_v2)
+            };
             assert!(clamped || seen(&before) == seen(after));
             let sent = |tables: &PlainView| tables.floor.get(&peer).map(|floor| floor.sent);
             let is_marked = before.revoked.contains_key(&peer) || before.revoked_keys.contains_key(key.as_bytes());

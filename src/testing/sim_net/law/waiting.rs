@@ -236,7 +236,10 @@ impl Seen<'_> {
             return Err("R-29: another key waits in the first one's place, and no message came under it".to_owned());
         };
         let is_its_key = is.key == *it.message.key();
-        let may = is_its_key && !was.is_backed() && (self.decides(it) || self.is_proven(it));
+        // for a key that the registry contradicts nobody vouches any more.
+        let contradicted = matches!(&it.lookup, Lookup::Found { key, .. } if *key != was.key);
+        let was_backed = was.proven_by.is_some() || (was.authentic && !contradicted);
+        let may = is_its_key && !was_backed && (self.decides(it) || self.is_proven(it));
         let is_same_key = was.key == is.key;
         self.must(
             "R-29",
