@@ -339,13 +339,12 @@ impl<'a> Document<'a> {
         if file == Path::new("-") {
             return Ok(Self { file, opened: None });
         }
-        // A pipe that no process writes to would be waited for.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(file, flags, Mode::empty()).map(File::from);
+        // A pipe that the operator names is waited for, as of the output of another command.
+        let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from);
         let opened = opened.map_err(io::Error::from).and_then(|opened| {
             let found = opened.metadata()?;
-            if !found.is_file() {
-                return Err(io::Error::other("not a regular file; `-` reads standard input"));
+            if found.is_dir() {
+                return Err(io::Error::other("a directory, and no document"));
             }
             Ok(Some((opened, found.len())))
         });
