@@ -128,25 +128,3 @@ fn what_is_damaged_and_not_needed_is_set_aside_as_verify_says() {
     assert!(run(&[&["repair"][..], &at].concat()).1.contains("nothing to repair"));
     assert!(trustkeep::TrustStore::options().open(&store).unwrap().is_trusted(trustkeep::NodeId::new(9).unwrap()));
 }
-
-#[test]
-fn a_command_that_does_not_know_a_stores_home_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = home(&dir);
-    let document = dir.path().join("document");
-    let of = |peer: u32| format!("{{\"generation\":1,\"trusted\":[{{\"node_id\":{peer}}}]}}");
-    let place = home.join("store");
-    let import = |peer: u32, at: [&str; 2]| {
-        std::fs::write(&document, of(peer)).unwrap();
-        let (code, _, told) = run(&[&["import"][..], &at, &[text(&document)]].concat());
-        assert_eq!(code, 0, "{told}");
-        told.contains("no home is known of this store")
-    };
-    // A new one is no copy.
-    assert!(!import(9, ["--dir", text(&place)]));
-    assert!(import(10, ["--dir", text(&place)]));
-    assert!(!import(11, ["--home", text(&home)]));
-    assert!(import(12, ["--dir", text(&place)]));
-    std::fs::write(home.join("store.seen"), format!("trustkeep store.seen 1\nnewest {} 1\n", "0a".repeat(16))).unwrap();
-    assert!(!import(13, ["--dir", text(&place)]));
-}

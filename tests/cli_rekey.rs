@@ -208,21 +208,36 @@ fn a_node_that_starts_while_its_key_is_replaced_gets_the_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
     init(&home, "7");
-    // A node that starts has looked at its identity when it reads its peers file; here it waits for the end of that.
-    let peers = home.join("peers.toml");
-    std::fs::remove_file(&peers).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&peers).status().unwrap().success());
-    let starts = std::thread::spawn({
-        let home = home.clone();
-        move || Node::start(&home, "127.0.0.1:0")
-    });
-    let (opened, open) = std::sync::mpsc::channel();
-    std::thread::spawn(move || opened.send(std::fs::OpenOptions::new().write(true).open(peers)));
-    let reads = open.recv_timeout(std::time::Duration::from_secs(60)).expect("the node reads its peers file").unwrap();
-    let made = rekey(&home);
-    drop(reads);
-    let node = starts.join().unwrap();
-    assert_eq!(node.shows("status")["fingerprint"], made["fingerprint"]);
+    // Stopped somewhere between its start and the lock on its store: before it looks at its identity, or behind that.
+    let mut replaced = 0;
+    for millis in 0..40 {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_trustkeep"))
+            .args(["node", "--json", "--home", text(&home), "--listen", "127.0.0.1:0"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let (code, out, err) = run(&["rekey", "--json", "--home", text(&home)]);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).expect("it starts");
+        let (_, shown, _) = run(&["status", "--json", "--home", text(&home)]);
+        let (_, id, _) = run(&["id", "--json", "--home", text(&home)]);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success());
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap()["fingerprint"].clone();
+        assert_eq!(value(&shown), value(&id), "{ready}");
+        if code != 0 {
+            assert!(err.contains("in use"), "{err}");
+            break;
+        }
+        assert_eq!(value(&shown), value(&out));
+        replaced += 1;
+    }
+    assert!(replaced > 0, "it was always too late");
 }
 
 #[test]

@@ -360,6 +360,8 @@ fn a_disk_that_hangs_leaves_every_peer_its_share_of_the_answers() {
     let (manager, net) = trusting_with(store, 2..=600, HandshakeConfig::default(), None);
     manager.store().flush().unwrap();
     let _shut = disk.gate.close();
+    // Answers wait for what was decided before them, and this does not become durable.
+    drop(manager.grant(TrustRecord::new(id(601), None)).unwrap());
     // The first answer is what the thread waits with; from then on they queue.
     for nth in 0..40 {
         asks(&manager, 2, nth);

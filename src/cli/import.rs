@@ -297,10 +297,6 @@ impl Store {
         if is_same && said <= loaded.generation {
             return Ok((loaded.generation, created));
         }
-        // Of the very first generation there is no older one.
-        if loaded.generation > 0 {
-            seen.tell_unless_known();
-        }
         if loaded.generation >= GENERATION_MAX {
             return Err(Failure::new(WriteError::Full(())));
         }

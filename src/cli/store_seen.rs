@@ -281,13 +281,6 @@ impl Beside {
         self.file.is_some() || self.has_home
     }
 
-    /// Says that an older copy would not be noticed, of a store that a command has count on from what it holds.
-    pub(super) fn tell_unless_known(&self) {
-        if !self.is_known() {
-            complain(NO_HOME);
-        }
-    }
-
     /// The newest generation of this store that the home knows to have been durable.
     pub(super) fn newest(&self, id: Id) -> Option<u64> {
         let seen = self.file.as_ref()?.read().ok()??;
