@@ -2,12 +2,47 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::machine::plan::Plan;
 use crate::testing::actor::{Actor, Way, at, node};
+
+/// Who takes more room than a newcomer.
+enum Larger {
+    Site(Site),
+    Source(Source),
+    Block(Block),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Site {
+    Network(u128),
+    Lone(Source),
+}
+
+fn site(source: Source) -> Site {
+    match source {
+        Source::Address(IpAddr::V6(v6)) => Site::Network(u128::from(v6) >> 80),
+        lone => Site::Lone(lone),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Block {
+    bits: u8,
+    network: u128,
+}
+
+fn blocks(source: Source) -> impl Iterator<Item = Block> {
+    let address = match source {
+        Source::Address(IpAddr::V6(v6)) => Some(u128::from(v6)),
+        _ => None,
+    };
+    [40, 32].into_iter().filter_map(move |bits| Some(Block { bits, network: address? >> (128 - bits) }))
+}
 
 fn walk_of_all(plan: &Plan<'_>, source: Source, authentic: bool) -> Result<Option<NodeId>, Rejection> {
     let (view, limits, own) = (plan.view, &plan.rules.limits, plan.peer);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
+use crate::tables::crowds::Crowds;
 use crate::tables::table::Table as _;
 pub use crate::tables::{
     Floor, KeyFault, Marks, Nonce, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind,
@@ -27,6 +28,8 @@ pub trait View {
     fn pending_iter(&self) -> Box<dyn Iterator<Item = (NodeId, &Pending)> + '_>;
     /// How many entries are pending.
     fn pending_len(&self) -> usize;
+    /// Looks at the crowds of all pending entries but this peer's.
+    fn crowds_but(&self, peer: NodeId, look: &mut dyn FnMut(&Crowds));
     /// The outgoing entry of a peer.
     fn outgoing(&self, peer: NodeId) -> Option<&Outgoing>;
     /// Every outgoing entry, in no particular but repeatable order.
@@ -92,6 +95,10 @@ impl View for Tables {
 
     fn pending_len(&self) -> usize {
         self.sides.pending.len()
+    }
+
+    fn crowds_but(&self, peer: NodeId, look: &mut dyn FnMut(&Crowds)) {
+        self.sides.pending.crowds_but(peer, look);
     }
 
     fn outgoing(&self, peer: NodeId) -> Option<&Outgoing> {

@@ -57,7 +57,6 @@ impl<V: Clone> Trie<V> {
         self.len
     }
 
-    #[cfg(all(test, not(trustkeep_loom)))]
     pub(crate) fn mix(&self) -> Mix {
         self.mix
     }

@@ -1,8 +1,8 @@
 //! A change of several tables before it is published: what of it differs from what is there.
 #![forbid(unsafe_code)]
 
-use super::patch::SideValues;
-use super::table::{ById, Table as _};
+use super::patch::{SideValues, Values};
+use super::table::Table;
 use super::{Owed, RefusedRequest, Revocation, Sides, Succession, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap, Value};
 use crate::peer::{NodeId, PublicKey};
@@ -276,9 +276,9 @@ fn taken_out<V>(values: &[(NodeId, Option<V>)]) -> impl Iterator<Item = NodeId> 
     values.iter().filter(|(_, entry)| entry.is_none()).map(|(peer, _)| *peer)
 }
 
-fn holds<V: Clone + PartialEq>(
-    table: &ById<V>,
-    values: Option<&Vec<(NodeId, Option<V>)>>,
+fn holds<T: Table<Key = NodeId>>(
+    table: &T,
+    values: Option<&Values<T>>,
     candidates: &BTreeSet<NodeId>,
     left: &mut BTreeSet<NodeId>,
 ) {

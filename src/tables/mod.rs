@@ -7,11 +7,13 @@
 //! field, its change, its difference and its blocks on disk follow. `docs/design.md` says what else a new table touches.
 #![forbid(unsafe_code)]
 
+pub(crate) mod crowds;
 pub(crate) mod difference;
 pub(crate) mod draft;
 mod entry;
 pub(crate) mod forget;
 pub(crate) mod patch;
+pub(crate) mod queue;
 pub(crate) mod refuse;
 pub(crate) mod succession;
 pub(crate) mod table;
@@ -39,7 +41,7 @@ macro_rules! side_tables {
         $with! {
             /// Of the pending table.
             2 pending Pending crate::peer::NodeId, std::sync::Arc<crate::tables::Pending>
-                => crate::tables::table::ById<std::sync::Arc<crate::tables::Pending>>;
+                => crate::tables::queue::Queue;
             /// Of the outgoing table.
             3 outgoing Outgoing crate::peer::NodeId, std::sync::Arc<crate::tables::Outgoing>
                 => crate::tables::table::ById<std::sync::Arc<crate::tables::Outgoing>>;

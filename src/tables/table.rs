@@ -45,6 +45,22 @@ pub(crate) trait Table: Clone {
 #[derive(Clone, Debug)]
 pub(crate) struct ById<V>(Trie<V>);
 
+impl<V: Clone + PartialEq> ById<V> {
+    /// A table of the same store without entries.
+    pub(super) fn emptied(&self) -> Self {
+        Self(Trie::new(self.0.mix()))
+    }
+
+    /// Calls `found` for every peer whose entry is another than in `older`, with the one there and the one here.
+    pub(super) fn changes<'a>(&'a self, older: &'a Self, found: &mut dyn FnMut(NodeId, Option<&'a V>, Option<&'a V>)) {
+        self.0.diff(&older.0, &mut |id, old, new| {
+            if let Some(id) = NodeId::new(id) {
+                found(id, old, new);
+            }
+        });
+    }
+}
+
 impl<V: Clone + PartialEq> Table for ById<V> {
     type Key = NodeId;
     type Entry = V;
@@ -82,11 +98,7 @@ impl<V: Clone + PartialEq> Table for ById<V> {
     }
 
     fn diff<'a>(&'a self, older: &'a Self, found: &mut dyn FnMut(NodeId, Option<&'a V>)) {
-        self.0.diff(&older.0, &mut |id, _, new| {
-            if let Some(id) = NodeId::new(id) {
-                found(id, new);
-            }
-        });
+        self.changes(older, &mut |id, _, new| found(id, new));
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::machine::view::View;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
+use crate::tables::crowds::Crowds;
 use crate::tables::table::Table as _;
 use crate::tables::{Floor, Outgoing, Owed, Pending, RefusedRequest, Revocation, Succession, TableChange, Tables};
 use crate::time::WallMillis;
@@ -121,6 +122,12 @@ impl View for PlainView {
     }
     fn pending_len(&self) -> usize {
         self.pending.len()
+    }
+    fn crowds_but(&self, peer: NodeId, look: &mut dyn FnMut(&Crowds)) {
+        let mut crowds = Crowds::default();
+        let others = self.pending.iter().filter(|(other, _)| **other != peer);
+        others.for_each(|(other, entry)| crowds.add(*other, entry));
+        look(&crowds);
     }
     fn outgoing(&self, peer: NodeId) -> Option<&Outgoing> {
         self.outgoing.get(&peer)
