@@ -111,6 +111,10 @@ fn is_in_use_by(dir: &Path, expected: Holder) {
 fn everything_fails_in_a_child_of(store: TrustStore) {
     let durable = store.grant(record(1)).unwrap();
     durable.wait_durable().unwrap();
+    let key = trustkeep::testing::actor::Actor::new(1, 0x77).public_key();
+    drop(store.revoke(id(4)).unwrap());
+    store.revoke_key(&key).unwrap().receipt.wait_durable().unwrap();
+    let mark = store.revocation(id(4)).unwrap();
     let (mut waits, subscription) = (store.trust_future(id(9)), store.subscribe());
     assert!(poll(&mut waits).is_pending());
     let future = durable.durable_future();
@@ -152,6 +156,9 @@ fn everything_fails_in_a_child_of(store: TrustStore) {
         // What the parent had published is read as ever.
         assert!(store.is_trusted(id(1)) && store.reader().is_trusted(id(1)) && !store.is_trusted(id(2)));
         assert!(durable.is_durable() && store.snapshot().len() == 1 && store.get(id(1)) == Some(record(1)));
+        assert_eq!((store.revoked(), store.revocation(id(4))), (vec![(id(4), mark)], Some(mark)));
+        assert!(store.is_revoked(id(4)) && !store.is_revoked(id(1)) && store.key_revocation(&key).is_some());
+        assert_eq!((store.revoked_keys().len(), store.health().revoked), (1, 1));
         // A store of its own, whose threads may get what belonged to the parent's.
         let own = TrustStore::in_memory();
         own.grant(record(5)).unwrap().wait_durable().unwrap();

@@ -34,7 +34,6 @@ use crate::machine::view::View as _;
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
 use crate::sync::Deadline;
-use crate::tables::table::Table as _;
 use crate::tables::{Outgoing, Revocation};
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
@@ -299,9 +298,7 @@ impl HandshakeManager {
     /// Every peer that we revoked, with its mark, at one moment, by id.
     #[must_use]
     pub fn revoked(&self) -> Vec<(NodeId, Revocation)> {
-        let tables = self.shell.store.tables();
-        let entries = tables.iter().flat_map(|tables| tables.sides.revoked.iter());
-        sorted(entries.map(|(peer, mark)| (peer, *mark)))
+        self.shell.store.revoked()
     }
 
     /// Everything that happens from now on, in order; what a slow subscriber misses is reported to it as a number.

@@ -110,7 +110,7 @@ impl HandshakeManager {
     /// The marks that trusting this peer under this key would have to lift.
     #[must_use]
     pub fn marks(&self, peer: NodeId, key: &PublicKey) -> Marks {
-        self.shell.store.tables().map_or_else(Marks::default, |tables| tables.marks(peer, Some(key)))
+        self.shell.store.marks(peer, key)
     }
 
     /// Every ignored peer, with since when, at one moment, by id.

@@ -184,8 +184,9 @@ impl Subscription {
     /// The next event or loss, if there is one. None in a process that was forked from the store's.
     ///
     /// # Ordering
-    /// Never waits for anything that happens later. A writer holds the lock of the queue only while it puts one event in. An
-    /// event is there as soon as the change it tells of is visible to readers.
+    /// Never waits for anything that happens later. A writer holds the lock of the queue only while it puts one event in.
+    /// What an event tells of is visible to readers when the event is there. The event of a change is there when the call that
+    /// made the change returns; another thread may see the change before.
     #[must_use]
     pub fn try_recv(&self) -> Option<Event> {
         self.receive(None)

@@ -14,7 +14,7 @@ use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::tables::forget::forgotten;
 use crate::tables::refuse::spoken_of;
 use crate::tables::table::Table as _;
-use crate::tables::{Revocation, TableChange, Tables};
+use crate::tables::{Marks, Revocation, TableChange, Tables};
 use crate::time::WallMillis;
 
 impl TrustStore {
@@ -138,12 +138,15 @@ impl TrustStore {
     /// Every revoked peer with its mark, of one moment, by id.
     ///
     /// # Ordering
-    /// Waits for a writer's publish at most. From inside the closure of `update` it finds nothing: ask [`Batch::marks`].
+    /// Wait-free but for the vector; what is published, in a forked process what was published when it forked, and inside the
+    /// closure of `update` the state before it: there ask [`Batch::marks`].
+    ///
+    /// # Complexity
+    /// Linear in the revoked peers.
     #[must_use]
     pub fn revoked(&self) -> Vec<(NodeId, Revocation)> {
-        let tables = self.tables();
-        let mut marks: Vec<_> =
-            tables.iter().flat_map(|tables| tables.sides.revoked.iter()).map(|(peer, mark)| (peer, *mark)).collect();
+        let marks = self.shared.cell().with(|version| version.revoked.clone());
+        let mut marks: Vec<_> = marks.iter().map(|(peer, mark)| (peer, *mark)).collect();
         marks.sort_unstable_by_key(|(peer, _)| *peer);
         marks
     }
@@ -151,16 +154,19 @@ impl TrustStore {
     /// The mark of a peer, if it is revoked.
     ///
     /// # Ordering
-    /// As [`TrustStore::revoked`].
+    /// Wait-free; otherwise as [`TrustStore::revoked`].
+    ///
+    /// # Complexity
+    /// Logarithmic in the revoked peers, and no allocation.
     #[must_use]
     pub fn revocation(&self, peer: NodeId) -> Option<Revocation> {
-        self.tables()?.sides.revoked.get(peer).copied()
+        self.shared.cell().with(|version| version.revoked.get(peer).copied())
     }
 
     /// Whether a peer is revoked.
     ///
     /// # Ordering
-    /// As [`TrustStore::revoked`].
+    /// As [`TrustStore::revocation`].
     #[must_use]
     pub fn is_revoked(&self, peer: NodeId) -> bool {
         self.revocation(peer).is_some()
@@ -172,17 +178,23 @@ impl TrustStore {
     /// As [`TrustStore::revoked`].
     #[must_use]
     pub fn revoked_keys(&self) -> Vec<(PublicKey, Revocation)> {
-        let tables = self.tables();
-        by_key(tables.iter().flat_map(|tables| tables.sides.revoked_keys.iter()).map(|(key, mark)| (key, *mark)))
+        let marks = self.shared.cell().with(|version| version.revoked_keys.clone());
+        by_key(marks.iter().map(|(key, mark)| (key, *mark)))
     }
 
     /// The mark of a key, if it is revoked.
     ///
     /// # Ordering
-    /// As [`TrustStore::revoked`].
+    /// As [`TrustStore::revocation`].
     #[must_use]
     pub fn key_revocation(&self, key: &PublicKey) -> Option<Revocation> {
-        self.tables()?.sides.revoked_keys.get(*key).copied()
+        self.shared.cell().with(|version| version.revoked_keys.get(*key).copied())
+    }
+
+    /// The marks of a peer and a key, of one moment. Wait-free.
+    pub(crate) fn marks(&self, peer: NodeId, key: &PublicKey) -> Marks {
+        let cell = self.shared.cell();
+        cell.with(|version| Marks::new(version.revoked.get(peer).copied(), version.revoked_keys.get(*key).copied()))
     }
 
     /// Every ignored peer with since when, of one moment, by id.

@@ -249,7 +249,8 @@ impl TrustStore {
     /// Makes several changes that readers see as one, under one generation.
     ///
     /// `f` runs under the writer lock: it should be short. If it panics, nothing has changed. Reading the store from it
-    /// is fine and shows the state before; changing or waiting from it is an error, not a deadlock.
+    /// is fine and shows the state before; changing or waiting from it is an error, not a deadlock, and a subscription that
+    /// begins in it has ended.
     ///
     /// # Ordering
     /// As [`TrustStore::grant`]. Subscribers are told of peers in the order in which `f` first named them.
@@ -333,7 +334,8 @@ impl TrustStore {
         TrustFuture::new(Arc::clone(&self.shared), peer)
     }
 
-    /// Events from now on, in the order of publication.
+    /// Events from now on, in the order of publication. Of a closed store, in a forked process, and inside the closure of
+    /// [`update`](Self::update) it is a subscription that has ended.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         self.shared.subscribe(self.limits().subscription_events_max)
@@ -345,15 +347,16 @@ impl TrustStore {
         self.shared.subscribe(1)
     }
 
-    /// How durability is doing.
+    /// How durability is doing. In a forked process it says that, and how many peers are revoked; inside the closure of
+    /// [`update`](Self::update) it counts no waiters, retained versions and tables that are near their limits.
     #[must_use]
     pub fn health(&self) -> Health {
         let shared = &self.shared;
+        let revoked = shared.cell().with(|version| version.revoked.len());
         if shared.is_forked() {
-            return Health::forked(shared.generation(), shared.progress.durable());
+            return Health { revoked, ..Health::forked(shared.generation(), shared.progress.durable()) };
         }
         let tables = shared.tables();
-        let revoked = tables.as_ref().map_or(0, |tables| tables.sides.revoked.len());
         let near_limits = tables.as_ref().map_or_else(Vec::new, |tables| NearLimit::of(tables, &shared.limits));
         let waiters = shared.waiters_len();
         let health = Health::new(&shared.progress, shared.generation(), shared.superseded_len(), waiters);

@@ -55,6 +55,22 @@ fn the_store_marks_whatever_it_knows_and_says_what_there_was() {
 }
 
 #[test]
+fn inside_a_change_the_marks_are_those_before_it_and_a_subscription_has_ended() {
+    let store = TrustStore::in_memory();
+    drop((store.revoke(node(9)).unwrap(), store.revoke_key(&key(2)).unwrap()));
+    let marks = || (store.revoked(), store.revocation(node(9)), store.revoked_keys(), store.key_revocation(&key(2)));
+    let before = marks();
+    assert_eq!((before.0.len(), before.2.len()), (1, 1));
+    let update = store.update(|batch| {
+        batch.revoke(node(8));
+        assert_eq!((marks(), store.is_revoked(node(8)), store.health().revoked), (before.clone(), false, 1));
+        assert_eq!(store.subscribe().recv(), None);
+    });
+    drop(update.unwrap());
+    assert!(store.is_revoked(node(8)) && store.is_revoked(node(9)) && store.health().revoked == 2);
+}
+
+#[test]
 fn a_grant_by_the_store_ends_the_ignoring_of_its_peer() {
     let store = TrustStore::in_memory();
     let ignored = [8, 9, 10].map(|id| TableChange::Ignored(node(id), Some(at(1).wall)));
