@@ -104,7 +104,7 @@ pub struct HandshakeConfig {
     pub message_age_max: Duration,
     /// A message stamped further than this ahead of our wall clock is dropped. 30 seconds.
     pub future_skew_max: Duration,
-    /// How often expired entries are looked for, by the tick. 5 minutes.
+    /// How often expired entries are looked for, by the tick. 5 minutes; at least 1 millisecond.
     pub housekeeping_every: Duration,
     /// How long an unanswered request, received or sent, is kept, by the tick; and the age at which a relayed message is
     /// dropped, by its stamp and our wall clock. 30 days.
@@ -118,9 +118,10 @@ pub struct HandshakeConfig {
     /// How long after a request to a peer the next automatic one to it is refused, by the tick; operators' requests
     /// never are. 30 seconds.
     pub automatic_cool_down: Duration,
-    /// How soon a relay that must be polled is polled after a request of ours, by the tick. 250 milliseconds.
+    /// How soon a relay that must be polled is polled after a request of ours, by the tick. 250 milliseconds; at least 1.
     pub relay_poll_min: Duration,
-    /// How seldom it is polled when nothing has been asked for a while, or when it fails, by the tick. 30 seconds.
+    /// How seldom it is polled when nothing has been asked for a while, or when it fails, by the tick. 30 seconds; at least
+    /// 1 millisecond.
     pub relay_poll_max: Duration,
     /// Whether a peer hears of a grant before it is durable.
     pub durability: Durability,

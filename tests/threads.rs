@@ -27,7 +27,7 @@ use trustkeep::node::{
     TcpConfig, TcpTransport, Transport,
 };
 use trustkeep::wire::message::Kind;
-use trustkeep::{HandshakeManager, NodeId, TrustStore};
+use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore};
 
 /// The names of our threads, as the operating system has them (15 bytes at most).
 fn ours() -> BTreeSet<String> {
@@ -105,6 +105,18 @@ fn no_thread_of_ours_is_left_however_a_node_ends() {
     live(&a, &b);
     drop((a, b));
     none_left("after a drop");
+
+    // What waits for the disk is let go by the thread that waits, and may be the last to hold the node.
+    let disk = Arc::new(Disk::default());
+    let store = Arc::new(TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap());
+    let manager = HandshakeManager::builder(Arc::clone(&store), Arc::new(identity(1)), Wire::new().0).start().unwrap();
+    let held = disk.gate.close();
+    drop(manager.grant(TrustRecord::new(id(9), None)).unwrap());
+    drop(manager);
+    eventually("those of the node end without the disk", || threads("trustkeep-durab") == 0);
+    drop(held);
+    drop(store);
+    none_left("after a drop with an answer that waited for the disk");
 
     let store = Arc::new(TrustStore::in_memory());
     let registry = Arc::new(hub.join(&identity(1), &[]).unwrap());

@@ -63,7 +63,7 @@ impl Announcer {
 
     /// Begins to tell, in the background, if our key has replaced another.
     pub(crate) fn start(&self, shell: &Arc<Shell>) -> io::Result<()> {
-        let own = foreign::run(|| shell.identity.rotation().filter(|it| *it.new_key() == shell.identity.public_key()));
+        let own = foreign::run(|| shell.identity.rotation().filter(|it| *it.new_key() == shell.own_key));
         let Some(rotation) = own.ok().flatten().filter(|_| shell.rules.config.announce_rotation) else {
             return Ok(());
         };

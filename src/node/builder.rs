@@ -113,9 +113,18 @@ impl Builder {
     /// Begins to receive.
     ///
     /// # Errors
-    /// [`StartError`]: no threads, or the transport does not start. Nothing runs then.
+    /// [`StartError`]: no threads, the transport does not start, or an interval is too short. Nothing runs then.
     pub fn start(self) -> Result<HandshakeManager, StartError> {
-        let own_id = self.identity.node_id();
+        let intervals = [
+            ("housekeeping_every", self.config.housekeeping_every),
+            ("relay_poll_min", self.config.relay_poll_min),
+            ("relay_poll_max", self.config.relay_poll_max),
+        ];
+        if let Some((name, _)) = intervals.into_iter().find(|(_, interval)| *interval < INTERVAL_MIN) {
+            return Err(StartError::Interval { name, min: INTERVAL_MIN });
+        }
+        let own = foreign::run(|| (self.identity.node_id(), self.identity.public_key()));
+        let (own_id, own_key) = own.map_err(|_| StartError::Panicked)?;
         let asked = |registry: &Arc<dyn Registry>| foreign::run(|| registry.relaying());
         let relaying = self.registry.as_ref().and_then(|registry| asked(registry).ok());
         let rules = Rules { own_id, config: self.config, policy: self.policy, limits: self.store.limits() };
@@ -131,6 +140,7 @@ impl Builder {
             clock: self.store.clock(),
             store: self.store,
             identity: self.identity,
+            own_key,
             cutter: Cutter::start(Arc::clone(&self.transport)).map_err(StartError::Thread)?,
             enforcement: Enforcement::new(losses),
             transport: self.transport,
@@ -169,13 +179,16 @@ impl Builder {
         manager.comparison = Comparison::start(&manager.shell).map_err(StartError::Thread)?;
         manager.poller = Poller::start(&manager.shell).map_err(StartError::Thread)?;
         let door = Arc::new(Door(Arc::downgrade(&manager.shell)));
-        manager.shell.transport.start(door).map_err(StartError::Transport)?;
+        let started = foreign::run(|| manager.shell.transport.start(door));
+        started.map_err(|_| StartError::Panicked)?.map_err(StartError::Transport)?;
         manager.shell.retries.start(&manager.shell).map_err(StartError::Thread)?;
         manager.shell.announcer.start(&manager.shell).map_err(StartError::Thread)?;
         Ok(manager)
     }
 }
 
+/// The least that an interval may be.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Keys of known peers that are kept ready, about 300 bytes each.
 const OPEN_KEYS_MAX: usize = 4096;
 

@@ -130,6 +130,16 @@ pub enum StartError {
     Thread(io::Error),
     /// The transport cannot begin to receive.
     Transport(io::Error),
+    /// An interval of [`HandshakeConfig`](crate::config::HandshakeConfig), by the name of its field, is below its least: what
+    /// is done so often would keep a processor busy.
+    Interval {
+        /// The field.
+        name: &'static str,
+        /// The least that it may be.
+        min: Duration,
+    },
+    /// The identity, or the transport when it was to begin, panicked.
+    Panicked,
 }
 
 impl fmt::Display for StartError {
@@ -137,6 +147,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Thread(error) => write!(f, "no thread to run on: {error}"),
             Self::Transport(error) => write!(f, "the transport does not receive: {}", foreign::shown(error)),
+            Self::Interval { name, min } => write!(f, "{name} must be {min:?} or more"),
+            Self::Panicked => f.write_str("the identity or the transport panicked"),
         }
     }
 }
@@ -145,6 +157,7 @@ impl core::error::Error for StartError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Thread(error) | Self::Transport(error) => Some(error),
+            Self::Interval { .. } | Self::Panicked => None,
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::outbox::Placed;
 use super::tcp::remaining;
 use crate::error::PersistError;
+use crate::foreign;
 use crate::peer::NodeId;
 use crate::store::Receipt;
 use crate::sync::{Condvar, Deadline, Mutex, spawn};
@@ -146,8 +147,9 @@ fn run(shared: &Shared) {
         state.left(peer);
         drop(state);
         let kept = wait(shared, &receipt);
-        if kept {
-            release();
+        // Before the lock is taken again: what a release owns ends with it, perhaps the node, which closes this queue.
+        if foreign::run(|| if kept { release() } else { drop(release) }).is_err() {
+            tracing::error!("a panic while an answer was released");
         }
         state = shared.state.lock();
     }

@@ -131,7 +131,7 @@ impl Shell {
     /// The message as it goes out.
     pub(crate) fn sign(&self, draft: &Draft) -> Result<Vec<u8>, SendError> {
         foreign::run(|| {
-            let key = self.identity.public_key();
+            let key = self.own_key;
             let message = sign_draft(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
             // Of another key it would make the message one that is refused.
             let rotation = self.identity.rotation().filter(|it| *it.new_key() == key);
@@ -223,7 +223,7 @@ impl Shell {
     /// Signs and sends a message of version 1, to a peer that the transport authenticates or not at all.
     fn send_v1(&self, draft: &Draft) -> Result<(), SendError> {
         foreign::run(|| {
-            let key = self.identity.public_key();
+            let key = self.own_key;
             let message = sign_draft_v1(self.rules.own_id, &key, draft, |bytes| self.identity.sign(bytes));
             self.transport.send_authenticated(draft.to, &message.to_json())
         })

@@ -25,13 +25,13 @@ use crate::wire::rotation::Rotation;
 
 /// A node's own id and key pair.
 pub trait Identity: Send + Sync {
-    /// Our id.
+    /// Our id. Asked once, when a node starts, as the key.
     fn node_id(&self) -> NodeId;
 
-    /// Our public key.
+    /// Our public key. A node whose key is to be another is started anew.
     fn public_key(&self) -> PublicKey;
 
-    /// The Ed25519 signature of `message` under our key.
+    /// The Ed25519 signature of `message` under our key. Called on threads that send; a panic loses that message.
     fn sign(&self, message: &[u8]) -> [u8; 64];
 
     /// The statement by which the key before this one named it as its successor; our messages carry it. None for a first

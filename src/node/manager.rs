@@ -33,13 +33,15 @@ use crate::machine::rejection::Rejection;
 use crate::machine::view::View as _;
 use crate::peer::{Fingerprint, NodeId, PublicKey, TrustRecord};
 use crate::store::{Generation, Receipt, Revoked, Subscription, TrustFuture, TrustStore};
-use crate::sync::Deadline;
+use crate::sync::{Deadline, OneShot, spawn};
 use crate::tables::{Outgoing, Revocation};
 
 /// A node that takes part in the handshake: it receives, decides by the rules, answers, and does as operators say.
 ///
 /// Its clock and limits are those of its store. Share it in an [`Arc`]. Dropping it stops its threads; the store stays open
-/// for whoever holds it, unless [`shutdown`](Self::shutdown) closed it.
+/// for whoever holds it, unless [`shutdown`](Self::shutdown) closed it. Its threads may hold the store some moments after the
+/// drop: call `shutdown` before the directory is opened again. One manager serves one store: a second one would act on the
+/// same trust under another name, and shutting down either closes the store for both.
 ///
 /// It logs through `tracing`, on the thread at hand: often the one that handles a message. What messages cause is logged
 /// once a second for each name at most. The subscriber is the embedder's, and must not block: one that writes to a pipe
@@ -68,7 +70,7 @@ impl HandshakeManager {
     /// Our own key.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        self.shell.identity.public_key()
+        self.shell.own_key
     }
 
     /// The store, for readers, snapshots and its health.
@@ -169,9 +171,6 @@ impl HandshakeManager {
         }
     }
 
-    /// Refuses a pending peer, and tells it so.
-    ///
-    /// # Errors
     /// Forgets a request of ours: an answer to it will mean nothing.
     ///
     /// # Errors
@@ -331,7 +330,9 @@ impl HandshakeManager {
     /// Stops: takes nothing new, finishes or cancels what is being received, waits for what runs in the background, and
     /// saves if anything changed.
     ///
-    /// All waiting together takes [`shutdown_wait`](crate::config::HandshakeConfig::shutdown_wait) at most, counted from the first call.
+    /// All waiting together takes [`shutdown_wait`](crate::config::HandshakeConfig::shutdown_wait) at most, counted from the
+    /// first call. A transport that hangs while it is to cut peers off or to stop is waited for a second more each time, and
+    /// then left behind. Saving takes until [`Options::close_deadline`](crate::Options::close_deadline) at most, after that.
     /// Calling it again does not wait again, but tries again to save what could not be saved. Operators' calls answer
     /// [`CommandError::Stopped`] from now on, reading goes on working. It may be called from anywhere, an event sink
     /// included.
@@ -351,12 +352,12 @@ impl HandshakeManager {
 
     fn stop(&self, wait: Duration) {
         let shell = &self.shell;
-        let until = *shell.stopping.lock().get_or_insert_with(|| Deadline::after(wait));
-        let guarded = |what: &dyn Fn()| {
-            if foreign::run(what).is_err() {
-                tracing::error!("the transport panicked while stopping");
-            }
-        };
+        let mut stopping = shell.stopping.lock();
+        let is_first = stopping.is_none();
+        let until = *stopping.get_or_insert_with(|| Deadline::after(wait));
+        drop(stopping);
+        // What does not hang is waited for in any case.
+        let at_least = || Deadline::after(remaining(until).max(if is_first { STOP_MIN } else { Duration::ZERO }));
         // No new work.
         shell.in_flight.close();
         self.housekeeper.stop();
@@ -369,7 +370,8 @@ impl HandshakeManager {
             poller.stop();
         }
         // Those who deliver messages, and those who handle them.
-        guarded(&|| shell.transport.stop_receiving(remaining(until)));
+        let wait = remaining(until);
+        let received = self.ask_transport(at_least(), move |transport| transport.stop_receiving(wait));
         let fetched = self.poller.as_ref().is_none_or(|poller| poller.wait(until));
         let compared = self.comparison.as_ref().is_none_or(|comparison| comparison.wait(until));
         let handled = shell.in_flight.wait(until);
@@ -377,26 +379,43 @@ impl HandshakeManager {
         let enforced = shell.enforcement.close(shell, until);
         shell.durable.close(until);
         let sent = shell.outbox.close(until) & shell.relays.close(until) & shell.reports.close(until);
-        shell.cutter.close();
+        let cut = shell.cutter.close(at_least());
         // Refused if the store was closed before: then this was done before, too.
         drop(shell.submit(Input::Stopping));
-        guarded(&|| shell.transport.stop_sending());
+        let left = self.ask_transport(at_least(), |transport| transport.stop_sending());
         // Nothing happens any more that sinks would hear of.
         for delivery in &self.deliveries {
             shell.store.end_subscription(delivery.subscription());
         }
         let told = self.deliveries.iter().map(|delivery| delivery.close(until)).fold(true, |all, one| all & one);
-        if !(fetched && compared && handled && enforced && sent && told) {
+        if !(received && fetched && compared && handled && enforced && sent && cut && left && told) {
             tracing::warn!(
+                received,
                 fetched,
                 compared,
                 handled,
                 enforced,
                 sent,
+                cut,
+                left,
                 told,
                 "something still ran when the time to stop was over"
             );
         }
+    }
+
+    /// Has the transport stop something, on a thread that is left behind if that hangs. Says whether it came back.
+    fn ask_transport(&self, until: Deadline, stop: impl FnOnce(&dyn Transport) + Send + 'static) -> bool {
+        let (transport, done) = (Arc::clone(&self.shell.transport), Arc::new(OneShot::new()));
+        let of_thread = Arc::clone(&done);
+        let stop = move || {
+            if foreign::run(|| stop(&*transport)).is_err() {
+                tracing::error!("the transport panicked while stopping");
+            }
+            foreign::let_go(transport);
+            of_thread.put(());
+        };
+        spawn("trustkeep-stop", stop).is_ok() && done.wait(until).is_some()
     }
 
     pub(super) fn command(&self, command: Command) -> Result<(Outcome, Receipt), CommandError> {
@@ -454,6 +473,9 @@ impl Shell {
         self.in_flight.enter().ok_or_else(refused)
     }
 }
+
+/// How long a stop waits at least for what the transport does to stop, which should be done at once.
+const STOP_MIN: Duration = Duration::from_secs(1);
 
 impl Drop for HandshakeManager {
     fn drop(&mut self) {

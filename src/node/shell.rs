@@ -58,6 +58,8 @@ pub(crate) struct Shell {
     pub(crate) began: WallMillis,
     pub(crate) store: Arc<TrustStore>,
     pub(crate) identity: Arc<dyn Identity>,
+    /// The identity's key, as it was when the node started.
+    pub(crate) own_key: PublicKey,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) registry: Option<Arc<dyn Registry>>,
     /// Whether the registry relays messages, as it said when the node started.
