@@ -56,9 +56,29 @@
 //! [`TrustStore::in_memory`] has no disk to wait for. A task that must cut a connection when its peer is revoked needs no
 //! subscription: asking for each packet costs some nanoseconds.
 //!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | none | the store: [`TrustStore`], readers, snapshots, events, files; 37 packages in all | yes |
+//! | `serde` | `Serialize` and `Deserialize` of ids, keys, fingerprints, records and revocations, `Serialize` of [`Event`], `Event::to_json` | by `handshake` |
+//! | `handshake` | messages, their signatures, and the rules, without a network | by `node` |
+//! | `node` | the [`HandshakeManager`], its TCP transport, registries, the peers file | yes |
+//! | `cli` | the program `trustkeep` | no |
+//!
+//! The store alone does no arithmetic of the curve: a [`PublicKey`] is canonical and not of small order, which takes a
+//! comparison of bytes. Whether it names a point of the curve, `handshake` finds out; one that names none opens no door.
+//!
 //! # Start
 //!
 //! Start with [`TrustStore`]; hot threads use [`TrustReader`]s. The documents are part of this crate: [`docs`].
+
+#![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports, reason = "what only a node uses of the store"))]
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!(
+    "trustkeep needs a 64-bit target: its map keeps addresses of 48 bits in words of 64, and maps whole files"
+);
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -71,8 +91,10 @@ mod foreign;
 mod lanes;
 #[cfg(all(test, trustkeep_loom))]
 mod loom_tests;
+#[cfg(feature = "handshake")]
 pub mod machine;
 mod map;
+#[cfg(feature = "node")]
 pub mod node;
 mod pages;
 pub mod peer;
@@ -83,11 +105,15 @@ pub mod tables;
 #[cfg(any(test, feature = "__testing"))]
 #[doc(hidden)]
 pub mod testing;
+#[doc(hidden)]
+pub mod text;
 pub mod time;
+#[cfg(feature = "handshake")]
 pub mod wire;
 
 pub use error::{Displacement, Holder, OpenError, PersistError, WriteError};
 pub use event::Event;
+#[cfg(feature = "node")]
 pub use node::HandshakeManager;
 pub use peer::{
     Fingerprint, InvalidFingerprint, InvalidKey, InvalidNodeId, InvalidRevocationId, Marks, NodeId, PublicKey,
@@ -98,10 +124,10 @@ pub use persist::recover::RecoverPolicy;
 pub use persist::report::{SetAside, TornTail};
 pub use store::{
     Batch, Change, DurableFuture, FailingDisk, FailingSnapshots, Generation, Health, KeeperState, KeyRevoked,
-    NearLimit, Options, Receipt, RecoveryReport, Revoked, RunningSave, Snapshot, Subscription, TrustFuture,
-    TrustReader, TrustStore,
+    NearLimit, Options, Receipt, RecoveryReport, Revoked, RunningSave, Snapshot, SnapshotIter, Subscription,
+    TrustFuture, TrustReader, TrustStore,
 };
-pub use time::{Now, Tick, WallMillis};
+pub use time::{NoSystemTime, Now, Tick, WallMillis};
 
 #[doc(hidden)]
 pub use persist::{FileEntry, FileId, Left, OpenFile, Seen, Storage, StorageFile};

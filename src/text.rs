@@ -26,7 +26,7 @@ impl Text {
     ///
     /// # Examples
     /// ```
-    /// use trustkeep::wire::text::Text;
+    /// use trustkeep::text::Text;
     /// assert_eq!(Text::filtered("  weather \u{200b} feed\u{202e}\n").as_str(), "weather feed");
     /// ```
     #[must_use]

@@ -5,10 +5,49 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::time::Duration;
+use std::time::SystemTime;
 
 /// A point of wall-clock time: milliseconds since 1970-01-01 00:00 UTC; may be negative; 0 also stands for "not known".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct WallMillis(i64);
+
+/// To the millisecond, rounded towards the past; at most to the ends of the range.
+impl From<SystemTime> for WallMillis {
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            Err(before) => {
+                let nanos = i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX);
+                Self(i64::try_from((-nanos).div_euclid(1_000_000)).unwrap_or(i64::MIN))
+            }
+        }
+    }
+}
+
+/// Fails where the system has no such time.
+impl TryFrom<WallMillis> for SystemTime {
+    type Error = NoSystemTime;
+
+    fn try_from(time: WallMillis) -> Result<Self, NoSystemTime> {
+        let distance = Duration::from_millis(time.0.unsigned_abs());
+        let there =
+            if time.0 < 0 { Self::UNIX_EPOCH.checked_sub(distance) } else { Self::UNIX_EPOCH.checked_add(distance) };
+        there.ok_or(NoSystemTime)
+    }
+}
+
+/// The system's clock cannot show this [`WallMillis`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSystemTime;
+
+impl fmt::Display for NoSystemTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the system's clock has no such time")
+    }
+}
+
+impl core::error::Error for NoSystemTime {}
 
 impl WallMillis {
     /// The given number of milliseconds since 1970-01-01 00:00 UTC.
@@ -113,6 +152,18 @@ mod tests {
         assert_eq!(WallMillis::new(i64::MIN).millis_since(WallMillis::new(1)), i64::MIN);
         assert_eq!(Tick::new(i64::MIN).saturating_add(-1), Tick::new(i64::MIN));
         assert_eq!(Tick::new(5).millis_since(Tick::new(7)), -2);
+    }
+
+    #[test]
+    fn the_systems_time_comes_and_goes_to_the_millisecond() {
+        let at = |seconds, nanos| SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+        assert_eq!(WallMillis::from(at(2, 1_999_999)), WallMillis::new(2_001));
+        assert_eq!(WallMillis::from(SystemTime::UNIX_EPOCH - Duration::from_nanos(1)), WallMillis::new(-1));
+        assert_eq!(WallMillis::from(SystemTime::UNIX_EPOCH - Duration::from_millis(3)), WallMillis::new(-3));
+        for millis in [0, 1, -1, 1_772_532_000_123, -86_400_001] {
+            let time = WallMillis::new(millis);
+            assert_eq!(SystemTime::try_from(time).map(WallMillis::from), Ok(time));
+        }
     }
 
     #[test]

@@ -441,3 +441,29 @@ fn files_and_directory_are_private() {
     assert!(files.len() >= 3, "{files:?}");
     assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
 }
+
+#[test]
+fn a_snapshot_is_iterated_by_reference_and_knows_how_many_are_left() {
+    let store = TrustStore::in_memory();
+    let ids = [9, 7, 8].map(|id| NodeId::new(id).unwrap());
+    drop(store.update(|batch| ids.map(|id| batch.grant(TrustRecord::new(id, None)).unwrap())).unwrap());
+    let snapshot = store.snapshot();
+    let mut records = snapshot.iter();
+    assert_eq!((records.len(), records.next().map(|record| record.node_id.get()), records.len()), (3, Some(7), 2));
+    let mut seen = Vec::new();
+    for record in &snapshot {
+        seen.push(record.node_id.get());
+    }
+    assert_eq!((seen, u64::from(snapshot.generation())), (vec![7, 8, 9], snapshot.generation().get()));
+}
+
+#[test]
+fn a_receipt_is_awaited_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = TrustStore::open(dir.path().join("store")).unwrap();
+    let receipt = store.grant(TrustRecord::new(NodeId::new(9).unwrap(), None)).unwrap();
+    receipt.wait_durable().unwrap();
+    let mut future = receipt.into_future();
+    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
+    assert!(matches!(core::pin::Pin::new(&mut future).poll(&mut context), core::task::Poll::Ready(Ok(()))));
+}

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 
 use crate::config::{Allowed, OnRotation, Policy};
 use crate::peer::{NodeId, PublicKey};
+use crate::wire::open_key::parse_key;
 
 /// What a node takes that it need not; all of it off unless given.
 #[derive(Debug, Default, Args)]
@@ -111,7 +112,7 @@ fn allowed(text: &str) -> Result<Allowed, String> {
     let peer: NodeId = parts.next().unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
     let key = match parts.next().unwrap_or_default() {
         "" => None,
-        key => Some(key.parse::<PublicKey>().map_err(|error| format!("{error}"))?),
+        key => Some(parse_key(key).map_err(|error| format!("{error}"))?),
     };
     let entry = Allowed::new(peer, key);
     Ok(match parts.next() {

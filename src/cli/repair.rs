@@ -5,7 +5,7 @@
 //! change and every restriction that can be read is kept; what is not is listed.
 #![forbid(unsafe_code)]
 
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "__testing", not(trustkeep_loom)))]
 mod tests;
 mod told;
 

@@ -335,9 +335,9 @@ const VERSION: u32 = 1;
 const FIRST_MILLIS: i64 = -62_167_219_200_000;
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "__testing", not(trustkeep_loom)))]
 mod remembered_tests;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "__testing", not(trustkeep_loom)))]
 mod twice_tests;

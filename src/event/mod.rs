@@ -1,7 +1,9 @@
 //! What happened, for whoever subscribes: one event for every grant, every loss and every request that was shown.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "serde")]
 mod json;
+mod names;
 
 use crate::peer::{Fingerprint, KeyFault, Marks, NodeId, Source};
 

@@ -23,12 +23,13 @@ use crate::peer::PublicKey;
 use crate::tables::succession;
 use crate::wire::decode::Decoded;
 use crate::wire::message::Kind;
+use crate::wire::open_key::OpenKey;
 
 /// Whether a statement in this message says anything to us: it is about the key of the sender's record, about a key that
 /// we have seen a statement of, or about a revoked key. If not it need not be checked.
 #[must_use]
 pub fn is_of_use(view: &dyn View, message: &Decoded) -> bool {
-    let Some(old) = message.statement().and_then(|raw| PublicKey::from_bytes(*raw.old_key()).ok()) else {
+    let Some(old) = message.statement().and_then(|raw| OpenKey::new(*raw.old_key()).ok().map(|old| *old.key())) else {
         // What names no key at all must be refused, and not ignored.
         return true;
     };

@@ -191,6 +191,7 @@ mod tests {
     use crate::peer::PublicKey;
     use crate::testing::actor::{Actor, Way, at, dropped, node, sent};
     use crate::wire::message::Message;
+    use crate::wire::open_key::OpenKey;
     use crate::wire::text::LOOKED_AT_BYTES_MAX;
     use crate::wire::text::tests::looked_at;
     use crate::wire::verify::{Verified, verify};
@@ -310,7 +311,7 @@ mod tests {
                 bytes[place] ^= by;
                 bytes
             });
-            others.into_iter().find_map(|bytes| PublicKey::from_bytes(bytes).ok()).unwrap()
+            others.into_iter().find_map(|bytes| OpenKey::new(bytes).ok()).map(|twin| *twin.key()).unwrap()
         };
         (0..32).map(twin).collect()
     }

@@ -17,7 +17,7 @@ fn is_among(mut bytes: [u8; 32]) -> bool {
 }
 
 /// The y coordinates of every point of small order, canonical or not, little-endian, sign bit cleared.
-pub(super) const Y: [[u8; 32]; 7] = [
+pub(crate) const Y: [[u8; 32]; 7] = [
     // 0, 1 and p - 1
     [0; 32],
     with_ends(0x01, 0x00, 0x00),

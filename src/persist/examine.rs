@@ -27,6 +27,7 @@ use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::patch::Patch;
 use crate::time::Now;
+use crate::wire::open_key::OpenKey;
 use ending::{finding, written};
 
 /// What a file in a store's directory is, by its name.
@@ -459,7 +460,7 @@ fn check_keys(
         if number % TELL_EVERY == 0 {
             meter.reach((file_bytes.saturating_mul(number) / count).min(file_bytes));
         }
-        if let Err(reason) = PublicKey::from_bytes(*key.as_bytes()) {
+        if let Err(reason) = OpenKey::new(*key.as_bytes()) {
             let place = bytes.windows(32).position(|window| window == key.as_bytes());
             return Err(FileError::Damaged(Damage { offset: place.unwrap_or(0) as u64, reason: reason.to_string() }));
         }

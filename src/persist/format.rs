@@ -11,7 +11,7 @@
 mod blocks;
 mod entries;
 mod journal;
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod journal_tests;
 mod replay;
 #[cfg(feature = "cli")]
@@ -20,11 +20,11 @@ mod snapshot;
 mod stored;
 #[cfg(all(feature = "__testing", not(all(test, trustkeep_loom))))]
 pub(crate) mod tamper;
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod tests;
 mod version_1;
 mod watermark;
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod watermark_tests;
 
 pub(crate) use journal::{GROUPS_AT, JournalHead, MARK_AT, Mark, PAGE_BYTES, Previous, encode_group, group_bytes};

@@ -256,7 +256,7 @@ fn by_key<V>(entries: impl Iterator<Item = (PublicKey, V)>) -> Vec<(PublicKey, V
 /// How many records end in one critical section of the writer lock.
 const ENDED_AT_ONCE: usize = 256;
 
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod named_tests;
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod tests;

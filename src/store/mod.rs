@@ -22,7 +22,7 @@ mod recovery;
 pub(crate) mod shared;
 mod snapshot;
 mod superseded;
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod tests;
 mod trust_future;
 mod waiters;
@@ -47,7 +47,7 @@ pub(crate) use options::fresh_identity;
 pub use reader::TrustReader;
 pub use receipt::{Generation, KeyRevoked, Receipt, Revoked};
 pub use recovery::RecoveryReport;
-pub use snapshot::{Change, Snapshot};
+pub use snapshot::{Change, Snapshot, SnapshotIter};
 pub use trust_future::TrustFuture;
 
 use crate::clock::Clock;

@@ -28,6 +28,12 @@ impl Generation {
     }
 }
 
+impl From<Generation> for u64 {
+    fn from(generation: Generation) -> Self {
+        generation.0
+    }
+}
+
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -46,6 +52,16 @@ pub struct Receipt {
     urgent: bool,
     /// The newest generation up to this one that the keeper saves at once.
     news: u64,
+}
+
+/// As [`Receipt::durable_future`]: `store.grant(record)?.await?`.
+impl IntoFuture for Receipt {
+    type Output = Result<(), PersistError>;
+    type IntoFuture = DurableFuture;
+
+    fn into_future(self) -> DurableFuture {
+        DurableFuture::new(self)
+    }
 }
 
 impl Receipt {

@@ -116,10 +116,10 @@ impl Snapshot {
     ///
     /// # Complexity
     /// Sorts the ids first: n log n time and four bytes for each record.
-    pub fn iter(&self) -> impl Iterator<Item = TrustRecord> {
+    pub fn iter(&self) -> SnapshotIter<'_> {
         let mut peers: Vec<NodeId> = self.0.trusted.iter().map(|record| record.node_id).collect();
         peers.sort_unstable();
-        peers.into_iter().filter_map(|peer| self.get(peer))
+        SnapshotIter { snapshot: self, peers: peers.into_iter() }
     }
 
     /// All records, in no order.
@@ -271,6 +271,37 @@ impl Snapshot {
             }
         }
         changes.into_iter()
+    }
+}
+
+/// The records of a [`Snapshot`], by id.
+#[derive(Clone, Debug)]
+pub struct SnapshotIter<'a> {
+    snapshot: &'a Snapshot,
+    peers: std::vec::IntoIter<NodeId>,
+}
+
+impl Iterator for SnapshotIter<'_> {
+    type Item = TrustRecord;
+
+    fn next(&mut self) -> Option<TrustRecord> {
+        self.peers.next().and_then(|peer| self.snapshot.get(peer))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.peers.size_hint()
+    }
+}
+
+impl ExactSizeIterator for SnapshotIter<'_> {}
+impl core::iter::FusedIterator for SnapshotIter<'_> {}
+
+impl<'a> IntoIterator for &'a Snapshot {
+    type Item = TrustRecord;
+    type IntoIter = SnapshotIter<'a>;
+
+    fn into_iter(self) -> SnapshotIter<'a> {
+        self.iter()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::error::WriteError;
 use crate::map::mix::Mix;
+use crate::peer::Kind;
 use crate::peer::{NodeId, TrustRecord};
 use crate::persist::recover::GENERATION_MAX;
 use crate::store::keeper::InMemory;
@@ -25,7 +26,6 @@ use crate::tables::table::Table as _;
 use crate::tables::{Floor, TableChange};
 use crate::testing::actor::{Actor, Way, at};
 use crate::time::{Now, WallMillis};
-use crate::wire::message::Kind;
 
 fn raise_floor(store: &TrustStore, stamp: i64) -> Receipt {
     let peer = NodeId::new(7).unwrap();

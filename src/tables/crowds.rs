@@ -16,7 +16,7 @@ use crate::time::Tick;
 
 /// Entries that one party may have as easily as one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Crowd {
+pub(crate) enum Crowd {
     /// All that wait.
     All,
     /// The first 48 bits of an IPv6 address: what one customer of a provider has at least.
@@ -29,7 +29,7 @@ pub enum Crowd {
 
 /// Crowds that are compared by how many they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
+pub(crate) enum Class {
     /// All that wait have nothing to be compared with.
     All,
     /// IPv6 sites, and each source that is no IPv6 address.
@@ -46,13 +46,13 @@ pub(crate) const BLOCK_BITS: [u8; 2] = [32, 40];
 impl Crowd {
     /// The IPv6 site of this source; any other source is by itself.
     #[must_use]
-    pub fn site(source: Source) -> Self {
+    pub(crate) fn site(source: Source) -> Self {
         v6(source).map_or(Self::Source(source), |bits| Self::Site(bits >> 80))
     }
 
     /// The IPv6 block of that many bits that this source is in.
     #[must_use]
-    pub fn block(source: Source, bits: u8) -> Option<Self> {
+    pub(crate) fn block(source: Source, bits: u8) -> Option<Self> {
         Some(Self::Block(bits, v6(source)?.checked_shr(128 - u32::from(bits))?))
     }
 }
@@ -60,7 +60,7 @@ impl Crowd {
 impl Class {
     /// That of the sources of a site; none of a source that is by itself.
     #[must_use]
-    pub const fn sources_of(site: Crowd) -> Option<Self> {
+    pub(crate) const fn sources_of(site: Crowd) -> Option<Self> {
         match site {
             Crowd::Site(bits) => Some(Self::SourcesOf(bits)),
             _ => None,
@@ -86,6 +86,7 @@ fn v6(source: Source) -> Option<u128> {
 
 /// The crowds of one version of the pending table.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(not(feature = "handshake"), allow(unreachable_pub, reason = "the rules' view has it"))]
 pub struct Crowds {
     crowds: BTreeMap<Crowd, Members>,
     /// By class, those of which somebody would give way, by how many they have.
@@ -102,25 +103,25 @@ struct Members {
 impl Crowds {
     /// How many are in it.
     #[must_use]
-    pub fn count(&self, crowd: Crowd) -> usize {
+    pub(crate) fn count(&self, crowd: Crowd) -> usize {
         self.crowds.get(&crowd).map_or(0, |members| members.len)
     }
 
     /// Who has been silent longest of those in it whom nobody vouches for.
     #[must_use]
-    pub fn oldest_unvouched(&self, crowd: Crowd) -> Option<NodeId> {
+    pub(crate) fn oldest_unvouched(&self, crowd: Crowd) -> Option<NodeId> {
         self.crowds.get(&crowd)?.unvouched.first().map(|(_, peer)| *peer)
     }
 
     /// The crowds of a class in which there is somebody whom nobody vouches for, the largest first.
-    pub fn largest(&self, class: Class) -> impl Iterator<Item = (usize, Crowd)> {
+    pub(crate) fn largest(&self, class: Class) -> impl Iterator<Item = (usize, Crowd)> {
         let from = (class, Reverse(usize::MAX), Crowd::All);
         let of_class = self.sizes.range(from..).take_while(move |(other, ..)| *other == class);
         of_class.map(|(_, Reverse(len), crowd)| (*len, *crowd))
     }
 
     /// One more waits.
-    pub fn add(&mut self, peer: NodeId, entry: &Pending) {
+    pub(crate) fn add(&mut self, peer: NodeId, entry: &Pending) {
         self.change(entry.source, |members| {
             members.len += 1;
             if !entry.is_backed() {
@@ -130,7 +131,7 @@ impl Crowds {
     }
 
     /// One that was added with this entry waits no longer.
-    pub fn remove(&mut self, peer: NodeId, entry: &Pending) {
+    pub(crate) fn remove(&mut self, peer: NodeId, entry: &Pending) {
         self.change(entry.source, |members| {
             members.len = members.len.saturating_sub(1);
             members.unvouched.remove(&(entry.received_tick, peer));

@@ -5,8 +5,8 @@ use super::patch::{SideValues, Values};
 use super::table::Table;
 use super::{Owed, RefusedRequest, Revocation, Sides, Succession, TableChange, Tables, side_tables};
 use crate::map::{Change, TrustMap, Value};
+use crate::peer::Kind;
 use crate::peer::{NodeId, PublicKey};
-use crate::wire::message::Kind;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

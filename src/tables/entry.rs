@@ -167,7 +167,7 @@ pub struct RefusedRequest {
 #[non_exhaustive]
 pub struct Owed {
     /// Accept, reject or revoke.
-    pub kind: crate::wire::message::Kind,
+    pub kind: crate::peer::Kind,
     /// The nonce of the message; every try carries the same one.
     pub nonce: Nonce,
     /// The nonce of the request that the message answers, if it answers one.

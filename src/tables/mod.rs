@@ -189,5 +189,5 @@ impl Tables {
     }
 }
 
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod tests;

@@ -99,7 +99,7 @@ impl Table for Queue {
     }
 }
 
-#[cfg(all(test, not(trustkeep_loom)))]
+#[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod tests {
     use super::*;
     use crate::tables::Source;

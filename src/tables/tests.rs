@@ -5,8 +5,8 @@ use super::patch::{Patch, SideValues};
 use super::table::Table as _;
 use super::*;
 use crate::map::Value;
+use crate::peer::Kind;
 use crate::testing::actor::{Actor, Way, at, mark};
-use crate::wire::message::Kind;
 
 #[test]
 fn only_what_differs_counts_as_touched() {
@@ -137,7 +137,7 @@ fn a_saved_revision_goes_with_the_last_entry_of_its_peer() {
 }
 
 /// `verify` looks at each, as a store may hold keys that were damaged in memory before they were saved.
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "__testing"))]
 #[test]
 fn every_key_of_every_entry_is_among_the_keys() {
     let key = |seed: u8| {

@@ -12,5 +12,6 @@ pub mod message;
 pub mod open_key;
 pub mod rotation;
 pub mod sign;
-pub mod text;
 pub mod verify;
+
+pub use crate::text;

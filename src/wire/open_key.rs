@@ -23,9 +23,13 @@ impl OpenKey {
     /// The key with these bytes, checked.
     ///
     /// # Errors
-    /// As [`PublicKey::from_bytes`].
+    /// As [`PublicKey::from_bytes`], and [`InvalidKey::Malformed`] if they name no point of the curve.
+    ///
+    /// # Complexity
+    /// One point decompression, some microseconds.
     pub fn new(bytes: [u8; 32]) -> Result<Self, InvalidKey> {
-        let (key, point) = PublicKey::open(bytes)?;
+        let key = PublicKey::from_bytes(bytes)?;
+        let point = VerifyingKey::from_bytes(&bytes).map_err(|_| InvalidKey::Malformed)?;
         Ok(Self { key, point })
     }
 
@@ -46,6 +50,26 @@ impl fmt::Debug for OpenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.key.fmt(f)
     }
+}
+
+impl PublicKey {
+    /// Whether it names a point of the curve: if not, no signature verifies under it.
+    ///
+    /// # Complexity
+    /// One point decompression, some microseconds.
+    #[must_use]
+    pub fn is_on_curve(&self) -> bool {
+        OpenKey::new(*self.as_bytes()).is_ok()
+    }
+}
+
+/// The key that a text names, as [`PublicKey`] reads it, on the curve: where people name keys, a typing error is told at once.
+///
+/// # Errors
+/// As [`OpenKey::new`].
+pub fn parse_key(text: &str) -> Result<PublicKey, InvalidKey> {
+    let key = text.parse::<PublicKey>()?;
+    if key.is_on_curve() { Ok(key) } else { Err(InvalidKey::Malformed) }
 }
 
 /// Open keys of known peers, at most so many; who was noted first is forgotten first.
@@ -105,6 +129,7 @@ impl fmt::Debug for OpenKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::SMALL_ORDER;
 
     fn key(seed: u8) -> OpenKey {
         OpenKey::new(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes()).unwrap()
@@ -131,6 +156,53 @@ mod tests {
         small[0] = 1;
         assert_eq!(OpenKey::new(small).map(drop), Err(InvalidKey::Weak));
         assert_eq!(*key(1).key(), PublicKey::from_bytes(*key(1).key().as_bytes()).unwrap());
+        // Off the curve: the store takes it for a key, and those who sign and check, or read what people type, do not.
+        let off = (2..=255_u8).map(|b| [b; 32]).find(|bytes| VerifyingKey::from_bytes(bytes).is_err()).unwrap();
+        let off_key = PublicKey::from_bytes(off).unwrap();
+        assert_eq!(OpenKey::new(off).map(drop), Err(InvalidKey::Malformed));
+        assert_eq!((off_key.is_on_curve(), key(1).key().is_on_curve()), (false, true));
+        assert_eq!(parse_key(&off_key.to_base64()), Err(InvalidKey::Malformed));
+        assert_eq!(parse_key(&key(1).key().to_base64()), Ok(*key(1).key()));
+        assert_eq!(parse_key("x"), Err(InvalidKey::Encoding));
+    }
+
+    /// Around the prime, below and above, and wherever else; each small order, in each encoding.
+    fn keys_at_the_edges() -> impl Iterator<Item = [u8; 32]> {
+        let with_ends = |first: u8, middle: u8, last: u8| {
+            let mut bytes = [middle; 32];
+            (bytes[0], bytes[31]) = (first, last);
+            bytes
+        };
+        let near = (0..=255).flat_map(move |first| [0x7f, 0xff].map(|last| with_ends(first, 0xff, last)));
+        let far = (0..=255).flat_map(move |middle| [0x00, 0x7e, 0xfe].map(|last| with_ends(0xed, middle, last)));
+        let small = SMALL_ORDER.into_iter().flat_map(|y| [y, negated(y)]);
+        near.chain(far).chain(small)
+    }
+
+    /// The same y with the sign of the other x.
+    fn negated(mut y: [u8; 32]) -> [u8; 32] {
+        y[31] |= 0x80;
+        y
+    }
+
+    /// What the store refuses by a table is what the curve refuses.
+    #[test]
+    fn a_key_is_good_exactly_if_its_point_is_written_as_these_bytes_and_not_of_small_order() {
+        let (mut good, mut weak) = (0, 0);
+        for bytes in keys_at_the_edges() {
+            let Ok(point) = VerifyingKey::from_bytes(&bytes) else {
+                assert_eq!(OpenKey::new(bytes).map(drop), Err(InvalidKey::Malformed));
+                continue;
+            };
+            let is_good = point.to_edwards().compress().to_bytes() == bytes && !point.is_weak();
+            (good, weak) = (good + u32::from(is_good), weak + u32::from(point.is_weak()));
+            assert_eq!(PublicKey::from_bytes(bytes).is_ok(), is_good, "{bytes:02x?}");
+            assert_eq!(OpenKey::new(bytes).is_ok(), is_good, "{bytes:02x?}");
+            if point.is_weak() {
+                assert_eq!(PublicKey::from_checksummed(bytes), Err(InvalidKey::Weak), "{bytes:02x?}");
+            }
+        }
+        assert!(good > 100 && weak >= 8, "{good} {weak}");
     }
 
     #[test]

@@ -25,11 +25,12 @@ use crate::machine::input::{LookedAt, PeerOrKey};
 use crate::machine::rejection::Rejection;
 use crate::machine::view::View as _;
 use crate::node::{CommandError, HandshakeManager, RequestOptions, Told};
-use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
+use crate::peer::{NodeId, RevocationId, TrustRecord};
 use crate::store::Receipt;
 use crate::sync::{Arc, Deadline};
 use crate::tables::table::Table as _;
 use crate::tables::{Outgoing, Owed, Refusal};
+use crate::wire::open_key::parse_key;
 
 /// A running node, as its control socket serves it.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
         Ask::Request { peer, justification, expected_key, force, lift } => done(id(peer).and_then(|peer| {
             let mut options = RequestOptions::default().force(force);
             if let Some(key) = expected_key {
-                options = options.expected_key(key.parse().map_err(|error| format!("--key: {error}"))?);
+                options = options.expected_key(parse_key(&key).map_err(|error| format!("--key: {error}"))?);
             }
             if let Some(lift) = revocation(lift)? {
                 options = options.lift(lift);
@@ -98,7 +99,7 @@ pub(super) fn perform(node: &Served, request: Ask, go_on: &dyn Fn() -> bool, sli
             Ok(with_others_under_key(manager, peer, done))
         })),
         Ask::Grant { peer, key, lift } => done(id(peer).and_then(|peer| {
-            let key: PublicKey = key.parse().map_err(|error| format!("KEY: {error}"))?;
+            let key = parse_key(&key).map_err(|error| format!("KEY: {error}"))?;
             let record = TrustRecord::new(peer, key).approved_at(now().wall);
             let was_ignored = is_ignored(manager, peer);
             let was = known::was(manager, peer, &key);
@@ -248,7 +249,7 @@ fn revocation(text: Option<String>) -> Result<Option<RevocationId>, String> {
 fn whom(peer: Option<u32>, key: Option<String>) -> Result<PeerOrKey, String> {
     match (peer, key) {
         (Some(peer), None) => id(peer).map(PeerOrKey::Peer),
-        (None, Some(key)) => key.parse().map(PeerOrKey::Key).map_err(|error| format!("--key: {error}")),
+        (None, Some(key)) => parse_key(&key).map(PeerOrKey::Key).map_err(|error| format!("--key: {error}")),
         _ => Err("neither a peer nor a key, or both".to_owned()),
     }
 }
@@ -446,7 +447,7 @@ fn page<I: Iterator<Item = NodeId>>(
 }
 
 fn checked(manager: &HandshakeManager, peer: NodeId, key: Option<String>) -> Result<Reply, String> {
-    let key = key.map(|key| key.parse::<PublicKey>()).transpose().map_err(|error| format!("--key: {error}"))?;
+    let key = key.map(|key| parse_key(&key)).transpose().map_err(|error| format!("--key: {error}"))?;
     let record = manager.store().snapshot().get(peer);
     let ours = (peer == manager.node_id()).then(|| manager.public_key());
     let held = record.and_then(|record| record.public_key).or(ours);

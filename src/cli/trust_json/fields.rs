@@ -16,6 +16,7 @@ use super::read::List;
 use crate::machine::view::Nonce;
 use crate::peer::{NodeId, PublicKey, RevocationId};
 use crate::time::WallMillis;
+use crate::wire::open_key::parse_key;
 
 /// A value, as far as an entry can use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +140,7 @@ impl Fields {
 
     /// The empty text counts as none, as it does in messages.
     pub(super) fn key(&self, name: &'static str) -> Result<Option<PublicKey>, String> {
-        let key = self.text(name)?.filter(|text| !text.is_empty()).map(str::parse).transpose();
+        let key = self.text(name)?.filter(|text| !text.is_empty()).map(parse_key).transpose();
         key.map_err(|error| format!("`{name}`: {error}"))
     }
 

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use crate::config::TEXT_BYTES_MAX;
+use crate::peer::Kind as MessageKind;
 use crate::peer::{NodeId, Nonce, PublicKey, RevocationId};
 use crate::tables::{
     Floor, OTHER_KEYS_MAX, OtherKey, Outgoing, Owed, Pending, PendingKind, REFUSED_PER_PEER_MAX, Refusal,
     RefusedRequest, Revocation, SUCCESSIONS_PER_PEER_MAX, Source, Succession, Void,
 };
+use crate::text::Text;
 use crate::time::{Now, Tick, WallMillis};
-use crate::wire::message::Kind as MessageKind;
-use crate::wire::text::Text;
 
 /// What an entry belongs to.
 pub(super) trait StoredKey: Copy {

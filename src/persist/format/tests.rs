@@ -11,6 +11,7 @@ use super::blocks::{BLOCK_BYTES_MAX, block_checksum};
 use super::snapshot::file_tag;
 use super::*;
 use crate::map::mix::Mix;
+use crate::peer::Kind as MessageKind;
 use crate::peer::{NodeId, PublicKey, TrustRecord};
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
@@ -20,7 +21,6 @@ use crate::tables::{
 };
 use crate::testing::model::PlainView;
 use crate::time::{Now, Tick, WallMillis};
-use crate::wire::message::Kind as MessageKind;
 
 pub(super) const STORE: StoreId =
     StoreId { id: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], seed: 0x0123_4567_89ab_cdef };
