@@ -21,14 +21,16 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, Once};
 
 use base64::Engine as _;
-use common::{alone, alone_with, arrived, count, id, identity, message_from, now};
+use common::{A_WHILE, Book, alone, alone_with, arrived, count, eventually, id, identity, message_from, now};
 use program::{Node, init, text};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
-use trustkeep::config::Limits;
+use trustkeep::clock::{Clock, SystemClock};
+use trustkeep::config::{HandshakeConfig, Limits};
 use trustkeep::machine::view::Nonce;
-use trustkeep::node::{FileIdentity, Identity as _};
+use trustkeep::node::{FileIdentity, Identity as _, RegistryEntry};
+use trustkeep::time::Now;
 use trustkeep::wire::message::Kind;
 use trustkeep::{Event, TrustRecord, TrustStore};
 
@@ -110,6 +112,79 @@ fn a_false_key_is_in_the_log_the_event_and_the_status() {
     let newest = manager.newest_false_key().unwrap();
     assert_eq!((newest.peer, newest.source), (id(77), Some(arrived(Vec::new(), 10).path.source())));
     assert_eq!(count(&manager, "key_mismatch"), 20);
+}
+
+/// A clock that stands still, so that a second never passes.
+#[derive(Debug)]
+struct Still(Now);
+
+impl Clock for Still {
+    fn now(&self) -> Now {
+        self.0
+    }
+}
+
+fn standing_still() -> Arc<TrustStore> {
+    Arc::new(TrustStore::options().clock(Arc::new(Still(SystemClock.now()))).in_memory().unwrap())
+}
+
+#[test]
+fn false_keys_under_many_ids_have_few_lines_of_the_log_and_an_end_of_trust_has_its_line() {
+    log();
+    let book = Arc::new(Book::default());
+    let registry = Arc::clone(&book) as _;
+    let (manager, _wire, _ends) = alone_with(standing_still(), |builder| builder.registry(registry));
+    let mine = |lines: Vec<String>, ids: std::ops::Range<u32>| {
+        lines
+            .into_iter()
+            .filter(|line| ids.clone().any(|peer| line.contains(&format!("peer={peer} "))))
+            .collect::<Vec<_>>()
+    };
+    for number in 3000..3065 {
+        drop(manager.store().grant(TrustRecord::new(id(number), identity(number).public_key())).unwrap());
+    }
+    let forged = |number, kind| {
+        let thief = FileIdentity::from_seed(id(number), &[178; 32]).unwrap();
+        message_from(&thief, kind, |_| {})
+    };
+    let events = manager.subscribe();
+    for number in 3000..3064 {
+        manager.receive(arrived(forged(number, Kind::Revoke), 30));
+    }
+    let lines = mine(lines_with(FALSE_KEY), 3000..3065);
+    assert_eq!(lines.len(), 8, "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("left_out=0 ")), "{lines:?}");
+    // Subscribers and the count have what they had before.
+    let told = std::iter::from_fn(|| events.try_recv()).count();
+    assert_eq!((told, count(&manager, "key_mismatch")), (32, 64));
+
+    // The twin: the registry says that this peer has another key now, which ends the trust under the old one.
+    book.put_entry(id(3064), RegistryEntry::new(FileIdentity::from_seed(id(3064), &[178; 32]).unwrap().public_key()));
+    manager.receive(arrived(forged(3064, Kind::Request), 30));
+    assert!(!manager.store().is_trusted_with_key(id(3064), &identity(3064).public_key()));
+    let lines = mine(lines_with(FALSE_KEY), 3064..3065);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("ended=true ") && line.contains("left_out=56 "), "{line}");
+}
+
+#[test]
+fn false_keys_without_a_line_of_the_log_are_counted_there_when_no_other_comes() {
+    log();
+    let mut config = HandshakeConfig::default();
+    config.housekeeping_every = A_WHILE;
+    let (manager, _wire, _ends) = alone_with(standing_still(), |builder| builder.config(config));
+    drop(manager.store().grant(TrustRecord::new(id(3100), identity(3100).public_key())).unwrap());
+    let thief = FileIdentity::from_seed(id(3100), &[178; 32]).unwrap();
+    for nonce in 1..=20 {
+        manager.receive(arrived(message_from(&thief, Kind::Revoke, |draft| draft.nonce = Nonce([nonce; 16])), 31));
+    }
+    // In one line or in several: no other test waits for housekeeping.
+    let left_out = || -> u32 {
+        let of =
+            |line: &String| line.split_once("left_out=").unwrap().1.split_once(' ').unwrap().0.parse::<u32>().unwrap();
+        lines_with("no line of the log tells of those").iter().map(of).sum()
+    };
+    eventually("the log counts them", || left_out() == 19);
 }
 
 #[test]

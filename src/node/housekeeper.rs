@@ -43,6 +43,7 @@ impl Housekeeper {
                 drop(stopped);
                 // A defect in a rule must not end housekeeping for good.
                 let _ = foreign::run(|| shell.forget_ourselves());
+                let _ = foreign::run(|| shell.tell_left_out());
                 match foreign::run(|| shell.submit(Input::Housekeeping)) {
                     Ok(Ok(done)) => shell.perform(done),
                     Ok(Err(error)) => shell.count("housekeeping", &format_args!("housekeeping failed: {error}")),

@@ -89,7 +89,7 @@ pub(crate) struct Shell {
     pub(crate) newcomers: RefusedNewcomers,
     /// Which messages of version 1 were seen; taken inside the store's writer lock alone.
     pub(crate) replay: Mutex<ReplayTable>,
-    /// When false and changed keys were told of; taken inside the store's writer lock alone.
+    /// When false and changed keys were told of; no other lock is taken inside it.
     pub(crate) loud: Mutex<Loud>,
     /// The newest false or changed key, for an operator who asks later.
     pub(crate) newest_false_key: Mutex<Option<FalseKey>>,
@@ -175,8 +175,10 @@ impl Shell {
             step.events.retain(|event| {
                 let Event::KeyMismatch { peer, source, expected, shown, ended } = *event else { return true };
                 false_keys.push(FalseKey { at: now.wall, peer, source, expected, shown, ended });
-                let may_tell = self.loud.lock().may_tell(peer, ended, now.tick);
-                loud.extend(may_tell.then(|| event.clone()));
+                let mut limits = self.loud.lock();
+                let may_tell = limits.may_tell(peer, ended, now.tick);
+                let line = limits.may_write(may_tell, ended, now.tick);
+                loud.extend(line.map(|left_out| (event.clone(), left_out)));
                 may_tell
             });
             // In here, so that whoever waits for the answer, and asks then how far the clocks are off, is told.
@@ -189,7 +191,7 @@ impl Shell {
             // Scheduled in here, so that whoever sees the change and then sends does not have that cut as well.
             let cuts: Vec<_> = step.effects.iter().filter_map(|effect| self.schedule_cut(&effect.action)).collect();
             let contested = step.events.iter().find(|event| matches!(event, Event::RotationRefused { .. })).cloned();
-            loud.extend(contested);
+            loud.extend(contested.map(|event| (event, 0)));
             if let Some(look_ups) = &self.look_ups {
                 look_ups.save_with_grants(tables, &mut step.changes);
             }
@@ -209,10 +211,11 @@ impl Shell {
             *self.newest_false_key.lock() = Some(false_key);
             self.counters.count(Rejection::KeyMismatch.name());
         }
-        for event in loud {
+        for (event, left_out) in loud {
             match event {
+                //
                 Event::KeyMismatch { peer, source, expected, shown, ended } => {
-                    tracing::warn!(%peer, ?source, %expected, %shown, ended, "a peer has another key than the one known for it");
+                    tracing::warn!(%peer, ?source, %expected, %shown, ended, left_out, "a peer has another key than the one known for it");
                 }
                 // Once for each old key, and only its holder can bring that about.
                 Event::RotationRefused { peer, old, new, fault } => {
