@@ -336,6 +336,8 @@ const FIRST_MILLIS: i64 = -62_167_219_200_000;
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
 #[cfg(all(test, feature = "__testing", not(trustkeep_loom)))]
+mod refused_tests;
+#[cfg(all(test, feature = "__testing", not(trustkeep_loom)))]
 mod remembered_tests;
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests;

@@ -33,7 +33,7 @@ pub(super) fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes(ed25519_dalek::SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes()).unwrap()
 }
 
-fn at(seconds: i64) -> WallMillis {
+pub(super) fn at(seconds: i64) -> WallMillis {
     WallMillis::new(1_700_000_000_000 + seconds * 1000)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn store(changes: &[TableChange]) -> Tables {
     Tables::new(Mix::new(1)).apply(changes).0
 }
 
-fn read_with(before: &Tables, document: &str, limits: Limits) -> Taken {
+pub(super) fn read_with(before: &Tables, document: &str, limits: Limits) -> Taken {
     read_naming(before, document, limits, &[])
 }
 
@@ -121,7 +121,7 @@ fn owes(number: u32, entry: Owed) -> TableChange {
     TableChange::Owed(id(number), Some(Arc::new(entry)))
 }
 
-fn waits(number: u32, seed: u8, stamp: i64) -> TableChange {
+pub(super) fn waits(number: u32, seed: u8, stamp: i64) -> TableChange {
     let entry = Pending {
         key: key(seed),
         nonce: Some(Nonce([0xbe; 16])),

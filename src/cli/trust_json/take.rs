@@ -21,7 +21,7 @@ use super::values::{full, not_after};
 use crate::config::Limits;
 use crate::machine::view::View as _;
 use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
-use crate::tables::{Floor, Nonce, Revocation, Tables};
+use crate::tables::{Floor, Nonce, OtherKey, Revocation, Tables};
 use crate::time::{Now, WallMillis};
 
 /// Into what a document is read.
@@ -82,6 +82,8 @@ pub(super) struct Taking<'a> {
     pub(super) revoked_keys_read: HashSet<PublicKey>,
     /// Keys that the document revokes, and the store had not by the same revocation.
     pub(super) keys_revoked: HashSet<PublicKey>,
+    /// What waited in the store and does so no more, since the document revokes or ignores it.
+    pub(super) waited: BTreeMap<NodeId, Vec<OtherKey>>,
     /// Peers that the document ignores and the store had not, with their places.
     pub(super) peers_ignored: BTreeMap<NodeId, u64>,
     /// Peers whose mark in the document is the very one that the store has.
@@ -128,6 +130,7 @@ impl<'a> Taking<'a> {
             revoked_read: HashSet::new(),
             revoked_keys_read: HashSet::new(),
             keys_revoked: HashSet::new(),
+            waited: BTreeMap::new(),
             peers_ignored: BTreeMap::new(),
             same_marks: BTreeSet::new(),
             revoked_otherwise: BTreeSet::new(),
@@ -147,6 +150,7 @@ impl<'a> Taking<'a> {
         self.flush();
         self.end_what_marks_forbid();
         self.settle_refused();
+        self.refuse_what_waited();
         let mut fresh_nonces = self.settle_waiting();
         fresh_nonces += self.settle_remembered();
         let Self { after, counts, skipped: mut findings, notes, mut findings_left_out, .. } = self;

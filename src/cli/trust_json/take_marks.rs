@@ -15,6 +15,7 @@ use super::values::full;
 use crate::machine::view::View as _;
 use crate::peer::{NodeId, PublicKey, RevocationId};
 use crate::tables::forget::forgotten;
+use crate::tables::refuse::spoken_of;
 use crate::tables::{Marks, Revocation, TableChange};
 use crate::time::WallMillis;
 
@@ -106,6 +107,7 @@ impl Taking<'_> {
         }
         self.changes.revoked.insert(peer.get(), Some(revocation));
         if waits {
+            self.waited.extend(before.pending(peer).map(|entry| (peer, entry.keys().collect())));
             self.changes.pending.insert(peer.get(), None);
             self.changes.outgoing.insert(peer.get(), None);
             notes.push("what waited of this peer, or was asked of it, is forgotten".to_owned());
@@ -240,11 +242,13 @@ impl Taking<'_> {
         let (peers_ignored, keys_revoked) =
             (core::mem::take(&mut self.peers_ignored), core::mem::take(&mut self.keys_revoked));
         let is_ignored_key = |key: PublicKey| after.ignored_key(&key).is_some() && before.ignored_key(&key).is_none();
-        let forgotten = forgotten(after.pending_iter(), after.outgoing_iter(), |peer, key| {
+        let is_of = |peer: NodeId, key: Option<PublicKey>| {
             peers_ignored.contains_key(&peer)
                 || key.is_some_and(|key| keys_revoked.contains(&key))
                 || (after.trusted(peer).is_none() && key.is_some_and(is_ignored_key))
-        });
+        };
+        self.waited.extend(spoken_of(after.pending_iter(), is_of));
+        let forgotten = forgotten(after.pending_iter(), after.outgoing_iter(), is_of);
         // where a revocation took something away, an approval of what was seen before lifts nothing.
         let keys = forgotten.iter().flat_map(|change| match change {
             TableChange::Pending(peer, _) => {

@@ -20,7 +20,8 @@ use crate::machine::view::View as _;
 use crate::peer::{NodeId, PublicKey};
 use crate::tables::table::Table as _;
 use crate::tables::{
-    Nonce, Owed, REFUSED_PER_PEER_MAX, RefusedRequest, SUCCESSIONS_PER_PEER_MAX, Succession, Void, succession,
+    Nonce, Owed, REFUSED_PER_PEER_MAX, RefusedRequest, SUCCESSIONS_PER_PEER_MAX, Succession, TableChange, Void,
+    succession,
 };
 use crate::time::WallMillis;
 use crate::wire::message::Kind;
@@ -216,6 +217,17 @@ impl Taking<'_> {
             if all != before {
                 self.changes.refused.insert(peer.get(), Some(all.into()));
                 self.flush_if_many();
+            }
+        }
+        self.flush();
+    }
+
+    /// once the document's refusals are in `after`, and before it is judged what waits.
+    pub(super) fn refuse_what_waited(&mut self) {
+        let waited: Vec<_> = core::mem::take(&mut self.waited).into_iter().collect();
+        for change in self.after.remembered(&waited, self.into.now.wall, self.into.limits.pending_max) {
+            if let TableChange::Refused(peer, refused) = change {
+                self.changes.refused.insert(peer.get(), refused);
             }
         }
         self.flush();

@@ -7,6 +7,7 @@ use core::convert::Infallible;
 
 use crate::peer::{NodeId, PublicKey, TrustRecord, Void};
 use crate::store::TrustStore;
+use crate::store::batch::Batch;
 use crate::store::shared::Transaction;
 use crate::tables::table::Table as _;
 use crate::tables::{Succession, TableChange};
@@ -124,8 +125,21 @@ fn the_revocation_of_a_key_names_who_is_trusted_by_its_word() {
 #[test]
 fn what_waits_and_is_revoked_by_the_store_counts_as_refused() {
     type Revokes = fn(&TrustStore);
-    let ways: [Revokes; 2] =
-        [|store| drop(store.revoke(node(9)).unwrap()), |store| drop(store.revoke_key(&key(1)).unwrap())];
+    let ways: [Revokes; 5] = [
+        |store| drop(store.revoke(node(9)).unwrap()),
+        |store| drop(store.revoke_key(&key(1)).unwrap()),
+        // In one batch with others, and taken back by the same one.
+        |store| drop(store.update(|batch| (batch.revoke(node(10)), batch.revoke(node(9)))).unwrap()),
+        |store| drop(store.update(|batch| (batch.revoke(node(9)), batch.forget_revocation(node(9)))).unwrap()),
+        |store| {
+            let lifts = |batch: &mut Batch<'_>| {
+                batch.revoke(node(9));
+                let shown = batch.marks(node(9), None).peer.unwrap().id;
+                batch.grant_lifting(TrustRecord::new(node(9), key(5)), shown).unwrap();
+            };
+            drop(store.update(lifts).unwrap());
+        },
+    ];
     for revoke in ways {
         let (mut us, store) = (Actor::new(7, 0xAA), TrustStore::in_memory());
         us.is_asked(10, 9, 1, "", Way::open()).unwrap();

@@ -153,7 +153,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
         "of the shell: how it asks the registry, what it counts and logs, what it saves when, and which key is its own",
     ),
     ("R-286", "said of many records by the store and the program, and changes none"),
-    ("R-187 R-149 R-280 R-281", "of the import of documents, which goes through the store (target trust_json)"),
+    ("R-187 R-149 R-280 R-281 R-293", "of the import of documents, which goes through the store (target trust_json)"),
     (
         "R-225 R-226 R-100 R-101 R-102 R-103 R-104 R-105 R-106 R-107 R-108 R-109 R-110 R-145 R-146",
         "of registries and relays",
