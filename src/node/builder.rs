@@ -29,6 +29,7 @@ use super::replies::Replies;
 use super::retry::Retries;
 use super::shell::{Door, Shell};
 use super::sinks::{Delivery, EventSink};
+use super::taken_back::TakenBack;
 use super::transport::Transport;
 use crate::config::{HandshakeConfig, Policy};
 use crate::foreign;
@@ -158,6 +159,7 @@ impl Builder {
             durable: Durable::start().map_err(StartError::Thread)?,
             counters: Counters::default(),
             loud: Mutex::new(Loud::default()),
+            taken_back: Mutex::new(TakenBack::default()),
             newest_false_key: Mutex::new(None),
             newcomers: RefusedNewcomers::default(),
             open_keys: Mutex::new(OpenKeys::new(OPEN_KEYS_MAX)),

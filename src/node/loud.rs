@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::manager::HandshakeManager;
 use super::shell::Shell;
+use crate::machine::event::Event;
 use crate::peer::{Fingerprint, NodeId, Source};
 use crate::time::{Tick, WallMillis};
 
@@ -48,6 +49,21 @@ impl HandshakeManager {
     #[must_use]
     pub fn newest_false_key(&self) -> Option<FalseKey> {
         *self.shell.newest_false_key.lock()
+    }
+}
+
+/// A line of the log for what an operator should hear of. `left_out`: how many false keys had none since the last line.
+pub(crate) fn tell_in_log(event: Event, left_out: u64) {
+    match event {
+        Event::KeyMismatch { peer, source, expected, shown, ended } => {
+            tracing::warn!(%peer, ?source, %expected, %shown, ended, left_out, "a peer has another key than the one known for it");
+        }
+        // Once for each old key, and only its holder can bring that about.
+        Event::RotationRefused { peer, old, new, fault } => {
+            let reason = fault.name();
+            tracing::warn!(%peer, %old, %new, reason, "an old key named a successor, and its word is refused");
+        }
+        _ => {}
     }
 }
 

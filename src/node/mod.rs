@@ -44,6 +44,7 @@ mod seldom;
 mod shell;
 mod sinks;
 mod static_registry;
+mod taken_back;
 mod tcp;
 mod tcp_answer;
 mod tcp_connection;

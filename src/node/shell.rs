@@ -20,13 +20,14 @@ use super::enforcement::Enforcement;
 use super::identity::Identity;
 use super::in_flight::InFlight;
 use super::look_up::{LookUps, Whom};
-use super::loud::{FalseKey, Loud};
+use super::loud::{FalseKey, Loud, tell_in_log};
 use super::newcomers::RefusedNewcomers;
 use super::outbox::Outbox;
 use super::random::Random;
 use super::registry::{Registry, RegistryEntry, RegistryError, Relaying};
 use super::replies::{Asked, Replies};
 use super::retry::Retries;
+use super::taken_back::TakenBack;
 use super::transport::{Inbox, Received, Transport};
 use crate::clock::Clock;
 use crate::error::WriteError;
@@ -43,6 +44,7 @@ use crate::machine::rotation;
 use crate::machine::step::step;
 use crate::machine::view::{Nonce, View as _};
 use crate::peer::{KeyFault, NodeId, PublicKey, Source};
+use crate::store::deferral::Deferral;
 use crate::store::{Receipt, TransactError, Transaction, TrustStore};
 use crate::sync::{Deadline, Mutex};
 use crate::time::WallMillis;
@@ -91,6 +93,8 @@ pub(crate) struct Shell {
     pub(crate) replay: Mutex<ReplayTable>,
     /// When false and changed keys were told of; no other lock is taken inside it.
     pub(crate) loud: Mutex<Loud>,
+    /// Who took their word back a moment ago; no other lock is taken inside it.
+    pub(crate) taken_back: Mutex<TakenBack>,
     /// The newest false or changed key, for an operator who asks later.
     pub(crate) newest_false_key: Mutex<Option<FalseKey>>,
     /// The keys of peers that we know, ready for checking signatures.
@@ -164,6 +168,7 @@ impl Shell {
             }
             _ => None,
         };
+        let sender = if let Input::Message(received) = &input { Some(received.message.sender()) } else { None };
         let decided = self.store.transact_by(self.enforcement.by(), |tables| {
             if let Input::Message(received) = &mut input
                 && let Some(key) = received.message.replay_key()
@@ -195,13 +200,20 @@ impl Shell {
             if let Some(look_ups) = &self.look_ups {
                 look_ups.save_with_grants(tables, &mut step.changes);
             }
-            let value = (step.outcome, step.effects, cuts, step.clamped, false_keys, loud);
-            Ok(Transaction { changes: step.changes, events: step.events, value })
+            let deferral = sender
+                .and_then(|peer| self.taken_back.lock().judge(peer, &step.outcome, &step.changes, tables, now.tick));
+            let value = (step.outcome, step.effects, cuts, step.clamped, false_keys, loud, deferral);
+            Ok((Transaction { changes: step.changes, events: step.events, value }, deferral))
         });
-        let ((outcome, effects, cuts, clamped, false_keys, loud), receipt) = decided.map_err(|error| match error {
-            TransactError::Refused(rejection) => NotDone::Refused(rejection),
-            TransactError::Write(error) => NotDone::Store(error),
-        })?;
+        let ((outcome, effects, cuts, clamped, false_keys, loud, deferral), receipt) =
+            decided.map_err(|error| match error {
+                TransactError::Refused(rejection) => NotDone::Refused(rejection),
+                TransactError::Write(error) => NotDone::Store(error),
+            })?;
+        //
+        if let (Some(peer), Some(Deferral::Given)) = (sender, deferral) {
+            self.taken_back.lock().note_given(peer, receipt.generation());
+        }
         if clamped {
             let what = "a remembered stamp lay too far ahead of our clock and was moved back";
             self.counters.add("stamp_clamped", now.tick, &what);
@@ -211,20 +223,7 @@ impl Shell {
             *self.newest_false_key.lock() = Some(false_key);
             self.counters.count(Rejection::KeyMismatch.name());
         }
-        for (event, left_out) in loud {
-            match event {
-                //
-                Event::KeyMismatch { peer, source, expected, shown, ended } => {
-                    tracing::warn!(%peer, ?source, %expected, %shown, ended, left_out, "a peer has another key than the one known for it");
-                }
-                // Once for each old key, and only its holder can bring that about.
-                Event::RotationRefused { peer, old, new, fault } => {
-                    let reason = fault.name();
-                    tracing::warn!(%peer, %old, %new, reason, "an old key named a successor, and its word is refused");
-                }
-                _ => {}
-            }
-        }
+        loud.into_iter().for_each(|(event, left_out)| tell_in_log(event, left_out));
         Ok(Done { outcome, effects, cuts, receipt })
     }
 

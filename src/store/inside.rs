@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::TrustStore;
+use super::deferral::Deferral;
 use super::losses::{Enforcer, Losses};
 use super::receipt::Receipt;
 use super::shared::{Shared, TransactError, Transaction};
@@ -20,13 +21,17 @@ impl TrustStore {
         Shared::transact(&self.shared, None, decide)
     }
 
-    /// The same for a watcher of losses, which enforces by itself whatever trust this ends.
+    /// The same for a watcher of losses, which enforces by itself whatever trust this ends. `decide` says, too, whether the
+    /// change may be saved a moment later.
     pub(crate) fn transact_by<T, E>(
         &self,
         by: Enforcer,
-        decide: impl FnOnce(&Tables) -> Result<Transaction<T>, E>,
+        decide: impl FnOnce(&Tables) -> Result<(Transaction<T>, Option<Deferral>), E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
-        Shared::transact(&self.shared, Some(by), decide)
+        Shared::publish_deferring(&self.shared, Some(by), |tables, _| {
+            let (Transaction { changes, events, value }, deferral) = decide(tables)?;
+            Ok((tables.draft(&changes), events, value, deferral))
+        })
     }
 
     /// Tells from now on who is trusted no longer by a change that the watcher does not make itself.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub(crate) mod deferral;
 mod durable_future;
 mod events;
 mod health;

@@ -50,7 +50,8 @@ pub struct Receipt {
     generation: u64,
     /// Whether the keeper saves it at once; a change of floors alone may take its time, unless somebody waits.
     urgent: bool,
-    /// The newest generation up to this one that the keeper saves at once.
+    /// The newest generation up to this one that changed anything but floors and repeats. One that is put off
+    /// is among them: who waits for it alone waits until it is saved.
     news: u64,
 }
 

@@ -6,6 +6,8 @@
 //! of the writer lock (C-1 in `docs/concurrency.md`).
 //! INVARIANT I-S3: a superseded version is dropped by a writer or by the keeper only, and only when nobody else holds it;
 //! so no reader frees memory as long as the store lives.
+//!
+//! More than 450 lines because all that the writer lock guards is changed in this one place.
 #![forbid(unsafe_code)]
 
 #[cfg(all(test, not(trustkeep_loom)))]
@@ -20,6 +22,7 @@ use core::fmt;
 use core::hash::{BuildHasher as _, Hasher as _};
 use std::hash::RandomState;
 
+use super::deferral::Deferral;
 use super::events::Hub;
 use super::keeper::plan::Situation;
 use super::key_index::{KeyIndex, Upkeep};
@@ -84,7 +87,13 @@ struct Core {
     keys: Upkeep,
     generation: u64,
     /// The newest generation that changed anything but floors, revisions and repeats.
+    news: u64,
+    /// The newest of those that is not put off: the keeper saves it at once.
     urgent: u64,
+    /// The newest generation that was put off.
+    deferred: u64,
+    /// The newest generation that the keeper has taken to save, of those with something that was put off in them.
+    taken: u64,
     /// The newest generation that the keeper has seen.
     picked_up: u64,
     /// The keeper waits without an alarm, although nothing is saved here that it would have to be rung for.
@@ -135,7 +144,10 @@ impl Shared {
                 version,
                 keys: upkeep,
                 generation,
+                news: generation,
                 urgent: generation,
+                deferred: generation,
+                taken: generation,
                 picked_up: generation,
                 asleep: false,
                 closed: false,
@@ -229,13 +241,25 @@ impl Shared {
         by: Option<Enforcer>,
         decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T), E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
+        Self::publish_deferring(this, by, |tables, is_heard| {
+            let (draft, events, value) = decide(tables, is_heard)?;
+            Ok((draft, events, value, None))
+        })
+    }
+
+    /// The same where the change may be saved a moment later.
+    pub(crate) fn publish_deferring<T, E>(
+        this: &Arc<Self>,
+        by: Option<Enforcer>,
+        decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T, Option<Deferral>), E>,
+    ) -> Result<(T, Receipt), TransactError<E>> {
         let mut core = this.enter().map_err(TransactError::Write)?;
-        let (mut draft, events, value) = {
+        let (mut draft, events, value, deferral) = {
             let _inside = Inside::mark(&this.progress.inside);
             decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
         core.tables.let_revisions_go(&mut draft);
-        let done = this.commit(&mut core, draft, events, by);
+        let done = this.commit(&mut core, draft, events, by, deferral);
         drop(core);
         // If it was refused the value goes here, which is the caller's code: without the lock.
         let done = done.map_err(TransactError::Write)?;
@@ -253,8 +277,10 @@ impl Shared {
         mut draft: Draft,
         events: Vec<Event>,
         by: Option<Enforcer>,
+        deferral: Option<Deferral>,
     ) -> Result<Afterwards, WriteError<()>> {
         let touched = draft.touched();
+        let is_urgent = touched.urgent && !deferral.is_some_and(|it| it.holds(core.taken));
         let mut done =
             Afterwards { generation: core.generation, urgent: false, news: 0, ring: false, granted: Vec::new() };
         if touched.any {
@@ -272,12 +298,17 @@ impl Shared {
             done.ring = if self.volatile {
                 core::mem::take(&mut core.asleep) || core.tables.trusted.is_short()
             } else {
-                touched.urgent || core.generation == self.progress.durable()
+                is_urgent || core.generation == self.progress.durable()
             };
             core.generation += 1;
             done.generation = core.generation;
             if touched.urgent {
+                core.news = core.generation;
+            }
+            if is_urgent {
                 core.urgent = core.generation;
+            } else if touched.urgent {
+                core.deferred = core.generation;
             }
             // I-X1: out before the version is published, in afterwards.
             for (peer, _) in draft.membership().iter().filter(|(_, is_trusted)| !is_trusted) {
@@ -307,7 +338,7 @@ impl Shared {
         }
         core.hub.send(events);
         done.urgent = core.urgent == core.generation;
-        done.news = core.urgent;
+        done.news = core.news;
         Ok(done)
     }
 
@@ -392,11 +423,23 @@ impl Shared {
             newest: core.generation,
             urgent: core.urgent.max(wishes.wanted),
             durable: self.progress.durable(),
+            deferred: core.deferred > core.taken,
             closed: core.closed,
             abandon: core.abandon,
             retry_now: core::mem::take(&mut core.retry_now) || wishes.retry_now,
         };
         (Arc::clone(&core.tables), situation)
+    }
+
+    /// For the keeper, which saves what it has seen, or what this gives it: where something was put off it is noted in
+    /// one critical section that the newest state is about to be saved, so that no end of what is in it is put off.
+    pub(crate) fn take_to_save(&self, tables: Arc<Tables>, seen: &Situation) -> (Arc<Tables>, u64) {
+        if !seen.deferred {
+            return (tables, seen.newest);
+        }
+        let mut core = self.core.lock();
+        core.taken = core.generation;
+        (Arc::clone(&core.tables), core.generation)
     }
 
     /// For the keeper: blocks until rung or until the deadline.

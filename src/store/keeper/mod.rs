@@ -142,7 +142,10 @@ impl Keeper {
             tables.trusted.make_ready();
             let now = self.shared.now();
             match self.plan.next(now.tick, seen) {
-                Next::Save => self.save(seen.newest, &tables, now.wall),
+                Next::Save => {
+                    let (tables, generation) = self.shared.take_to_save(tables, &seen);
+                    self.save(generation, &tables, now.wall);
+                }
                 Next::Leave => {
                     if let Some(Err(error)) = self.saver.as_mut().map(|saver| saver.close()) {
                         tracing::error!(%error, "a store that was closed is not where it was");

@@ -12,10 +12,12 @@ use crate::time::Tick;
 pub(crate) struct Situation {
     /// The newest generation.
     pub(crate) newest: u64,
-    /// The newest generation that changed anything but floors and repeats.
+    /// The newest generation that changed anything but floors and repeats, and is not put off.
     pub(crate) urgent: u64,
     /// The newest durable generation.
     pub(crate) durable: u64,
+    /// Whether something that was put off has been in no save yet.
+    pub(crate) deferred: bool,
     /// No further changes will come.
     pub(crate) closed: bool,
     /// Leave after one more attempt, whether it works or not.
@@ -85,8 +87,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CLEAN: Situation =
-        Situation { newest: 5, urgent: 5, durable: 5, closed: false, abandon: false, retry_now: false };
+    const CLEAN: Situation = Situation {
+        newest: 5,
+        urgent: 5,
+        durable: 5,
+        deferred: false,
+        closed: false,
+        abandon: false,
+        retry_now: false,
+    };
 
     fn at(millis: i64) -> Tick {
         Tick::new(millis)

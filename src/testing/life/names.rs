@@ -149,7 +149,7 @@ pub(super) const BEYOND: &[(&str, &str)] = &[
     ("rejection:bad_signature R-7 R-16 R-215", "signatures are checked before a step, and are believed here"),
     ("R-6 R-135 R-136 R-137 R-138 R-139", "texts are filtered before a step, and shown by the program"),
     (
-        "R-161 R-162 R-199 R-192 R-198 R-292 rejection:key_is_ours",
+        "R-161 R-162 R-199 R-192 R-198 R-292 R-294 rejection:key_is_ours",
         "of the shell: how it asks the registry, what it counts and logs, what it saves when, and which key is its own",
     ),
     ("R-286", "said of many records by the store and the program, and changes none"),

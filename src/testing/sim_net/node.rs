@@ -184,7 +184,8 @@ impl Node {
             return Keeper::Idle;
         }
         let (newest, urgent, durable) = (self.generation, self.urgent, self.durable);
-        let seen = Situation { newest, urgent, durable, closed: false, abandon: false, retry_now: false };
+        let seen =
+            Situation { newest, urgent, durable, deferred: false, closed: false, abandon: false, retry_now: false };
         match self.plan.next(self.now(time).tick, seen) {
             Next::Save => {
                 self.begin_save(chance, faulty, bend);
