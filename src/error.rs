@@ -356,6 +356,34 @@ pub enum WriteError<T> {
     },
 }
 
+/// Why [`TrustStore::try_update`](crate::TrustStore::try_update) changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UpdateError<E> {
+    /// The closure returned this.
+    Refused(E),
+    /// The store did not let the change in.
+    Write(WriteError<()>),
+}
+
+impl<E> fmt::Display for UpdateError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused(_) => "the change was given up where it was made",
+            Self::Write(_) => "the store did not let the change in",
+        })
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for UpdateError<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::Write(error) => Some(error),
+        }
+    }
+}
+
 impl<T> WriteError<T> {
     /// What was to be changed.
     pub fn into_inner(self) -> T {
@@ -389,8 +417,8 @@ impl<T> fmt::Display for WriteError<T> {
                 "this process was forked from the one that opened the store; only that one can change it: open stores \
                  after forking"
             }
-            Self::Revoked { .. } => {
-                "the peer or its key is revoked; look at the revocation (trustkeep revoked) and lift it by its id"
+            Self::Revoked { mark, .. } => {
+                return write!(f, "the peer or its key is revoked ({}); lift that revocation by its id", mark.id);
             }
         })
     }

@@ -48,7 +48,7 @@
 //! |---|---|---|
 //! | nothing (wait-free) | all of [`TrustReader`]; of [`TrustStore`] `generation`, `durable_generation`, `recovery`, `options`; [`Receipt`] `generation`, `is_durable`; of [`HandshakeManager`] `builder`, `node_id`, `public_key`, `store` | always |
 //! | nothing (lock-free; may allocate) | [`TrustStore`] `is_trusted`, `is_trusted_with_key`, `get`, `find_by_key`, `revoked`, `revocation`, `is_revoked`, `revoked_keys`, `key_revocation`, `reader`, `snapshot`, `in_memory`; all of [`Snapshot`]; [`HandshakeManager`] `is_trusted`, `is_trusted_with_key`, `trusted`, `revoked`, `revoked_keys`, `marks`; [`Receipt`] `durable_future`, and `trust_future` of both | always |
-//! | a lock: another writer's publish, some microseconds, or as long as a closure of `update` runs; never the disk | [`TrustStore`] `grant`, `grant_lifting`, `revoke`, `revoke_key`, `remove`, `forget_revocation`, `forget_key_revocation`, `update`, `subscribe`, `health`; [`Subscription`] `try_recv`; polling a [`TrustFuture`] or [`DurableFuture`]; [`HandshakeManager`] `reject`, `reject_key`, `reject_entry`, `cancel`, `revoke`, `revoke_key`, `remove`, `forget_revocation`, `forget_key_revocation`, `ignore`, `unignore`, `adopt_key`, `report_key_change`, `confirm_registry`, `forget_revisions`, `registry_disagreement`, `outgoing`, `owed`, `pending`, `pending_and_replaced`, `ignored`, `ignored_keys`, `refused_newcomers`, `tries_of_request`, `tries_of_owed`, `announcement`, `counters`, `skews`, `newest_false_key`, `subscribe` | yes; a list of a million takes its time, as does a change of so many |
+//! | a lock: another writer's publish, some microseconds, or as long as a closure of `update` runs; never the disk | [`TrustStore`] `grant`, `grant_lifting`, `revoke`, `revoke_key`, `remove`, `forget_revocation`, `forget_key_revocation`, `update`, `try_update`, `subscribe`, `health`; [`Subscription`] `try_recv`; polling a [`TrustFuture`] or [`DurableFuture`]; [`HandshakeManager`] `reject`, `reject_key`, `reject_entry`, `cancel`, `revoke`, `revoke_key`, `remove`, `forget_revocation`, `forget_key_revocation`, `ignore`, `unignore`, `adopt_key`, `report_key_change`, `confirm_registry`, `forget_revisions`, `registry_disagreement`, `outgoing`, `owed`, `pending`, `pending_and_replaced`, `ignored`, `ignored_keys`, `refused_newcomers`, `tries_of_request`, `tries_of_owed`, `announcement`, `counters`, `skews`, `newest_false_key`, `subscribe` | yes; a list of a million takes its time, as does a change of so many |
 //! | the registry, and a connection | [`HandshakeManager`] `request`, `approve`, `approve_entry`, `approve_lifting`, `grant`, `grant_lifting`, `back_fill`, `receive` | `spawn_blocking`, or a thread |
 //! | something to happen | `wait_for_trust` of both; [`Subscription`] `recv`, `recv_timeout`; [`HandshakeManager`] `wait_told` | the futures in place of the first; a thread for events, or an [`EventSink`](node::EventSink) |
 //! | the disk | [`TrustStore`] `open`, `flush`, `close`, **and dropping it**; [`Receipt`] `wait_durable`, `wait_durable_timeout`; [`HandshakeManager`] `shutdown`, and dropping it | [`Receipt::durable_future`] in place of waiting; the others on a thread that may block |
@@ -111,7 +111,7 @@ pub mod time;
 #[cfg(feature = "handshake")]
 pub mod wire;
 
-pub use error::{Displacement, Holder, OpenError, PersistError, WriteError};
+pub use error::{Displacement, Holder, OpenError, PersistError, UpdateError, WriteError};
 pub use event::Event;
 #[cfg(feature = "node")]
 pub use node::HandshakeManager;

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use trustkeep::{
-    Change, Event, Holder, KeeperState, NodeId, OpenError, PersistError, TrustRecord, TrustStore, WallMillis,
-    WriteError,
+    Change, Event, Holder, KeeperState, NodeId, OpenError, PersistError, TrustRecord, TrustStore, UpdateError,
+    WallMillis, WriteError,
 };
 
 fn id(number: u32) -> NodeId {
@@ -466,4 +466,50 @@ fn a_receipt_is_awaited_itself() {
     let mut future = receipt.into_future();
     let mut context = core::task::Context::from_waker(core::task::Waker::noop());
     assert!(matches!(core::pin::Pin::new(&mut future).poll(&mut context), core::task::Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn what_a_handle_says_of_itself_is_short_whatever_it_holds() {
+    let store = TrustStore::in_memory();
+    let (reader, mut of_batch) = (store.reader(), String::new());
+    let update = store.update(|batch| {
+        for number in 1..3000 {
+            batch.grant(TrustRecord::new(NodeId::new(number).unwrap(), None)).unwrap();
+        }
+        of_batch = format!("{batch:?}");
+    });
+    let receipt = update.unwrap().1;
+    assert_eq!(of_batch, "Batch { peers: 2999, .. }");
+    assert_eq!(format!("{receipt:?}"), "Receipt { generation: Generation(1), is_durable: true, .. }");
+    assert_eq!(format!("{reader:?}"), "TrustReader { .. }");
+}
+
+#[test]
+fn an_update_that_is_given_up_changes_nothing_and_tells_nobody() {
+    let store = TrustStore::in_memory();
+    let (seven, eight) = (NodeId::new(7).unwrap(), NodeId::new(8).unwrap());
+    drop(store.grant(TrustRecord::new(seven, None)).unwrap());
+    let (generation, events) = (store.generation(), store.subscribe());
+    let given_up = store.try_update(|batch| {
+        batch.grant(TrustRecord::new(eight, None)).unwrap();
+        batch.revoke(seven);
+        assert!(!batch.is_trusted(seven) && batch.is_trusted(eight), "within it, all of it shows");
+        Err::<(), _>("better not")
+    });
+    assert!(matches!(given_up, Err(UpdateError::Refused("better not"))));
+    assert!(store.is_trusted(seven) && !store.is_trusted(eight) && !store.is_revoked(seven));
+    assert_eq!((store.generation(), events.try_recv()), (generation, None));
+    // The twin: the same that is not given up.
+    let done = store.try_update(|batch| {
+        batch.grant(TrustRecord::new(eight, None)).unwrap();
+        batch.revoke(seven);
+        Ok::<_, ()>(5)
+    });
+    assert_eq!(done.unwrap().0, 5);
+    assert!(!store.is_trusted(seven) && store.is_trusted(eight) && store.is_revoked(seven));
+    assert!(events.try_recv().is_some() && events.try_recv().is_some());
+    // And what the store refuses.
+    store.close().unwrap();
+    let closed = store.try_update(|_| Ok::<_, ()>(()));
+    assert!(matches!(closed, Err(UpdateError::Write(WriteError::Closed(())))));
 }

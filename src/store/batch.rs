@@ -18,7 +18,6 @@ pub(super) use outcome::{FreshMarks, grant_one, refused};
 use outcome::{MarkBecomes, Outcome, Says};
 
 /// Changes being gathered inside `TrustStore::update`; later ones see earlier ones.
-#[derive(Debug)]
 pub struct Batch<'a> {
     tables: &'a Tables,
     fresh: FreshMarks,
@@ -67,6 +66,12 @@ impl Hasher for PlaceHasher {
 
     fn write_u32(&mut self, place: u32) {
         self.0 = self.0.rotate_left(32) ^ (u64::from(place) << 32 | u64::from(place));
+    }
+}
+
+impl core::fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Batch").field("peers", &self.steps.len()).finish_non_exhaustive()
     }
 }
 
@@ -189,6 +194,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Revokes the peer and sets the lasting mark, whatever is known of it; returns its record if it was trusted.
+    ///
+    /// There is no such call for a key: the records under it are searched outside the writer lock, so
+    /// [`TrustStore::revoke_key`](super::TrustStore::revoke_key) is several changes.
     pub fn revoke(&mut self, peer: NodeId) -> Option<TrustRecord> {
         self.is_any_marked = true;
         self.end(peer, ChangeReason::Revoked, MarkBecomes::Set)

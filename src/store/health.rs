@@ -111,7 +111,7 @@ pub struct Health {
     pub generation: Generation,
     /// The newest durable generation.
     pub durable_generation: Generation,
-    /// How many changes a crash now would lose.
+    /// How many changes a crash now would lose; what was changed at once, as by one `update`, counts as one.
     pub changes_at_risk: u64,
     /// How many superseded versions are kept because a reader or a snapshot still holds them (or nobody looked yet).
     pub versions_retained: usize,

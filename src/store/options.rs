@@ -130,6 +130,10 @@ impl Options {
 
     /// Opens the store in this directory, creating it if it is missing and that is allowed (the parent must exist).
     ///
+    /// The directory is the store's alone. A directory that is there must be empty or have a store in it: the root of a fresh
+    /// volume, with its `lost+found`, is foreign, as is one with a `.gitkeep`; give the store a directory below. It is made
+    /// readable by its owner alone (mode 0700), also one that was there and empty.
+    ///
     /// # Ordering
     /// Blocking: reads and checks every byte of the newest state, and writes the first one of a new store.
     ///

@@ -17,8 +17,14 @@ use crate::sync::CellReader;
 /// # Ordering
 /// All methods are wait-free and answer from whole generations, in order, never going back. None frees an old version
 /// while the store lives: after the first (which may allocate), none allocates or makes a system call either.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TrustReader(CellReader<Version>);
+
+impl core::fmt::Debug for TrustReader {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TrustReader").finish_non_exhaustive()
+    }
+}
 
 impl TrustReader {
     pub(super) fn new(cell: CellReader<Version>) -> Self {

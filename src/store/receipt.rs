@@ -43,7 +43,7 @@ impl fmt::Display for Generation {
 /// A change that is visible to every reader, and the means to learn when it survives a crash.
 ///
 /// Dropping it is fine: the change becomes durable all the same. Keeping it keeps nothing of the store's state.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "the change is visible but perhaps not durable yet; drop the receipt to say that this does not matter"]
 pub struct Receipt {
     progress: Arc<Progress>,
@@ -53,6 +53,16 @@ pub struct Receipt {
     /// The newest generation up to this one that changed anything but floors and repeats. One that is put off
     /// is among them: who waits for it alone waits until it is saved.
     news: u64,
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (generation, is_durable) = (self.generation, self.is_durable());
+        f.debug_struct("Receipt")
+            .field("generation", &generation)
+            .field("is_durable", &is_durable)
+            .finish_non_exhaustive()
+    }
 }
 
 /// As [`Receipt::durable_future`]: `store.grant(record)?.await?`.
