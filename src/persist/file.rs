@@ -245,6 +245,15 @@ fn make_directory(path: &Path) -> Result<bool, OpenError> {
 
 /// On network and FUSE file systems another machine or process may cut a mapped file under us.
 fn mapping_is_unsafe(directory: &OwnedFd) -> bool {
+    match rustix::fs::fstatfs(directory) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic numbers have 32 bits")]
+        Ok(statfs) => is_elsewhere(statfs.f_type as u32),
+        Err(_) => true,
+    }
+}
+
+/// Whether files of a file system with this magic number are another machine's or process's to change.
+fn is_elsewhere(file_system: u32) -> bool {
     const NFS: u32 = 0x6969;
     const SMB: u32 = 0x517b;
     const SMB2: u32 = 0xfe53_4d42;
@@ -253,17 +262,24 @@ fn mapping_is_unsafe(directory: &OwnedFd) -> bool {
     const NINE_P: u32 = 0x0102_1997;
     const CEPH: u32 = 0x00c3_6400;
     const AFS: u32 = 0x5346_414f;
-    match rustix::fs::fstatfs(directory) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "magic numbers have 32 bits")]
-        Ok(statfs) => [NFS, SMB, SMB2, CIFS, FUSE, NINE_P, CEPH, AFS].contains(&(statfs.f_type as u32)),
-        Err(_) => true,
-    }
+    [NFS, SMB, SMB2, CIFS, FUSE, NINE_P, CEPH, AFS].contains(&file_system)
 }
 
 #[cfg(all(test, not(trustkeep_loom)))]
 mod tests {
     use super::*;
     use crate::error::Holder;
+
+    /// By the numbers of `statfs(2)`.
+    #[test]
+    fn files_of_network_and_fuse_file_systems_are_not_mapped_and_those_of_disks_are() {
+        let elsewhere = [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
+        assert!(elsewhere.into_iter().all(is_elsewhere), "{elsewhere:x?}");
+        // ext4, XFS, Btrfs, tmpfs, ZFS, overlayfs.
+        for here in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0x794c_7630] {
+            assert!(!is_elsewhere(here), "{here:x}");
+        }
+    }
 
     #[test]
     fn interrupted_calls_are_made_again_but_not_for_ever() {

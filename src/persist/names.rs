@@ -29,16 +29,18 @@ pub(super) fn rename_new(directory: &OwnedFd, from: &str, to: &str) -> io::Resul
 fn link_new(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
     match named_once(directory, from, to, || rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())) {
         Ok(()) => Ok(removed_once(|| rustix::fs::unlinkat(directory, from, AtFlags::empty()))?),
-        Err(error) if is_unsupported(error) || error == Errno::PERM => {
-            // A file system with neither: the locks keep other owners away, and others are looked for.
-            match find(directory, to) {
-                Err(Errno::NOENT) => {
-                    Ok(named_once(directory, from, to, || rustix::fs::renameat(directory, from, directory, to))?)
-                }
-                Ok(_) => Err(Errno::EXIST.into()),
-                Err(error) => Err(error.into()),
-            }
+        Err(error) if is_unsupported(error) || error == Errno::PERM => rename_if_free(directory, from, to),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same on a file system with neither: the locks keep other owners away, and others are looked for.
+fn rename_if_free(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+    match find(directory, to) {
+        Err(Errno::NOENT) => {
+            Ok(named_once(directory, from, to, || rustix::fs::renameat(directory, from, directory, to))?)
         }
+        Ok(_) => Err(Errno::EXIST.into()),
         Err(error) => Err(error.into()),
     }
 }
@@ -101,7 +103,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
-        for give in [rename_new, link_new] {
+        for give in [rename_new, link_new, rename_if_free] {
             std::fs::write(dir.path().join("from"), "ours").unwrap();
             std::fs::write(dir.path().join("taken"), "theirs").unwrap();
             assert_eq!(give(&directory, "from", "taken").unwrap_err().kind(), io::ErrorKind::AlreadyExists);

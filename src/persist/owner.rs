@@ -169,7 +169,8 @@ impl Owner {
             }
             (seen.changed, seen.others, seen.others_at) = (changed, others, Some(now));
         }
-        seen.settled = changed.filter(|times| hears_of_mounts && is_past(times));
+        let now = SystemClock.now().wall.as_millis();
+        seen.settled = changed.filter(|times| hears_of_mounts && is_past(times, now));
         Ok(())
     }
 }
@@ -197,11 +198,10 @@ fn was_mounted(mounts: &OwnedFd) -> bool {
 
 /// Whether a directory changed last so long ago that another change would have given it other times. Most systems tell times
 /// in ticks of up to 10 ms, some file systems in seconds.
-fn is_past(times: &[i64; 4]) -> bool {
+fn is_past(times: &[i64; 4], now_ms: i64) -> bool {
     let [modified_s, modified_ns, changed_s, changed_ns] = *times;
     let tick = if modified_ns == 0 && changed_ns == 0 { 3000 } else { 100 };
-    let ago =
-        |s: i64, ns: i64| SystemClock.now().wall.as_millis().saturating_sub(s.saturating_mul(1000) + ns / 1_000_000);
+    let ago = |s: i64, ns: i64| now_ms.saturating_sub(s.saturating_mul(1000) + ns / 1_000_000);
     ago(modified_s, modified_ns) > tick && ago(changed_s, changed_ns) > tick
 }
 
@@ -345,3 +345,25 @@ const OTHERS_EVERY_MS: i64 = 1000;
 
 /// Much more than what an owner writes.
 const TEXT_BYTES_MAX: usize = 1024;
+
+#[cfg(all(test, not(trustkeep_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_a_directory_are_past_after_a_tenth_of_a_second_and_whole_seconds_after_three() {
+        let (s, ns) = (1_772_532_000, 123_000_000);
+        let is_past = |times: [i64; 4], after_ms: i64| is_past(&times, s * 1000 + after_ms);
+        // A file system that tells parts of seconds, be it of one of the two times alone.
+        for times in [[s, ns, s, ns], [s, 0, s, ns], [s, ns, s, 0]] {
+            assert_eq!([223, 224].map(|after| is_past(times, after)), [false, true], "{times:?}");
+        }
+        // One that tells whole seconds: within the same second another change has the same time.
+        assert_eq!([101, 1000, 3000, 3001].map(|after| is_past([s, 0, s, 0], after)), [false, false, false, true]);
+        // The younger of the two counts, and a clock that was set back makes nothing past.
+        for times in [[s - 60, ns, s, ns], [s, ns, s - 60, ns]] {
+            assert_eq!([223, 224].map(|after| is_past(times, after)), [false, true], "{times:?}");
+        }
+        assert!(!is_past([s, ns, s, ns], -60_000));
+    }
+}
