@@ -187,6 +187,33 @@ fn a_snapshot_that_fails_fails_no_save_loses_nothing_and_comes_later() {
     }
 }
 
+#[test]
+fn a_snapshot_that_fails_is_tried_again_when_the_journals_have_doubled() {
+    let disk = empty();
+    let tried = Arc::new(Mutex::new(0));
+    let trying = Arc::clone(&tried);
+    let store = Picky::open(&disk, move |call| {
+        *trying.lock().unwrap() += usize::from(call == Call::Create);
+        if call == Call::Rename { Err(std::io::Error::from_raw_os_error(28)) } else { Ok(()) }
+    });
+    let mut tried_at = Vec::new();
+    for number in 1..=600 {
+        grant(&store, number);
+        // One that has begun has failed before the next change.
+        while disk.live_image().keys().any(|name| name.starts_with("snapshot-") && name.contains(".tmp")) {
+            std::thread::yield_now();
+        }
+        let tried = *tried.lock().unwrap();
+        if tried > tried_at.len() {
+            tried_at.push(number);
+        }
+    }
+    // Each change is as long as another; one more may be saved before the failure of a snapshot is seen.
+    assert!(tried_at.len() >= 5, "it is tried again: {tried_at:?}");
+    let doubles = tried_at.windows(2).all(|pair| pair[1] + 2 >= 2 * pair[0]);
+    assert!(doubles, "{tried_at:?}");
+}
+
 /// What a snapshot makes superfluous goes when it is durable, not before: with two snapshots there, a third that fails leaves
 /// both, and the journals from the older on.
 #[test]
@@ -396,6 +423,28 @@ fn saves_that_fail_leave_at_most_one_journal_however_many_there_are() {
     assert_eq!(contents(&open_small(&disk)), records((1..=1).chain(600..900)));
 }
 
+/// Else a crash could leave one of each attempt: what is removed is gone for sure only once the directory was synced.
+#[test]
+fn while_the_directory_cannot_be_synced_no_attempt_begins_another_file() {
+    let disk = empty();
+    let store = open_small(&disk);
+    grant(&store, 1);
+    disk.judge(|call| if call == Call::SyncDir { Verdict::Fails(24) } else { Verdict::Done });
+    let receipt = grant_many(&store, 2);
+    // The first attempt begins one, which gets its name.
+    store.flush().unwrap_err();
+    let calls = disk.calls();
+    for _ in 0..20 {
+        store.flush().unwrap_err();
+    }
+    let begins = |calls: usize| disk.log()[calls..].contains(&Call::Create);
+    assert!(!begins(calls), "{:?}", &disk.log()[calls..]);
+    // And the twin: once it can, one is begun.
+    disk.judge(|_| Verdict::Done);
+    store.flush().unwrap();
+    assert!(receipt.is_durable() && begins(calls));
+}
+
 /// What a failed attempt left may by then be another process's file of the same name. It goes once the directory is
 /// confirmed to be ours: see the twin above.
 #[test]
@@ -511,9 +560,11 @@ fn snapshots_that_fail_leave_no_file_where(failing: &'static [Call], bound: usiz
 
 #[test]
 fn where_there_is_no_room_ahead_a_change_that_fits_is_saved_all_the_same() {
-    for errno in [28, 122, 27] {
+    // Some file systems take the bytes, and find no place for them only when they are synced.
+    for (errno, when) in [28, 122, 27].into_iter().flat_map(|errno| [Call::Write, Call::Sync].map(|when| (errno, when)))
+    {
         let disk = SimDisk::new();
-        let store = TrustStore::options().open_storage(Arc::new(Tight(disk.clone(), errno))).unwrap();
+        let store = TrustStore::options().open_storage(Arc::new(Tight(disk.clone(), errno, when))).unwrap();
         for number in 1..=3 {
             let receipt = store.grant(record(number)).unwrap();
             receipt.wait_durable().unwrap();
@@ -523,17 +574,29 @@ fn where_there_is_no_room_ahead_a_change_that_fits_is_saved_all_the_same() {
             store.update(|batch| (4..5000).all(|number| batch.grant(record(number)).is_ok())).unwrap();
         assert!(fits);
         let error = receipt.wait_durable().unwrap_err();
-        assert!(matches!(&error, PersistError::Io { source, .. } if source.raw_os_error() == Some(errno)), "{error}");
+        let is_so = matches!(&error, PersistError::Io { source, .. } if source.raw_os_error() == Some(errno));
+        assert!(is_so, "{when:?}: {error}");
         drop(store);
         assert_eq!(contents(&open(&disk).unwrap()), records(1..=3));
     }
 }
 
-/// A disk on which no file may have more than 20 KiB.
+/// A disk on which no file may have more than 20 KiB: the error, and the call that tells it.
 #[derive(Debug)]
-struct Tight(SimDisk, i32);
+struct Tight(SimDisk, i32, Call);
 
-struct TightFile(Box<dyn StorageFile>, i32);
+struct TightFile {
+    file: Box<dyn StorageFile>,
+    errno: i32,
+    when: Call,
+    is_too_long: bool,
+}
+
+impl TightFile {
+    fn fail<T>(&self) -> std::io::Result<T> {
+        Err(std::io::Error::from_raw_os_error(self.errno))
+    }
+}
 
 impl Storage for Tight {
     fn list(&self) -> std::io::Result<Vec<FileEntry>> {
@@ -543,7 +606,7 @@ impl Storage for Tight {
         self.0.read(name, look)
     }
     fn create(&self, name: &str) -> std::io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(TightFile(self.0.create(name)?, self.1)))
+        Ok(Box::new(TightFile { file: self.0.create(name)?, errno: self.1, when: self.2, is_too_long: false }))
     }
     fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
         self.0.rename(from, to)
@@ -566,16 +629,20 @@ impl StorageFile for TightFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<usize> {
         let room = (20_u64 << 10).saturating_sub(offset);
         let some = bytes.len().min(usize::try_from(room).unwrap());
-        if some == 0 && !bytes.is_empty() {
-            return Err(std::io::Error::from_raw_os_error(self.1));
+        if self.when == Call::Sync {
+            self.is_too_long |= some < bytes.len();
+            return self.file.write_at(offset, bytes);
         }
-        self.0.write_at(offset, &bytes[..some])
+        if some == 0 && !bytes.is_empty() {
+            return self.fail();
+        }
+        self.file.write_at(offset, &bytes[..some])
     }
     fn sync(&mut self) -> std::io::Result<()> {
-        self.0.sync()
+        if self.is_too_long { self.fail() } else { self.file.sync() }
     }
     fn sync_data(&mut self) -> std::io::Result<()> {
-        self.0.sync_data()
+        if self.is_too_long { self.fail() } else { self.file.sync_data() }
     }
 }
 
