@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use trustkeep::testing::sim_disk::{Image, SimDisk};
+use trustkeep::testing::sim_disk::{Call, Image, SimDisk, Verdict};
 use trustkeep::{FileEntry, FileId, Left, OpenError, Options, PersistError, Seen, Storage, StorageFile, TrustStore};
 
 use super::{contents, grant, id, in_parallel, journal_name, open, records};
@@ -163,6 +163,37 @@ fn changes_that_follow_each_other_closely_do_not_put_a_watermark_off() {
     });
     assert!(settled, "no watermark in {:?}", begun.elapsed());
     store.close().unwrap();
+}
+
+/// A directory that is not as it was left may be another owner's by now, and nothing is written to it.
+#[test]
+fn a_journal_gets_no_watermark_while_the_directory_is_not_confirmed() {
+    let disk = SimDisk::new();
+    let store = small().settle_after(Some(Duration::ZERO)).open_storage(Arc::new(disk.clone())).unwrap();
+    grant(&store, 1);
+    // The look before the acknowledgement finds all well, and those after it do not.
+    let looks = Arc::new(AtomicUsize::new(0));
+    let looking = Arc::clone(&looks);
+    disk.judge(move |call| match call {
+        Call::Confirm if looking.fetch_add(1, Ordering::SeqCst) > 0 => Verdict::Fails(5),
+        _ => Verdict::Done,
+    });
+    grant(&store, 2);
+    let has_watermark = || disk.live_image()[&journal_name(1)][WATERMARK].iter().any(|byte| *byte != 0);
+    let deadline = Instant::now() + LONG;
+    while looks.load(Ordering::SeqCst) < 2 && !has_watermark() {
+        assert!(Instant::now() < deadline, "it is not settled");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    while store.health().saving.is_some() {
+        std::thread::yield_now();
+    }
+    assert!(!has_watermark(), "{:?}", disk.log());
+    // And the twin: it gets one once all is as it was.
+    disk.judge(|_| Verdict::Done);
+    grant(&store, 3);
+    await_settled(&disk);
+    assert!(has_watermark());
 }
 
 #[test]
