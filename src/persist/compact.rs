@@ -52,3 +52,43 @@ fn files(storage: &dyn Storage) -> Result<(usize, u64), OpenError> {
     let bytes = entries.iter().filter(|entry| holds(&entry.name)).map(|entry| entry.bytes).sum();
     Ok((snapshots.len() + journals.len(), bytes))
 }
+
+#[cfg(all(test, not(trustkeep_loom)))]
+#[allow(clippy::unwrap_used, reason = "tests say what must hold by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::peer::{NodeId, TrustRecord};
+    use crate::tables::TableChange;
+    use crate::testing::sim_disk::SimDisk;
+
+    /// What a recovery would fall back to is gone for good once the command is done.
+    #[test]
+    fn what_compacting_has_removed_no_crash_brings_back() {
+        let disk = SimDisk::new();
+        let fresh = || Ok(StoreId { id: [7; 16], seed: 9 });
+        for number in 1..=3 {
+            let opening = Opening { create: true, policy: RecoverPolicy::Fail, sizes: Sizes::default() };
+            let Loaded { tables, generation, mut saver, .. } =
+                load(Arc::new(disk.clone()), opening, Now::default(), fresh).unwrap();
+            let peer = NodeId::new(number).unwrap();
+            let change = TableChange::Trusted(peer, Some(TrustRecord::new(peer, None)));
+            saver.save(generation + 1, &tables.apply(&[change]).0).unwrap();
+            saver.close().unwrap();
+        }
+        let names = |disk: &SimDisk| {
+            let mut found = BTreeSet::new();
+            disk.crash_point().images(1000, 1, &mut |image| {
+                found.insert(image.keys().cloned().collect::<Vec<_>>());
+            });
+            found
+        };
+        // A snapshot and three journals, of which none is lost.
+        assert!(names(&disk).iter().all(|names| names.len() == 5), "{:?}", names(&disk));
+        let compacted = compact(Arc::new(disk.clone()), Now::default(), fresh).unwrap();
+        assert_eq!(compacted.generation, 3);
+        let left = vec!["GENESIS".to_owned(), "snapshot-0000000000000003.tks".to_owned()];
+        assert_eq!(names(&disk), BTreeSet::from([left]));
+    }
+}
