@@ -2,7 +2,7 @@
 //! one:
 //!
 //! - a holder in a PID namespace below is named by the id that it has here, one beside or above by what it is;
-//! - the name of a new store survives a crash, whoever made its directory;
+//! - the name of a new store survives a crash, whoever made its directory, also where that above it cannot be read;
 //! - a change is acknowledged only after the journal was synced and then looked at again.
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,8 @@
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -128,7 +130,10 @@ fn a_holder_that_cannot_be_seen_is_not_named_by_an_id_that_means_another_process
 
 /// The system calls of one life of a store, in which one thread makes some durable changes.
 fn calls_of_a_life(dir: &Path, seconds: &str) -> Option<String> {
-    let mut traced = Command::new("strace");
+    calls_of_a_life_as(Command::new("strace"), dir, seconds)
+}
+
+fn calls_of_a_life_as(mut traced: Command, dir: &Path, seconds: &str) -> Option<String> {
     let calls = "trace=openat,fsync,fdatasync,syncfs,renameat2,pwrite64,newfstatat,fstatat64,statx,stat,lseek,flock";
     traced.args(["-f", "-y", "-qq", "-e", calls, PROGRAM]);
     traced.args(["stress", "--threads", "1", "--seconds", seconds, "--dir"]).arg(dir);
@@ -159,6 +164,42 @@ fn the_parent_of_a_new_store_is_synced_whoever_made_its_directory() {
         // The mark of a store says that this was done.
         let Some(calls) = calls_of_a_life(&dir, "0.01") else { return };
         assert_eq!(syncs(&calls), 0, "{calls}");
+    }
+}
+
+/// A directory that a process may add to and search, and not read.
+#[test]
+fn where_the_directory_above_cannot_be_read_the_whole_file_system_is_synced() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().canonicalize().unwrap();
+    let above = home.join("above");
+    std::fs::create_dir(&above).unwrap();
+    // Root may read whatever it likes.
+    let user = rustix::process::geteuid().is_root().then_some(65_534);
+    std::os::unix::fs::chown(&above, user, user).unwrap();
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    set(&home, 0o711);
+    for (mode, syncfs, fsync) in [(0o300, 1, 0), (0o700, 0, 1)] {
+        set(&above, mode);
+        let dir = above.join(format!("store-{mode:o}"));
+        let calls = || {
+            let mut traced = Command::new("strace");
+            if let Some(user) = user {
+                traced.uid(user).gid(user);
+            }
+            calls_of_a_life_as(traced, &dir, "0.01")
+        };
+        let parent = format!("<{}>)", above.display());
+        let count = |calls: &str| {
+            let of = |call: &str| calls.lines().filter(|line| line.contains(call)).count();
+            let fsyncs = calls.lines().filter(|line| line.contains("fsync(") && line.contains(&parent)).count();
+            (of("syncfs("), fsyncs)
+        };
+        let Some(first) = calls() else { return };
+        assert_eq!(count(&first), (syncfs, fsync), "{mode:o}\n{first}");
+        // The mark of a store says that this was done.
+        let Some(second) = calls() else { return };
+        assert_eq!(count(&second), (0, 0), "{mode:o}\n{second}");
     }
 }
 
