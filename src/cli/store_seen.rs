@@ -4,6 +4,8 @@
 //! What must hold: the generation in it was durable when it was written, so that no crash makes a store older than it. What
 //! was noticed stands, across restarts, until an operator accepts it. Whatever is wrong with this file keeps no node from
 //! running.
+//!
+//! More than 450 lines because what is written down, what it means, and which command notes what stand together.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -68,6 +70,12 @@ impl Seen {
         }
         let is_older = store.id != self.newest.id || store.generation < self.newest.generation;
         if is_older { Self { found: Some(store), ..self } } else { Self::of(store) }
+    }
+
+    /// What it says while this store is open, or at its stop as of `last`. An alarm stands as it is.
+    fn goes_on(self, store: &TrustStore, last: Option<u64>) -> Self {
+        let generation = last.unwrap_or_else(|| store.durable_generation().get());
+        if self.found.is_some() { self } else { Self::of(Mark { generation, ..self.newest }) }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -168,6 +176,10 @@ impl StoreSeen {
     /// Compares the store with what the home saw before, and goes on writing down how far it comes. `accept`: whatever it is,
     /// it is right.
     pub(super) fn begin(home: &Home, store: &Arc<TrustStore>, accept: bool) -> Result<Self, Failure> {
+        Self::begin_every(INTERVAL, home, store, accept)
+    }
+
+    fn begin_every(interval: Duration, home: &Home, store: &Arc<TrustStore>, accept: bool) -> Result<Self, Failure> {
         let (stop, stops) = queue(1);
         let (done, stopped) = queue(1);
         let file = SeenFile(home.path().join(NAME));
@@ -196,16 +208,13 @@ impl StoreSeen {
         let of_thread = Arc::clone(store);
         let keeps = move || {
             loop {
-                let again = Deadline::after(INTERVAL);
+                let again = Deadline::after(interval);
                 let last: Option<u64> = stops.recv(again);
                 if last.is_none() && !again.has_passed() {
                     // Nobody is there any more who could say so.
                     return;
                 }
-                // An alarm stands as it is.
-                if now.found.is_none() {
-                    now.newest.generation = last.unwrap_or_else(|| of_thread.durable_generation().get());
-                }
+                now = now.goes_on(&of_thread, last);
                 writer.write(now);
                 if last.is_some() {
                     let _ = done.try_send(());
@@ -359,8 +368,11 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(2);
 
 #[cfg(all(test, not(trustkeep_loom)))]
+#[expect(clippy::unwrap_used, reason = "tests say what must hold by panicking")]
 mod tests {
     use super::*;
+    use crate::peer::{NodeId, TrustRecord};
+    use crate::store::Receipt;
 
     fn at(id: u8, generation: u64) -> Mark {
         Mark { id: [id; 16], generation }
@@ -386,6 +398,57 @@ mod tests {
             assert_eq!(Seen::parse(&format!("{FIRST_LINE}\nnewest {id} {bad}\n")), None, "{bad:?}");
         }
         assert_eq!(Seen::parse(&format!("{text}more\n")), None);
+    }
+
+    fn grant(store: &TrustStore, number: u32) -> Receipt {
+        store.grant(TrustRecord::new(NodeId::new(number).unwrap(), None)).unwrap()
+    }
+
+    #[test]
+    fn how_far_the_store_has_come_is_written_again_and_again_while_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let store = Arc::new(TrustStore::open(dir.path().join("store")).unwrap());
+        let seen = StoreSeen::begin_every(Duration::from_millis(1), &home, &store, false).unwrap();
+        let file = SeenFile(dir.path().join(NAME));
+        for number in 1..=3 {
+            grant(&store, number).wait_durable().unwrap();
+            let late = Deadline::after(Duration::from_secs(60));
+            while file.read().unwrap().unwrap().newest.generation < u64::from(number) {
+                assert!(!late.has_passed(), "{:?}", file.read());
+                std::thread::yield_now();
+            }
+        }
+        // And the twin: what is older stands until it is accepted, however far that store comes.
+        seen.end(3);
+        let ahead = Seen::of(Mark { id: store.id().unwrap(), generation: 100 });
+        file.write(ahead).unwrap();
+        let seen = StoreSeen::begin_every(Duration::from_millis(1), &home, &store, false).unwrap();
+        let alarm = file.read().unwrap().unwrap();
+        assert!(alarm.older().is_some() && seen.older().is_some());
+        grant(&store, 4).wait_durable().unwrap();
+        seen.end(4);
+        assert_eq!(file.read().unwrap().unwrap(), alarm);
+    }
+
+    #[test]
+    fn what_is_written_while_the_store_runs_is_durable() {
+        let disk = crate::testing::sim_disk::SimDisk::new();
+        let store = TrustStore::options().open_storage(Arc::new(disk.clone())).unwrap();
+        grant(&store, 1).wait_durable().unwrap();
+        let (lets, let_on) = queue::<()>(1);
+        disk.on_sync(move || {
+            let _ = let_on.recv(Deadline::NEVER);
+        });
+        let receipt = grant(&store, 2);
+        let before = Seen::of(Mark { id: store.id().unwrap(), generation: 1 });
+        assert_eq!(store.generation().get(), 2);
+        assert_eq!(before.goes_on(&store, None), before, "a crash may take the second away");
+        // And the twin.
+        drop(lets);
+        receipt.wait_durable().unwrap();
+        assert_eq!(before.goes_on(&store, None).newest.generation, 2);
+        assert_eq!(before.goes_on(&store, Some(7)).newest.generation, 7);
     }
 
     #[test]
