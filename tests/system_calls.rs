@@ -6,12 +6,16 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
     reason = "tests say what must hold by panicking, and stand outside the fences of the library"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,syncfs,rename,renameat,renameat2,linkat,unlink,unlinkat,ftruncate,fallocate";
 
@@ -120,6 +124,112 @@ impl Disk {
             }
         }
     }
+}
+
+/// The program under `strace`, told so.
+fn traced(options: &[&str], trace: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-s", "200"]).args(options).arg("-o").arg(trace).arg(env!("CARGO_BIN_EXE_trustkeep"));
+    command
+}
+
+#[test]
+fn a_home_and_what_it_has_seen_are_synced_before_they_are_told() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let (home, trace) = (root.join("home"), root.join("trace"));
+    let calls = |args: &[&str]| -> Vec<String> {
+        let traced = traced(&["-e", "trace=write,fsync,link,linkat,rename,renameat,renameat2"], &trace)
+            .args(args)
+            .arg("--home")
+            .arg(&home)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(traced.unwrap().success());
+        std::fs::read_to_string(&trace).unwrap().lines().map(str::to_owned).collect()
+    };
+    let first = |calls: &[String], from: usize, what: &str, of: &str| {
+        let is = |line: &String| line.contains(&format!(" {what}")) && line.contains(of);
+        let found = calls.iter().skip(from).position(is);
+        found.unwrap_or_else(|| panic!("no {what} of {of} behind line {from}: {}", calls.join("\n"))) + from
+    };
+    let synced = |path: &Path| format!("<{}>)", path.display());
+    // Its files, their names, and its own; then it is told.
+    let made = calls(&["init", "--id", "7"]);
+    first(&made, 0, "fsync(", &synced(&home.join("peers.toml")));
+    let named = first(&made, 0, "link", "identity.key");
+    let of_home = first(&made, named, "fsync(", &synced(&home));
+    let of_root = first(&made, named, "fsync(", &synced(&root));
+    let told = first(&made, 0, "write(1", "node         7");
+    assert!(of_home < told && of_root < told, "{}", made.join("\n"));
+    // What the home saw of its store: bytes, name.
+    let ran = calls(&["node", "--listen", "127.0.0.1:0", "--stop-at-eof"]);
+    let bytes = first(&ran, 0, "fsync(", &synced(&home.join("store.seen.tmp")));
+    let named = first(&ran, 0, "rename", "store.seen.tmp\"");
+    first(&ran, named, "fsync(", &synced(&home));
+    assert!(bytes < named, "{}", ran.join("\n"));
+}
+
+/// A node under `strace`; both end when this goes.
+struct Traced {
+    strace: std::process::Child,
+    node: String,
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-s", "KILL", &self.node]).status();
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
+    }
+}
+
+/// A disk that hangs while a watermark is synced: a moment after the last change was acknowledged, so that nobody waits.
+#[test]
+fn a_disk_that_hangs_while_nobody_waits_is_told_by_the_log_and_then_by_status() {
+    if !can_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (home, log) = (dir.path().join("home"), dir.path().join("log"));
+    let program = |args: &[&str]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_trustkeep")).args(args).arg("--home").arg(&home).output().unwrap();
+        (ran.status.code(), String::from_utf8(ran.stdout).unwrap())
+    };
+    assert_eq!(program(&["init", "--id", "7"]).0, Some(0));
+    // The keeper's first is that of the second change, which finds a journal; every other one hangs, for ten minutes.
+    let inject = "inject=fdatasync:delay_enter=600000000:when=2+";
+    let mut strace = traced(&["-e", "trace=fdatasync", "-e", inject], Path::new("/dev/null"))
+        .args(["node", "--json", "--save-limit", "1", "--listen", "127.0.0.1:0", "--home"])
+        .arg(&home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(strace.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let _node = Traced { strace, node: ready["pid"].to_string() };
+    // Of these nothing follows by itself.
+    for peer in ["5", "6"] {
+        assert_eq!(program(&["ignore", peer]).0, Some(0));
+    }
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let begun = Instant::now();
+    while !said().contains("a save has been running for longer than it should") {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (code, out) = program(&["status", "--check", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &status["healthy"], &status["saving"]["overdue"]), (Some(1), &false.into(), &true.into()));
+    assert_eq!(status["durable_generation"], status["generation"], "it was acknowledged");
 }
 
 #[test]
