@@ -253,6 +253,57 @@ fn a_store_without_a_whole_state_keeps_its_marks() {
     assert_eq!(model, Model { trusted: BTreeSet::new(), ..whole });
 }
 
+#[test]
+fn every_kind_of_restriction_is_kept_of_a_change_of_which_the_grants_are_damaged() {
+    use crate::store::{TransactError, Transaction};
+    use crate::tables::{Revocation, TableChange};
+
+    let disk = SimDisk::new();
+    let store = TrustStore::options().journal_sizes(1 << 16, 1 << 30).open_storage(Arc::new(disk.clone())).unwrap();
+    store.grant(TrustRecord::new(id(1), None)).unwrap().wait_durable().unwrap();
+    let at = crate::time::WallMillis::new(1_700_000_000_000);
+    let mark = Revocation { at, id: crate::peer::RevocationId::new(7) };
+    let grant = |number| TableChange::Trusted(id(number), Some(TrustRecord::new(id(number), None)));
+    let changes = vec![
+        grant(2),
+        TableChange::Trusted(id(1), None),
+        TableChange::Revoked(id(3), Some(mark)),
+        TableChange::RevokedKey(key(4), Some(mark)),
+        TableChange::Ignored(id(5), Some(at)),
+        TableChange::IgnoredKey(key(6), Some(at)),
+    ];
+    let changed: Result<_, TransactError<()>> =
+        store.transact(|_| Ok(Transaction { changes, events: Vec::new(), value: () }));
+    changed.unwrap().1.wait_durable().unwrap();
+    store.close().unwrap();
+    // The block of grants comes first in the second change.
+    let image = disk.live_image();
+    let bytes = &image[&journal_name(1)];
+    let len = |at: usize| 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let second = 1024 + len(1024) + len(1024 + len(1024));
+    let image = spoilt(&image, &journal_name(1), |bytes| bytes[second + 8..second + len(second)].fill(0x5a));
+    let disk = SimDisk::from_image(&image);
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let reached = would_reach(storage.as_ref(), RecoverPolicy::Previous, now()).unwrap();
+    let found = salvaged(storage.as_ref(), reached.as_ref(), None, false).unwrap().unwrap();
+    let of_key = |number| Of::Key(key(number).to_base64());
+    let kept = BTreeSet::from([
+        (Of::Peer(id(1)), What::Untrusted),
+        (Of::Peer(id(3)), What::Revoked),
+        (of_key(4), What::Revoked),
+        (Of::Peer(id(5)), What::Ignored),
+        (of_key(6), What::Ignored),
+    ]);
+    assert_eq!(found.kept, kept);
+    open(&storage, RecoverPolicy::Previous, Some(found.tables)).unwrap();
+    let store = open_store(&disk).unwrap();
+    let tables = store.tables().unwrap();
+    let sides = &tables.sides;
+    assert_eq!((sides.revoked.get(id(3)), sides.revoked_keys.get(key(4))), (Some(&mark), Some(&mark)));
+    assert!(sides.ignored.get(id(5)).is_some() && sides.ignored_keys.get(key(6)).is_some());
+    assert_eq!(tables.trusted.len(), 0, "the grant is not kept, and the first is taken back");
+}
+
 /// Until the state that was read is durable the store refuses to open; a repair that a crash cut short can be made again.
 #[test]
 fn a_crash_at_any_call_of_a_repair_leaves_a_store_that_refuses_or_all_that_it_keeps() {
