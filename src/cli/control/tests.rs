@@ -6,12 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use super::perform::{Served, perform, watch};
-use super::{Ask, PAGE_MAX, Reply};
+use super::{Ask, PAGE_MAX, Reply, Until};
 use crate::config::Limits;
 use crate::node::{FileIdentity, HandshakeManager, Inbox, SendError, Transport};
 use crate::peer::{NodeId, TrustRecord};
 use crate::store::TrustStore;
-use crate::sync::Arc;
+use crate::sync::{Arc, Deadline, queue};
+use crate::testing::sim_disk::SimDisk;
 
 /// A transport that reaches no peer.
 struct NoWire;
@@ -61,6 +62,43 @@ fn a_watcher_hears_the_last_events_and_the_last_loss_before_the_node_stops() {
     assert_eq!(told_of(0), [begin]);
     assert_eq!(told_of(4), [begin, event, event, event, event]);
     assert_eq!(told_of(7), [begin, event, event, event, event, r#""lagged" 3"#]);
+}
+
+/// A wait is answered once what it waited for is durable.
+#[test]
+fn a_wait_for_what_is_so_already_waits_for_the_disk() {
+    for until in [Until::Trusted, Until::Untrusted] {
+        let disk = SimDisk::new();
+        let store = Arc::new(TrustStore::options().open_storage(Arc::new(disk.clone())).unwrap());
+        store.grant(TrustRecord::new(id(3), None)).unwrap().wait_durable().unwrap();
+        let identity = Arc::new(FileIdentity::from_seed(id(1), &[1; 32]).unwrap());
+        let manager = HandshakeManager::builder(Arc::clone(&store), identity, Arc::new(NoWire)).start().unwrap();
+        let node =
+            Served { manager: Arc::new(manager), listen: "127.0.0.1:1".parse().unwrap(), peers: None, seen: None };
+        // As long as one end of this is there, the disk hangs.
+        let (hangs, until_then) = queue::<()>(1);
+        disk.on_sync(move || {
+            let _ = until_then.recv(Deadline::NEVER);
+        });
+        let (peer, receipt) = match until {
+            Until::Trusted => (2, store.grant(TrustRecord::new(id(2), None)).unwrap()),
+            _ => (3, store.revoke(id(3)).unwrap().receipt),
+        };
+        std::thread::scope(|scope| {
+            let wait = Ask::Wait { peer, until, timeout_ms: 60_000, asked: false };
+            let waits = scope.spawn(|| perform(&node, wait, &|| true, Duration::from_millis(100)));
+            let late = Deadline::after(Duration::from_secs(60));
+            while store.health().waiting_for_disk == 0 && !waits.is_finished() {
+                assert!(!late.has_passed(), "it does not ask for the disk");
+                std::thread::yield_now();
+            }
+            let is_answered = waits.is_finished();
+            drop(hangs);
+            let answer = waits.join().unwrap();
+            assert!(!is_answered, "{until:?}: {answer:?}");
+            assert!(matches!(answer, Reply::Done { .. }) && receipt.is_durable(), "{until:?}: {answer:?}");
+        });
+    }
 }
 
 /// However many there are, and however many are asked for: neither end ever holds more of them.
