@@ -23,7 +23,8 @@ use std::io::{Read as _, Write as _};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use common::{alone, arrived, identity, message_from};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use trustkeep::node::{CommandError, RequestOptions};
 use trustkeep::testing::doors;
+use trustkeep::testing::sim_disk::SimDisk;
 use trustkeep::wire::message::Kind;
 use trustkeep::{Holder, KeeperState, NodeId, OpenError, PersistError, Receipt, TrustRecord, TrustStore, WriteError};
 
@@ -249,6 +251,66 @@ fn a_fork_inside_a_change_is_a_fork() {
         .wait_durable()
         .unwrap();
     assert!(store.is_trusted(id(1)) && !store.is_trusted(id(2)));
+}
+
+/// Other threads of the parent take and give up the store's locks all the time: a child gets copies of locks that nobody there
+/// gives up.
+#[test]
+fn who_waits_is_dropped_in_a_child_whatever_is_locked_when_it_forks() {
+    let (disk, hangs) = (SimDisk::new(), Arc::new((Mutex::new(false), Condvar::new())));
+    let of_disk = Arc::clone(&hangs);
+    disk.on_sync(move || drop(of_disk.1.wait_while(of_disk.0.lock().unwrap(), |hangs| *hangs).unwrap()));
+    let store = TrustStore::options().open_storage(Arc::new(disk)).unwrap();
+    let hangs = Hangs::begin(hangs);
+    let receipt = store.grant(record(1)).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    receipt.wait_durable_timeout(Duration::ZERO).unwrap_err();
+                    assert!(poll(&mut store.trust_future(id(8))).is_pending());
+                }
+            });
+        }
+        let _over = Sets(&is_over);
+        for _ in 0..300 {
+            let (mut durable, mut trusted) = (receipt.durable_future(), store.trust_future(id(9)));
+            assert!(poll(&mut durable).is_pending() && poll(&mut trusted).is_pending());
+            let _ = Child::runs_beside((durable, trusted, store.subscribe()), drop);
+        }
+    });
+    // And the twin: in the parent they are forgotten.
+    let health = store.health();
+    assert_eq!((health.waiting_for_disk, health.waiting_for_trust), (0, 0));
+    drop(hangs);
+    receipt.wait_durable().unwrap();
+}
+
+/// A disk hangs until this goes, by a panic too.
+struct Hangs(Arc<(Mutex<bool>, Condvar)>);
+
+impl Hangs {
+    fn begin(disk: Arc<(Mutex<bool>, Condvar)>) -> Self {
+        *disk.0.lock().unwrap() = true;
+        Self(disk)
+    }
+}
+
+impl Drop for Hangs {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap() = false;
+        self.0.1.notify_all();
+    }
+}
+
+/// Sets this when it goes, by a panic too.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
