@@ -164,6 +164,23 @@ fn a_control_socket_that_was_removed_comes_back() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_the_socket_stays_when_the_node_stops() {
+    let (_dir, home, mut node) = node();
+    let (socket, beside) = (home.join("control.sock"), home.join("beside"));
+    let callers: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    std::fs::write(&beside, "not the node's").unwrap();
+    std::fs::rename(&beside, &socket).unwrap();
+    assert!(Command::new("kill").arg(node.child.id().to_string()).status().unwrap().success());
+    // Each that hangs up wakes the thread that takes the socket away.
+    for caller in callers {
+        drop(caller);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "not the node's");
+}
+
+#[test]
 fn no_node_is_told_apart_from_a_store_and_from_no_home() {
     let (dir, home, node) = node();
     let store = home.join("store");
@@ -285,8 +302,9 @@ fn nothing_is_asked_of_another_users_process() {
     let home = dir.path().join("home");
     init(&home, "7");
     let socket = home.join("control.sock");
-    // Listens as another user: the kernel notes who called `listen`.
-    let serve = |uid: u32| {
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    // Listens as another user: the kernel notes who called `listen`. `us`: who asks, and with which place.
+    let serve = |uid: u32, us: u32, place: &[&str]| {
         let _ = std::fs::remove_file(&socket);
         let code = "import os,socket,sys\n\
             s=socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\nos.seteuid(int(sys.argv[2]))\ns.listen(5)\nprint(flush=True)\n\
@@ -297,7 +315,9 @@ fn nothing_is_asked_of_another_users_process() {
         let mut child = Command::new("python3").args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         lines.next().unwrap().unwrap();
-        let told = run(&["revoke", "--home", text(&home), "5"]).2;
+        set(&socket, 0o666);
+        let asks = Command::new(PROGRAM).uid(us).gid(us).args(["revoke", "5"]).args(place).output().unwrap();
+        let told = String::from_utf8(asks.stderr).unwrap();
         let heard = lines.next().unwrap().unwrap();
         child.wait().unwrap();
         (told, heard != "0")
@@ -306,11 +326,27 @@ fn nothing_is_asked_of_another_users_process() {
         eprintln!("no python3: nothing is tested");
         return;
     }
-    let (told, heard) = serve(12_345);
+    let of_home = ["--home", text(&home)];
+    let (told, heard) = serve(12_345, 0, &of_home);
     assert!(told.contains("user 12345's") && told.contains("nothing was asked"), "{told}");
     assert!(!heard);
-    let (told, heard) = serve(0);
+    let (told, heard) = serve(0, 0, &of_home);
     assert!(told.contains("mine") && heard, "{told}");
+    // Whose the directory is counts for root, and for who names the socket.
+    for path in [dir.path(), &home] {
+        set(path, 0o755);
+    }
+    std::os::unix::fs::chown(&home, Some(12_345), None).unwrap();
+    if !Command::new(PROGRAM).uid(54_321).arg("help").output().is_ok_and(|ran| ran.status.success()) {
+        eprintln!("another user cannot run the program where it is: only root is tested");
+        return;
+    }
+    let (told, heard) = serve(12_345, 54_321, &of_home);
+    assert!(told.contains("user 12345's") && !heard, "{told}");
+    for (us, place) in [(0, of_home), (54_321, ["--control", text(&socket)])] {
+        let (told, heard) = serve(12_345, us, &place);
+        assert!(told.contains("mine") && heard, "{us}: {told}");
+    }
 }
 
 #[test]
