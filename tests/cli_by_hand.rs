@@ -13,7 +13,7 @@ mod program;
 
 use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -169,4 +169,31 @@ fn a_change_by_hand_is_taken_up_and_nothing_that_is_wrong() {
     assert_eq!((code, node.address(10)), (0, "127.0.0.1:1010".into()), "{err}");
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(read(), before + 1, "{}", node.log());
+}
+
+/// As a configuration that is mounted is changed: the link is led elsewhere, and then back.
+#[test]
+fn a_file_that_is_put_back_is_refused_no_longer_though_it_is_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    init(&home, "7");
+    let (file, good, bad) = (home.join("peers.toml"), home.join("good.toml"), home.join("bad.toml"));
+    std::fs::write(&good, stanza(1001)).unwrap();
+    std::fs::write(&bad, "colour = 1\n").unwrap();
+    let lead_to = |there: &Path| {
+        let beside = home.join("beside");
+        symlink(there, &beside).unwrap();
+        std::fs::rename(&beside, &file).unwrap();
+    };
+    lead_to(&good);
+    let node = Node::start(&home);
+    for _ in 0..2 {
+        lead_to(&bad);
+        node.comes_to_refuse(&file, "line 1");
+        lead_to(&good);
+        node.comes_to_refuse_nothing();
+        assert_eq!(node.address(9), "127.0.0.1:1001");
+    }
+    // It was not read again: it counted all the time.
+    assert!(!node.log().contains("was read again"), "{}", node.log());
 }
