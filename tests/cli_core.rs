@@ -1,6 +1,6 @@
 //! What a signal leaves of a process that holds a secret key:
 //!
-//! - SIGQUIT stops a node in good order, as SIGTERM does;
+//! - SIGQUIT stops a node in good order, as SIGTERM does; whether the store is there then is told by the exit code;
 //! - a process that is ended by a signal leaves no core dump.
 #![allow(
     unreachable_pub,
@@ -63,6 +63,21 @@ fn sigquit_stops_a_node_in_good_order() {
     send(&child, "QUIT");
     let status = child.wait().unwrap();
     assert_eq!((status.code(), status.signal()), (Some(0), None));
+}
+
+#[test]
+fn a_node_whose_store_is_not_where_it_was_when_it_stops_exits_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, away) = (dir.path().join("home/store"), dir.path().join("away"));
+    let mut child = node(dir.path());
+    std::fs::rename(&store, &away).unwrap();
+    send(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    // And the twin.
+    std::fs::rename(&away, &store).unwrap();
+    let mut child = node(dir.path());
+    send(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
