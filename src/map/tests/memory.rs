@@ -97,6 +97,30 @@ fn a_large_map_that_became_small_gives_its_memory_back() {
     assert!(usage.bytes < large / 2, "{large} bytes, then {}", usage.bytes);
 }
 
+/// What comes and goes all the time stays: the system would have to give it again each time.
+#[test]
+fn memory_that_was_needed_since_the_last_look_is_kept() {
+    let mut map = filled(200_000);
+    let become_small = |mut map: TrustMap| {
+        for chunk in 0..190u32 {
+            map = map.apply((chunk * 1000 + 1..=chunk * 1000 + 1000).map(|id| (node(id), None)));
+        }
+        map.sweep();
+        map
+    };
+    map = become_small(map);
+    assert!(map.trim(), "there is much that is not needed now");
+    for chunk in 0..190u32 {
+        map = map.apply((chunk * 1000 + 1..=chunk * 1000 + 1000).map(|id| (node(id), Some(record(id, 1)))));
+    }
+    map = become_small(map);
+    let before = map.usage().bytes;
+    // Not all of it was, where the same records lie closer together than before.
+    assert!(map.trim() && map.usage().bytes > before / 4 * 3, "{before} bytes, then {}", map.usage().bytes);
+    // And the twin: not needed since, it goes.
+    assert!(!map.trim() && map.usage().bytes < before / 2, "{before} bytes, then {}", map.usage().bytes);
+}
+
 /// Two may trim at once: what the one is about to give back, the other has nothing to do with.
 #[test]
 #[cfg(target_os = "linux")]
