@@ -26,6 +26,7 @@ mod superseded;
 #[cfg(all(test, feature = "handshake", not(trustkeep_loom)))]
 mod tests;
 mod trust_future;
+mod update;
 mod waiters;
 
 use core::fmt;
@@ -35,7 +36,7 @@ use std::io;
 use std::path::Path;
 
 pub use batch::Batch;
-use batch::{FreshMarks, grant_one, refused};
+use batch::{grant_one, refused};
 pub use durable_future::DurableFuture;
 #[cfg(all(test, trustkeep_loom))]
 pub(crate) use events::Hub;
@@ -53,12 +54,11 @@ pub use trust_future::TrustFuture;
 
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::error::{OpenError, PersistError, UpdateError, WriteError};
+use crate::error::{OpenError, PersistError, WriteError};
 use crate::peer::{NodeId, PublicKey, RevocationId, TrustRecord};
 use crate::sync::{Arc, Deadline, JoinHandle, Mutex, is_current, spawn};
 use crate::tables::Tables;
 use crate::tables::table::Table as _;
-use crate::time::WallMillis;
 use keeper::Saver;
 use progress::{OnFailure, Stopped};
 use shared::Shared;
@@ -244,75 +244,6 @@ impl TrustStore {
             asked,
             marked,
             ..Revoked::new(receipt, was)
-        })
-    }
-
-    /// Makes several changes that readers see as one, under one generation.
-    ///
-    /// `f` runs under the writer lock: it should be short. If it panics, nothing has changed. Reading the store from it
-    /// is fine and shows the state before; changing or waiting from it is an error, not a deadlock, and a subscription that
-    /// begins in it has ended.
-    ///
-    /// # Ordering
-    /// As [`TrustStore::grant`]. Subscribers are told of peers in the order in which `f` first named them.
-    ///
-    /// # Errors
-    /// [`WriteError`]; nothing changed.
-    pub fn update<R>(&self, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
-        self.write(self.shared.now().wall, f)
-    }
-
-    /// The same for a closure that may think better of it: if it returns an error, nothing has changed, nothing is published and
-    /// nobody is told.
-    ///
-    /// # Ordering
-    /// As [`TrustStore::update`].
-    ///
-    /// # Errors
-    /// [`UpdateError::Refused`] with the closure's error, [`UpdateError::Write`]; nothing changed.
-    ///
-    /// # Examples
-    /// ```
-    /// use trustkeep::{NodeId, TrustRecord, TrustStore, UpdateError, WriteError};
-    /// let store = TrustStore::in_memory();
-    /// let peers = [7, 8].map(|id| TrustRecord::new(NodeId::new(id).unwrap(), None));
-    /// drop(store.revoke(peers[1].node_id)?);
-    /// // All or none of them; the second is revoked.
-    /// let granted = store.try_update(|batch| peers.into_iter().try_for_each(|peer| batch.grant(peer).map(drop)));
-    /// assert!(matches!(granted, Err(UpdateError::Refused(WriteError::Revoked { .. }))));
-    /// assert!(!store.is_trusted(peers[0].node_id));
-    /// # Ok::<(), WriteError<NodeId>>(())
-    /// ```
-    pub fn try_update<R, E>(
-        &self,
-        f: impl FnOnce(&mut Batch<'_>) -> Result<R, E>,
-    ) -> Result<(R, Receipt), UpdateError<E>> {
-        self.try_write(self.shared.now().wall, f).map_err(|error| match error {
-            TransactError::Refused(error) => UpdateError::Refused(error),
-            TransactError::Write(error) => UpdateError::Write(error),
-        })
-    }
-
-    fn write<R>(&self, now: WallMillis, f: impl FnOnce(&mut Batch<'_>) -> R) -> Result<(R, Receipt), WriteError<()>> {
-        let outcome = self.try_write(now, |batch| Ok::<_, core::convert::Infallible>(f(batch)));
-        outcome.map_err(|error| match error {
-            TransactError::Refused(never) => match never {},
-            TransactError::Write(error) => error,
-        })
-    }
-
-    /// `now`: when the peers that are revoked are.
-    fn try_write<R, E>(
-        &self,
-        now: WallMillis,
-        f: impl FnOnce(&mut Batch<'_>) -> Result<R, E>,
-    ) -> Result<(R, Receipt), TransactError<E>> {
-        Shared::publish(&self.shared, None, |tables, is_heard| {
-            let fresh = FreshMarks { at: now, salt: self.shared.salt() };
-            let mut batch = Batch::new(tables, fresh, &self.shared.limits);
-            let value = f(&mut batch)?;
-            let (draft, events) = batch.finish(is_heard);
-            Ok((draft, events, value))
         })
     }
 
