@@ -279,6 +279,11 @@ pub(crate) mod tests {
         assert_eq!(filter(&format!("a {marks}b")), "a b");
         // Vowels of Hangul are drawn onto their consonant, and so may be stacked as well.
         assert_eq!(filter(&format!("\u{1112}{}", "\u{1161}".repeat(9))), "\u{1112}\u{1161}\u{1161}\u{1161}\u{1161}");
+        for (vowel, consonant) in [('\u{d7b0}', '\u{d7cb}'), ('\u{d7c6}', '\u{d7fb}')] {
+            let stack = format!("{vowel}{consonant}");
+            assert_eq!(filter(&format!("\u{1112}{}", stack.repeat(9))), format!("\u{1112}{stack}{stack}"));
+            assert_eq!(filter(&stack), "", "nothing bears them");
+        }
     }
 
     #[test]

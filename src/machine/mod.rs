@@ -41,6 +41,8 @@ pub mod rotation;
 mod version_1;
 
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod owed_tests;
 #[cfg(test)]
 mod time_tests;

@@ -5,7 +5,7 @@ use super::effect::Draft;
 use super::input::Input;
 use super::outcome::{Outcome, Step};
 use super::rejection::Rejection;
-use super::view::Nonce;
+use super::view::{Floor, Nonce};
 use crate::config::{Allowed, Policy};
 use crate::map::mix::Mix;
 use crate::tables::{TableChange, Tables};
@@ -67,6 +67,20 @@ fn a_new_request_is_trusted_by_the_rules_that_trust_it_and_a_try_of_what_was_ref
         assert_eq!(us.tables.trusted.contains_key(&peer.id()), trusts, "{:?}", step.outcome);
         assert_eq!(sent(&step).unwrap().kind, if trusts { Kind::Accept } else { Kind::Reject });
         assert_eq!(us.tables.owed.is_empty(), trusts, "trust cancels what is owed");
+    }
+}
+
+#[test]
+fn a_doubtful_try_of_what_was_refused_is_not_told_and_waits() {
+    for (before, told) in [(at(60 * MINUTE).wall, false), (Floor::EMPTY.before, true)] {
+        let mut peer = Actor::new(9, 0x11);
+        let (mut us, request) = owing(&mut peer);
+        let floor = Floor { key: Some(peer.public_key()), seen: at(40).wall, before, ..Floor::EMPTY };
+        us.tables.floor.insert(peer.id(), floor);
+        let step = asks(&mut us, &mut peer, MINUTE, request.nonce, Way::open()).unwrap();
+        assert_eq!(sent(&step).map(|draft| draft.kind), told.then_some(Kind::Reject));
+        assert_eq!(us.tables.pending.contains_key(&peer.id()), !told);
+        assert!(us.tables.owed.contains_key(&peer.id()), "it is owed all the same");
     }
 }
 
