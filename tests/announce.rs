@@ -16,6 +16,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::*;
 use trustkeep::config::{HandshakeConfig, Limits};
@@ -137,4 +138,20 @@ fn nothing_is_told_where_it_is_switched_off_or_no_key_was_replaced() {
         assert_eq!(manager.announcement(), None);
         assert!(ends.sent.recv_timeout(A_WHILE).is_err());
     }
+}
+
+#[test]
+fn no_announcement_gives_way_that_has_not_left() {
+    let mut limits = Limits::default();
+    limits.outgoing_max = 8;
+    let (manager, _ends) = life(&friends(20, limits), renewed(), true, |builder| builder);
+    let asked = || manager.outgoing().into_iter().map(|(peer, it)| (peer, it.nonce)).collect::<Vec<_>>();
+    eventually("four are tried in vain", || {
+        let asked = manager.outgoing();
+        asked.len() == 4 && asked.iter().all(|(peer, it)| manager.tries_of_request(*peer, it).tries > 0)
+    });
+    let before = asked();
+    // As long as several more would take.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((asked(), so_far(&manager)), (before, (0, 19)));
 }

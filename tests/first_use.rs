@@ -212,3 +212,30 @@ fn a_relayed_answer_is_no_first_use_either() {
     assert!(!manager.is_trusted(id(2)));
     assert_eq!(manager.pending()[0].1.key, identity(2).public_key());
 }
+
+#[test]
+fn a_try_that_goes_to_a_relay_waits_for_the_disk_like_the_first() {
+    let disk = Arc::new(Disk::default());
+    let open = || Arc::new(TrustStore::options().open_storage(Arc::clone(&disk) as _).unwrap());
+    // The life that asked had no relay, and no way to the peer.
+    let (manager, wire, _ends) = alone_with(open(), |builder| builder);
+    drop(ask(&manager, &wire, false).unwrap_err());
+    manager.shutdown().unwrap();
+    let sly = Sly::new(|| Ok(()), Some(Arc::clone(&disk)));
+    let (wire, _ends) = Wire::new();
+    *wire.cut_off.lock().unwrap() = true;
+    let store = open();
+    let shut = disk.gate.close();
+    let builder = HandshakeManager::builder(store, Arc::new(identity(1)), Arc::clone(&wire) as _);
+    let builder = builder.registry(Arc::clone(&sly) as _).policy(trusting());
+    let manager = builder.start().unwrap();
+    eventually("the try is marked", || manager.outgoing()[0].1.relayed);
+    eventually("the mark is being saved", || disk.gate.waiting() > 0);
+    let had = sly.had();
+    drop(shut);
+    assert_eq!(had, 0, "before it is saved");
+    eventually("the relay has it", || sly.had() == 1);
+    let left = sly.left.lock().unwrap().remove(0).expect("a crash leaves a store");
+    let (again, ..) = node(Arc::new(left), &sly, trusting());
+    assert!(again.outgoing()[0].1.relayed);
+}

@@ -16,7 +16,7 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use trustkeep::node::{Identity as _, RequestOptions};
+use trustkeep::node::{Identity as _, Received, RequestOptions};
 use trustkeep::wire::message::{Kind, Message};
 use trustkeep::{TrustRecord, TrustStore, WallMillis};
 
@@ -117,4 +117,21 @@ fn what_is_dropped_for_its_time_says_by_how_much() {
     // The twin: what is taken says nothing.
     hear(0);
     assert_eq!(manager.skews(), skews);
+}
+
+#[test]
+fn an_answer_that_a_relay_kept_says_nothing_of_clocks() {
+    let two = identity(2);
+    let (manager, ..) = alone_with(Arc::new(TrustStore::in_memory()), |builder| builder);
+    for (relayed, told) in [(true, 0), (false, 1)] {
+        let asked = RequestOptions::default().expected_key(two.public_key()).force(true);
+        drop(manager.request(id(2), "", asked).unwrap());
+        let nonce = manager.outgoing()[0].1.nonce;
+        let accept = message_from(&two, Kind::Accept, |draft| {
+            (draft.answers, draft.stamp) = (Some(nonce), now().saturating_add(if relayed { -60_000 } else { -50_000 }));
+        });
+        manager.receive(if relayed { Received::relayed(accept, id(3)) } else { arrived(accept, 1) });
+        assert!(manager.is_trusted(id(2)) && manager.outgoing().is_empty(), "it is an answer either way");
+        assert_eq!((manager.skews().len(), count(&manager, "answer_skew")), (told, told as u64), "{relayed}");
+    }
 }

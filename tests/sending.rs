@@ -36,6 +36,10 @@ use trustkeep::{HandshakeManager, NodeId, TrustRecord, TrustStore};
 
 const FAREWELL: &str = "handshake_revoke";
 const ACCEPT: &str = "handshake_accept";
+const REFUSAL: &str = "handshake_reject";
+const REQUEST: &str = "handshake_request";
+/// For what is under way by now to come to where it waits. Nothing but how much a test notices hangs on it.
+const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// What a peer does with a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -650,4 +654,59 @@ fn over_tcp_farewells_leave_beside_peers_that_do_not_read_or_do_not_answer() {
     took.sort_unstable();
     let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
     println!("{rounds} farewells beside {silent} silent peers: median {median:?}, slowest {slowest:?}");
+}
+
+#[test]
+fn a_refusal_that_waits_is_called_off_when_its_key_is_trusted_by_then() {
+    for trusted in [true, false] {
+        let (manager, net) = trusting([2]);
+        net.set([2], Way::Sticks);
+        let shut = net.gate.close();
+        drop(manager.revoke(id(2)).unwrap());
+        eventually("a farewell is under way", || net.stuck() == 1);
+        asks(&manager, 2, 1);
+        // The refusal waits behind it.
+        drop(manager.reject(id(2), "").unwrap());
+        if trusted {
+            let mark = manager.store().revocation(id(2)).unwrap().id;
+            let record = TrustRecord::new(id(2), identity(2).public_key());
+            drop(manager.store().grant_lifting(record, mark).unwrap());
+        }
+        drop(shut);
+        if trusted {
+            eventually("the farewell left", || net.left(2) == [FAREWELL]);
+            asks(&manager, 2, 9);
+            eventually("what comes after the refusal leaves", || net.left(2).len() > 1);
+            assert_eq!(net.left(2), [FAREWELL, ACCEPT]);
+        } else {
+            eventually("the refusal leaves", || net.left(2) == [FAREWELL, REFUSAL]);
+        }
+    }
+}
+
+#[test]
+fn a_try_of_our_request_that_waits_is_called_off_when_that_is_cancelled() {
+    for cancelled in [true, false] {
+        let (manager, net) = trusting([2]);
+        net.set([2], Way::Sticks);
+        let shut = net.gate.close();
+        asks(&manager, 2, 0);
+        eventually("an answer is under way", || net.stuck() == 1);
+        net.set([2], Way::Refuses);
+        drop(manager.request(id(2), "", RequestOptions::default().force(true)).unwrap_err());
+        // The next try waits behind the answer.
+        let next = || manager.outgoing().iter().map(|(peer, it)| manager.tries_of_request(*peer, it).next_try).next();
+        eventually("its turn has come", || next() == Some(None));
+        std::thread::sleep(A_MOMENT);
+        net.set([2], Way::Takes);
+        if cancelled {
+            drop(manager.cancel(id(2)).unwrap());
+        }
+        drop(shut);
+        eventually("the answer left", || !net.left(2).is_empty());
+        asks(&manager, 2, 9);
+        let expected: &[&str] = if cancelled { &[ACCEPT, ACCEPT] } else { &[ACCEPT, REQUEST, ACCEPT] };
+        eventually("what comes after the try leaves", || net.left(2).len() >= expected.len());
+        assert_eq!(net.left(2), expected);
+    }
 }

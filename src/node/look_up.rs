@@ -254,7 +254,7 @@ mod tests {
     use crate::machine::rejection::Rejection;
     use crate::machine::view::{Floor, TableChange};
     use crate::node::registry::Revision;
-    use crate::testing::actor::node;
+    use crate::testing::actor::{Actor, Way, at, node};
     use crate::time::WallMillis;
 
     /// Says of everybody what it was told last.
@@ -290,20 +290,29 @@ mod tests {
 
     #[test]
     fn the_revision_of_a_peer_in_any_table_of_ours_outlives_strangers() {
-        for (table, kept) in [("none", false), ("trusted", true), ("revoked", true), ("floors", true)] {
+        let mut us = Actor::new(7, 0xAA);
+        us.is_asked(10, 2, 0x11, "", Way::open()).unwrap();
+        us.request(at(20), node(2), None).unwrap();
+        let waits = us.tables.pending.remove(&node(2)).map(Arc::new);
+        let asked = us.tables.outgoing.remove(&node(2)).map(Arc::new);
+        let tables = [("none", false), ("trusted", true), ("revoked", true), ("floors", true), ("pending", true)];
+        for (table, kept) in tables.into_iter().chain([("outgoing", true)]) {
             let (store, registry) = (Arc::new(TrustStore::in_memory()), says(false));
             match table {
                 "trusted" => drop(store.grant(crate::peer::TrustRecord::new(node(2), None)).unwrap()),
                 "revoked" => drop(store.revoke(node(2)).unwrap()),
-                "floors" => {
-                    let floor = Floor { reserved: WallMillis::new(1), ..Floor::EMPTY };
-                    let changes = vec![TableChange::Floor(node(2), Some(floor))];
-                    let written =
-                        store.transact(|_| Ok::<_, Rejection>(Transaction { changes, events: Vec::new(), value: () }));
-                    assert!(written.is_ok());
-                }
                 _ => {}
             }
+            let floor = Floor { reserved: WallMillis::new(1), ..Floor::EMPTY };
+            let changes = match table {
+                "floors" => vec![TableChange::Floor(node(2), Some(floor))],
+                "pending" => vec![TableChange::Pending(node(2), waits.clone())],
+                "outgoing" => vec![TableChange::Outgoing(node(2), asked.clone())],
+                _ => vec![],
+            };
+            let written =
+                store.transact(|_| Ok::<_, Rejection>(Transaction { changes, events: Vec::new(), value: () }));
+            assert!(written.is_ok());
             let look_ups = LookUps::new(Arc::clone(&registry) as _, Duration::from_secs(60), 2, Arc::downgrade(&store));
             let asks = |peer| look_ups.look_up(node(peer), Whom::Known, Duration::MAX);
             for peer in 2..STRANGERS_REVISIONS_MAX as u32 + 100 {

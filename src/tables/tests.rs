@@ -108,6 +108,18 @@ fn a_saved_revision_goes_with_the_last_entry_of_its_peer() {
     let revision = |peer| TableChange::Revision(peer, Some(5));
     let floor = |peer| TableChange::Floor(peer, Some(Floor::EMPTY));
     let revoked = |peer| TableChange::Revoked(peer, Some(mark(1)));
+    // The others that keep a revision, each as a peer has it alone.
+    let mut us = Actor::new(7, 0xAA);
+    us.is_asked(10, 9, 0x11, "", Way::open()).unwrap();
+    let waits = TableChange::Pending(nine, us.tables.pending.remove(&nine).map(Arc::new));
+    us.request(at(20), nine, None).unwrap();
+    let asked = TableChange::Outgoing(nine, us.tables.outgoing.remove(&nine).map(Arc::new));
+    let (kind, nonce, reason) = (Kind::Revoke, us.nonce(), String::new());
+    let (since, since_tick) = (at(30).wall, at(30).tick);
+    let owed = Owed { kind, nonce, answers: None, reason, since, since_tick, for_key: None };
+    let owed = TableChange::Owed(nine, Some(Arc::new(owed)));
+    let (no_more, not_asked, not_owed) =
+        (TableChange::Pending(nine, None), TableChange::Outgoing(nine, None), TableChange::Owed(nine, None));
     // What is there, what changes, and whether the revision of 9 is there afterwards.
     let cases: Vec<(Vec<TableChange>, Vec<TableChange>, bool)> = vec![
         (vec![trusted(nine)], vec![untrusted(nine)], false),
@@ -119,6 +131,13 @@ fn a_saved_revision_goes_with_the_last_entry_of_its_peer() {
         (vec![revoked(nine)], vec![TableChange::Revoked(nine, None)], false),
         (vec![revoked(nine)], vec![TableChange::Revoked(nine, None), trusted(nine)], true),
         (vec![trusted(nine), trusted(ten), revision(ten)], vec![untrusted(nine), untrusted(ten)], false),
+        (vec![waits.clone()], vec![no_more.clone()], false),
+        (vec![waits.clone(), asked.clone()], vec![no_more.clone()], true),
+        (vec![asked.clone()], vec![not_asked.clone()], false),
+        (vec![asked.clone(), owed.clone()], vec![not_asked], true),
+        (vec![owed.clone()], vec![not_owed.clone()], false),
+        (vec![owed, waits.clone()], vec![not_owed], true),
+        (vec![waits], vec![no_more, asked], true),
         // A newer one of the same moment goes as well, and once.
         (vec![trusted(nine)], vec![untrusted(nine), TableChange::Revision(nine, Some(6))], false),
         // In no table at all, as nothing of ours leaves it: it stays until something goes.
