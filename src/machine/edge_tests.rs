@@ -137,6 +137,24 @@ fn a_farewell_that_is_owed_goes_with_no_request_that_a_relay_brings() {
 }
 
 #[test]
+fn a_farewell_is_repeated_though_our_clock_was_ahead_when_it_was_said() {
+    // Within what a reserve explains, the stamp says when that was.
+    for (ahead, repeated) in [(365 * 24 * HOUR, true), (20_001, true), (20_000, false), (0, false)] {
+        let (mut us, mut peer) = (us(), peer());
+        us.trusts(peer.id(), Some(peer.public_key()));
+        us.revoke(at(ahead), peer.id()).unwrap();
+        let mut farewell = |ms: i64| {
+            let draft = peer.draft(at(ms), us.id(), Kind::Request, None);
+            let step = us.hear_from(at(ms), &peer, &draft, Way::registered(peer.public_key())).unwrap();
+            sent(&step).is_some()
+        };
+        // As ever once a minute, whatever was said before.
+        assert_eq!([0, 10_000, 20_000].map(&mut farewell), [repeated, false, false], "{ahead}");
+        assert!(farewell(80_000) && !farewell(90_000), "{ahead}");
+    }
+}
+
+#[test]
 fn under_an_ignored_key_a_peer_whose_record_has_none_is_not_heard() {
     let (mut us, mut peer, mut other) = (us(), peer(), Actor::new(9, 0x22));
     us.trusts(peer.id(), None);

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use super::arrival::latest_credible;
+use super::arrival::millis;
 use super::effect::{Action, Effect, When};
 use super::event::{ChangeReason, Event};
 use super::input::Received;
@@ -41,12 +41,14 @@ pub(super) fn farewell_again(plan: &mut Plan<'_>, received: &Received, standing:
     if !standing.is_authentic() && !is_under_its_last_key(plan, received) {
         return;
     }
-    let last_sent = plan.floor.sent.min(latest_credible(plan.rules, plan.now));
+    // a stamp further ahead of our clock was sent by one that was wrong, and does not say when that was.
+    let (since, ahead_max) =
+        (plan.now.wall.millis_since(plan.floor.sent), millis(plan.rules.config.future_skew_max) / 3 * 2);
     // silent while our own request to the peer lifts the mark. To a peer that is trusted, under another key than this
     // revoked one, there is no farewell to say.
     if plan.trusted.is_none()
         && plan.is_barred(received.message.key())
-        && plan.now.wall.millis_since(last_sent) >= FAREWELL_EVERY_MS
+        && (since >= FAREWELL_EVERY_MS || since < -ahead_max)
     {
         if received.message.is_version_1() {
             let draft = plan.draft(Kind::Revoke, received.nonce);
