@@ -480,7 +480,7 @@ fn what_a_handle_says_of_itself_is_short_whatever_it_holds() {
     });
     let receipt = update.unwrap().1;
     assert_eq!(of_batch, "Batch { peers: 2999, .. }");
-    assert_eq!(format!("{receipt:?}"), "Receipt { generation: Generation(1), is_durable: true, .. }");
+    assert_eq!(format!("{receipt:?}"), "Receipt { generation: 1, is_durable: true, .. }");
     assert_eq!(format!("{reader:?}"), "TrustReader { .. }");
 }
 
