@@ -23,6 +23,10 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     if let Err(rejection) = answers_us(&plan, received) {
         return plan.drop_message(rejection);
     }
+    // before R-31, for the holder of a revoked key ends no trust in another.
+    if plan.is_barred(&key) {
+        return plan.drop_message(Rejection::KeyRevoked);
+    }
     if is_refused(&plan, received) {
         return plan.drop_message(Rejection::AlreadyRefused);
     }
@@ -40,10 +44,6 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
     // there is nothing to decide about the key of a trusted record, and this may decide nothing.
     if plan.is_doubtful && same_key {
         return plan.drop_message(Rejection::BelowFormerFloor);
-    }
-    //
-    if plan.is_barred(&key) {
-        return plan.drop_message(Rejection::KeyRevoked);
     }
     //
     if !standing.is_authentic() && rotation::is_taken(&plan, received) {
@@ -115,7 +115,7 @@ mod tests {
     use crate::machine::event::{Event, TrustState};
     use crate::machine::view::Floor;
     use crate::peer::PublicKey;
-    use crate::testing::actor::{Actor, Way, at, sent};
+    use crate::testing::actor::{Actor, Way, at, dropped, sent};
     use crate::wire::message::Kind;
     use crate::wire::sign::Draft;
 
@@ -217,6 +217,17 @@ mod tests {
         us.hear_from(at(60), &peer, &accept, Way::open()).unwrap();
         assert_eq!(us.tables.trusted[&peer.id()], record);
         assert!(us.tables.outgoing.contains_key(&peer.id()));
+    }
+
+    #[test]
+    fn an_answer_under_a_revoked_key_ends_no_trust_though_the_registry_names_it() {
+        let (mut us, peer, accept) = asked(None);
+        us.revoke_key(at(1), peer_key()).unwrap();
+        let record = us.trusts(peer.id(), Some(Actor::new(1, 0x22).public_key()));
+        let step = us.hear_from(at(60), &peer, &accept, Way::registered(peer_key()));
+        assert_eq!(dropped(&step), Some(Rejection::KeyRevoked));
+        assert_eq!(us.tables.trusted.get(&peer.id()), Some(&record));
+        assert!(us.tables.outgoing.contains_key(&peer.id()), "our request waits for another key's answer");
     }
 
     #[test]
