@@ -53,10 +53,11 @@ pub(super) fn decide(mut plan: Plan<'_>, received: &Received, standing: Standing
         }
         // nobody tears trust down without being vouched for.
         Some(_) if !standing.is_authentic() => return wait_for_operator(plan, received, standing),
-        Some(_) => {
+        Some(_) if !plan.is_barred(&key) => {
             plan.lose_trust(ChangeReason::KeyChanged);
         }
-        None => {}
+        // the holder of a revoked key ends no trust in another.
+        Some(_) | None => {}
     }
     // no rule trusts what an operator refused.
     if is_refused(&plan, received) {
@@ -197,6 +198,19 @@ mod tests {
         let lost = Event::TrustChanged { peer: id, state: TrustState::Revoked, reason: ChangeReason::KeyChanged };
         assert!(step.unwrap().events.contains(&lost));
         assert!(us.tables.trusted.is_empty() && us.tables.pending.contains_key(&id));
+    }
+
+    #[test]
+    fn a_request_under_a_revoked_key_ends_no_trust_though_the_registry_names_it() {
+        let (us, step) = heard(registered, |us, asker| {
+            us.revoke_key(at(1), asker.public_key()).unwrap();
+            us.trusts(asker.id(), Some(other_key()));
+        });
+        let id = Actor::new(7, 0xAA).id();
+        let step = step.unwrap();
+        assert_eq!((step.outcome, sent(&step)), (Outcome::Queued, None));
+        assert_eq!(us.tables.trusted[&id].public_key, Some(other_key()));
+        assert!(us.tables.pending.contains_key(&id), "it waits, and is shown with the mark");
     }
 
     #[test]

@@ -289,7 +289,8 @@ impl Seen<'_> {
                 }
                 None => return self.request_waits(it, "R-21"),
                 Some(known) if known != *key && !decides => return self.request_waits(it, "R-22"),
-                Some(known) => ends = known != *key,
+                // under a revoked key it waits and ends nothing.
+                Some(known) => ends = known != *key && (of_key.is_none() || request_lifts(tables, peer, key)),
             }
         }
         if self.is_refused_copy(it) {
