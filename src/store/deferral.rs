@@ -60,9 +60,9 @@ mod tests {
         let record = is_trusted.then(|| TrustRecord::new(peer, None));
         let publish = |tables: &crate::tables::Tables, _| {
             let draft = tables.draft(&[TableChange::Trusted(peer, record)]);
-            Ok::<_, Infallible>((draft, Vec::new(), (), deferral))
+            Ok::<_, Infallible>((draft, Vec::new(), ()))
         };
-        Shared::publish_deferring(&store.shared, None, publish).unwrap().1
+        Shared::publish_deferring(&store.shared, None, publish, |()| deferral).unwrap().1
     }
 
     fn is_saved_at_once(receipt: &Receipt) -> bool {

@@ -28,10 +28,12 @@ impl TrustStore {
         by: Enforcer,
         decide: impl FnOnce(&Tables) -> Result<(Transaction<T>, Option<Deferral>), E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
-        Shared::publish_deferring(&self.shared, Some(by), |tables, _| {
+        let decide = |tables: &Tables, _| {
             let (Transaction { changes, events, value }, deferral) = decide(tables)?;
-            Ok((tables.draft(&changes), events, value, deferral))
-        })
+            Ok((tables.draft(&changes), events, (value, deferral)))
+        };
+        let done = Shared::publish_deferring(&self.shared, Some(by), decide, |(_, deferral)| *deferral);
+        done.map(|((value, _), receipt)| (value, receipt))
     }
 
     /// Tells from now on who is trusted no longer by a change that the watcher does not make itself.

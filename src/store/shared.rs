@@ -241,23 +241,22 @@ impl Shared {
         by: Option<Enforcer>,
         decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T), E>,
     ) -> Result<(T, Receipt), TransactError<E>> {
-        Self::publish_deferring(this, by, |tables, is_heard| {
-            let (draft, events, value) = decide(tables, is_heard)?;
-            Ok((draft, events, value, None))
-        })
+        Self::publish_deferring(this, by, decide, |_| None)
     }
 
     /// The same where the change may be saved a moment later.
     pub(crate) fn publish_deferring<T, E>(
         this: &Arc<Self>,
         by: Option<Enforcer>,
-        decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T, Option<Deferral>), E>,
+        decide: impl FnOnce(&Tables, bool) -> Result<(Draft, Vec<Event>, T), E>,
+        deferral: impl FnOnce(&T) -> Option<Deferral>,
     ) -> Result<(T, Receipt), TransactError<E>> {
         let mut core = this.enter().map_err(TransactError::Write)?;
-        let (mut draft, events, value, deferral) = {
+        let (mut draft, events, value) = {
             let _inside = Inside::mark(&this.progress.inside);
             decide(&core.tables, core.hub.is_heard()).map_err(TransactError::Refused)?
         };
+        let deferral = deferral(&value);
         core.tables.let_revisions_go(&mut draft);
         let done = this.commit(&mut core, draft, events, by, deferral);
         drop(core);
