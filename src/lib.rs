@@ -60,7 +60,7 @@
 //!
 //! | feature | what it adds | default |
 //! |---|---|---|
-//! | none | the store: [`TrustStore`], readers, snapshots, events, files; 37 packages in all | yes |
+//! | none | the store: [`TrustStore`], readers, snapshots, events, files; at most 40 packages in all | yes |
 //! | `serde` | `Serialize` and `Deserialize` of ids, keys, fingerprints, records and revocations, `Serialize` of [`Event`], `Event::to_json` | by `handshake` |
 //! | `handshake` | messages, their signatures, and the rules, without a network | by `node` |
 //! | `node` | the [`HandshakeManager`], its TCP transport, registries, the peers file | yes |
